@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+#
+# A thin front for people; the build is Meson's.  `make help` lists the targets.
+
+BUILD ?= build
+BUILD_BENCH ?= build-bench
+PREFIX ?= /usr/local
+SECONDS_EACH ?= 60
+
+MESON ?= meson
+
+.DEFAULT_GOAL := all
+.PHONY: help all demo test test-quick test-long bench bench-local fuzz lint format coverage \
+	hooks install clean
+
+help:			## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
+
+$(BUILD)/build.ninja:
+	@tools/install-deps
+	@tools/quietly configure $(MESON) setup $(BUILD) --buildtype=release --prefix=$(PREFIX)
+
+all: $(BUILD)/build.ninja	## build the release in $(BUILD)
+	@tools/quietly build $(MESON) compile -C $(BUILD)
+
+demo: all		## build, then show what it does on this machine
+	@APH_BUILD=$(BUILD) tools/demo
+
+test:			## everything that CI runs
+	@tools/install-deps
+	@tools/run-tests
+
+test-quick:		## the inner loop: unit tests, fuzz corpus, lint
+	@tools/install-deps
+	@tools/run-tests --quick
+
+test-long:		## the same tests with many more random cases, and hours of fuzzing
+	@tools/install-deps
+	@tools/run-tests --long
+
+$(BUILD_BENCH)/build.ninja:
+	@tools/quietly configure $(MESON) setup $(BUILD_BENCH) --buildtype=release -Dbench=true >&2
+
+bench:			## measure this project beside floors and peers
+	@tools/install-deps --bench
+	@$(MAKE) --no-print-directory $(BUILD_BENCH)/build.ninja
+	@tools/quietly build $(MESON) compile -C $(BUILD_BENCH)
+	@APH_BUILD=$(BUILD_BENCH) bench/run $(if $(JSON),--json)
+
+bench-local:		## only calls inside one host; JSON=1 for one JSON object a line
+	@tools/install-deps --bench >&2
+	@$(MAKE) --no-print-directory $(BUILD_BENCH)/build.ninja >&2
+	@tools/quietly build $(MESON) compile -C $(BUILD_BENCH) >&2
+	@APH_BUILD=$(BUILD_BENCH) bench/run --only local $(if $(JSON),--json)
+
+fuzz:			## fuzz every target for SECONDS_EACH seconds (TARGET=name for one)
+	@tools/install-deps
+	@tools/fuzz --seconds $(SECONDS_EACH) $(TARGET)
+
+lint:			## style, layers, symbols, manuals and static analysis
+	@tools/install-deps
+	@tools/run-tests --lint
+
+format:			## format every C file in place
+	@tools/check-style --fix
+
+coverage:		## which lines the tests reach
+	@tools/install-deps --coverage
+	@tools/coverage
+
+hooks:			## check the format of changed lines at each commit (opt-in)
+	@git config core.hooksPath tools/hooks
+
+install: all		## install under PREFIX (DESTDIR is honoured)
+	@$(MESON) install -C $(BUILD)
+
+clean:			## remove what the other targets built
+	rm -rf $(BUILD) $(BUILD_BENCH) build-test build-coverage
