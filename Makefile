@@ -17,13 +17,14 @@ help:			## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
 
 $(BUILD)/build.ninja:
-	@tools/install-deps
 	@tools/quietly configure $(MESON) setup $(BUILD) --buildtype=release --prefix=$(PREFIX)
 
 all: $(BUILD)/build.ninja	## build the release in $(BUILD)
 	@tools/quietly build $(MESON) compile -C $(BUILD)
 
-demo: all		## build, then show what it does on this machine
+demo:			## build, then show what it does on this machine
+	@tools/install-deps --build
+	@$(MAKE) --no-print-directory all
 	@APH_BUILD=$(BUILD) tools/demo
 
 test:			## everything that CI runs
