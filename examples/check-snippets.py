@@ -80,7 +80,7 @@ def main():
     bad = compiled = 0
 
     manuals = glob.glob(f"{root}/man/man[37]/*.[37]")
-    markdown = [f"{root}/README.md", *glob.glob(f"{root}/docs/**/*.md", recursive=True)]
+    markdown = glob.glob(f"{root}/*.md") + glob.glob(f"{root}/docs/**/*.md", recursive=True)
     for name in sorted(manuals + markdown):
         with open(name) as f:
             text = f.read()
