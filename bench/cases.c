@@ -11,24 +11,27 @@
 
 #define KIB(n) ((size_t)(n) << 10)
 
+/* One client and bodies of 4 bytes are what is not said. */
 static const struct bench_case cases[] = {
-	{ "call4_2core", BENCH_CALLS, BENCH_TWO_CORES, 1, 0, 0, 0, false, 4, 4 },
-	{ "call4_1core", BENCH_CALLS, BENCH_ONE_CORE, 1, 0, 0, 0, false, 4, 4 },
-	{ "call4_free", BENCH_CALLS, BENCH_FREE, 1, 0, 0, 0, false, 4, 4 },
-	{ "paced_200us", BENCH_PACED, BENCH_TWO_CORES, 1, 0, 0, 0, false, 4, 4 },
-	{ "clients8", BENCH_CALLS, BENCH_FREE, 8, 0, 0, 0, false, 4, 4 },
-	{ "depth8", BENCH_DEPTH, BENCH_TWO_CORES, 1, 8, 0, 0, false, 4, 4 },
-	{ "body_64k_req", BENCH_CALLS, BENCH_TWO_CORES, 1, 0, 0, 0, false, KIB(64), 4 },
-	{ "body_64k_rep", BENCH_CALLS, BENCH_TWO_CORES, 1, 0, 0, 0, false, 4, KIB(64) },
-	{ "body_1m_req", BENCH_CALLS, BENCH_TWO_CORES, 1, 0, 0, 0, false, KIB(1024), 4 },
-	{ "body_1m_rep", BENCH_CALLS, BENCH_TWO_CORES, 1, 0, 0, 0, false, 4, KIB(1024) },
-	{ "fd1", BENCH_FDS, BENCH_TWO_CORES, 1, 0, 1, 0, false, 4, 4 },
-	{ "fd16", BENCH_FDS, BENCH_TWO_CORES, 1, 0, 16, 0, false, 4, 4 },
-	{ "idle10k", BENCH_IDLE, BENCH_TWO_CORES, 1, 0, 0, N_IDLE, false, 4, 4 },
-	{ "death_blocked", BENCH_DEATH, BENCH_FREE, 1, 0, 0, 0, false, 4, 4 },
-	{ "death_busy", BENCH_DEATH, BENCH_FREE, 1, 0, 0, 0, true, 4, 4 },
-	{ "copy_64k", BENCH_COPY, BENCH_ONE_CORE, 0, 0, 0, 0, false, KIB(64), 4 },
-	{ "copy_1m", BENCH_COPY, BENCH_ONE_CORE, 0, 0, 0, 0, false, KIB(1024), 4 },
+	{ .name = "call4_2core", .place = BENCH_TWO_CORES },
+	{ .name = "call4_1core", .place = BENCH_ONE_CORE },
+	{ .name = "call4_free" },
+	{ .name = "paced_200us", .kind = BENCH_PACED, .place = BENCH_TWO_CORES },
+	{ .name = "clients8", .n_clients = 8 },
+	{ .name = "depth8", .kind = BENCH_DEPTH, .place = BENCH_TWO_CORES, .depth = 8 },
+	{ .name = "body_64k_req", .place = BENCH_TWO_CORES, .req_len = KIB(64) },
+	{ .name = "body_64k_rep", .place = BENCH_TWO_CORES, .rep_len = KIB(64) },
+	{ .name = "body_1m_req", .place = BENCH_TWO_CORES, .req_len = KIB(1024) },
+	{ .name = "body_1m_rep", .place = BENCH_TWO_CORES, .rep_len = KIB(1024) },
+	{ .name = "fd1", .kind = BENCH_FDS, .place = BENCH_TWO_CORES, .n_fds = 1 },
+	{ .name = "fd16", .kind = BENCH_FDS, .place = BENCH_TWO_CORES, .n_fds = 16 },
+	{ .name = "idle10k", .kind = BENCH_IDLE, .place = BENCH_TWO_CORES, .n_idle = N_IDLE },
+	{ .name = "death_blocked", .kind = BENCH_DEATH },
+	{ .name = "death_busy", .kind = BENCH_DEATH, .all_busy = true },
+	{ .name = "death_client", .kind = BENCH_DEATH, .client_dies = true },
+	{ .name = "death_client_busy", .kind = BENCH_DEATH, .client_dies = true, .all_busy = true },
+	{ .name = "copy_64k", .kind = BENCH_COPY, .place = BENCH_ONE_CORE, .req_len = KIB(64) },
+	{ .name = "copy_1m", .kind = BENCH_COPY, .place = BENCH_ONE_CORE, .req_len = KIB(1024) },
 };
 
 static bool able(const struct bench_who *who, const struct bench_case *c)
@@ -45,7 +48,7 @@ static bool able(const struct bench_who *who, const struct bench_case *c)
 	case BENCH_IDLE:
 		return who->idle && who->call != NULL;
 	case BENCH_DEATH:
-		return who->death && who->call != NULL;
+		return c->client_dies ? who->client_death : who->death;
 	case BENCH_COPY:
 		return who->serve == NULL;
 	default:
@@ -86,5 +89,8 @@ int bench_find(struct bench_job *job, const struct bench_who *whos, size_t n, co
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
 		if (strcmp(cases[i].name, name) == 0)
 			job->c = cases[i];
+	job->c.n_clients = job->c.n_clients > 0 ? job->c.n_clients : 1;
+	job->c.req_len = job->c.req_len > 0 ? job->c.req_len : 4;
+	job->c.rep_len = job->c.rep_len > 0 ? job->c.rep_len : 4;
 	return job->who != NULL && job->c.name != NULL && able(job->who, &job->c) ? 0 : -1;
 }

@@ -136,6 +136,11 @@ CASES = [
          [Metric("told_max", "told_max_us", "us", value_at_most(1000, "us"))]),
     Case("death_busy", "the same with a processor hog on every core",
          [Metric("told_max", "told_max_us", "us", value_at_most(10000, "us"))]),
+    Case("death_client", "kill -9 of a client in a call: until the waiting service is told",
+         [Metric("told_max", "told_max_us", "us", value_at_most(1000, "us"))], only=(FLOOR, OURS)),
+    Case("death_client_busy", "the same with a processor hog on every core",
+         [Metric("told_max", "told_max_us", "us", value_at_most(10000, "us"))],
+         only=(FLOOR, OURS)),
 ]
 
 

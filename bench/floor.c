@@ -60,6 +60,8 @@ static int serve_one(const struct bench_job *job, int fd, uint8_t *buffer)
 	if (r < 0)
 		return r;
 	answer = bench_answer(job, sum, &small, &len);
+	if (answer == NULL)
+		return 0;
 	return send_all(fd, answer, len);
 }
 
@@ -105,6 +107,7 @@ static int serve(struct bench_job *job)
 	fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 	while (serve_one(job, fd, buffer) >= 0)
 		continue;
+	bench_told(job);
 	pause();
 	return -1;
 }
@@ -202,6 +205,7 @@ int main(int argc, char **argv)
 		{ .name = "floor:seqpacket",
 		  .idle = true,
 		  .death = true,
+		  .client_death = true,
 		  .serve = serve,
 		  .open = open_client,
 		  .call = call,

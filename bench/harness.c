@@ -16,6 +16,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -28,9 +29,10 @@
 
 static volatile sig_atomic_t timed_out;
 
-static void on_alarm(int signal)
+/* The time is up, or the user has had enough: either way the run ends and is cleaned up after. */
+static void on_end(int number)
 {
-	(void)signal;
+	(void)number;
 	timed_out = 1;
 }
 
@@ -43,14 +45,20 @@ const void *bench_answer(const struct bench_job *job, uint64_t sum, uint32_t *sm
 {
 	if (job->c.kind == BENCH_DEATH) {
 		job->shared->received = 1;
-		for (;;)
+		while (!job->c.client_dies)
 			pause();
+		return NULL;
 	}
 	*len = job->c.rep_len;
 	if (job->c.rep_len > sizeof *small)
 		return job->body;
 	*small = (uint32_t)(sum + 1);
 	return small;
+}
+
+void bench_told(struct bench_job *job)
+{
+	job->shared->told_ns = bench_now_ns();
 }
 
 static int unix_socket(const char *path, int type, struct sockaddr_un *address)
@@ -121,6 +129,8 @@ pid_t bench_fork(struct bench_job *job, int cpu)
 		if (getppid() != parent)
 			_exit(1);
 		signal(SIGALRM, SIG_DFL);
+		signal(SIGINT, SIG_DFL);
+		signal(SIGTERM, SIG_DFL);
 		signal(SIGPIPE, SIG_IGN);
 		pin(cpu);
 	} else if (pid > 0) {
@@ -327,6 +337,18 @@ static int run_calls(struct bench_job *job)
 	return 0;
 }
 
+/* Waits until the service says that it was told of its client's death. */
+static int await_told(struct bench_job *job, double *told_us)
+{
+	while (job->shared->told_ns == 0) {
+		if (timed_out)
+			return -ETIMEDOUT;
+		bench_sleep_us(500);
+	}
+	*told_us = (double)(job->shared->told_ns - job->shared->killed_ns) / 1e3;
+	return 0;
+}
+
 static int run_death_once(struct bench_job *job, double *told_us)
 {
 	pid_t service, client;
@@ -335,6 +357,7 @@ static int run_death_once(struct bench_job *job, double *told_us)
 	job->shared->n_ready = 0;
 	job->shared->received = 0;
 	job->shared->killed_ns = 0;
+	job->shared->told_ns = 0;
 	service = start_service(job);
 	r = service < 0 ? -errno : await_ready(job, 1);
 	if (r < 0)
@@ -348,14 +371,20 @@ static int run_death_once(struct bench_job *job, double *told_us)
 	}
 	if (r < 0)
 		return r;
-	/* Long enough for the client to have given up any spinning. */
+	/* Long enough for the one that waits to have given up any spinning. */
 	bench_sleep_us(10000);
 	job->shared->killed_ns = bench_now_ns();
-	kill(service, SIGKILL);
-	r = join(job, client);
+	if (job->c.client_dies) {
+		kill(client, SIGKILL);
+		r = await_told(job, told_us);
+		reap(job, client);
+	} else {
+		kill(service, SIGKILL);
+		r = join(job, client);
+		*told_us = job->shared->results[0].told_us;
+	}
 	reap(job, service);
 	unlink(job->address);
-	*told_us = job->shared->results[0].told_us;
 	return r;
 }
 
@@ -466,11 +495,16 @@ static int setup(struct bench_job *job)
 static int run(struct bench_job *job)
 {
 	struct sigaction action = { 0 };
+	struct itimerval limit = { .it_interval.tv_sec = 1 };
 	int r = 0;
 
-	action.sa_handler = on_alarm;
+	action.sa_handler = on_end;
 	sigaction(SIGALRM, &action, NULL);
-	alarm(GRACE_SECONDS + job->run_ms / 300);
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	/* Again each second, should the first signal come just before a wait. */
+	limit.it_value.tv_sec = GRACE_SECONDS + job->run_ms / 300;
+	setitimer(ITIMER_REAL, &limit, NULL);
 	if (job->who->prepare != NULL)
 		r = job->who->prepare(job);
 	if (r >= 0)
@@ -479,8 +513,6 @@ static int run(struct bench_job *job)
 		return r;
 	if (job->c.kind == BENCH_DEATH)
 		return run_death(job);
-	if (job->c.kind == BENCH_CALLS && job->c.n_clients == 0)
-		return -EINVAL;
 	if (job->c.kind != BENCH_COPY)
 		return run_calls(job);
 	r = bench_copy(job);

@@ -51,7 +51,8 @@ struct bench_case {
 	unsigned depth;
 	unsigned n_fds;
 	unsigned n_idle;
-	bool all_busy; /* a processor hog on every core */
+	bool all_busy;	  /* a processor hog on every core */
+	bool client_dies; /* BENCH_DEATH: it is the client that is killed */
 	size_t req_len;
 	size_t rep_len;
 };
@@ -85,11 +86,12 @@ struct bench_job {
  */
 struct bench_who {
 	const char *name;
-	bool no_one_core;		       /* meaningless with both ends on one core */
-	bool no_clients;		       /* serves one client only */
-	bool no_body;			       /* no bodies larger than a word */
-	bool idle;			       /* can hold thousands of idle channels */
-	bool death;			       /* tells a blocked client that the service died */
+	bool no_one_core;  /* meaningless with both ends on one core */
+	bool no_clients;   /* serves one client only */
+	bool no_body;	   /* no bodies larger than a word */
+	bool idle;	   /* can hold thousands of idle channels */
+	bool death;	   /* tells a blocked client that the service died */
+	bool client_death; /* tells the service that the client died: it calls bench_told() */
 	int (*prepare)(struct bench_job *job); /* optional; before any fork */
 	int (*serve)(struct bench_job *job);
 	int (*open)(struct bench_job *job, void **self);
@@ -115,9 +117,13 @@ uint64_t bench_sum(const void *data, size_t len);
 
 /*
  * What the service answers to a request with that sum: @small, which it fills in, or the body. In
- * BENCH_DEATH cases this does not return.
+ * BENCH_DEATH cases this does not return if the service is to die, and is NULL if the client is: the
+ * service then does not answer and goes on to wait for what comes.
  */
 const void *bench_answer(const struct bench_job *job, uint64_t sum, uint32_t *small, size_t *len);
+
+/* The service has been told that its client is dead. */
+void bench_told(struct bench_job *job);
 
 /* Connects to, or listens on, a unix socket of that type at @path. */
 int bench_connect(const char *path, int type);

@@ -26,6 +26,7 @@ struct bench_shared {
 	_Atomic uint32_t received; /* BENCH_DEATH: the service holds the request */
 	_Atomic uint64_t start_ticks;
 	_Atomic uint64_t killed_ns;
+	_Atomic uint64_t told_ns; /* BENCH_DEATH: when the service was told */
 	double ticks_per_us;
 	char error[160];
 	struct bench_result results[BENCH_CLIENTS_MAX];
