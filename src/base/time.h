@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+/* Time and the CPU: ticks for cheap intervals, a pause for spin loops, the CPU this thread runs on. */
+#ifndef ANTIPHON_BASE_TIME_H
+#define ANTIPHON_BASE_TIME_H
+
+#include <antiphon/api.h>
+
+#include <sched.h>
+#include <time.h>
+
+/*
+ * A counter that grows steadily and costs little to read; only good for "about that long": one tick is
+ * between 0.2 and 1 ns.
+ */
+static inline uint64_t aph_ticks(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	return __builtin_ia32_rdtsc();
+#else
+	return aph_time_ns();
+#endif
+}
+
+/* In a spin loop: tells the processor that nothing is to be gained by speculating ahead. */
+static inline void aph_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
+/* The CPU this thread runs on, or 0 where the system cannot say. */
+static inline unsigned aph_cpu(void)
+{
+	int cpu = sched_getcpu();
+
+	return cpu < 0 ? 0 : (unsigned)cpu;
+}
+
+/* What is left until `deadline_ns`, for calls that take an interval. */
+static inline struct timespec aph_time_left(uint64_t deadline_ns, uint64_t now_ns)
+{
+	uint64_t left = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
+	struct timespec ts = {
+		.tv_sec = (time_t)(left / UINT64_C(1000000000)),
+		.tv_nsec = (long)(left % UINT64_C(1000000000)),
+	};
+
+	return ts;
+}
+
+#endif

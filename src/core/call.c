@@ -1,0 +1,695 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The life of a call: the state machine of core.h, implemented once for every transport and both sides.
+ * Bodies belong to the transport; this file decides what may be done with them when, and what is told.
+ */
+#include "base/error.h"
+#include "base/time.h"
+#include "core/call.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SPARE_MAX    32u
+#define SAMPLE_EVERY 64u
+
+/* -- life --------------------------------------------------------------------------------------------------- */
+
+static struct aph_call *allocate(struct aph_channel *channel)
+{
+	struct aph_call *call;
+
+	if (aph_list_empty(&channel->spare))
+		return calloc(1, channel->ops->call_size);
+	call = aph_container(channel->spare.next, struct aph_call, link);
+	aph_list_remove(&call->link);
+	channel->n_spare--;
+	memset(call, 0, channel->ops->call_size);
+	return call;
+}
+
+static void recycle(struct aph_channel *channel, struct aph_call *call)
+{
+	if (channel->n_spare >= SPARE_MAX || channel->state == APH_CHANNEL_ENDED) {
+		free(call);
+		return;
+	}
+	channel->n_spare++;
+	aph_list_append(&channel->spare, &call->link);
+}
+
+void aph_call_free_spare(struct aph_channel *channel)
+{
+	while (!aph_list_empty(&channel->spare)) {
+		struct aph_call *call = aph_container(channel->spare.next, struct aph_call, link);
+
+		aph_list_remove(&call->link);
+		free(call);
+	}
+}
+
+int aph_call_make(struct aph_call **out, struct aph_channel *channel, uint64_t deadline_ns)
+{
+	struct aph_call *call = allocate(channel);
+	int r;
+
+	if (!call)
+		return aph_err(-ENOMEM, "no memory for a call");
+	call->pending.kind = APH_PENDING_CALL;
+	call->channel = channel;
+	call->deadline_ns = deadline_ns;
+	call->is_client = channel->is_client;
+	aph_list_init(&call->link);
+	if (deadline_ns != APH_FOREVER) {
+		r = aph_timers_reserve(&channel->ep->timers);
+		if (r < 0) {
+			recycle(channel, call);
+			return aph_err(r, "no memory for a deadline");
+		}
+		call->timed = true;
+	}
+	r = channel->ops->call_init(call);
+	if (r < 0) {
+		if (call->timed)
+			aph_timers_unreserve(&channel->ep->timers);
+		recycle(channel, call);
+		return r;
+	}
+	aph_list_append(&channel->calls, &call->link);
+	aph_channel_ref(channel);
+	channel->n_calls++;
+	if (call->timed)
+		aph_endpoint_start_timer(channel->ep, &call->timer, deadline_ns);
+	*out = call;
+	return 0;
+}
+
+static void stop_timer(struct aph_call *call)
+{
+	if (!call->timed)
+		return;
+	call->timed = false;
+	aph_timers_stop(&call->channel->ep->timers, &call->timer);
+	aph_timers_unreserve(&call->channel->ep->timers);
+}
+
+void aph_call_settle(struct aph_call *call)
+{
+	struct aph_channel *channel = call->channel;
+
+	if (call->state != APH_CALL_ENDED || call->user_holds || call->lingering || call->n_waiting)
+		return;
+	aph_pending_clear(&call->pending);
+	channel->ops->call_deinit(call);
+	aph_list_remove(&call->link);
+	recycle(channel, call);
+	aph_channel_unref(channel);
+}
+
+/* -- events from the transport -------------------------------------------------------------------------------- */
+
+/* Tells whoever waits for this call, or queues the event. */
+static void tell(struct aph_call *call, enum aph_event_type type)
+{
+	call->progress = true;
+	if (call->n_waiting)
+		aph_endpoint_changed(call->channel->ep);
+	if (!call->private && call->user_holds)
+		aph_pending_add(call->channel->ep, &call->pending, type);
+}
+
+static void count_end(struct aph_call *call, enum aph_outcome outcome)
+{
+	struct aph_service *service = call->channel->service;
+
+	if (call->is_client || !service)
+		return;
+	service->stats.open--;
+	if (outcome == APH_DISPOSED)
+		service->stats.disposed++;
+	else if (outcome == APH_GONE)
+		service->stats.gone++;
+	else
+		service->stats.aborted++;
+}
+
+void aph_call_end(struct aph_call *call, enum aph_outcome outcome, enum aph_reason reason,
+		  int32_t code)
+{
+	bool unseen = call->pending.events & 1u << APH_EVENT_REQUEST;
+	bool told = call->is_client || call->receipts || call->state != APH_CALL_REPLIED;
+
+	if (call->state == APH_CALL_ENDED)
+		return;
+	call->state = APH_CALL_ENDED;
+	call->result = (struct aph_result){ .outcome = outcome, .reason = reason, .code = code };
+	call->channel->n_calls--;
+	stop_timer(call);
+	aph_pending_clear(&call->pending);
+	count_end(call, outcome);
+	if (unseen)
+		call->user_holds = false; /* the service never learns of it */
+	if (told)
+		tell(call, APH_EVENT_END);
+	aph_call_settle(call);
+}
+
+struct aph_call *aph_call_incoming(struct aph_channel *channel, uint64_t deadline_ns)
+{
+	struct aph_service *service = channel->service;
+	struct aph_call *call;
+
+	if (aph_call_make(&call, channel, deadline_ns) < 0)
+		return NULL;
+	call->state = APH_CALL_REQUEST;
+	call->user_holds = true;
+	call->receipts = service->flags & APH_SERVICE_RECEIPTS;
+	if (service->stats.calls++ % SAMPLE_EVERY == 0)
+		call->sampled_since_ns = aph_time_ns();
+	service->stats.open++;
+	aph_pending_add(channel->ep, &call->pending, APH_EVENT_REQUEST);
+	return call;
+}
+
+void aph_call_arrived(struct aph_call *call, bool last)
+{
+	bool first = call->is_client && call->state == APH_CALL_REQUEST;
+
+	if (call->state == APH_CALL_ENDED)
+		return;
+	if (first)
+		call->state = APH_CALL_REPLY;
+	if (last)
+		call->in_last = true;
+	if (call->is_client && last) {
+		aph_call_end(call, APH_ANSWERED, APH_REASON_NONE, 0);
+	} else if (first) {
+		tell(call, APH_EVENT_REPLY);
+	} else {
+		call->progress = true;
+		if (call->want_readable)
+			tell(call, APH_EVENT_READABLE);
+		call->want_readable = false;
+	}
+}
+
+void aph_call_signalled(struct aph_call *call, int32_t code)
+{
+	call->signal_code = code;
+	if (call->state != APH_CALL_ENDED && call->state != APH_CALL_REPLIED)
+		tell(call, APH_EVENT_SIGNAL);
+}
+
+void aph_call_writable(struct aph_call *call)
+{
+	if (call->state != APH_CALL_ENDED && !call->out_last)
+		tell(call, APH_EVENT_WRITABLE);
+}
+
+/* Client: gives up. Whether the request may have run is for the transport to prove. */
+static void give_up(struct aph_call *call, enum aph_reason reason)
+{
+	const struct aph_channel_ops *ops = call->channel->ops;
+	bool unseen = call->state == APH_CALL_NEW || ops->revoke(call);
+
+	if (!unseen)
+		ops->farewell(call, APH_FAREWELL_CANCEL, reason);
+	aph_call_end(call, unseen ? APH_REFUSED : APH_LOST, reason, 0);
+}
+
+void aph_call_expire(struct aph_call *call)
+{
+	if (call->is_client)
+		give_up(call, APH_REASON_DEADLINE);
+	else if (call->state != APH_CALL_REPLIED)
+		aph_call_end(call, APH_GONE, APH_REASON_DEADLINE, 0);
+}
+
+/* -- the service's end of a call ---------------------------------------------------------------------------------- */
+
+static void take_sample(struct aph_call *call)
+{
+	struct aph_service *service = call->channel->service;
+	uint64_t ns;
+	int bucket = 0;
+
+	if (!call->sampled_since_ns || !service)
+		return;
+	ns = aph_time_ns() - call->sampled_since_ns;
+	while (bucket < 39 && ns >> bucket)
+		bucket++;
+	service->stats.sampled++;
+	service->stats.sampled_ns += ns;
+	service->stats.latency[bucket]++;
+}
+
+/* The whole reply is the transport's; the receipt is what is left to come. */
+static void replied(struct aph_call *call)
+{
+	call->out_last = true;
+	call->state = APH_CALL_REPLIED;
+	stop_timer(call);
+	take_sample(call);
+}
+
+/* Common to the three ways in which a service ends its use of a call. */
+static void let_go(struct aph_call *call)
+{
+	if (!call->receipts)
+		call->user_holds = false;
+	aph_call_settle(call);
+}
+
+static int check_answerable(struct aph_call *call)
+{
+	if (call->is_client)
+		return aph_err(-EINVAL, "only a service can answer: this is a client's call");
+	if (call->out_last)
+		return aph_err(-EINVAL, "the reply was finished before");
+	return 0;
+}
+
+static int gone(struct aph_call *call)
+{
+	let_go(call);
+	return aph_err(-ECANCELED, "the client of this call is gone");
+}
+
+int aph_call_reply(struct aph_call *call, const void *data, size_t len)
+{
+	struct aph_endpoint *ep = call->channel->ep;
+	int r;
+
+	aph_lock(ep);
+	r = check_answerable(call);
+	if (r == 0 && call->state == APH_CALL_ENDED) {
+		r = gone(call);
+	} else if (r == 0) {
+		r = call->channel->ops->send_all(call, data, len);
+		if (r == 0) {
+			replied(call);
+			let_go(call);
+		}
+	}
+	aph_unlock(ep);
+	return r;
+}
+
+static int end_by_service(struct aph_call *call, enum aph_farewell kind, int32_t value)
+{
+	struct aph_endpoint *ep = call->channel->ep;
+	int r;
+
+	aph_lock(ep);
+	r = check_answerable(call);
+	if (r == 0 && call->state == APH_CALL_ENDED) {
+		r = gone(call);
+	} else if (r == 0) {
+		bool aborts = kind == APH_FAREWELL_ABORT;
+		bool lingering;
+
+		take_sample(call);
+		call->channel->ops->farewell(call, kind, value);
+		/* Its own doing: no END. Meanwhile the call must not be freed. */
+		call->user_holds = false;
+		lingering = call->lingering;
+		call->lingering = true;
+		aph_call_end(call, aborts ? APH_ABORTED : APH_REFUSED,
+			     aborts ? APH_REASON_NONE : (enum aph_reason)value, aborts ? value : 0);
+		call->lingering = lingering;
+		call->user_holds = call->receipts;
+		aph_call_settle(call);
+	}
+	aph_unlock(ep);
+	return r;
+}
+
+int aph_call_abort(struct aph_call *call, int32_t code)
+{
+	return end_by_service(call, APH_FAREWELL_ABORT, code);
+}
+
+int aph_call_refuse(struct aph_call *call, enum aph_reason reason)
+{
+	return end_by_service(call, APH_FAREWELL_REFUSE, (int32_t)reason);
+}
+
+/* -- the client's end of a call -------------------------------------------------------------------------------------- */
+
+int aph_call_new(struct aph_call **out, struct aph_channel *channel, uint64_t deadline_ns,
+		 void *data)
+{
+	struct aph_call *call;
+	int r = 0;
+
+	if (!channel->is_client)
+		return aph_err(-EINVAL,
+			       "a service cannot call its clients: let them open a channel to a "
+			       "service of yours, or keep a call of theirs open");
+	aph_lock(channel->ep);
+	if (channel->state == APH_CHANNEL_CONNECTING)
+		r = aph_err(-EAGAIN, "the channel is not open yet: wait for its OPEN event");
+	else if (channel->state == APH_CHANNEL_ENDED)
+		r = aph_err(-ENOTCONN, "the channel has closed (%s): open a new one",
+			    aph_reason_name(channel->reason));
+	if (r == 0)
+		r = aph_call_make(&call, channel, deadline_ns);
+	if (r == 0) {
+		call->user_holds = true;
+		call->data = data;
+		*out = call;
+	}
+	aph_unlock(channel->ep);
+	return r;
+}
+
+int aph_call_cancel(struct aph_call *call)
+{
+	struct aph_endpoint *ep = call->channel->ep;
+	int r = 0;
+
+	aph_lock(ep);
+	if (!call->is_client)
+		r = aph_err(-EINVAL, "only the client can cancel: a service aborts or refuses");
+	else if (call->state == APH_CALL_ENDED)
+		r = -EALREADY;
+	else
+		give_up(call, APH_REASON_CANCELLED);
+	aph_unlock(ep);
+	return r;
+}
+
+int aph_call_withdraw(struct aph_call *call)
+{
+	struct aph_endpoint *ep = call->channel->ep;
+	int r = 0;
+
+	aph_lock(ep);
+	if (!call->is_client)
+		r = aph_err(-EINVAL, "only the client can withdraw a request");
+	else if (call->state == APH_CALL_ENDED)
+		r = -EALREADY;
+	else if (call->state != APH_CALL_NEW && !call->channel->ops->revoke(call))
+		r = aph_err(-EBUSY,
+			    "the service has received the request: cancel the call instead");
+	else
+		aph_call_end(call, APH_REFUSED, APH_REASON_CANCELLED, 0);
+	aph_unlock(ep);
+	return r;
+}
+
+int aph_call_signal(struct aph_call *call, int32_t code)
+{
+	struct aph_endpoint *ep = call->channel->ep;
+	int r;
+
+	aph_lock(ep);
+	if (!call->is_client)
+		r = aph_err(-EINVAL, "only the client can signal a service");
+	else if (call->state != APH_CALL_REQUEST && call->state != APH_CALL_REPLY)
+		r = aph_err(-EPIPE, "the call has not begun or has ended");
+	else
+		r = call->channel->ops->signal(call, code);
+	aph_unlock(ep);
+	return r;
+}
+
+void aph_call_dispose(struct aph_call *call)
+{
+	if (!call->is_client || call->disposed || call->state != APH_CALL_ENDED ||
+	    call->result.outcome != APH_ANSWERED)
+		return;
+	call->disposed = true;
+	if (call->channel->state == APH_CHANNEL_OPEN)
+		call->channel->ops->farewell(call, APH_FAREWELL_DISPOSE, 0);
+}
+
+void aph_call_drop(struct aph_call *call)
+{
+	const struct aph_channel_ops *ops = call->channel->ops;
+
+	call->user_holds = false;
+	aph_pending_clear(&call->pending);
+	if (call->is_client && call->state != APH_CALL_ENDED)
+		give_up(call, APH_REASON_CANCELLED);
+	else if (call->is_client) {
+		aph_call_dispose(call);
+		aph_call_settle(call);
+	} else if (call->state == APH_CALL_REQUEST || call->state == APH_CALL_REPLY) {
+		ops->farewell(call, APH_FAREWELL_LOSE, APH_REASON_POLICY);
+		aph_call_end(call, APH_LOST, APH_REASON_POLICY, 0);
+	} else {
+		aph_call_settle(call);
+	}
+}
+
+struct aph_call *aph_call_free(struct aph_call *call)
+{
+	struct aph_endpoint *ep;
+
+	if (!call)
+		return NULL;
+	ep = call->channel->ep;
+	aph_lock(ep);
+	aph_call_drop(call);
+	aph_unlock(ep);
+	return NULL;
+}
+
+/* -- bodies out ------------------------------------------------------------------------------------------------------- */
+
+int aph_call_check_sender(struct aph_call *call)
+{
+	if (call->out_last || call->state == APH_CALL_ENDED || call->state == APH_CALL_REPLIED)
+		return aph_err(
+			-EPIPE,
+			"the body is finished or the call has ended: nothing more can be sent");
+	return 0;
+}
+
+void aph_call_sent(struct aph_call *call, bool last)
+{
+	if (call->is_client) {
+		if (call->state == APH_CALL_NEW)
+			call->state = APH_CALL_REQUEST;
+		call->out_last = last;
+	} else if (last) {
+		replied(call);
+	} else {
+		call->state = APH_CALL_REPLY;
+	}
+}
+
+ssize_t aph_call_send_fds(struct aph_call *call, const void *data, size_t len, const int *fds,
+			  size_t n_fds, unsigned flags)
+{
+	struct aph_endpoint *ep = call->channel->ep;
+	bool more = flags & APH_MORE;
+	ssize_t r;
+
+	if (n_fds > APH_CALL_FDS_MAX || (flags & ~APH_MORE))
+		return aph_err(-EINVAL,
+			       "at most %d descriptors go with a piece, and no flag but APH_MORE",
+			       APH_CALL_FDS_MAX);
+	aph_lock(ep);
+	r = aph_call_check_sender(call);
+	if (r == 0)
+		r = call->channel->ops->send(call, data, len, fds, n_fds, more);
+	if (r >= 0)
+		aph_call_sent(call, !more && (size_t)r == len);
+	aph_unlock(ep);
+	return r;
+}
+
+ssize_t aph_call_send(struct aph_call *call, const void *data, size_t len, unsigned flags)
+{
+	return aph_call_send_fds(call, data, len, NULL, 0, flags);
+}
+
+int aph_call_reserve(struct aph_call *call, void **data, size_t *len)
+{
+	struct aph_endpoint *ep = call->channel->ep;
+	int r;
+
+	aph_lock(ep);
+	r = aph_call_check_sender(call);
+	if (r == 0)
+		r = call->channel->ops->reserve(call, data, len);
+	aph_unlock(ep);
+	return r;
+}
+
+int aph_call_commit(struct aph_call *call, size_t len, unsigned flags)
+{
+	struct aph_endpoint *ep = call->channel->ep;
+	bool more = flags & APH_MORE;
+	int r;
+
+	aph_lock(ep);
+	r = aph_call_check_sender(call);
+	if (r == 0)
+		r = call->channel->ops->commit(call, len, more);
+	if (r == 0 && (len || !more))
+		aph_call_sent(call, !more);
+	aph_unlock(ep);
+	return r;
+}
+
+/* -- bodies in -------------------------------------------------------------------------------------------------------- */
+
+/* What "nothing is here" means: the end, the end of hope, or a little patience. */
+static int nothing_to_read(struct aph_call *call, int at_end)
+{
+	if (call->in_last) {
+		aph_call_dispose(call);
+		return at_end;
+	}
+	if (call->state == APH_CALL_ENDED)
+		return aph_err(-EPIPE, "the call has ended (%s, %s) before the body was complete",
+			       aph_outcome_name(call->result.outcome),
+			       aph_reason_name(call->result.reason));
+	call->want_readable = true;
+	return -EAGAIN;
+}
+
+ssize_t aph_call_read_locked(struct aph_call *call, void *buf, size_t max, bool consume)
+{
+	const struct aph_channel_ops *ops = call->channel->ops;
+	ssize_t r = ops->read(call, buf, max, consume);
+
+	if (r == -EAGAIN)
+		return nothing_to_read(call, 0);
+	if (consume && call->in_last && ops->available(call) == 0)
+		aph_call_dispose(call);
+	return r;
+}
+
+ssize_t aph_call_read(struct aph_call *call, void *buf, size_t max)
+{
+	struct aph_endpoint *ep = call->channel->ep;
+	ssize_t r;
+
+	aph_lock(ep);
+	r = aph_call_read_locked(call, buf, max, true);
+	aph_unlock(ep);
+	return r;
+}
+
+ssize_t aph_call_peek(struct aph_call *call, void *buf, size_t max)
+{
+	struct aph_endpoint *ep = call->channel->ep;
+	ssize_t r;
+
+	aph_lock(ep);
+	r = aph_call_read_locked(call, buf, max, false);
+	aph_unlock(ep);
+	return r;
+}
+
+int aph_call_borrow(struct aph_call *call, const void **data, size_t *len)
+{
+	struct aph_endpoint *ep = call->channel->ep;
+	int r;
+
+	aph_lock(ep);
+	r = call->channel->ops->borrow(call, data, len);
+	if (r == -EAGAIN)
+		r = nothing_to_read(call, -ENODATA);
+	aph_unlock(ep);
+	return r;
+}
+
+int aph_call_release(struct aph_call *call, size_t len)
+{
+	struct aph_endpoint *ep = call->channel->ep;
+	const struct aph_channel_ops *ops = call->channel->ops;
+	int r = 0;
+
+	aph_lock(ep);
+	if (len > ops->available(call)) {
+		r = aph_err(-EINVAL, "cannot release %zu bytes: only %zu are here", len,
+			    ops->available(call));
+	} else {
+		ops->release(call, len);
+		if (call->in_last && ops->available(call) == 0)
+			aph_call_dispose(call);
+	}
+	aph_unlock(ep);
+	return r;
+}
+
+size_t aph_call_available(const struct aph_call *call)
+{
+	size_t n;
+
+	aph_lock(call->channel->ep);
+	n = call->channel->ops->available(call);
+	aph_unlock(call->channel->ep);
+	return n;
+}
+
+int aph_call_body_complete(const struct aph_call *call)
+{
+	int complete;
+
+	aph_lock(call->channel->ep);
+	complete = call->in_last;
+	aph_unlock(call->channel->ep);
+	return complete;
+}
+
+ssize_t aph_call_take_fds(struct aph_call *call, int *fds, size_t max)
+{
+	struct aph_endpoint *ep = call->channel->ep;
+	ssize_t r;
+
+	aph_lock(ep);
+	r = call->channel->ops->take_fds(call, fds, max);
+	aph_unlock(ep);
+	return r;
+}
+
+/* -- what is known of a call -------------------------------------------------------------------------------------------- */
+
+int aph_call_result(const struct aph_call *call, struct aph_result *result)
+{
+	bool ended;
+
+	aph_lock(call->channel->ep);
+	ended = call->state == APH_CALL_ENDED;
+	if (ended && result)
+		*result = call->result;
+	aph_unlock(call->channel->ep);
+	return ended;
+}
+
+struct aph_channel *aph_call_channel(const struct aph_call *call)
+{
+	return call->channel;
+}
+
+struct aph_service *aph_call_service(const struct aph_call *call)
+{
+	return call->channel->service;
+}
+
+const struct aph_credentials *aph_call_credentials(const struct aph_call *call)
+{
+	return &call->channel->peer;
+}
+
+uint64_t aph_call_deadline(const struct aph_call *call)
+{
+	return call->deadline_ns;
+}
+
+void *aph_call_data(const struct aph_call *call)
+{
+	return call->data;
+}
+
+void aph_call_set_data(struct aph_call *call, void *data)
+{
+	call->data = data;
+}

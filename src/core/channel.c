@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Channels and services: what is the same for every transport. A channel ends once, by
+ * aph_channel_end(), and is freed with its last reference.
+ */
+#include "base/error.h"
+#include "core/transport.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ALLOW_FLAGS (APH_ALLOW_ANY | APH_ALLOW_NONE)
+
+/* -- life ------------------------------------------------------------------------------------------------- */
+
+void aph_channel_init(struct aph_channel *channel, struct aph_endpoint *ep,
+		      struct aph_service *service)
+{
+	channel->pending.kind = APH_PENDING_CHANNEL;
+	channel->ep = ep;
+	channel->service = service;
+	channel->is_client = !service;
+	channel->refs = 1; /* the connection's */
+	aph_list_init(&channel->service_link);
+	aph_list_init(&channel->calls);
+	aph_list_init(&channel->spare);
+	aph_list_append(&ep->channels, &channel->link);
+	if (service) {
+		aph_list_append(&service->channels, &channel->service_link);
+		service->n_channels++;
+	}
+}
+
+void aph_channel_ref(struct aph_channel *channel)
+{
+	channel->refs++;
+}
+
+void aph_channel_unref(struct aph_channel *channel)
+{
+	if (--channel->refs)
+		return;
+	aph_pending_clear(&channel->pending);
+	aph_list_remove(&channel->link);
+	aph_call_free_spare(channel);
+	free(channel->groups);
+	free(channel->label);
+	channel->ops->free(channel);
+}
+
+void aph_channel_opened(struct aph_channel *channel, bool announce)
+{
+	channel->state = APH_CHANNEL_OPEN;
+	if (!announce)
+		return;
+	if (channel->is_client) {
+		aph_pending_add(channel->ep, &channel->pending, APH_EVENT_OPEN);
+		return;
+	}
+	channel->announced = true;
+	channel->user_holds = true;
+	aph_channel_ref(channel);
+	aph_pending_add(channel->ep, &channel->pending, APH_EVENT_CONNECT);
+}
+
+static void end_call(struct aph_call *call, enum aph_reason reason)
+{
+	bool received;
+
+	call->lingering = false;
+	if (call->state == APH_CALL_ENDED) {
+		aph_call_settle(call);
+		return;
+	}
+	if (!call->is_client) {
+		aph_call_end(call, APH_GONE, reason, 0);
+		return;
+	}
+	received = call->state != APH_CALL_NEW && !call->channel->ops->revoke(call);
+	aph_call_end(call, received ? APH_LOST : APH_REFUSED, reason, 0);
+}
+
+void aph_channel_end(struct aph_channel *channel, enum aph_reason reason)
+{
+	struct aph_list *pos, *tmp;
+
+	if (channel->state == APH_CHANNEL_ENDED)
+		return;
+	channel->state = APH_CHANNEL_ENDED;
+	channel->reason = reason;
+	aph_channel_ref(channel);
+	if (channel->service) {
+		channel->service->n_channels--;
+		if (reason == APH_REASON_PROTOCOL)
+			channel->service->stats.violations++;
+		aph_list_remove(&channel->service_link);
+	}
+	channel->ops->disconnect(channel);
+	aph_list_for_each(pos, tmp, &channel->calls)
+		end_call(aph_container(pos, struct aph_call, link), reason);
+	if (channel->user_holds && channel->is_client)
+		aph_pending_add(channel->ep, &channel->pending, APH_EVENT_CLOSED);
+	else if (channel->user_holds)
+		aph_pending_add(channel->ep, &channel->pending, APH_EVENT_DISCONNECT);
+	aph_endpoint_changed(channel->ep);
+	aph_channel_unref(channel); /* the connection's */
+	aph_channel_unref(channel);
+}
+
+/* The user lets go: calls that go on end without an event. */
+static void close_by_user(struct aph_channel *channel)
+{
+	struct aph_list *pos, *tmp;
+
+	channel->user_holds = false;
+	aph_pending_clear(&channel->pending);
+	aph_channel_end(channel, APH_REASON_CLOSED);
+	aph_list_for_each(pos, tmp, &channel->calls)
+		aph_pending_clear(&aph_container(pos, struct aph_call, link)->pending);
+	aph_channel_unref(channel);
+}
+
+struct aph_channel *aph_channel_close(struct aph_channel *channel)
+{
+	struct aph_endpoint *ep;
+
+	if (!channel)
+		return NULL;
+	ep = channel->ep;
+	aph_lock(ep);
+	if (channel->user_holds) {
+		close_by_user(channel);
+	} else {
+		/* A service that did not ask for CONNECT throws a client out. */
+		aph_channel_end(channel, APH_REASON_CLOSED);
+	}
+	aph_unlock(ep);
+	return NULL;
+}
+
+/* -- opening ------------------------------------------------------------------------------------------------ */
+
+int aph_channel_open_name(struct aph_channel **out, struct aph_endpoint *ep,
+			  const struct aph_name *name, const struct aph_channel_options *options)
+{
+	struct aph_channel_options defaults = { .size = sizeof(defaults) };
+	int r;
+
+	if (options && options->size != sizeof(*options))
+		return aph_err(-EINVAL,
+			       "channel options of an unknown size: set size to sizeof *options");
+	if (options)
+		defaults = *options;
+	if (defaults.flags & ~(ALLOW_FLAGS | APH_CHANNEL_WAIT | APH_CHANNEL_ASYNC))
+		return aph_err(-EINVAL, "unknown channel flags 0x%x", defaults.flags);
+	if (!(defaults.flags & ALLOW_FLAGS))
+		defaults.flags |= APH_ALLOW_ANY;
+	if ((defaults.flags & APH_CHANNEL_WAIT) && (defaults.flags & APH_CHANNEL_ASYNC))
+		return aph_err(-EINVAL,
+			       "APH_CHANNEL_WAIT blocks: it does not go with APH_CHANNEL_ASYNC");
+	if (!defaults.deadline_ns)
+		defaults.deadline_ns = aph_deadline_ms(10000);
+	aph_lock(ep);
+	r = aph_endpoint_check(ep);
+	if (r == 0)
+		r = aph_local_channel_open(out, ep, name, &defaults);
+	aph_unlock(ep);
+	return r;
+}
+
+int aph_channel_open(struct aph_channel **out, struct aph_endpoint *ep, const char *address,
+		     const struct aph_channel_options *options)
+{
+	struct aph_name name;
+	int r = aph_name_parse(&name, address);
+
+	return r < 0 ? r : aph_channel_open_name(out, ep, &name, options);
+}
+
+/* -- what is known of a channel -------------------------------------------------------------------------------- */
+
+int64_t aph_channel_generation(const struct aph_channel *channel)
+{
+	return channel->ops->generation(channel);
+}
+
+const struct aph_credentials *aph_channel_credentials(const struct aph_channel *channel)
+{
+	return &channel->peer;
+}
+
+int aph_channel_pidfd(const struct aph_channel *channel)
+{
+	int r;
+
+	aph_lock(channel->ep);
+	r = channel->ops->pidfd(channel);
+	aph_unlock(channel->ep);
+	return r;
+}
+
+void *aph_channel_data(const struct aph_channel *channel)
+{
+	return channel->data;
+}
+
+void aph_channel_set_data(struct aph_channel *channel, void *data)
+{
+	channel->data = data;
+}
+
+int aph_channel_is_open(const struct aph_channel *channel)
+{
+	int open;
+
+	aph_lock(channel->ep);
+	open = channel->state == APH_CHANNEL_OPEN;
+	aph_unlock(channel->ep);
+	return open;
+}
+
+/* -- services ---------------------------------------------------------------------------------------------------- */
+
+#define SERVICE_FLAGS                                                                      \
+	(ALLOW_FLAGS | APH_SERVICE_EXCLUSIVE | APH_SERVICE_EVENTS | APH_SERVICE_RECEIPTS | \
+	 APH_SERVICE_RECEIPTS_NOW | APH_SERVICE_TERMINATE | APH_SERVICE_TAKE | APH_SERVICE_GIVE)
+
+int aph_service_open_name(struct aph_service **out, struct aph_endpoint *ep,
+			  const struct aph_name *name, const struct aph_service_options *options)
+{
+	struct aph_service_options defaults = { .size = sizeof(defaults) };
+	struct aph_service *service;
+	int r;
+
+	if (options && options->size != sizeof(*options))
+		return aph_err(-EINVAL,
+			       "service options of an unknown size: set size to sizeof *options");
+	if (options)
+		defaults = *options;
+	if (defaults.flags & ~SERVICE_FLAGS)
+		return aph_err(-EINVAL, "unknown service flags 0x%x", defaults.flags);
+	if (!(defaults.flags & ALLOW_FLAGS))
+		defaults.flags |= APH_ALLOW_USER;
+	if (defaults.flags & APH_SERVICE_RECEIPTS_NOW)
+		defaults.flags |= APH_SERVICE_RECEIPTS;
+	if (!defaults.channels_max)
+		defaults.channels_max = 65536;
+	aph_lock(ep);
+	r = aph_endpoint_check(ep);
+	if (r == 0)
+		r = aph_local_service_open(&service, ep, name, &defaults);
+	if (r == 0) {
+		service->pending.kind = APH_PENDING_SERVICE;
+		aph_list_append(&ep->services, &service->link);
+	}
+	aph_unlock(ep);
+	if (r == 0 && out)
+		*out = service;
+	return r;
+}
+
+int aph_service_open(struct aph_service **out, struct aph_endpoint *ep, const char *address,
+		     const struct aph_service_options *options)
+{
+	struct aph_name name;
+	int r = aph_name_parse(&name, address);
+
+	return r < 0 ? r : aph_service_open_name(out, ep, &name, options);
+}
+
+struct aph_service *aph_service_close(struct aph_service *service)
+{
+	struct aph_list *pos, *tmp;
+	struct aph_endpoint *ep;
+
+	if (!service)
+		return NULL;
+	ep = service->ep;
+	aph_lock(ep);
+	aph_pending_clear(&service->pending);
+	/* Nobody new first, then those who are in: their calls end without events, they outlive us. */
+	aph_list_for_each(pos, tmp, &service->channels) {
+		struct aph_channel *channel = aph_container(pos, struct aph_channel, service_link);
+		struct aph_list *call, *next;
+
+		aph_channel_ref(channel);
+		aph_channel_end(channel, APH_REASON_CLOSED);
+		aph_list_for_each(call, next, &channel->calls)
+			aph_pending_clear(&aph_container(call, struct aph_call, link)->pending);
+		channel->service = NULL;
+		aph_channel_unref(channel);
+	}
+	/* Channels that ended before may still be held by calls or by the user. */
+	aph_list_for_each(pos, tmp, &ep->channels) {
+		struct aph_channel *channel = aph_container(pos, struct aph_channel, link);
+
+		if (channel->service == service)
+			channel->service = NULL;
+	}
+	aph_list_remove(&service->link);
+	service->ops->close(service);
+	aph_unlock(ep);
+	return NULL;
+}
+
+void *aph_service_data(const struct aph_service *service)
+{
+	return service->data;
+}
+
+int aph_service_set_generation(struct aph_service *service, int64_t generation)
+{
+	struct aph_list *pos, *tmp;
+	int r;
+
+	aph_lock(service->ep);
+	r = aph_endpoint_check(service->ep);
+	if (r == 0) {
+		service->generation = generation;
+		aph_list_for_each(pos, tmp, &service->channels) {
+			struct aph_channel *channel =
+				aph_container(pos, struct aph_channel, service_link);
+
+			channel->ops->set_generation(channel, generation);
+		}
+	}
+	aph_unlock(service->ep);
+	return r;
+}

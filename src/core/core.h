@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The objects of the call model, as core and the transports see them. Everything here is protected by the
+ * endpoint's lock unless it says otherwise.
+ *
+ * Ownership: an endpoint owns its services and channels. A channel is kept alive by references: one of
+ * whoever may still close it (the user at a client, the library or a user who asked for CONNECT at a
+ * service), one of the transport while it is connected, and one of every call.
+ */
+#ifndef ANTIPHON_CORE_CORE_H
+#define ANTIPHON_CORE_CORE_H
+
+#include "base/list.h"
+#include "base/timers.h"
+
+#include <antiphon/call.h>
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+struct aph_transport;
+
+/* Something that has events for the user; linked in the endpoint's `ready` list while `events` is not 0. */
+enum aph_pending_kind {
+	APH_PENDING_CALL,
+	APH_PENDING_CHANNEL,
+	APH_PENDING_SERVICE
+};
+
+struct aph_pending {
+	struct aph_list link;
+	uint32_t events; /* bit 1 << enum aph_event_type for each */
+	enum aph_pending_kind kind;
+};
+
+/* Something in the endpoint's epoll. `on_ready` runs with the lock held. */
+struct aph_source {
+	void (*on_ready)(struct aph_source *source, uint32_t epoll_events);
+};
+
+/* Memory that a thread which is in epoll_wait() may still point to; freed when it is back. */
+struct aph_grave {
+	struct aph_grave *next;
+	void *memory;
+};
+
+struct aph_endpoint {
+	pthread_mutex_t lock;
+	_Atomic unsigned
+		n_contending; /* threads that found the lock taken: a spinner lets them in */
+	/*
+	 * One thread, the leader, polls, spins and sleeps for all that wait; the others follow until it
+	 * finds what they wait for or steps down.
+	 */
+	bool led;
+	bool in_epoll;		 /* the leader is in epoll_wait(), without the lock */
+	uint64_t sleep_until_ns; /* then at the latest it looks at the timers */
+	unsigned n_receivers;	 /* followers that wait for any event */
+	unsigned n_callers;	 /* followers that wait for a call of theirs */
+	pthread_cond_t for_receivers;
+	pthread_cond_t for_callers;
+	uint64_t tidied; /* ticks */
+
+	int epoll_fd;
+	int wake_fd; /* eventfd: brings the leader back from epoll_wait() */
+	int timer_fd;
+	struct aph_source wake_source;
+	struct aph_source timer_source;
+	_Atomic bool woken; /* by aph_endpoint_wake() */
+	bool external;	    /* aph_endpoint_fd() was called: somebody else's loop waits for us */
+	bool raised;	    /* wake_fd is readable */
+	bool asleep;	    /* the transports were told that we sleep */
+	bool forked;	    /* we are in a child: nothing here is ours any more */
+
+	struct aph_list ready;
+	struct aph_timers timers;
+	struct aph_list services;
+	struct aph_list channels;
+	struct aph_grave *graves;
+	struct aph_transport *local;
+	uint32_t spin_max_us;
+	struct aph_list all; /* every endpoint of the process, for fork */
+};
+
+struct aph_service {
+	struct aph_pending pending;
+	struct aph_endpoint *ep;
+	struct aph_list link; /* in the endpoint's services */
+	const struct aph_service_ops *ops;
+	struct aph_name name;
+	uint32_t flags;
+	uint32_t channels_max;
+	uint32_t calls_max;
+	uint32_t arena_max;
+	void *data;
+	uint32_t n_channels;
+	int64_t generation;
+	struct aph_list channels; /* by service_link */
+	struct {
+		uint64_t calls, disposed, aborted, gone, violations;
+		uint64_t open;
+		uint64_t sampled, sampled_ns;
+		uint64_t latency[40];
+	} stats;
+};
+
+enum aph_channel_state {
+	APH_CHANNEL_CONNECTING,
+	APH_CHANNEL_OPEN,
+	APH_CHANNEL_ENDED
+};
+
+struct aph_channel {
+	struct aph_pending pending;
+	struct aph_endpoint *ep;
+	struct aph_service *service;  /* NULL at a client, and after the service was closed */
+	struct aph_list link;	      /* in the endpoint's channels */
+	struct aph_list service_link; /* in the service's channels */
+	const struct aph_channel_ops *ops;
+	bool is_client;
+	bool announced;	 /* CONNECT was delivered: the user closes it */
+	bool user_holds; /* the user has not closed it */
+	enum aph_channel_state state;
+	enum aph_reason reason; /* why it ended */
+	uint32_t refs;
+	uint32_t n_calls; /* not ended */
+	uint32_t calls_max;
+	struct aph_list calls; /* not freed, by link */
+	struct aph_list spare; /* freed, to be used again */
+	uint32_t n_spare;
+	void *data;
+	struct aph_credentials peer;
+	gid_t *groups; /* owned; peer.groups */
+	char *label;   /* owned; peer.label */
+};
+
+/*
+ * The life of a call.
+ *
+ *   client:   NEW --first piece of the request sent--> REQUEST --first piece of the reply--> REPLY --> ENDED
+ *   service:  REQUEST --first piece of the reply sent--> REPLY --last piece sent--> REPLIED --> ENDED
+ *
+ *   to ENDED at the client        by                                        outcome
+ *     REQUEST, REPLY              last piece of the reply                   ANSWERED
+ *     REQUEST, REPLY              ABORT, REFUSE or LOSE from the service    ABORTED, REFUSED, LOST
+ *     any                         cancel, deadline, channel ended           REFUSED if the transport can
+ *                                                                           prove that no one received the
+ *                                                                           request, else LOST
+ *   to ENDED at the service
+ *     REPLIED                     DISPOSE from the client                   DISPOSED
+ *     any                         CANCEL, channel ended; before REPLIED
+ *                                 also the deadline                         GONE
+ *     REQUEST, REPLY              the service aborts, refuses or frees      (its own doing: no event)
+ *
+ * ENDED is entered once, by aph_call_end(), and nothing leaves it.
+ */
+enum aph_call_state {
+	APH_CALL_NEW,
+	APH_CALL_REQUEST,
+	APH_CALL_REPLY,
+	APH_CALL_REPLIED,
+	APH_CALL_ENDED,
+};
+
+struct aph_call {
+	struct aph_pending pending;
+	struct aph_channel *channel;
+	struct aph_list link; /* in the channel's calls */
+	struct aph_timer timer;
+	uint64_t deadline_ns;
+	uint64_t sampled_since_ns; /* 0: its service time is not taken */
+	void *data;
+	enum aph_call_state state;
+	struct aph_result result; /* valid when ENDED */
+	int32_t signal_code;	  /* of the last signal */
+	bool user_holds;	  /* the user may still use the pointer */
+	unsigned n_waiting;	  /* threads that wait for it */
+	bool private;		  /* belongs to aph_call(): no event is queued */
+	bool progress;		  /* something happened since a waiter looked */
+	bool lingering;		  /* the transport still has to tell the peer something */
+	bool is_client;
+	bool receipts;	    /* the service wants END after its reply as well */
+	bool timed;	    /* holds a reservation in the timers */
+	bool in_last;	    /* the last piece of the arriving body is here */
+	bool out_last;	    /* the last piece of the leaving body was accepted */
+	bool want_readable; /* a read said EAGAIN */
+	bool disposed;	    /* client: the receipt was sent */
+};
+
+/* -- what transports fill in (core/transport.h) and call ------------------------------------------------ */
+
+/* -- endpoint.c */
+void aph_lock(struct aph_endpoint *ep);
+void aph_unlock(struct aph_endpoint *ep);
+int aph_source_add(struct aph_endpoint *ep, int fd, struct aph_source *source, uint32_t events);
+int aph_source_change(struct aph_endpoint *ep, int fd, struct aph_source *source, uint32_t events);
+void aph_source_remove(struct aph_endpoint *ep, int fd);
+/* Frees `grave->memory` when no thread can come back from epoll_wait() with a pointer into it. */
+void aph_bury(struct aph_endpoint *ep, struct aph_grave *grave, void *memory);
+/* Queues an event of `pending` and tells threads that wait for it. */
+void aph_pending_add(struct aph_endpoint *ep, struct aph_pending *pending,
+		     enum aph_event_type type);
+void aph_pending_clear(struct aph_pending *pending);
+/* Lets the threads that wait for calls of theirs look again. */
+void aph_endpoint_changed(struct aph_endpoint *ep);
+/* Starts a timer, and makes sure that a sleeping leader knows. */
+void aph_endpoint_start_timer(struct aph_endpoint *ep, struct aph_timer *timer,
+			      uint64_t deadline_ns);
+/* 0, or -ENOTCONN in a forked child. */
+int aph_endpoint_check(const struct aph_endpoint *ep);
+/* What a thread waits for, and so which arrivals it may take in. */
+enum aph_waiter {
+	APH_WAITER_CLIENT,  /* a call of a client: requests stay where they are */
+	APH_WAITER_SERVICE, /* a call of a service: requests that stand before its body are queued */
+	APH_WAITER_TENDER,  /* nothing: keeps the endpoint going, as aph_endpoint_serve() */
+	APH_WAITER_RECEIVER, /* any event: a request is taken when no event is queued */
+};
+/*
+ * Waits until done(arg), polling all sources meanwhile; other events are queued. 0, -EAGAIN, -ETIMEDOUT;
+ * -EINTR but for APH_WAITER_CLIENT; -ECANCELED for APH_WAITER_TENDER and APH_WAITER_RECEIVER.
+ */
+int aph_endpoint_wait(struct aph_endpoint *ep, bool (*done)(void *arg), void *arg,
+		      uint64_t deadline_ns, enum aph_waiter waiter);
+
+/* -- channel.c */
+void aph_channel_init(struct aph_channel *channel, struct aph_endpoint *ep,
+		      struct aph_service *service);
+void aph_channel_ref(struct aph_channel *channel);
+void aph_channel_unref(struct aph_channel *channel);
+/* The channel can be used: OPEN or CONNECT where they were asked for. */
+void aph_channel_opened(struct aph_channel *channel, bool announce);
+/* The channel is over: ends its calls, then says CLOSED or DISCONNECT. Only the first time counts. */
+void aph_channel_end(struct aph_channel *channel, enum aph_reason reason);
+
+/* -- call.c */
+/* Service: a request has begun to arrive. NULL when memory is short. The caller fills in the body. */
+struct aph_call *aph_call_incoming(struct aph_channel *channel, uint64_t deadline_ns);
+/* More of the body is here; with `last`, all of it. */
+void aph_call_arrived(struct aph_call *call, bool last);
+/* Service: the client has sent a signal. */
+void aph_call_signalled(struct aph_call *call, int32_t code);
+/* There is room again for a sender that was told EAGAIN. */
+void aph_call_writable(struct aph_call *call);
+/* Enters ENDED, once. */
+void aph_call_end(struct aph_call *call, enum aph_outcome outcome, enum aph_reason reason,
+		  int32_t code);
+/* The deadline of a call has passed. */
+void aph_call_expire(struct aph_call *call);
+/* Frees the call if it has ended and neither the user nor the transport needs it. */
+void aph_call_settle(struct aph_call *call);
+/* The last step of a channel's life: frees the calls kept for reuse. */
+void aph_call_free_spare(struct aph_channel *channel);
+
+#endif

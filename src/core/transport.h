@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a transport fills in so that core can call down without knowing it. All of it runs with the
+ * endpoint's lock held.
+ */
+#ifndef ANTIPHON_CORE_TRANSPORT_H
+#define ANTIPHON_CORE_TRANSPORT_H
+
+#include "core/core.h"
+#include "core/name.h"
+
+/* How a call is brought to an end towards the peer. */
+enum aph_farewell {
+	APH_FAREWELL_DISPOSE, /* client: the whole reply was taken */
+	APH_FAREWELL_CANCEL,  /* client: given up; value: enum aph_reason */
+	APH_FAREWELL_ABORT,   /* service: value: the code */
+	APH_FAREWELL_REFUSE,  /* service: not run; value: enum aph_reason */
+	APH_FAREWELL_LOSE,    /* service: may have run; value: enum aph_reason */
+};
+
+struct aph_channel_ops {
+	size_t call_size; /* of the transport's call, which begins with struct aph_call */
+	/* A fresh call, all 0 behind struct aph_call. 0, or -EAGAIN when no more can be in progress. */
+	int (*call_init)(struct aph_call *call);
+	/* Gives back all that the call holds: its place, body memory, descriptors. */
+	void (*call_deinit)(struct aph_call *call);
+
+	/* Bodies out. As aph_call_send_fds() and so on; never for an ended call. */
+	ssize_t (*send)(struct aph_call *call, const void *data, size_t len, const int *fds,
+			size_t n_fds, bool more);
+	/* Takes all of `data`, keeping a copy of what has no room, and finishes the body. 0 or -ENOMEM. */
+	int (*send_all)(struct aph_call *call, const void *data, size_t len);
+	int (*reserve)(struct aph_call *call, void **data, size_t *len);
+	int (*commit)(struct aph_call *call, size_t len, bool more);
+
+	/* Bodies in. They return -EAGAIN where nothing is there; core knows whether more will come. */
+	ssize_t (*read)(struct aph_call *call, void *buf, size_t max, bool consume);
+	size_t (*available)(const struct aph_call *call);
+	int (*borrow)(struct aph_call *call, const void **data, size_t *len);
+	void (*release)(struct aph_call *call, size_t len);
+	ssize_t (*take_fds)(struct aph_call *call, int *fds, size_t max);
+
+	/*
+	 * Client: withdraws a request. True when it is proven that nobody has received it and nobody will.
+	 * For a channel that has ended: whether nobody had.
+	 */
+	bool (*revoke)(struct aph_call *call);
+	/* Client: a word to the service about a call that goes on. 0 or -EAGAIN. */
+	int (*signal)(struct aph_call *call, int32_t code);
+	/* Tells the peer, now or as soon as there is room. */
+	void (*farewell)(struct aph_call *call, enum aph_farewell kind, int32_t value);
+
+	/* Lets go of the connection. The channel has ended and may live on for its calls. */
+	void (*disconnect)(struct aph_channel *channel);
+	/* Frees the channel's memory: no call is left and nobody holds it. */
+	void (*free)(struct aph_channel *channel);
+	int64_t (*generation)(const struct aph_channel *channel);
+	void (*set_generation)(struct aph_channel *channel, int64_t generation);
+	int (*pidfd)(const struct aph_channel *channel);
+	/* In a forked child: closes descriptors, touches nothing shared. */
+	void (*abandon)(struct aph_channel *channel);
+};
+
+struct aph_service_ops {
+	/* Takes the name away and frees the transport's part; its channels have ended. */
+	void (*close)(struct aph_service *service);
+	void (*abandon)(struct aph_service *service);
+};
+
+/* A transport's instance in one endpoint. */
+struct aph_transport {
+	const struct aph_transport_ops *ops;
+	struct aph_endpoint *ep;
+};
+
+struct aph_transport_ops {
+	/*
+	 * Takes what has arrived: replies, and with `requests` at most one request. True when that changed
+	 * anything that somebody may wait for.
+	 */
+	bool (*poll)(struct aph_transport *transport, bool requests);
+	/* Work that a busy thread must not forget: called every 100,000 ticks or so. */
+	void (*tidy)(struct aph_transport *transport);
+	/* Spins as long as that is likely to pay. True when poll may find something. */
+	bool (*spin)(struct aph_transport *transport, bool requests, uint64_t deadline_ns);
+	/* This thread is about to sleep. False when there is something after all that poll() would take. */
+	bool (*sleep)(struct aph_transport *transport, bool requests);
+	/* The sleep is over. */
+	void (*awake)(struct aph_transport *transport);
+	void (*free)(struct aph_transport *transport);
+	void (*abandon)(struct aph_transport *transport);
+};
+
+/* The local transport (src/local). `out` is set only on success. */
+int aph_local_service_open(struct aph_service **out, struct aph_endpoint *ep,
+			   const struct aph_name *name, const struct aph_service_options *options);
+int aph_local_channel_open(struct aph_channel **out, struct aph_endpoint *ep,
+			   const struct aph_name *name, const struct aph_channel_options *options);
+
+#endif

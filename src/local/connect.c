@@ -1,0 +1,470 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The client's side of the rendezvous: who serves the name, are they who they must be, and will they have us?
+ * The candidates are tried one after the other; a blocking open waits for the same steps to end.
+ */
+#include "base/error.h"
+#include "base/time.h"
+#include "local/hello.h"
+#include "local/local.h"
+#include "local/rendezvous.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/inotify.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* A search that goes on. */
+struct aph_connecting {
+	struct aph_rendezvous_entry *entries;
+	size_t n, next;
+	struct aph_hello hello;
+	int64_t wanted_gid;
+	int error; /* what the best candidate so far has said */
+	bool announce;
+};
+
+void aph_local_connecting_free(struct aph_local_channel *lc)
+{
+	if (!lc->connecting)
+		return;
+	free(lc->connecting->entries);
+	free(lc->connecting);
+	lc->connecting = NULL;
+}
+
+/* -- who serves ------------------------------------------------------------------------------------------------- */
+
+static bool is_member(const struct aph_credentials *who, int64_t gid)
+{
+	size_t i;
+
+	if (who->euid == 0 || (int64_t)who->egid == gid)
+		return true;
+	for (i = 0; i < who->n_groups; i++) {
+		if ((int64_t)who->groups[i] == gid)
+			return true;
+	}
+	return false;
+}
+
+/* The kernel's word against the file's: whoever listens must be the file's owner, or root. */
+static int check_server(struct aph_local_channel *lc, const struct aph_rendezvous_entry *entry)
+{
+	const struct aph_credentials *who = &lc->base.peer;
+	int r = aph_local_peer_credentials(&lc->base, lc->sock);
+
+	if (r < 0)
+		return r;
+	if (who->euid != entry->owner && who->euid != 0)
+		return aph_err(-EACCES, "%s is served by user %u under a file of user %u",
+			       entry->file, (unsigned)who->euid, (unsigned)entry->owner);
+	if (lc->connecting->wanted_gid >= 0 && !is_member(who, lc->connecting->wanted_gid))
+		return aph_err(-EACCES, "%s is served by user %u, who is not in group %lld",
+			       entry->file, (unsigned)who->euid,
+			       (long long)lc->connecting->wanted_gid);
+	return 0;
+}
+
+/* -- one candidate ------------------------------------------------------------------------------------------------ */
+
+static void drop_socket(struct aph_local_channel *lc)
+{
+	if (lc->sock < 0)
+		return;
+	aph_source_remove(lc->base.ep, lc->sock);
+	(void)close(lc->sock);
+	lc->sock = -1;
+	lc->sock_events = 0;
+}
+
+static void answer_ready(struct aph_source *source, uint32_t events);
+
+static int try_entry(struct aph_local_channel *lc, const struct aph_rendezvous_entry *entry)
+{
+	struct aph_connecting *connecting = lc->connecting;
+	int r;
+
+	lc->sock = aph_rendezvous_connect(entry);
+	if (lc->sock < 0)
+		return lc->sock;
+	r = check_server(lc, entry);
+	if (r == 0)
+		r = aph_hello_send(lc->sock, &connecting->hello, sizeof(connecting->hello), NULL,
+				   0);
+	if (r == 0) {
+		lc->sock_source.on_ready = answer_ready;
+		r = aph_source_add(lc->base.ep, lc->sock, &lc->sock_source, EPOLLIN | EPOLLRDHUP);
+	}
+	if (r < 0) {
+		(void)close(lc->sock);
+		lc->sock = -1;
+	}
+	return r;
+}
+
+/* How much an error tells: that somebody is there weighs more than that nobody is. */
+static int weight(int error)
+{
+	switch (error) {
+	case 0:
+		return 0;
+	case -ECONNREFUSED:
+	case -ENOENT:
+	case -ECONNRESET:
+	case -EPIPE:
+		return 1;
+	case -EACCES:
+		return 2;
+	default:
+		return 3;
+	}
+}
+
+static void note_error(struct aph_connecting *connecting, int error)
+{
+	if (weight(error) > weight(connecting->error))
+		connecting->error = error;
+}
+
+static enum aph_reason reason_of(int error)
+{
+	switch (error) {
+	case -EACCES:
+		return APH_REASON_NOT_PERMITTED;
+	case -EBUSY:
+	case -EAGAIN:
+		return APH_REASON_BUSY;
+	case -EPROTO:
+		return APH_REASON_PROTOCOL;
+	case -EMFILE:
+	case -ENFILE:
+	case -ENOMEM:
+		return APH_REASON_RESOURCES;
+	default:
+		return APH_REASON_NO_SERVICE;
+	}
+}
+
+/* Asks candidates until one is there to answer. Without any the channel ends. */
+static void try_next(struct aph_local_channel *lc)
+{
+	struct aph_connecting *connecting = lc->connecting;
+
+	while (connecting->next < connecting->n) {
+		int r = try_entry(lc, &connecting->entries[connecting->next++]);
+
+		if (r == 0)
+			return;
+		note_error(connecting, r);
+	}
+	lc->connect_error = weight(connecting->error) > 1 ? connecting->error : -ENOENT;
+	aph_channel_end(&lc->base, reason_of(lc->connect_error));
+}
+
+/* -- the answer ---------------------------------------------------------------------------------------------------- */
+
+static bool is_sane(const struct aph_welcome *welcome, const struct aph_hello_message *message)
+{
+	uint32_t depth = welcome->depth, arena = welcome->arena;
+	size_t n_fds = welcome->flags & APH_WELCOME_BELL ? 3 : 2;
+
+	return message->n_fds == n_fds && depth >= APH_DEPTH_MIN && depth <= APH_DEPTH_MAX &&
+	       !(depth & (depth - 1)) && arena >= APH_ARENA_MIN && arena <= APH_ARENA_MAX &&
+	       !(arena & (arena - 1)) && welcome->calls_max >= 1 &&
+	       welcome->calls_max <= APH_CALLS_MAX;
+}
+
+/* Maps what came. The descriptors stay the message's, but for the bell. */
+static int attach(struct aph_local_channel *lc, const struct aph_welcome *welcome,
+		  struct aph_hello_message *message)
+{
+	size_t size = aph_layout_size(welcome->depth, welcome->arena);
+	void *page;
+	int r;
+
+	r = aph_segment_map(&lc->map, message->fds[0], size, true);
+	if (r < 0)
+		return r;
+	lc->map_size = size;
+	r = aph_segment_map(&page, message->fds[1], APH_PAGE, false);
+	if (r < 0)
+		return r;
+	lc->page_map = page;
+	if (message->n_fds == 3) {
+		lc->bell = message->fds[2];
+		message->n_fds = 2;
+	}
+	aph_local_channel_attach(lc, welcome->depth, welcome->arena, true);
+	lc->base.calls_max = welcome->calls_max;
+	lc->receipts_ring = welcome->flags & APH_WELCOME_RECEIPTS;
+	aph_source_remove(lc->base.ep, lc->sock);
+	return aph_local_watch(lc);
+}
+
+/* Who really answers: the socket names the process that listened, the message the one that sent it. */
+static void note_sender(struct aph_local_channel *lc, const struct aph_hello_message *message)
+{
+	if (!message->has_cred)
+		return;
+	lc->base.peer.pid = message->cred.pid;
+	lc->base.peer.uid = message->cred.uid;
+	lc->base.peer.gid = message->cred.gid;
+}
+
+static int take_welcome(struct aph_local_channel *lc)
+{
+	struct aph_hello_message message;
+	struct aph_welcome welcome;
+	int r = aph_hello_recv(lc->sock, &welcome, sizeof(welcome), &message);
+
+	if (r < 0)
+		return r;
+	if (message.len == 0) {
+		r = -ECONNRESET;
+	} else if (message.len != sizeof(welcome) || welcome.magic != APH_LOCAL_MAGIC ||
+		   welcome.version != APH_LOCAL_VERSION) {
+		r = aph_err(-EPROTO, "the service does not speak this version of the protocol");
+	} else if (welcome.status) {
+		r = welcome.status == EACCES ? -EACCES : welcome.status == EBUSY ? -EBUSY : -EPROTO;
+	} else if (!is_sane(&welcome, &message)) {
+		r = aph_err(-EPROTO, "the service answered with figures that make no sense");
+	} else {
+		note_sender(lc, &message);
+		r = attach(lc, &welcome, &message);
+	}
+	while (message.n_fds)
+		(void)close(message.fds[--message.n_fds]);
+	return r;
+}
+
+static void answer_ready(struct aph_source *source, uint32_t events)
+{
+	struct aph_local_channel *lc = aph_container(source, struct aph_local_channel, sock_source);
+	bool announce;
+	int r;
+
+	(void)events;
+	if (lc->base.state != APH_CHANNEL_CONNECTING || !lc->connecting)
+		return;
+	r = take_welcome(lc);
+	if (r == -EAGAIN)
+		return;
+	if (r < 0) {
+		if (lc->bell >= 0 || lc->map) {
+			/* Half attached: this one broke its word, and nothing of it is to be kept. */
+			lc->connect_error = r;
+			aph_channel_end(&lc->base, reason_of(r));
+			return;
+		}
+		drop_socket(lc);
+		note_error(lc->connecting, r);
+		try_next(lc);
+		return;
+	}
+	announce = lc->connecting->announce;
+	aph_local_connecting_free(lc);
+	aph_channel_opened(&lc->base, announce);
+	aph_endpoint_changed(lc->base.ep);
+}
+
+/* -- opening --------------------------------------------------------------------------------------------------------- */
+
+static bool is_settled(void *arg)
+{
+	return ((struct aph_channel *)arg)->state != APH_CHANNEL_CONNECTING;
+}
+
+static int explain(int error, const struct aph_name *name)
+{
+	char address[APH_ADDRESS_MAX + 1];
+
+	(void)aph_name_format(name, address, sizeof(address));
+	switch (error) {
+	case -ENOENT:
+		return aph_err(error, "nobody serves %s: start the service, or wait for it",
+			       address);
+	case -EACCES:
+		return aph_err(
+			error,
+			"%s does not let this user in: ask who runs it to allow user, group or "
+			"world",
+			address);
+	case -EBUSY:
+	case -EAGAIN:
+		return aph_err(error, "%s takes no more clients now: try again", address);
+	case -ETIMEDOUT:
+		return aph_err(error, "%s did not answer in time: is it stopped?", address);
+	default:
+		return error; /* born with its own text */
+	}
+}
+
+static int begin(struct aph_local_channel **out, struct aph_local *local,
+		 const struct aph_name *name, const struct aph_channel_options *options)
+{
+	struct aph_local_channel *lc = aph_local_channel_new(local);
+	struct aph_connecting *connecting = calloc(1, sizeof(*connecting));
+	int r;
+
+	if (!lc || !connecting) {
+		free(lc);
+		free(connecting);
+		return aph_err(-ENOMEM, "no memory for a channel");
+	}
+	connecting->hello = (struct aph_hello){
+		.magic = APH_LOCAL_MAGIC,
+		.version = APH_LOCAL_VERSION,
+		.kind = APH_HELLO_CALLS,
+		.allow = options->flags & APH_ALLOW_ANY,
+		.depth = options->depth,
+		.calls_max = options->calls_max,
+		.arena = options->arena,
+	};
+	connecting->wanted_gid = name->gid;
+	connecting->announce = options->flags & APH_CHANNEL_ASYNC;
+	r = aph_rendezvous_search(&connecting->entries, &connecting->n, name);
+	if (r == 0 && !connecting->n)
+		r = -ENOENT;
+	if (r < 0) {
+		free(connecting->entries);
+		free(connecting);
+		free(lc);
+		return explain(r, name);
+	}
+	lc->connecting = connecting;
+	lc->base.data = options->data;
+	lc->base.peer.label = "";
+	aph_channel_init(&lc->base, local->base.ep, NULL);
+	*out = lc;
+	return 0;
+}
+
+static int open_once(struct aph_channel **out, struct aph_local *local, const struct aph_name *name,
+		     const struct aph_channel_options *options)
+{
+	struct aph_endpoint *ep = local->base.ep;
+	struct aph_local_channel *lc = NULL;
+	int r = begin(&lc, local, name, options);
+
+	if (r < 0)
+		return r;
+	aph_channel_ref(&lc->base); /* for us, then for the user */
+	try_next(lc);
+	if (!(options->flags & APH_CHANNEL_ASYNC) && !is_settled(&lc->base)) {
+		r = aph_endpoint_wait(ep, is_settled, &lc->base, options->deadline_ns,
+				      APH_WAITER_CLIENT);
+		if (r == -EAGAIN)
+			r = -ETIMEDOUT;
+	}
+	if (r == 0 && lc->base.state == APH_CHANNEL_ENDED)
+		r = lc->connect_error ? lc->connect_error : -ECONNRESET;
+	if (r < 0) {
+		aph_channel_end(&lc->base, APH_REASON_CLOSED);
+		aph_channel_unref(&lc->base);
+		return explain(r, name);
+	}
+	lc->base.user_holds = true;
+	*out = &lc->base;
+	return 0;
+}
+
+/* -- waiting for somebody to serve the name ------------------------------------------------------------------------------ */
+
+struct vigil {
+	struct aph_source source;
+	struct aph_endpoint *ep;
+	int fd;
+	bool moved;
+};
+
+static void directory_changed(struct aph_source *source, uint32_t events)
+{
+	struct vigil *vigil = aph_container(source, struct vigil, source);
+	char buf[4096] __attribute__((aligned(8)));
+
+	(void)events;
+	while (read(vigil->fd, buf, sizeof(buf)) > 0)
+		vigil->moved = true;
+	aph_endpoint_changed(vigil->ep);
+}
+
+static bool has_moved(void *arg)
+{
+	return ((struct vigil *)arg)->moved;
+}
+
+static int begin_vigil(struct vigil *vigil, struct aph_endpoint *ep)
+{
+	char path[PATH_MAX];
+	int i, n = 0, r;
+
+	*vigil = (struct vigil){ .ep = ep, .source.on_ready = directory_changed };
+	vigil->fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	if (vigil->fd < 0)
+		return aph_err(-errno, "cannot watch the runtime directory: %s", strerror(errno));
+	/* A first service makes the directory: make it now, or there is nothing to watch. */
+	r = aph_rendezvous_open(path);
+	if (r >= 0)
+		(void)close(r);
+	for (i = 0; aph_rendezvous_dir(i, path); i++)
+		n += inotify_add_watch(vigil->fd, path, IN_MOVED_TO | IN_DELETE_SELF) >= 0;
+	if (!n)
+		r = aph_err(
+			-ENOENT,
+			"there is no runtime directory to wait in: let root make /run/antiphon with "
+			"mode 1777, or set ANTIPHON_RUNTIME_DIR");
+	else
+		r = aph_source_add(ep, vigil->fd, &vigil->source, EPOLLIN);
+	if (r < 0)
+		(void)close(vigil->fd);
+	return r;
+}
+
+static int open_patiently(struct aph_channel **out, struct aph_local *local,
+			  const struct aph_name *name, const struct aph_channel_options *options)
+{
+	struct aph_endpoint *ep = local->base.ep;
+	struct vigil vigil;
+	int r = begin_vigil(&vigil, ep);
+
+	if (r < 0)
+		return r;
+	for (;;) {
+		vigil.moved = false;
+		r = open_once(out, local, name, options);
+		if (r != -ENOENT)
+			break;
+		r = aph_endpoint_wait(ep, has_moved, &vigil, options->deadline_ns,
+				      APH_WAITER_SERVICE);
+		if (r < 0)
+			break;
+	}
+	aph_source_remove(ep, vigil.fd);
+	(void)close(vigil.fd);
+	if (r == -ETIMEDOUT || r == -EAGAIN)
+		return aph_err(-ETIMEDOUT, "nobody came to serve %s in time", name->name);
+	return r;
+}
+
+int aph_local_channel_open(struct aph_channel **out, struct aph_endpoint *ep,
+			   const struct aph_name *name, const struct aph_channel_options *options)
+{
+	struct aph_local *local;
+	int r;
+
+	if (!aph_name_is_valid(name->name, strnlen(name->name, sizeof(name->name))))
+		return aph_err(-EINVAL,
+			       "that is not a name: use 1 to %d letters, digits, '_' and '.'",
+			       APH_NAME_MAX);
+	r = aph_local_get(&local, ep);
+	if (r < 0)
+		return r;
+	if (options->flags & APH_CHANNEL_WAIT)
+		return open_patiently(out, local, name, options);
+	return open_once(out, local, name, options);
+}

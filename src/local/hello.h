@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/* The first messages on a socket: whole structures, with descriptors and the sender's credentials. */
+#ifndef ANTIPHON_LOCAL_HELLO_H
+#define ANTIPHON_LOCAL_HELLO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/socket.h>
+
+#define APH_HELLO_FDS_MAX 4
+
+struct aph_hello_message {
+	size_t len;
+	bool has_cred;
+	struct ucred cred; /* as the kernel filled it in */
+	size_t n_fds;
+	int fds[APH_HELLO_FDS_MAX]; /* close-on-exec; the caller's */
+};
+
+/*
+ * Receives one message of at most `max` bytes without waiting. 0 with len 0 at the end of the stream;
+ * -EAGAIN, -EPROTO (it was cut off, or brought more descriptors than fit), -errno.
+ */
+int aph_hello_recv(int sock, void *buf, size_t max, struct aph_hello_message *message);
+
+/* Sends one without waiting. 0 or -errno. */
+int aph_hello_send(int sock, const void *buf, size_t len, const int *fds, size_t n_fds);
+
+#endif

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What two processes of the local transport agree on: the messages of the rendezvous socket, the shared
+ * segment of a channel, and the page of an endpoint. Any change here is a new APH_LOCAL_VERSION.
+ *
+ * One cache line has one writer. The other side is hostile: every word it wrote is loaded once into a
+ * private copy, checked, and only the copy is used.
+ *
+ * Offsets in the segment, for a ring of `depth` records and arenas of `arena` bytes:
+ *
+ *   0                      struct aph_segment_words, then revoked[depth]
+ *   4096                   request ring: depth records     (written by the client)
+ *   4096 + 64 * depth      reply ring: depth records       (written by the server)
+ *   next page              request arena: arena bytes      (written by the client)
+ *   + arena                reply arena: arena bytes        (written by the server)
+ */
+#ifndef ANTIPHON_LOCAL_LAYOUT_H
+#define ANTIPHON_LOCAL_LAYOUT_H
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define APH_LOCAL_MAGIC	  0x6e687061u /* "aphn" */
+#define APH_LOCAL_VERSION 1u
+
+#define APH_LINE 64u
+#define APH_PAGE 4096u
+
+#define APH_DEPTH_MIN	    32u
+#define APH_DEPTH_MAX	    512u
+#define APH_CALLS_DEFAULT   1024u
+#define APH_CALLS_MAX	    4096u
+#define APH_ARENA_MIN	    (64u << 10)
+#define APH_ARENA_DEFAULT   (256u << 10)
+#define APH_ARENA_MAX	    (16u << 20)
+#define APH_ARENA_UNITS_MAX 512u
+#define APH_INLINE_MAX	    40u
+
+/* -- records ------------------------------------------------------------------------------------------ */
+
+enum aph_record_type {
+	APH_RECORD_REQUEST =
+		1, /* client: first piece of a request; aux: deadline, CLOCK_MONOTONIC ns */
+	APH_RECORD_BODY = 2,   /* either: a further piece, always in the arena unless it is empty */
+	APH_RECORD_CANCEL = 3, /* client: gives the call up; aux: enum aph_reason */
+	APH_RECORD_DISPOSE = 4, /* client: the whole reply was taken */
+	APH_RECORD_REPLY = 5,	/* server: first piece of a reply */
+	APH_RECORD_ABORT = 6,	/* server: aux: the code, as int32_t */
+	APH_RECORD_REFUSE = 7,	/* server: aux: enum aph_reason */
+	APH_RECORD_LOSE = 8,	/* server: ended unanswered, may have run; aux: enum aph_reason */
+	APH_RECORD_SIGNAL =
+		9, /* client: a word about a call that goes on; aux: the code, as int32_t */
+};
+
+#define APH_RECORD_MORE	 0x1u /* the body goes on */
+#define APH_RECORD_ARENA 0x2u /* the piece lies in the arena at `off`, not in `data` */
+
+/*
+ * One record, one cache line. `seq` is the record's number, from 1; it is stored last, with release, and
+ * that publishes the record. There is no shared head or tail.
+ */
+struct aph_record {
+	_Atomic uint32_t seq;
+	uint8_t type;
+	uint8_t flags;
+	uint8_t n_fds; /* descriptors wait on the socket, in one message of their own */
+	uint8_t cpu;   /* low bits of the CPU that the sender ran on */
+	uint32_t tag;  /* index of the call (16 bits), generation of that index (16 bits) */
+	uint32_t len;
+	uint64_t aux;
+	union {
+		uint32_t off;
+		uint8_t data[APH_INLINE_MAX];
+	};
+};
+
+static_assert(sizeof(struct aph_record) == APH_LINE, "a record is one cache line");
+static_assert(offsetof(struct aph_record, data) == 24, "forty bytes ride in the record");
+
+#define APH_TAG(index, generation) ((uint32_t)(index) | (uint32_t)(generation) << 16)
+#define APH_TAG_INDEX(tag)	   ((tag)&0xffffu)
+
+/* -- the segment of a channel -------------------------------------------------------------------------- */
+
+struct aph_segment_words {
+	/* Constant: written by the server before the client maps it. */
+	_Alignas(APH_LINE) struct {
+		uint32_t magic;
+		uint32_t version;
+		uint32_t depth;
+		uint32_t calls_max;
+		uint32_t arena;
+		uint32_t unit; /* bytes that one bit of `released` stands for */
+	} fixed;
+
+	/* Written by the client. `wait` is also claimed (set to 0) by the server, `want` too. */
+	_Alignas(APH_LINE) struct {
+		_Atomic uint32_t wait;	      /* 1: it sleeps and is to be rung for a reply */
+		_Atomic uint32_t want;	      /* 1: it is to be rung when there is room */
+		_Atomic uint32_t taken;	      /* number of the last reply record taken */
+		_Atomic uint32_t revocations; /* grows with every entry in revoked[] */
+	} client;
+
+	/* Written by the server. `want` is also claimed by the client. */
+	_Alignas(APH_LINE) struct {
+		_Atomic uint32_t scanned; /* 1: it looks at this ring without being rung */
+		_Atomic uint32_t want;
+		_Atomic uint32_t taken; /* number of the last request record taken */
+	} server;
+
+	_Alignas(APH_LINE) _Atomic int64_t generation; /* of the service; written by the server */
+
+	/* A set bit: the piece that began at this unit was used up. Set by the receiver, cleared by the sender. */
+	_Alignas(APH_LINE) _Atomic uint64_t
+		reply_released[APH_ARENA_UNITS_MAX / 64]; /* by the client */
+	_Alignas(APH_LINE) _Atomic uint64_t
+		request_released[APH_ARENA_UNITS_MAX / 64]; /* by the server */
+
+	/* revoked[i % depth] == i: record i is withdrawn, if it was not taken yet. Written by the client. */
+	_Alignas(APH_LINE) _Atomic uint32_t revoked[];
+};
+
+static_assert(sizeof(struct aph_segment_words) + APH_DEPTH_MAX * sizeof(uint32_t) <= APH_PAGE,
+	      "the words and the revocations share the first page");
+
+static inline size_t aph_layout_ring(uint32_t depth, int reply)
+{
+	return APH_PAGE + (reply ? (size_t)depth * sizeof(struct aph_record) : 0);
+}
+
+static inline size_t aph_layout_arena(uint32_t depth, uint32_t arena, int reply)
+{
+	size_t rings = 2 * (size_t)depth * sizeof(struct aph_record);
+
+	return APH_PAGE + (rings + APH_PAGE - 1) / APH_PAGE * APH_PAGE + (reply ? arena : 0);
+}
+
+static inline size_t aph_layout_size(uint32_t depth, uint32_t arena)
+{
+	return aph_layout_arena(depth, arena, 1) + arena;
+}
+
+/* -- the page of an endpoint that serves: read-only to its clients ---------------------------------------- */
+
+#define APH_PAGE_ASLEEP 0x1u /* low bit of `state`; the rest counts sleeps */
+
+struct aph_endpoint_page {
+	_Alignas(APH_LINE) _Atomic uint32_t state;
+	_Atomic uint32_t cpu;
+	_Atomic uint32_t n_active; /* channels that it scans */
+};
+
+/* -- messages on the socket ------------------------------------------------------------------------------ */
+
+enum aph_hello_kind {
+	APH_HELLO_CALLS = 1,	 /* open a channel */
+	APH_HELLO_STATS = 2,	 /* one struct aph_stats_message, then the socket closes */
+	APH_HELLO_TERMINATE = 3, /* ask the service to end */
+	APH_HELLO_TAKE = 4,	 /* ask for its listening socket and its idle channels */
+};
+
+/* Client to server, the first message. */
+struct aph_hello {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t kind;
+	uint32_t allow; /* APH_ALLOW_* */
+	uint32_t depth;
+	uint32_t calls_max;
+	uint32_t arena;
+};
+
+/*
+ * Server to client, the answer. With status 0 to APH_HELLO_CALLS it carries the segment, the endpoint's
+ * page and, with APH_WELCOME_BELL, the eventfd, in this order. Segment: sealed against shrinking, growing and
+ * further seals. Page: against shrinking, growing, future writing and further seals.
+ */
+struct aph_welcome {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t status; /* 0, or an errno value */
+	uint32_t depth;
+	uint32_t calls_max;
+	uint32_t arena;
+	uint32_t flags; /* APH_WELCOME_* */
+};
+
+#define APH_WELCOME_BELL     0x1u /* an eventfd rings; else a byte on the socket does */
+#define APH_WELCOME_RECEIPTS 0x2u /* the service is to be rung for DISPOSE */
+
+/* Afterwards, both ways, one byte: */
+#define APH_SOCKET_BELL	   'b' /* look at your ring */
+#define APH_SOCKET_FDS	   'd' /* carries the descriptors of one record */
+#define APH_SOCKET_FDS_MAX 256 /* descriptors under way in one direction */
+
+#endif

@@ -1,0 +1,618 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The service's side of the rendezvous: registering a name, and letting clients in. A newcomer has five
+ * seconds and one message to say what it wants; until then it costs a descriptor, and what one user may hold of
+ * those is bounded.
+ */
+#include "base/error.h"
+#include "base/time.h"
+#include "local/hello.h"
+#include "local/local.h"
+#include "local/rendezvous.h"
+#include "local/stats.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define NEWCOMERS_MAX	   256u
+#define NEWCOMERS_PER_USER 32u
+#define HELLO_TIME_MS	   5000u
+#define ACCEPTS_PER_TURN   64
+#define BELL_COUNT	   (UINT64_C(1) << 62) /* far from both ends, so that neither ringing can block */
+
+/* -- who may come in ---------------------------------------------------------------------------------------------- */
+
+static bool is_in_group(const struct aph_credentials *who, gid_t gid)
+{
+	size_t i;
+
+	if (who->egid == gid)
+		return true;
+	for (i = 0; i < who->n_groups; i++) {
+		if (who->groups[i] == gid)
+			return true;
+	}
+	return false;
+}
+
+/* One kind of permission that both sides allow has to fit. */
+static bool is_allowed(const struct aph_service *service, const struct aph_credentials *who,
+		       uint32_t allow)
+{
+	uint32_t both = allow & service->flags;
+
+	if (both & APH_ALLOW_WORLD)
+		return true;
+	if ((both & APH_ALLOW_USER) && service->name.uid == (int64_t)who->euid)
+		return true;
+	return (both & APH_ALLOW_GROUP) && service->name.gid >= 0 &&
+	       is_in_group(who, (gid_t)service->name.gid);
+}
+
+/* Whoever could end the process anyway. */
+static bool is_master(const struct aph_credentials *who)
+{
+	return who->euid == 0 || who->euid == geteuid();
+}
+
+/*
+ * One user among several gets at most three quarters of what the others leave, so that nobody can lock the
+ * rest out.
+ */
+static bool has_share(const struct aph_service *service, const struct aph_credentials *who)
+{
+	struct aph_list *pos, *tmp;
+	uint32_t own = 0, others;
+
+	if (service->n_channels >= service->channels_max)
+		return false;
+	if (is_master(who) || service->n_channels < 64)
+		return true;
+	aph_list_for_each(pos, tmp, &service->channels)
+		own += aph_container(pos, struct aph_channel, service_link)->peer.euid == who->euid;
+	others = service->n_channels - own;
+	return own < (service->channels_max - others) / 4 * 3;
+}
+
+/* -- opening a channel ------------------------------------------------------------------------------------------------ */
+
+static uint32_t clamp_depth(uint32_t depth)
+{
+	uint32_t d = APH_DEPTH_MIN;
+
+	while (d < depth && d < APH_DEPTH_MAX)
+		d *= 2;
+	return d;
+}
+
+static uint32_t clamp(uint32_t value, uint32_t fallback, uint32_t least, uint32_t most)
+{
+	if (!value)
+		value = fallback;
+	return value < least ? least : value > most ? most : value;
+}
+
+static uint32_t clamp_arena(const struct aph_service *service, uint32_t arena)
+{
+	uint32_t most = clamp(service->arena_max, APH_ARENA_DEFAULT, APH_ARENA_MIN, APH_ARENA_MAX);
+	uint32_t size = APH_ARENA_MIN;
+
+	arena = clamp(arena, APH_ARENA_DEFAULT, APH_ARENA_MIN, most);
+	while (size * 2 <= arena)
+		size *= 2;
+	return size;
+}
+
+/* With half of the process's descriptors in use, new channels do with one. */
+static bool can_afford_bell(int newest_fd)
+{
+	struct rlimit limit;
+
+	return getrlimit(RLIMIT_NOFILE, &limit) < 0 || (rlim_t)newest_fd < limit.rlim_cur / 2;
+}
+
+static int make_bell(void)
+{
+	uint64_t count = BELL_COUNT;
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE);
+
+	if (fd >= 0 && write(fd, &count, sizeof(count)) != (ssize_t)sizeof(count)) {
+		(void)close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static void fill_segment(struct aph_local_channel *lc, const struct aph_service *service)
+{
+	struct aph_segment_words *words = lc->words;
+
+	words->fixed.magic = APH_LOCAL_MAGIC;
+	words->fixed.version = APH_LOCAL_VERSION;
+	words->fixed.depth = lc->depth;
+	words->fixed.calls_max = lc->base.calls_max;
+	words->fixed.arena = lc->arena_size;
+	words->fixed.unit = lc->intake.unit;
+	atomic_store_explicit(&words->generation, service->generation, memory_order_relaxed);
+}
+
+static int send_welcome(struct aph_local_channel *lc, struct aph_local_service *ls, int segment_fd)
+{
+	struct aph_welcome welcome = {
+		.magic = APH_LOCAL_MAGIC,
+		.version = APH_LOCAL_VERSION,
+		.depth = lc->depth,
+		.calls_max = lc->base.calls_max,
+		.arena = lc->arena_size,
+		.flags = (lc->bell >= 0 ? APH_WELCOME_BELL : 0) |
+			 (ls->base.flags & APH_SERVICE_RECEIPTS_NOW ? APH_WELCOME_RECEIPTS : 0),
+	};
+	int fds[] = { segment_fd, lc->local->page_fd, lc->bell };
+
+	return aph_hello_send(lc->sock, &welcome, sizeof(welcome), fds, lc->bell >= 0 ? 3 : 2);
+}
+
+static int open_channel(struct aph_local_channel *lc, struct aph_local_service *ls,
+			const struct aph_hello *hello)
+{
+	struct aph_service *service = &ls->base;
+	uint32_t depth = clamp_depth(hello->depth);
+	uint32_t arena = clamp_arena(service, hello->arena);
+	int segment_fd, r;
+
+	lc->base.calls_max = clamp(hello->calls_max, APH_CALLS_DEFAULT, 1,
+				   clamp(service->calls_max, APH_CALLS_DEFAULT, 1, APH_CALLS_MAX));
+	lc->map_size = aph_layout_size(depth, arena);
+	r = aph_segment_make(&segment_fd, &lc->map, lc->map_size, "antiphon-channel", false);
+	if (r < 0)
+		return r;
+	aph_local_channel_attach(lc, depth, arena, false);
+	fill_segment(lc, service);
+	if (can_afford_bell(segment_fd))
+		lc->bell = make_bell();
+	r = aph_local_watch(lc);
+	if (r == 0)
+		r = send_welcome(lc, ls, segment_fd);
+	if (r < 0) {
+		(void)close(segment_fd);
+		return r;
+	}
+	if (service->flags & APH_SERVICE_GIVE)
+		lc->give = segment_fd;
+	else
+		(void)close(segment_fd);
+	aph_channel_init(&lc->base, service->ep, service);
+	aph_channel_opened(&lc->base, service->flags & APH_SERVICE_EVENTS);
+	return 0;
+}
+
+/* -- newcomers ---------------------------------------------------------------------------------------------------------- */
+
+static void forget(struct aph_local_channel *lc)
+{
+	if (aph_list_empty(&lc->pending_link))
+		return;
+	aph_list_remove(&lc->pending_link);
+	lc->local->n_newcomers--;
+	aph_source_remove(lc->local->base.ep, lc->sock);
+	lc->sock_events = 0;
+}
+
+void aph_local_newcomer_drop(struct aph_local_channel *lc)
+{
+	forget(lc);
+	aph_local_channel_discard(lc);
+}
+
+void aph_local_newcomer_expire(struct aph_local *local, uint64_t now_ns)
+{
+	while (!aph_list_empty(&local->newcomers)) {
+		struct aph_local_channel *lc = aph_container(
+			local->newcomers.next, struct aph_local_channel, pending_link);
+
+		if (lc->hello_deadline_ns > now_ns)
+			return;
+		aph_local_newcomer_drop(lc);
+	}
+}
+
+static void turn_away(struct aph_local_channel *lc, int error)
+{
+	struct aph_welcome welcome = {
+		.magic = APH_LOCAL_MAGIC,
+		.version = APH_LOCAL_VERSION,
+		.status = (uint16_t)error,
+	};
+
+	(void)aph_hello_send(lc->sock, &welcome, sizeof(welcome), NULL, 0);
+	aph_local_channel_discard(lc);
+}
+
+static void serve_stats(struct aph_local_channel *lc, struct aph_local_service *ls)
+{
+	struct aph_stats_message stats;
+
+	aph_stats_fill(&stats, &ls->base);
+	(void)aph_hello_send(lc->sock, &stats, sizeof(stats), NULL, 0);
+	aph_local_channel_discard(lc);
+}
+
+/* What the newcomer said decides what becomes of it; it is on no list any more. */
+static void admit(struct aph_local_channel *lc, struct aph_local_service *ls,
+		  const struct aph_hello *hello)
+{
+	const struct aph_credentials *who = &lc->base.peer;
+	int r;
+
+	if (hello->kind == APH_HELLO_STATS &&
+	    (is_master(who) || is_allowed(&ls->base, who, APH_ALLOW_ANY))) {
+		serve_stats(lc, ls);
+	} else if (hello->kind == APH_HELLO_TERMINATE && is_master(who)) {
+		aph_pending_add(ls->base.ep, &ls->base.pending, APH_EVENT_TERMINATE);
+		turn_away(lc, 0);
+	} else if (hello->kind != APH_HELLO_CALLS || !is_allowed(&ls->base, who, hello->allow)) {
+		turn_away(lc, EACCES);
+	} else if (!has_share(&ls->base, who)) {
+		turn_away(lc, EBUSY);
+	} else {
+		r = open_channel(lc, ls, hello);
+		if (r < 0)
+			turn_away(lc, EBUSY);
+	}
+}
+
+static bool is_hello(const struct aph_hello *hello, const struct aph_hello_message *message)
+{
+	return message->len == sizeof(*hello) && !message->n_fds &&
+	       hello->magic == APH_LOCAL_MAGIC && hello->version == APH_LOCAL_VERSION;
+}
+
+/* Reads the hello if it is there. False when the newcomer has to be waited for. */
+static bool greet(struct aph_local_channel *lc, struct aph_local_service *ls)
+{
+	struct aph_hello_message message;
+	struct aph_hello hello;
+	int r = aph_hello_recv(lc->sock, &hello, sizeof(hello), &message);
+
+	if (r == -EAGAIN)
+		return false;
+	forget(lc);
+	if (r == 0 && is_hello(&hello, &message)) {
+		if (message.has_cred) {
+			/* The kernel's word on the sender: its real ids. */
+			lc->base.peer.uid = message.cred.uid;
+			lc->base.peer.gid = message.cred.gid;
+		}
+		admit(lc, ls, &hello);
+		return true;
+	}
+	while (message.n_fds)
+		(void)close(message.fds[--message.n_fds]);
+	ls->base.stats.violations++;
+	aph_local_channel_discard(lc);
+	return true;
+}
+
+static void newcomer_ready(struct aph_source *source, uint32_t events)
+{
+	struct aph_local_channel *lc = aph_container(source, struct aph_local_channel, sock_source);
+	struct aph_local_service *ls;
+
+	/* Another event of the same batch may have dropped it. */
+	if (aph_list_empty(&lc->pending_link))
+		return;
+	ls = aph_container(lc->base.service, struct aph_local_service, base);
+	if (!greet(lc, ls) && (events & (EPOLLHUP | EPOLLERR)))
+		aph_local_newcomer_drop(lc);
+}
+
+/* Makes room: a user with too many goes first, else the oldest of all. */
+static void limit_newcomers(struct aph_local *local, uid_t uid)
+{
+	struct aph_local_channel *oldest_of_user = NULL;
+	struct aph_list *pos, *tmp;
+	unsigned n = 0;
+
+	aph_list_for_each(pos, tmp, &local->newcomers) {
+		struct aph_local_channel *lc =
+			aph_container(pos, struct aph_local_channel, pending_link);
+
+		if (lc->base.peer.euid != uid)
+			continue;
+		n++;
+		if (!oldest_of_user)
+			oldest_of_user = lc;
+	}
+	if (n >= NEWCOMERS_PER_USER)
+		aph_local_newcomer_drop(oldest_of_user);
+	else if (local->n_newcomers >= NEWCOMERS_MAX)
+		aph_local_newcomer_drop(aph_container(local->newcomers.next,
+						      struct aph_local_channel, pending_link));
+}
+
+static void wait_for_hello(struct aph_local_channel *lc)
+{
+	struct aph_local *local = lc->local;
+
+	limit_newcomers(local, lc->base.peer.euid);
+	lc->hello_deadline_ns = aph_deadline_ms(HELLO_TIME_MS);
+	lc->sock_source.on_ready = newcomer_ready;
+	if (aph_source_add(local->base.ep, lc->sock, &lc->sock_source, EPOLLIN) < 0) {
+		aph_local_channel_discard(lc);
+		return;
+	}
+	aph_list_append(&local->newcomers, &lc->pending_link);
+	local->n_newcomers++;
+}
+
+static void welcome_newcomer(struct aph_local_service *ls, int sock)
+{
+	struct aph_local_channel *lc = aph_local_channel_new(ls->local);
+
+	if (!lc) {
+		(void)close(sock);
+		return;
+	}
+	lc->sock = sock;
+	lc->base.ep = ls->base.ep;
+	lc->base.service = &ls->base;
+	if (aph_local_peer_credentials(&lc->base, sock) < 0) {
+		aph_local_channel_discard(lc);
+		return;
+	}
+	if (!greet(lc, ls))
+		wait_for_hello(lc);
+}
+
+/* No descriptor is left: the spare one lets us at least say so. */
+static bool turn_away_one(struct aph_local_service *ls)
+{
+	struct aph_local *local = ls->local;
+	struct aph_welcome welcome = {
+		.magic = APH_LOCAL_MAGIC,
+		.version = APH_LOCAL_VERSION,
+		.status = EBUSY,
+	};
+	int sock;
+
+	if (local->spare_fd < 0)
+		return false;
+	(void)close(local->spare_fd);
+	sock = accept4(ls->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (sock >= 0) {
+		(void)aph_hello_send(sock, &welcome, sizeof(welcome), NULL, 0);
+		(void)close(sock);
+	}
+	local->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	return sock >= 0;
+}
+
+static void listener_ready(struct aph_source *source, uint32_t events)
+{
+	struct aph_local_service *ls = aph_container(source, struct aph_local_service, source);
+	int i;
+
+	(void)events;
+	for (i = 0; i < ACCEPTS_PER_TURN && ls->listener >= 0; i++) {
+		int sock = accept4(ls->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (sock >= 0)
+			welcome_newcomer(ls, sock);
+		else if ((errno != EMFILE && errno != ENFILE) || !turn_away_one(ls))
+			return;
+	}
+}
+
+/* -- registering ----------------------------------------------------------------------------------------------------------- */
+
+/* As whom the caller may register. */
+static int check_rights(struct aph_name *name)
+{
+	gid_t groups[1024];
+	int n, i;
+
+	if (!aph_name_is_valid(name->name, strnlen(name->name, sizeof(name->name))))
+		return aph_err(-EINVAL,
+			       "that is not a name: use 1 to %d letters, digits, '_' and '.'",
+			       APH_NAME_MAX);
+	if (name->uid == APH_ID_DEFAULT)
+		name->uid = (int64_t)geteuid();
+	if (name->gid == APH_ID_DEFAULT)
+		name->gid = APH_ID_ANY;
+	if (geteuid() == 0)
+		return 0;
+	if (name->uid >= 0 && name->uid != (int64_t)geteuid())
+		return aph_err(-EPERM, "only user %lld or root can register services of that user",
+			       (long long)name->uid);
+	if (name->gid < 0 || name->gid == (int64_t)getegid())
+		return 0;
+	n = getgroups((int)(sizeof(groups) / sizeof(groups[0])), groups);
+	for (i = 0; i < n; i++) {
+		if (name->gid == (int64_t)groups[i])
+			return 0;
+	}
+	return aph_err(-EPERM,
+		       "only members of group %lld or root can register services of that group",
+		       (long long)name->gid);
+}
+
+static bool is_same(const struct aph_name *a, const struct aph_name *b)
+{
+	return strcmp(a->name, b->name) == 0 && a->uid == b->uid && a->gid == b->gid;
+}
+
+/* Whether somebody else serves the same triple. Of two who register at once the older one stays. */
+static int find_rival(const struct aph_local_service *ls, struct aph_rendezvous_entry *rival)
+{
+	struct aph_name wanted = ls->base.name;
+	struct aph_rendezvous_entry *entries;
+	size_t n, i;
+	int r;
+
+	wanted.uid = wanted.gid = APH_ID_ANY;
+	r = aph_rendezvous_search(&entries, &n, &wanted);
+	if (r < 0)
+		return r;
+	for (i = 0; i < n && r == 0; i++) {
+		int sock;
+
+		if (!is_same(&entries[i].name, &ls->base.name) || entries[i].serial == ls->serial)
+			continue;
+		sock = aph_rendezvous_connect(&entries[i]);
+		if (sock >= 0)
+			(void)close(sock);
+		if (sock >= 0 || sock == -EAGAIN) {
+			*rival = entries[i];
+			r = 1;
+		}
+	}
+	free(entries);
+	return r;
+}
+
+/* Tells the present holder of the name that it is asked to end. */
+static void ask_to_end(const struct aph_rendezvous_entry *rival)
+{
+	struct aph_hello hello = {
+		.magic = APH_LOCAL_MAGIC,
+		.version = APH_LOCAL_VERSION,
+		.kind = APH_HELLO_TERMINATE,
+	};
+	int sock = aph_rendezvous_connect(rival);
+
+	if (sock < 0)
+		return;
+	(void)aph_hello_send(sock, &hello, sizeof(hello), NULL, 0);
+	(void)close(sock);
+}
+
+static void withdraw(struct aph_local_service *ls)
+{
+	if (ls->listener >= 0) {
+		aph_source_remove(ls->base.ep, ls->listener);
+		(void)unlinkat(ls->dir_fd, ls->file, 0);
+		(void)close(ls->listener);
+	}
+	if (ls->dir_fd >= 0)
+		(void)close(ls->dir_fd);
+	ls->listener = ls->dir_fd = -1;
+}
+
+static void close_service(struct aph_service *service)
+{
+	struct aph_local_service *ls = aph_container(service, struct aph_local_service, base);
+	struct aph_list *pos, *tmp;
+
+	withdraw(ls);
+	aph_list_for_each(pos, tmp, &ls->local->newcomers) {
+		struct aph_local_channel *lc =
+			aph_container(pos, struct aph_local_channel, pending_link);
+
+		if (lc->base.service == service)
+			aph_local_newcomer_drop(lc);
+	}
+	aph_bury(service->ep, &ls->grave, ls);
+}
+
+static void abandon_service(struct aph_service *service)
+{
+	struct aph_local_service *ls = aph_container(service, struct aph_local_service, base);
+
+	if (ls->listener >= 0)
+		(void)close(ls->listener);
+	if (ls->dir_fd >= 0)
+		(void)close(ls->dir_fd);
+	ls->listener = ls->dir_fd = -1;
+}
+
+static const struct aph_service_ops ops = { .close = close_service, .abandon = abandon_service };
+
+static int publish_name(struct aph_local_service *ls)
+{
+	struct timespec now;
+	char path[PATH_MAX];
+
+	ls->dir_fd = aph_rendezvous_open(path);
+	if (ls->dir_fd < 0)
+		return ls->dir_fd;
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	ls->serial = (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+	do {
+		/* Two services of one process may read the same time. */
+		aph_rendezvous_format(ls->file, &ls->base.name, ++ls->serial);
+	} while (faccessat(ls->dir_fd, ls->file, F_OK, AT_SYMLINK_NOFOLLOW) == 0);
+	ls->listener = aph_rendezvous_listen(ls->dir_fd, ls->file);
+	if (ls->listener < 0)
+		return ls->listener;
+	ls->source.on_ready = listener_ready;
+	return aph_source_add(ls->base.ep, ls->listener, &ls->source, EPOLLIN);
+}
+
+static int settle_rivals(struct aph_local_service *ls)
+{
+	struct aph_rendezvous_entry rival;
+	int r;
+
+	if (!(ls->base.flags & (APH_SERVICE_EXCLUSIVE | APH_SERVICE_TERMINATE | APH_SERVICE_TAKE)))
+		return 0;
+	r = find_rival(ls, &rival);
+	if (r <= 0)
+		return r;
+	if (ls->base.flags & APH_SERVICE_TERMINATE) {
+		ask_to_end(&rival);
+		return 0;
+	}
+	if (rival.serial > ls->serial)
+		return 0;
+	return aph_err(-EEXIST,
+		       "%s is already served: end that service first, or register without "
+		       "being exclusive",
+		       ls->base.name.name);
+}
+
+int aph_local_service_open(struct aph_service **out, struct aph_endpoint *ep,
+			   const struct aph_name *name, const struct aph_service_options *options)
+{
+	struct aph_local_service *ls;
+	struct aph_local *local;
+	int r;
+
+	r = aph_local_get(&local, ep);
+	if (r == 0)
+		r = aph_local_need_page(local);
+	if (r < 0)
+		return r;
+	ls = calloc(1, sizeof(*ls));
+	if (!ls)
+		return aph_err(-ENOMEM, "no memory for a service");
+	ls->local = local;
+	ls->listener = ls->dir_fd = -1;
+	ls->base.ep = ep;
+	ls->base.ops = &ops;
+	ls->base.name = *name;
+	ls->base.flags = options->flags;
+	ls->base.channels_max = options->channels_max;
+	ls->base.calls_max = options->calls_max;
+	ls->base.arena_max = options->arena_max;
+	ls->base.data = options->data;
+	aph_list_init(&ls->base.channels);
+	r = check_rights(&ls->base.name);
+	if (r == 0)
+		r = publish_name(ls);
+	if (r == 0)
+		r = settle_rivals(ls);
+	if (r < 0) {
+		withdraw(ls);
+		free(ls);
+		return r;
+	}
+	*out = &ls->base;
+	return 0;
+}

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: MIT */
+/* The local transport's own objects, and what its files offer each other. All under the endpoint's lock. */
+#ifndef ANTIPHON_LOCAL_LOCAL_H
+#define ANTIPHON_LOCAL_LOCAL_H
+
+#include "core/transport.h"
+#include "local/arena.h"
+#include "local/ring.h"
+#include "local/wake.h"
+
+/* Descriptors that arrived on the socket ahead of their record: whole messages, in order. */
+struct aph_fd_stash {
+	uint16_t n_messages;
+	uint16_t n_fds;
+	uint8_t counts[APH_SOCKET_FDS_MAX];
+	bool truncated[APH_SOCKET_FDS_MAX]; /* this process had no room for all of them */
+	int fds[APH_SOCKET_FDS_MAX];
+};
+
+/* One index of the table of calls. */
+struct aph_call_slot {
+	struct aph_local_call *call;
+	uint16_t generation; /* client */
+	uint16_t next_free;  /* client: index plus one; 0 ends the list */
+};
+
+struct aph_local_channel {
+	struct aph_channel base;
+	struct aph_grave grave;
+	struct aph_local *local;
+	struct aph_list scan_link;    /* in the scan list (service) or the active list (client) */
+	struct aph_list doomed_link;  /* in the doomed list */
+	struct aph_list pending_link; /* service: in the list of newcomers */
+	enum aph_reason doom;	      /* why it is to end at the next poll */
+
+	int sock;
+	int bell; /* eventfd; -1: a byte on the socket rings */
+	int give; /* the segment's memfd, kept for a newcomer that takes over; else -1 */
+	uint32_t sock_events;
+	struct aph_source sock_source;
+	struct aph_source bell_source;
+
+	void *map;
+	size_t map_size;
+	const void *page_map; /* client: the endpoint page of the service */
+	struct aph_segment_words *words;
+	uint32_t depth, arena_size;
+	struct aph_ring in, out;
+	struct aph_arena out_arena;
+	struct aph_intake intake;
+	_Atomic uint32_t *my_want, *peer_want;
+
+	struct aph_call_slot *slots;
+	uint32_t n_slots;	 /* allocated */
+	uint32_t n_in_use;	 /* client */
+	uint32_t free_slot;	 /* client: index plus one */
+	struct aph_list blocked; /* calls that wait for room, by blocked_link */
+	uint64_t last_ticks;	 /* service: when the last record came */
+	uint32_t burst;		 /* service: records taken in this turn */
+	uint32_t window_count;	 /* service: requests taken in this fairness window */
+
+	uint32_t rung_state;	   /* client: the sleep of the service that was rung for */
+	bool rang;		   /* client: the last record had to wake the service */
+	bool receipts_ring;	   /* client: DISPOSE wakes the service */
+	bool waits;		   /* client: `wait` is set */
+	bool blocked_by_ring;	   /* something that is blocked needs a record, not the arena */
+	bool fds_blocked;	   /* the socket is full of descriptors */
+	uint32_t revocations_seen; /* service */
+	uint32_t revoked_until;
+	uint8_t peer_cpu;
+
+	struct aph_fd_stash *stash;
+	struct {
+		uint32_t record; /* the descriptors have arrived when this one was taken */
+		uint32_t n;
+	} fds_sent[64];
+	uint32_t fds_head, fds_tail, fds_under_way;
+	struct aph_connecting *connecting; /* client: until it is open */
+	uint64_t hello_deadline_ns;	   /* service: for a newcomer to say hello */
+	int connect_error;		   /* client: why it could not be opened */
+};
+
+struct aph_local_call {
+	struct aph_call base;
+	uint32_t tag;
+	bool has_slot;
+	uint32_t first_record; /* client: number of the REQUEST record; 0: not published */
+	bool begun;	       /* a first record was published by this side */
+
+	/* The body that arrives: the bytes that rode in the first record, then pieces. */
+	uint8_t inline_len, inline_off;
+	uint16_t head, tail; /* pieces */
+	uint32_t head_off;   /* bytes of the head that were read */
+	size_t available;
+	uint8_t inline_data[APH_INLINE_MAX];
+	int *fds;
+	uint16_t n_fds, fds_off;
+
+	/* The body that leaves. */
+	struct aph_list blocked_link;
+	bool reserved;
+	uint32_t reserved_off, reserved_len;
+	uint8_t *stash; /* copied by send_all() and not yet sent */
+	size_t stash_len, stash_off;
+	uint8_t farewell; /* record type still to be sent, 0: none */
+	int32_t farewell_value;
+};
+
+struct aph_local {
+	struct aph_transport base;
+	struct aph_endpoint_page *page; /* NULL while nothing is served */
+	int page_fd;
+	uint32_t state; /* of the page */
+	unsigned cpu;
+	struct aph_list scan;	/* channels of services that are looked at without a bell */
+	struct aph_list active; /* channels of clients with calls in progress */
+	struct aph_list doomed;
+	struct aph_list newcomers; /* connected, have not said hello */
+	unsigned n_scan, n_active, n_newcomers;
+	int spare_fd; /* given up to be able to turn somebody away */
+	struct aph_wake wake;
+};
+
+struct aph_local_service {
+	struct aph_service base;
+	struct aph_grave grave;
+	struct aph_local *local;
+	struct aph_source source;
+	int listener;
+	int dir_fd;
+	char file[APH_NAME_MAX + 48];
+	uint64_t serial;
+};
+
+static inline struct aph_local_channel *aph_local_channel(struct aph_channel *channel)
+{
+	return aph_container(channel, struct aph_local_channel, base);
+}
+
+static inline struct aph_local_call *aph_local_call(struct aph_call *call)
+{
+	return aph_container(call, struct aph_local_call, base);
+}
+
+/* -- transport.c: the instance of an endpoint */
+int aph_local_get(struct aph_local **out, struct aph_endpoint *ep);
+/* Makes the page that clients read; once there is a service. 0 or -errno. */
+int aph_local_need_page(struct aph_local *local);
+
+/* -- channel.c */
+extern const struct aph_channel_ops aph_local_channel_ops;
+/* Memory for a channel, not yet known to anybody. NULL: out of memory. */
+struct aph_local_channel *aph_local_channel_new(struct aph_local *local);
+/* Frees one that aph_channel_init() has not seen, with its descriptors. */
+void aph_local_channel_discard(struct aph_local_channel *lc);
+/* Sets up rings and arenas on the mapped segment. */
+void aph_local_channel_attach(struct aph_local_channel *lc, uint32_t depth, uint32_t arena,
+			      bool is_client);
+/* The peer broke the protocol (or memory ran out): the channel ends at the next poll. */
+void aph_local_doom(struct aph_local_channel *lc, enum aph_reason reason);
+/* Looks at this channel without being rung for it. */
+void aph_local_scan(struct aph_local_channel *lc);
+void aph_local_unscan(struct aph_local_channel *lc);
+
+/* -- socket.c: bells and descriptors */
+void aph_local_ring(struct aph_local_channel *lc);
+/* 0, -EAGAIN (then the socket is watched), -EBADF, ... */
+int aph_local_send_fds(struct aph_local_channel *lc, const int *fds, size_t n);
+/* Takes the message that belongs to a record with `n` descriptors. 0, -EPROTO, -EMFILE, -ENOMEM. */
+int aph_local_recv_fds(struct aph_local_channel *lc, int *fds, size_t n);
+/* Reads what is on the socket. 0, or -EPROTO, -ENOMEM. */
+int aph_local_drain_socket(struct aph_local_channel *lc);
+void aph_local_stash_free(struct aph_local_channel *lc);
+int aph_local_watch(struct aph_local_channel *lc);
+void aph_local_watch_room(struct aph_local_channel *lc, bool on);
+
+/* -- send.c */
+ssize_t aph_local_send(struct aph_call *call, const void *data, size_t len, const int *fds,
+		       size_t n_fds, bool more);
+int aph_local_send_all(struct aph_call *call, const void *data, size_t len);
+int aph_local_reserve(struct aph_call *call, void **data, size_t *len);
+int aph_local_commit(struct aph_call *call, size_t len, bool more);
+bool aph_local_revoke(struct aph_call *call);
+int aph_local_signal(struct aph_call *call, int32_t code);
+void aph_local_farewell(struct aph_call *call, enum aph_farewell kind, int32_t value);
+/* There may be room again: goes on with what was blocked. */
+void aph_local_unblock(struct aph_local_channel *lc);
+/* Whether anything that is blocked could go on. */
+bool aph_local_has_room(struct aph_local_channel *lc);
+/* This side has taken a record or given back a piece (after a full fence): tells a peer who waits for it. */
+void aph_local_made_room(struct aph_local_channel *lc);
+
+/* -- read.c */
+/* Gives back all that the call still holds of either body. */
+void aph_local_drop_body(struct aph_local_call *call);
+ssize_t aph_local_read(struct aph_call *call, void *buf, size_t max, bool consume);
+size_t aph_local_available(const struct aph_call *call);
+int aph_local_borrow(struct aph_call *call, const void **data, size_t *len);
+void aph_local_release(struct aph_call *call, size_t len);
+ssize_t aph_local_take_fds(struct aph_call *call, int *fds, size_t max);
+
+/* -- receive.c: records */
+/*
+ * Takes one record if one is there. 1: taken; 0: none; with `requests` false a REQUEST is left alone and
+ * counts as none. The channel may be doomed afterwards.
+ */
+int aph_local_take(struct aph_local_channel *lc, bool requests);
+/* The peer is gone: takes what it had published, requests aside, and ends the channel. */
+void aph_local_hangup(struct aph_local_channel *lc);
+
+/* -- segment.c: shared memory */
+int aph_segment_make(int *out_fd, void **out_map, size_t size, const char *name,
+		     bool read_only_to_peer);
+/* Maps what a peer sent after checking its seals and size. 0 or -EPROTO, -ENOMEM, ... */
+int aph_segment_map(void **out_map, int fd, size_t size, bool writable);
+
+/* -- peer.c: who is at the other end, as the kernel says */
+int aph_local_peer_credentials(struct aph_channel *channel, int sock);
+int aph_local_pidfd(const struct aph_channel *channel);
+
+/* -- connect.c */
+/* Ends the search that a connecting channel is engaged in. */
+void aph_local_connecting_free(struct aph_local_channel *lc);
+
+/* -- listen.c */
+void aph_local_newcomer_drop(struct aph_local_channel *lc);
+void aph_local_newcomer_expire(struct aph_local *local, uint64_t now_ns);
+
+#endif

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Rings of records: one writer, one reader, no shared head or tail. A record is published by storing its
+ * number, which is the reader's private index plus one; the reader says how far it is by `taken`, which
+ * the writer looks at only when its ring seems full.
+ */
+#ifndef ANTIPHON_LOCAL_RING_H
+#define ANTIPHON_LOCAL_RING_H
+
+#include "local/layout.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+/* One end of a ring, in private memory. */
+struct aph_ring {
+	struct aph_record *slots;
+	uint32_t mask;
+	uint32_t next;	/* records written, or taken, by this end */
+	uint32_t taken; /* writer: how many the reader had taken when last looked */
+	_Atomic uint32_t *shared_taken;
+};
+
+static inline void aph_ring_init(struct aph_ring *ring, struct aph_record *slots, uint32_t depth,
+				 _Atomic uint32_t *shared_taken)
+{
+	*ring = (struct aph_ring){ .slots = slots,
+				   .mask = depth - 1,
+				   .shared_taken = shared_taken };
+}
+
+/* -- writer -- */
+
+/* Whether a record can be written. The reader's word is believed only as far as it makes sense. */
+static inline bool aph_ring_has_room(struct aph_ring *ring)
+{
+	uint32_t taken;
+
+	if (ring->next - ring->taken <= ring->mask)
+		return true;
+	/* Partner: the exchange in aph_ring_take(). */
+	taken = atomic_load_explicit(ring->shared_taken, memory_order_acquire);
+	if (taken - ring->taken <= ring->next - ring->taken)
+		ring->taken = taken;
+	return ring->next - ring->taken <= ring->mask;
+}
+
+/* The slot that comes next; fill in all but `seq`, then publish. */
+static inline struct aph_record *aph_ring_slot(struct aph_ring *ring)
+{
+	return &ring->slots[ring->next & ring->mask];
+}
+
+/*
+ * Publishes the slot. With `fence` no later load of this thread is done before the record is visible:
+ * what is needed before looking whether the reader sleeps.
+ */
+static inline void aph_ring_publish(struct aph_ring *ring, bool fence)
+{
+	_Atomic uint32_t *seq = &aph_ring_slot(ring)->seq;
+
+	ring->next++;
+	/* Partner: the acquire in aph_ring_ready(). */
+	if (fence)
+		(void)atomic_exchange(seq, ring->next);
+	else
+		atomic_store_explicit(seq, ring->next, memory_order_release);
+}
+
+/* -- reader -- */
+
+/* Whether a record is there. */
+static inline bool aph_ring_ready(const struct aph_ring *ring)
+{
+	/* Partner: the store in aph_ring_publish(). */
+	return atomic_load_explicit(&ring->slots[ring->next & ring->mask].seq,
+				    memory_order_acquire) == ring->next + 1;
+}
+
+/* Whether the record that is there begins a request: a hint, as the writer may still change it. */
+static inline bool aph_ring_at_request(const struct aph_ring *ring)
+{
+	return *(volatile uint8_t *)&ring->slots[ring->next & ring->mask].type ==
+	       APH_RECORD_REQUEST;
+}
+
+/* Copies the record that is there. All checks are made on the copy. */
+static inline void aph_ring_copy(const struct aph_ring *ring, struct aph_record *copy)
+{
+	memcpy((void *)copy, (const void *)&ring->slots[ring->next & ring->mask], sizeof(*copy));
+	/* The compiler must not go back to the shared one. */
+	__asm__ volatile("" : : "r"(copy) : "memory");
+}
+
+/*
+ * Takes the record: its slot may be written again. A full fence: the writer who then withdraws or waits
+ * for room either sees that it was taken, or we see what he did.
+ */
+static inline void aph_ring_take(struct aph_ring *ring)
+{
+	ring->next++;
+	(void)atomic_exchange(ring->shared_taken, ring->next);
+}
+
+#endif

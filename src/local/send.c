@@ -1,0 +1,538 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sending: the pieces of a body, and the records that end a call. A first piece of up to forty bytes rides
+ * in its record; all else lies in this side's arena until the peer has read it.
+ *
+ * A call that finds no room is put on the channel's `blocked` list. Before it gives up it sets `want` and
+ * looks once more; whoever makes room looks at `want` after a full fence. So one of the two sees the other.
+ */
+#include "base/error.h"
+#include "base/time.h"
+#include "local/local.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PIECES_PER_ARENA 8u	/* pieces of 32 KiB keep both cores busy in an arena of 256 KiB */
+#define PIECE_LEAST	 8192u	/* rather wait than send less of a long body */
+#define PATIENCE_NS	 50000u /* how long send_all() waits for a client that may be reading */
+#define PATIENT_UP_TO	 (4u << 20)
+
+static struct aph_local_channel *channel_of(const struct aph_local_call *call)
+{
+	return aph_local_channel(call->base.channel);
+}
+
+/* -- publishing -------------------------------------------------------------------------------------------- */
+
+/* The peer has something to look at: wakes it if it sleeps. The caller has made a full fence. */
+static void notify(struct aph_local_channel *lc)
+{
+	if (lc->base.is_client) {
+		const struct aph_endpoint_page *page = lc->page_map;
+		uint32_t state = atomic_load_explicit(&page->state, memory_order_relaxed);
+
+		/* One bell for each sleep is enough: see docs/spec/local-transport.md. */
+		lc->rang = true;
+		if ((state & APH_PAGE_ASLEEP) && state != lc->rung_state) {
+			lc->rung_state = state;
+			aph_local_ring(lc);
+		} else if (!(state & APH_PAGE_ASLEEP)) {
+			lc->rang = !atomic_load_explicit(&lc->words->server.scanned,
+							 memory_order_relaxed);
+			if (lc->rang)
+				aph_local_ring(lc);
+		}
+	} else if (atomic_load_explicit(&lc->words->client.wait, memory_order_relaxed) &&
+		   atomic_exchange(&lc->words->client.wait, 0)) {
+		aph_local_ring(lc);
+	}
+}
+
+/* Publishes the next record; the ring has room. `data` is copied into it unless it lies in the arena. */
+static void publish(struct aph_local_channel *lc, const struct aph_record *head, const void *data,
+		    bool wake)
+{
+	struct aph_record *slot = aph_ring_slot(&lc->out);
+
+	slot->type = head->type;
+	slot->flags = head->flags;
+	slot->n_fds = head->n_fds;
+	slot->cpu = (uint8_t)aph_cpu();
+	slot->tag = head->tag;
+	slot->len = head->len;
+	slot->aux = head->aux;
+	if (head->flags & APH_RECORD_ARENA)
+		slot->off = head->off;
+	else if (head->len)
+		memcpy(slot->data, data, head->len);
+	/* Another thread sleeps for this endpoint: it did not know of this channel when it lay down. */
+	if (lc->base.is_client && lc->base.ep->in_epoll && !lc->waits) {
+		lc->waits = true;
+		atomic_store_explicit(&lc->words->client.wait, 1, memory_order_relaxed);
+	}
+	aph_ring_publish(&lc->out, wake);
+	if (wake)
+		notify(lc);
+}
+
+/* -- room --------------------------------------------------------------------------------------------------- */
+
+static void block(struct aph_local_call *call)
+{
+	struct aph_local_channel *lc = channel_of(call);
+
+	if (aph_list_empty(&call->blocked_link))
+		aph_list_append(&lc->blocked, &call->blocked_link);
+}
+
+static void unblock_one(struct aph_local_call *call)
+{
+	if (!aph_list_empty(&call->blocked_link))
+		aph_list_remove(&call->blocked_link);
+}
+
+bool aph_local_has_room(struct aph_local_channel *lc)
+{
+	if (aph_list_empty(&lc->blocked) || lc->fds_blocked || !aph_ring_has_room(&lc->out))
+		return false;
+	return lc->blocked_by_ring || aph_arena_has_returns(&lc->out_arena);
+}
+
+/* Room for one record. After a refusal `want` is set. */
+static bool get_ring_room(struct aph_local_channel *lc)
+{
+	if (aph_ring_has_room(&lc->out))
+		return true;
+	(void)atomic_exchange(lc->my_want, 1);
+	if (aph_ring_has_room(&lc->out))
+		return true;
+	lc->blocked_by_ring = true;
+	return false;
+}
+
+/* A piece of the arena; 0, -EAGAIN, -ENOMEM or -ENOTCONN. */
+static int get_arena_room(struct aph_local_channel *lc, uint32_t *off, uint32_t *len)
+{
+	uint32_t least = *len < PIECE_LEAST ? *len : PIECE_LEAST;
+	int r = aph_arena_alloc(&lc->out_arena, off, len, least);
+
+	if (r == APH_ARENA_FULL) {
+		(void)atomic_exchange(lc->my_want, 1);
+		r = aph_arena_alloc(&lc->out_arena, off, len, least);
+	}
+	if (r == APH_ARENA_FULL)
+		return -EAGAIN;
+	if (r == APH_ARENA_BROKEN) {
+		aph_local_doom(lc, APH_REASON_PROTOCOL);
+		return aph_err(-ENOTCONN, "the other side broke the protocol");
+	}
+	return r < 0 ? aph_err(r, "no memory for a body") : 0;
+}
+
+/* Whether `n` more descriptors may be under way, and room for the note that they are. */
+static bool get_fd_room(struct aph_local_channel *lc, size_t n)
+{
+	uint32_t slots = sizeof(lc->fds_sent) / sizeof(lc->fds_sent[0]);
+	int pass;
+
+	for (pass = 0; pass < 2; pass++) {
+		uint32_t taken = atomic_load(lc->out.shared_taken);
+
+		while (lc->fds_head != lc->fds_tail &&
+		       (int32_t)(taken - lc->fds_sent[lc->fds_head % slots].record) >= 0)
+			lc->fds_under_way -= lc->fds_sent[lc->fds_head++ % slots].n;
+		if (lc->fds_under_way + n <= APH_SOCKET_FDS_MAX &&
+		    lc->fds_tail - lc->fds_head < slots)
+			return true;
+		(void)atomic_exchange(lc->my_want, 1);
+	}
+	lc->blocked_by_ring = true;
+	return false;
+}
+
+static int send_fds(struct aph_local_channel *lc, const int *fds, size_t n)
+{
+	uint32_t slots = sizeof(lc->fds_sent) / sizeof(lc->fds_sent[0]);
+	int r;
+
+	if (!get_fd_room(lc, n))
+		return -EAGAIN;
+	r = aph_local_send_fds(lc, fds, n);
+	if (r == -EAGAIN)
+		aph_local_watch_room(lc, true);
+	if (r < 0)
+		return r;
+	lc->fds_sent[lc->fds_tail % slots].record = lc->out.next + 1;
+	lc->fds_sent[lc->fds_tail++ % slots].n = (uint32_t)n;
+	lc->fds_under_way += (uint32_t)n;
+	return 0;
+}
+
+/* -- sending ------------------------------------------------------------------------------------------------- */
+
+static void begin_record(const struct aph_local_call *call, struct aph_record *head, size_t len,
+			 bool more)
+{
+	bool client = call->base.is_client;
+
+	memset(head, 0, offsetof(struct aph_record, data));
+	head->type = call->begun ? APH_RECORD_BODY : client ? APH_RECORD_REQUEST : APH_RECORD_REPLY;
+	head->flags = more ? APH_RECORD_MORE : 0;
+	head->tag = call->tag;
+	head->len = (uint32_t)len;
+	if (head->type == APH_RECORD_REQUEST)
+		head->aux = call->base.deadline_ns;
+}
+
+static void record_sent(struct aph_local_call *call)
+{
+	struct aph_local_channel *lc = channel_of(call);
+
+	if (!call->begun && call->base.is_client)
+		call->first_record = lc->out.next;
+	call->begun = true;
+}
+
+/* Sends one piece, of at most `*len` bytes. 0 and how many, or a negative error with nothing done. */
+static int send_piece(struct aph_local_call *call, const void *data, size_t *len, const int *fds,
+		      size_t n_fds, bool more)
+{
+	struct aph_local_channel *lc = channel_of(call);
+	uint32_t most = lc->arena_size / PIECES_PER_ARENA;
+	uint32_t n = *len < most ? (uint32_t)*len : most;
+	bool in_record = n == 0 || (!call->begun && n <= APH_INLINE_MAX);
+	struct aph_record head;
+	uint32_t off = 0;
+	int r;
+
+	if (!get_ring_room(lc))
+		return -EAGAIN;
+	if (!in_record) {
+		r = get_arena_room(lc, &off, &n);
+		if (r < 0)
+			return r;
+	}
+	if (n_fds) {
+		r = send_fds(lc, fds, n_fds);
+		if (r < 0) {
+			if (!in_record)
+				aph_arena_trim(&lc->out_arena, off, 0);
+			return r;
+		}
+	}
+	begin_record(call, &head, n, more || n < *len);
+	head.n_fds = (uint8_t)n_fds;
+	if (!in_record) {
+		memcpy(lc->out_arena.base + off, data, n);
+		head.flags |= APH_RECORD_ARENA;
+		head.off = off;
+	}
+	publish(lc, &head, data, true);
+	record_sent(call);
+	*len = n;
+	return 0;
+}
+
+static int check_channel(const struct aph_local_channel *lc)
+{
+	if (lc->base.state != APH_CHANNEL_OPEN || lc->doom)
+		return aph_err(-ENOTCONN, "the channel has closed");
+	return 0;
+}
+
+ssize_t aph_local_send(struct aph_call *base, const void *data, size_t len, const int *fds,
+		       size_t n_fds, bool more)
+{
+	struct aph_local_call *call = aph_local_call(base);
+	size_t sent = 0;
+	int r = check_channel(channel_of(call));
+
+	if (r < 0)
+		return r;
+	if (call->reserved)
+		return aph_err(-EBUSY, "commit the piece that is reserved first");
+	if (!len && more && call->begun && !n_fds)
+		return 0;
+	do {
+		size_t n = len - sent;
+
+		r = send_piece(call, (const uint8_t *)data + sent, &n, fds, n_fds, more);
+		if (r == -EAGAIN)
+			block(call);
+		if (r < 0)
+			return sent ? (ssize_t)sent : r;
+		sent += n;
+		n_fds = 0;
+	} while (sent < len);
+	unblock_one(call);
+	return (ssize_t)sent;
+}
+
+int aph_local_reserve(struct aph_call *base, void **data, size_t *len)
+{
+	struct aph_local_call *call = aph_local_call(base);
+	struct aph_local_channel *lc = channel_of(call);
+	uint32_t most = lc->arena_size / 2, n, off;
+	int r = check_channel(lc);
+
+	if (r < 0)
+		return r;
+	if (call->reserved)
+		return aph_err(-EBUSY, "one piece is reserved already: commit it first");
+	if (!*len)
+		return aph_err(-EINVAL, "a reservation has at least one byte");
+	n = *len < most ? (uint32_t)*len : most;
+	r = get_arena_room(lc, &off, &n);
+	if (r == -EAGAIN)
+		block(call);
+	if (r < 0)
+		return r;
+	call->reserved = true;
+	call->reserved_off = off;
+	call->reserved_len = n;
+	*data = lc->out_arena.base + off;
+	*len = n;
+	return 0;
+}
+
+int aph_local_commit(struct aph_call *base, size_t len, bool more)
+{
+	struct aph_local_call *call = aph_local_call(base);
+	struct aph_local_channel *lc = channel_of(call);
+	struct aph_record head;
+	int r = check_channel(lc);
+
+	if (r < 0)
+		return r;
+	if (!call->reserved || len > call->reserved_len)
+		return aph_err(-EINVAL, "nothing, or less than %zu bytes, is reserved", len);
+	if (len || !more) {
+		if (!get_ring_room(lc)) {
+			block(call);
+			return -EAGAIN;
+		}
+	}
+	call->reserved = false;
+	aph_arena_trim(&lc->out_arena, call->reserved_off, (uint32_t)len);
+	if (!len && more)
+		return 0;
+	begin_record(call, &head, len, more);
+	if (len) {
+		head.flags |= APH_RECORD_ARENA;
+		head.off = call->reserved_off;
+	}
+	publish(lc, &head, NULL, true);
+	record_sent(call);
+	unblock_one(call);
+	return 0;
+}
+
+/* -- whole replies ---------------------------------------------------------------------------------------------- */
+
+/* Waits a moment for a client that is reading right now. */
+static bool wait_for_room(struct aph_local_channel *lc)
+{
+	uint64_t until;
+
+	if (lc->peer_cpu == (uint8_t)aph_cpu() ||
+	    atomic_load_explicit(&lc->words->client.wait, memory_order_relaxed))
+		return false;
+	until = aph_time_ns() + PATIENCE_NS;
+	while (!aph_ring_has_room(&lc->out) || !aph_arena_has_returns(&lc->out_arena)) {
+		int i;
+
+		for (i = 0; i < 16; i++)
+			aph_pause();
+		if (aph_time_ns() > until)
+			return false;
+	}
+	return true;
+}
+
+/* Goes on with what send_all() kept, which may be an empty last piece. */
+static void pump(struct aph_local_call *call)
+{
+	do {
+		size_t n = call->stash_len - call->stash_off;
+		int r = send_piece(call, call->stash + call->stash_off, &n, NULL, 0, false);
+
+		if (r == -EAGAIN)
+			block(call);
+		else if (r < 0)
+			aph_local_doom(channel_of(call), APH_REASON_RESOURCES);
+		if (r < 0)
+			return;
+		call->stash_off += n;
+	} while (call->stash_off < call->stash_len);
+	free(call->stash);
+	call->stash = NULL;
+}
+
+int aph_local_send_all(struct aph_call *base, const void *data, size_t len)
+{
+	struct aph_local_call *call = aph_local_call(base);
+	struct aph_local_channel *lc = channel_of(call);
+	const uint8_t *bytes = data;
+	size_t sent = 0, n;
+	int r = check_channel(lc);
+
+	if (r < 0)
+		return 0; /* the channel's end, which follows, is this call's end */
+	if (call->reserved)
+		return aph_err(-EBUSY, "commit the piece that is reserved first");
+	do {
+		n = len - sent;
+		r = send_piece(call, bytes + sent, &n, NULL, 0, false);
+		if (r == 0)
+			sent += n;
+		else if (r != -EAGAIN || len > PATIENT_UP_TO || !wait_for_room(lc))
+			break;
+	} while (sent < len || (r != 0 && len == 0));
+	if (r == 0) {
+		unblock_one(call);
+		return 0;
+	}
+	if (r == -ENOTCONN)
+		return 0;
+	if (r != -EAGAIN)
+		return r;
+	/* An empty reply that found no room is a stash of 0 bytes: one byte keeps the pointer real. */
+	call->stash = malloc(len - sent ? len - sent : 1);
+	if (!call->stash)
+		return aph_err(-ENOMEM, "no memory to keep the rest of a reply (%zu bytes)",
+			       len - sent);
+	if (len - sent)
+		memcpy(call->stash, bytes + sent, len - sent);
+	call->stash_len = len - sent;
+	call->stash_off = 0;
+	block(call);
+	return 0;
+}
+
+/* -- ends ------------------------------------------------------------------------------------------------------------ */
+
+bool aph_local_revoke(struct aph_call *base)
+{
+	struct aph_local_call *call = aph_local_call(base);
+	struct aph_local_channel *lc = channel_of(call);
+	uint32_t seq = call->first_record;
+
+	if (!call->begun)
+		return true;
+	if (base->channel->state == APH_CHANNEL_OPEN) {
+		/* Partner: the fence in aph_ring_take() and the look that follows it in receive.c. */
+		atomic_store_explicit(&lc->words->revoked[seq & lc->out.mask], seq,
+				      memory_order_relaxed);
+		(void)atomic_fetch_add(&lc->words->client.revocations, 1);
+	}
+	return (int32_t)(seq - atomic_load(lc->out.shared_taken)) > 0;
+}
+
+int aph_local_signal(struct aph_call *base, int32_t code)
+{
+	struct aph_local_call *call = aph_local_call(base);
+	struct aph_local_channel *lc = channel_of(call);
+	struct aph_record head = {
+		.type = APH_RECORD_SIGNAL,
+		.tag = call->tag,
+		.aux = (uint64_t)(int64_t)code,
+	};
+	int r = check_channel(lc);
+
+	if (r < 0)
+		return r;
+	if (!get_ring_room(lc))
+		return -EAGAIN;
+	publish(lc, &head, NULL, true);
+	return 0;
+}
+
+static uint8_t record_of(enum aph_farewell kind)
+{
+	static const uint8_t types[] = {
+		[APH_FAREWELL_DISPOSE] = APH_RECORD_DISPOSE,
+		[APH_FAREWELL_CANCEL] = APH_RECORD_CANCEL,
+		[APH_FAREWELL_ABORT] = APH_RECORD_ABORT,
+		[APH_FAREWELL_REFUSE] = APH_RECORD_REFUSE,
+		[APH_FAREWELL_LOSE] = APH_RECORD_LOSE,
+	};
+
+	return types[kind];
+}
+
+static bool send_farewell(struct aph_local_call *call)
+{
+	struct aph_local_channel *lc = channel_of(call);
+	struct aph_record head = {
+		.type = call->farewell,
+		.tag = call->tag,
+		.aux = (uint64_t)(int64_t)call->farewell_value,
+	};
+
+	if (!get_ring_room(lc)) {
+		block(call);
+		return false;
+	}
+	publish(lc, &head, NULL, call->farewell != APH_RECORD_DISPOSE || lc->receipts_ring);
+	call->farewell = 0;
+	unblock_one(call);
+	return true;
+}
+
+void aph_local_farewell(struct aph_call *base, enum aph_farewell kind, int32_t value)
+{
+	struct aph_local_call *call = aph_local_call(base);
+
+	if (check_channel(channel_of(call)) < 0)
+		return;
+	free(call->stash);
+	call->stash = NULL;
+	call->farewell = record_of(kind);
+	call->farewell_value = value;
+	base->lingering = !send_farewell(call);
+}
+
+void aph_local_unblock(struct aph_local_channel *lc)
+{
+	struct aph_list waiting, *pos;
+
+	lc->blocked_by_ring = false;
+	/* Those that find no room again go to the end of the new list. */
+	aph_list_init(&waiting);
+	while (!aph_list_empty(&lc->blocked)) {
+		pos = lc->blocked.next;
+		aph_list_remove(pos);
+		aph_list_append(&waiting, pos);
+	}
+	while (!aph_list_empty(&waiting) && !lc->doom) {
+		struct aph_local_call *call =
+			aph_container(waiting.next, struct aph_local_call, blocked_link);
+
+		aph_list_remove(&call->blocked_link);
+		if (call->farewell) {
+			if (send_farewell(call)) {
+				call->base.lingering = false;
+				aph_call_settle(&call->base);
+			}
+		} else if (call->stash) {
+			pump(call);
+		} else {
+			aph_call_writable(&call->base);
+		}
+	}
+	while (!aph_list_empty(&waiting))
+		aph_list_remove(waiting.next);
+}
+
+/* -- room for the peer -------------------------------------------------------------------------------- */
+
+void aph_local_made_room(struct aph_local_channel *lc)
+{
+	if (!atomic_load_explicit(lc->peer_want, memory_order_relaxed) ||
+	    lc->base.state != APH_CHANNEL_OPEN)
+		return;
+	if (atomic_exchange(lc->peer_want, 0))
+		notify(lc);
+}

@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What goes over a channel's socket and eventfd once it is open: bells and descriptors.
+ *
+ * The eventfd's counter never moves, so it cannot saturate: the client rings by writing 0, which the
+ * server sees as EPOLLIN; the server rings by reading without waiting, which the client sees as EPOLLOUT.
+ * Both listen edge-triggered, so nobody drains anything. Neither call blocks, whatever the peer has done to
+ * the file's flags or its counter.
+ */
+#include "base/error.h"
+#include "local/local.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define DRAIN_MAX 64 /* messages in one go */
+
+/* -- bells ---------------------------------------------------------------------------------------------- */
+
+static void ring_by_byte(struct aph_local_channel *lc)
+{
+	static const char bell = APH_SOCKET_BELL;
+
+	/* A full socket means that enough bells are under way. */
+	(void)!send(lc->sock, &bell, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+void aph_local_ring(struct aph_local_channel *lc)
+{
+	uint64_t value = 0;
+	struct iovec iov = { .iov_base = &value, .iov_len = sizeof(value) };
+
+	if (lc->bell < 0) {
+		ring_by_byte(lc);
+	} else if (lc->base.is_client) {
+		(void)!write(lc->bell, &value, sizeof(value));
+	} else if (preadv2(lc->bell, &iov, 1, -1, RWF_NOWAIT) < 0) {
+		ring_by_byte(lc);
+	}
+}
+
+/* -- descriptors out -------------------------------------------------------------------------------------- */
+
+int aph_local_send_fds(struct aph_local_channel *lc, const int *fds, size_t n)
+{
+	union {
+		struct cmsghdr align;
+		char space[CMSG_SPACE(sizeof(int) * APH_CALL_FDS_MAX)];
+	} control;
+	char byte = APH_SOCKET_FDS;
+	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.space,
+		.msg_controllen = CMSG_SPACE(sizeof(int) * n),
+	};
+	struct cmsghdr *cmsg;
+
+	memset(&control, 0, sizeof(control));
+	cmsg = CMSG_FIRSTHDR(&msg);
+	cmsg->cmsg_level = SOL_SOCKET;
+	cmsg->cmsg_type = SCM_RIGHTS;
+	cmsg->cmsg_len = CMSG_LEN(sizeof(int) * n);
+	memcpy(CMSG_DATA(cmsg), fds, sizeof(int) * n);
+	if (sendmsg(lc->sock, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) == 1)
+		return 0;
+	switch (errno) {
+	case EAGAIN:
+		return -EAGAIN;
+	case EPIPE:
+	case ECONNRESET:
+		return aph_err(-ENOTCONN, "the other side has closed the channel");
+	case EBADF:
+		return aph_err(-EBADF, "one of the descriptors to send is not open");
+	case ETOOMANYREFS:
+		return aph_err(-ETOOMANYREFS,
+			       "too many descriptors of this user are under way: let the "
+			       "receivers take some, or raise the limit on open files");
+	default:
+		return aph_err(-errno, "cannot send descriptors: %s", strerror(errno));
+	}
+}
+
+/* -- descriptors in ----------------------------------------------------------------------------------------- */
+
+static void close_all(const int *fds, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		(void)close(fds[i]);
+}
+
+void aph_local_stash_free(struct aph_local_channel *lc)
+{
+	if (!lc->stash)
+		return;
+	close_all(lc->stash->fds, lc->stash->n_fds);
+	free(lc->stash);
+	lc->stash = NULL;
+}
+
+/* One message from the socket. */
+struct arrival {
+	char byte;
+	bool truncated;
+	size_t n_fds;
+	int fds[APH_CALL_FDS_MAX];
+};
+
+static void take_control(struct msghdr *msg, struct arrival *arrival)
+{
+	struct cmsghdr *cmsg;
+
+	for (cmsg = CMSG_FIRSTHDR(msg); cmsg; cmsg = CMSG_NXTHDR(msg, cmsg)) {
+		size_t n;
+
+		if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS)
+			continue;
+		n = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		memcpy(arrival->fds + arrival->n_fds, CMSG_DATA(cmsg), n * sizeof(int));
+		arrival->n_fds += n;
+	}
+}
+
+/* 1: a message; 0: none (or the end); -EPROTO: one that makes no sense. */
+static int receive(struct aph_local_channel *lc, struct arrival *arrival)
+{
+	union {
+		struct cmsghdr align;
+		/* Room for the credentials that the kernel adds where they were asked for. */
+		char space[CMSG_SPACE(sizeof(int) * APH_CALL_FDS_MAX) +
+			   CMSG_SPACE(sizeof(struct ucred))];
+	} control;
+	struct iovec iov = { .iov_base = &arrival->byte, .iov_len = 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.space,
+		.msg_controllen = sizeof(control.space),
+	};
+	ssize_t n = recvmsg(lc->sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	arrival->n_fds = 0;
+	if (n < 0)
+		return 0;
+	take_control(&msg, arrival);
+	arrival->truncated = msg.msg_flags & MSG_CTRUNC;
+	if (n == 0) {
+		close_all(arrival->fds, arrival->n_fds);
+		return 0;
+	}
+	if ((msg.msg_flags & MSG_TRUNC) ||
+	    (arrival->byte != APH_SOCKET_BELL && arrival->byte != APH_SOCKET_FDS) ||
+	    (arrival->byte == APH_SOCKET_BELL && (arrival->n_fds || arrival->truncated))) {
+		close_all(arrival->fds, arrival->n_fds);
+		return -EPROTO;
+	}
+	return 1;
+}
+
+static int keep(struct aph_local_channel *lc, const struct arrival *arrival)
+{
+	struct aph_fd_stash *stash = lc->stash;
+
+	if (!stash) {
+		stash = lc->stash = calloc(1, sizeof(*stash));
+		if (!stash) {
+			close_all(arrival->fds, arrival->n_fds);
+			return -ENOMEM;
+		}
+	}
+	if (stash->n_messages == APH_SOCKET_FDS_MAX ||
+	    stash->n_fds + arrival->n_fds > APH_SOCKET_FDS_MAX) {
+		close_all(arrival->fds, arrival->n_fds);
+		return -EPROTO;
+	}
+	memcpy(stash->fds + stash->n_fds, arrival->fds, arrival->n_fds * sizeof(int));
+	stash->n_fds = (uint16_t)(stash->n_fds + arrival->n_fds);
+	stash->truncated[stash->n_messages] = arrival->truncated;
+	stash->counts[stash->n_messages++] = (uint8_t)arrival->n_fds;
+	return 0;
+}
+
+int aph_local_drain_socket(struct aph_local_channel *lc)
+{
+	struct arrival arrival;
+	int i, r;
+
+	for (i = 0; i < DRAIN_MAX; i++) {
+		r = receive(lc, &arrival);
+		if (r == 1 && arrival.byte == APH_SOCKET_FDS)
+			r = keep(lc, &arrival) < 0 ? -EPROTO : 1;
+		if (r <= 0)
+			return r;
+	}
+	/* More may be there, and the edge is used up: ask for a new one. */
+	return aph_local_watch(lc);
+}
+
+/* The oldest message that was kept. */
+static int take_kept(struct aph_fd_stash *stash, int *fds, size_t n)
+{
+	size_t count = stash->counts[0];
+	bool truncated = stash->truncated[0];
+
+	stash->n_messages--;
+	memmove(stash->counts, stash->counts + 1, stash->n_messages * sizeof(stash->counts[0]));
+	memmove(stash->truncated, stash->truncated + 1,
+		stash->n_messages * sizeof(stash->truncated[0]));
+	if (count == n && !truncated)
+		memcpy(fds, stash->fds, n * sizeof(int));
+	else
+		close_all(stash->fds, count);
+	stash->n_fds = (uint16_t)(stash->n_fds - count);
+	memmove(stash->fds, stash->fds + count, stash->n_fds * sizeof(int));
+	if (truncated)
+		return -EMFILE;
+	return count == n ? 0 : -EPROTO;
+}
+
+int aph_local_recv_fds(struct aph_local_channel *lc, int *fds, size_t n)
+{
+	struct arrival arrival;
+	int i, r;
+
+	if (lc->stash && lc->stash->n_messages)
+		return take_kept(lc->stash, fds, n);
+	for (i = 0; i < DRAIN_MAX; i++) {
+		r = receive(lc, &arrival);
+		if (r <= 0)
+			return -EPROTO; /* they are sent before the record that announces them */
+		if (arrival.byte == APH_SOCKET_BELL)
+			continue;
+		if (arrival.n_fds == n && !arrival.truncated) {
+			memcpy(fds, arrival.fds, n * sizeof(int));
+			return 0;
+		}
+		close_all(arrival.fds, arrival.n_fds);
+		return arrival.truncated ? -EMFILE : -EPROTO;
+	}
+	return -EPROTO;
+}
+
+/* -- watching --------------------------------------------------------------------------------------------------- */
+
+static void sock_ready(struct aph_source *source, uint32_t events)
+{
+	struct aph_local_channel *lc = aph_container(source, struct aph_local_channel, sock_source);
+
+	if (lc->base.state == APH_CHANNEL_ENDED)
+		return;
+	if ((events & EPOLLIN) && aph_local_drain_socket(lc) < 0) {
+		aph_local_doom(lc, APH_REASON_PROTOCOL);
+		return;
+	}
+	if (events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR)) {
+		aph_local_hangup(lc);
+		return;
+	}
+	if ((events & EPOLLOUT) && lc->fds_blocked) {
+		aph_local_watch_room(lc, false);
+		aph_local_unblock(lc);
+	}
+	if (lc->bell < 0 && !lc->base.is_client)
+		aph_local_scan(lc);
+}
+
+static void bell_ready(struct aph_source *source, uint32_t events)
+{
+	struct aph_local_channel *lc = aph_container(source, struct aph_local_channel, bell_source);
+
+	(void)events;
+	if (lc->base.state == APH_CHANNEL_OPEN && !lc->base.is_client)
+		aph_local_scan(lc);
+}
+
+int aph_local_watch(struct aph_local_channel *lc)
+{
+	struct aph_endpoint *ep = lc->base.ep;
+	uint32_t events = EPOLLIN | EPOLLRDHUP | EPOLLET | (lc->fds_blocked ? EPOLLOUT : 0);
+	int r;
+
+	if (lc->sock_events) {
+		lc->sock_events = events;
+		return aph_source_change(ep, lc->sock, &lc->sock_source, events);
+	}
+	lc->sock_source.on_ready = sock_ready;
+	lc->bell_source.on_ready = bell_ready;
+	r = aph_source_add(ep, lc->sock, &lc->sock_source, events);
+	if (r < 0)
+		return r;
+	lc->sock_events = events;
+	if (lc->bell < 0)
+		return 0;
+	return aph_source_add(ep, lc->bell, &lc->bell_source,
+			      (lc->base.is_client ? EPOLLOUT : EPOLLIN) | EPOLLET);
+}
+
+void aph_local_watch_room(struct aph_local_channel *lc, bool on)
+{
+	if (lc->fds_blocked == on)
+		return;
+	lc->fds_blocked = on;
+	if (aph_local_watch(lc) < 0)
+		aph_local_doom(lc, APH_REASON_RESOURCES);
+}

@@ -1,0 +1,432 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The local transport's instance in an endpoint: which rings are looked at, in which order, and how it falls
+ * asleep without missing a bell (docs/spec/local-transport.md has the argument).
+ */
+#include "base/error.h"
+#include "base/time.h"
+#include "local/local.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define BURST_MAX      8u	/* records of one channel before the next has its turn */
+#define STALE_TICKS    4000000u /* 1 to 4 ms: a channel without a record for so long has to ring */
+#define SPINS_PER_LOOK 16	/* looks at the rings between two looks at the clock */
+
+static struct aph_local *of(struct aph_transport *transport)
+{
+	return aph_container(transport, struct aph_local, base);
+}
+
+static struct aph_local_channel *scanned(struct aph_list *link)
+{
+	return aph_container(link, struct aph_local_channel, scan_link);
+}
+
+/* -- polling -------------------------------------------------------------------------------------------------------- */
+
+static bool end_doomed(struct aph_local *local)
+{
+	bool any = false;
+
+	while (!aph_list_empty(&local->doomed)) {
+		struct aph_local_channel *lc =
+			aph_container(local->doomed.next, struct aph_local_channel, doomed_link);
+
+		aph_list_remove(&lc->doomed_link);
+		aph_channel_end(&lc->base, lc->doom);
+		any = true;
+	}
+	return any;
+}
+
+static bool unblock(struct aph_local_channel *lc)
+{
+	if (!aph_local_has_room(lc))
+		return false;
+	aph_local_unblock(lc);
+	return true;
+}
+
+static bool poll_clients(struct aph_local *local)
+{
+	struct aph_list *pos, *tmp;
+	bool any = false;
+
+	aph_list_for_each(pos, tmp, &local->active) {
+		struct aph_local_channel *lc = scanned(pos);
+		uint32_t n = 0;
+
+		while (n < lc->depth && aph_local_take(lc, true))
+			n++;
+		any |= n > 0;
+		any |= unblock(lc);
+	}
+	return any;
+}
+
+/* Takes records of one channel until one of them is an event. */
+static bool poll_service(struct aph_local_channel *lc, bool requests)
+{
+	struct aph_endpoint *ep = lc->base.ep;
+	bool any = unblock(lc);
+
+	while (lc->burst < BURST_MAX && aph_local_take(lc, requests)) {
+		lc->burst++;
+		any = true;
+		if (requests && !aph_list_empty(&ep->ready))
+			break;
+	}
+	if (any)
+		lc->last_ticks = aph_ticks();
+	return any;
+}
+
+static bool poll_services(struct aph_local *local, bool requests)
+{
+	struct aph_endpoint *ep = local->base.ep;
+	unsigned n = local->n_scan;
+	bool any = false;
+
+	while (n && !aph_list_empty(&local->scan)) {
+		struct aph_local_channel *lc = scanned(local->scan.next);
+
+		any |= poll_service(lc, requests);
+		if (requests && !aph_list_empty(&ep->ready) && lc->burst < BURST_MAX)
+			return true; /* it goes on here next time */
+		lc->burst = 0;
+		if (!aph_list_empty(&lc->scan_link)) {
+			aph_list_remove(&lc->scan_link);
+			aph_list_append(&local->scan, &lc->scan_link);
+		}
+		if (requests && !aph_list_empty(&ep->ready))
+			return true;
+		n--;
+	}
+	return any;
+}
+
+static void note_cpu(struct aph_local *local)
+{
+	unsigned cpu = aph_cpu();
+
+	if (cpu == local->cpu || !local->page)
+		return;
+	local->cpu = cpu;
+	atomic_store_explicit(&local->page->cpu, cpu, memory_order_relaxed);
+}
+
+static bool poll(struct aph_transport *transport, bool requests)
+{
+	struct aph_local *local = of(transport);
+	bool any = false;
+
+	if (!aph_list_empty(&local->active))
+		any |= poll_clients(local);
+	if (!aph_list_empty(&local->scan)) {
+		note_cpu(local);
+		any |= poll_services(local, requests);
+	}
+	if (!aph_list_empty(&local->doomed))
+		any |= end_doomed(local);
+	if (any && local->wake.began_ns)
+		aph_wake_end(&local->wake, aph_time_ns(),
+			     (uint64_t)local->base.ep->spin_max_us * 1000);
+	return any;
+}
+
+/* -- quiet channels ----------------------------------------------------------------------------------------------------- */
+
+/* From here on it has to ring, unless something came just now. */
+static void demote(struct aph_local_channel *lc)
+{
+	(void)atomic_exchange(&lc->words->server.scanned, 0);
+	if (aph_ring_ready(&lc->in) || aph_local_has_room(lc))
+		(void)atomic_exchange(&lc->words->server.scanned, 1);
+	else
+		aph_local_unscan(lc);
+}
+
+static void tidy(struct aph_transport *transport)
+{
+	struct aph_local *local = of(transport);
+	uint64_t ticks = aph_ticks();
+	struct aph_list *pos, *tmp;
+
+	aph_list_for_each(pos, tmp, &local->scan) {
+		struct aph_local_channel *lc = scanned(pos);
+
+		if (!lc->last_ticks)
+			lc->last_ticks = ticks;
+		if (ticks - lc->last_ticks > STALE_TICKS)
+			demote(lc);
+	}
+	if (!aph_list_empty(&local->newcomers))
+		aph_local_newcomer_expire(local, aph_time_ns());
+}
+
+/* -- waiting --------------------------------------------------------------------------------------------------------------- */
+
+static bool has_work(struct aph_local_channel *lc)
+{
+	return aph_ring_ready(&lc->in) || aph_local_has_room(lc);
+}
+
+static bool list_has_work(struct aph_list *list)
+{
+	struct aph_list *pos, *tmp;
+
+	aph_list_for_each(pos, tmp, list) {
+		if (has_work(scanned(pos)))
+			return true;
+	}
+	return false;
+}
+
+static bool any_work(struct aph_local *local, bool requests)
+{
+	return list_has_work(&local->active) || (requests && list_has_work(&local->scan)) ||
+	       !aph_list_empty(&local->doomed);
+}
+
+static void describe_clients(struct aph_local *local, struct aph_wake_scene *scene)
+{
+	unsigned cpu = aph_cpu();
+	struct aph_list *pos, *tmp;
+
+	scene->reply = true;
+	aph_list_for_each(pos, tmp, &local->active) {
+		struct aph_local_channel *lc = scanned(pos);
+		const struct aph_endpoint_page *page = lc->page_map;
+		unsigned n;
+
+		if (!page)
+			continue;
+		n = atomic_load_explicit(&page->n_active, memory_order_relaxed) + 1;
+		scene->rang |= lc->rang;
+		scene->peer_apart |= atomic_load_explicit(&page->cpu, memory_order_relaxed) != cpu;
+		if (n > scene->n_busy)
+			scene->n_busy = n;
+	}
+}
+
+static void describe_services(struct aph_local *local, struct aph_wake_scene *scene)
+{
+	uint8_t cpu = (uint8_t)aph_cpu();
+	struct aph_list *pos, *tmp;
+
+	scene->n_busy = local->n_scan + 1;
+	aph_list_for_each(pos, tmp, &local->scan) {
+		if (scanned(pos)->peer_cpu != cpu) {
+			scene->peer_apart = true;
+			return;
+		}
+	}
+}
+
+/* Lets threads in that wait for the endpoint's lock. True when there were any. */
+static bool let_others_in(struct aph_endpoint *ep)
+{
+	if (!atomic_load_explicit(&ep->n_contending, memory_order_relaxed))
+		return false;
+	aph_unlock(ep);
+	(void)sched_yield();
+	aph_lock(ep);
+	return true;
+}
+
+static bool spin(struct aph_transport *transport, bool requests, uint64_t deadline_ns)
+{
+	struct aph_local *local = of(transport);
+	struct aph_endpoint *ep = local->base.ep;
+	struct aph_wake_scene scene = { 0 };
+	uint64_t now, until, cap = (uint64_t)ep->spin_max_us * 1000;
+	enum aph_wake_mode mode;
+	int i;
+
+	if (!cap || (aph_list_empty(&local->active) && (!requests || aph_list_empty(&local->scan))))
+		return false;
+	/* The answer may be here before the clock is read. */
+	for (i = 0; i < SPINS_PER_LOOK; i++) {
+		if (any_work(local, requests))
+			return true;
+		aph_pause();
+	}
+	if (!aph_list_empty(&local->active))
+		describe_clients(local, &scene);
+	else
+		describe_services(local, &scene);
+	now = aph_time_ns();
+	mode = aph_wake_begin(&local->wake, &scene, now);
+	until = now + cap;
+	if (mode == APH_WAKE_SLEEP || deadline_ns < until)
+		return false;
+	while (now < until) {
+		if (mode == APH_WAKE_YIELD && !aph_wake_yield(&local->wake))
+			return any_work(local, requests);
+		for (i = 0; i < (mode == APH_WAKE_YIELD ? 1 : SPINS_PER_LOOK); i++) {
+			if (any_work(local, requests))
+				return true;
+			aph_pause();
+		}
+		if (let_others_in(ep))
+			return true;
+		now = aph_time_ns();
+	}
+	return false;
+}
+
+/* Work that poll() would do: a request that is not wanted now does not count. */
+static bool services_have_work(struct aph_local *local, bool requests)
+{
+	struct aph_list *pos, *tmp;
+
+	aph_list_for_each(pos, tmp, &local->scan) {
+		struct aph_local_channel *lc = scanned(pos);
+
+		if (aph_local_has_room(lc) ||
+		    (aph_ring_ready(&lc->in) && (requests || !aph_ring_at_request(&lc->in))))
+			return true;
+	}
+	return false;
+}
+
+static bool sleep_service(struct aph_local *local, bool requests)
+{
+	if (!local->page)
+		return true;
+	local->state = ((local->state | APH_PAGE_ASLEEP) + 1) | APH_PAGE_ASLEEP;
+	(void)atomic_exchange(&local->page->state, local->state);
+	return !services_have_work(local, requests);
+}
+
+static bool sleep_clients(struct aph_local *local)
+{
+	struct aph_list *pos, *tmp;
+
+	aph_list_for_each(pos, tmp, &local->active) {
+		struct aph_local_channel *lc = scanned(pos);
+
+		lc->waits = true;
+		(void)atomic_exchange(&lc->words->client.wait, 1);
+		if (has_work(lc))
+			return false;
+	}
+	return true;
+}
+
+static bool fall_asleep(struct aph_transport *transport, bool requests)
+{
+	struct aph_local *local = of(transport);
+
+	return aph_list_empty(&local->doomed) && sleep_service(local, requests) &&
+	       sleep_clients(local);
+}
+
+static void awake(struct aph_transport *transport)
+{
+	struct aph_local *local = of(transport);
+	struct aph_list *pos, *tmp;
+
+	if (local->page && (local->state & APH_PAGE_ASLEEP)) {
+		local->state &= ~APH_PAGE_ASLEEP;
+		(void)atomic_exchange(&local->page->state, local->state);
+	}
+	aph_list_for_each(pos, tmp, &local->active) {
+		struct aph_local_channel *lc = scanned(pos);
+
+		lc->waits = false;
+		atomic_store_explicit(&lc->words->client.wait, 0, memory_order_relaxed);
+	}
+}
+
+/* -- life --------------------------------------------------------------------------------------------------------------------- */
+
+static void free_local(struct aph_transport *transport)
+{
+	struct aph_local *local = of(transport);
+
+	while (!aph_list_empty(&local->newcomers))
+		aph_local_newcomer_drop(aph_container(local->newcomers.next,
+						      struct aph_local_channel, pending_link));
+	if (local->page)
+		(void)munmap(local->page, APH_PAGE);
+	if (local->page_fd >= 0)
+		(void)close(local->page_fd);
+	if (local->spare_fd >= 0)
+		(void)close(local->spare_fd);
+	free(local);
+}
+
+static void abandon(struct aph_transport *transport)
+{
+	struct aph_local *local = of(transport);
+	struct aph_list *pos, *tmp;
+
+	aph_list_for_each(pos, tmp, &local->newcomers) {
+		struct aph_local_channel *lc =
+			aph_container(pos, struct aph_local_channel, pending_link);
+
+		(void)close(lc->sock);
+		lc->sock = -1;
+	}
+	if (local->page_fd >= 0)
+		(void)close(local->page_fd);
+	if (local->spare_fd >= 0)
+		(void)close(local->spare_fd);
+	local->page_fd = local->spare_fd = -1;
+	local->page = NULL;
+}
+
+static const struct aph_transport_ops ops = {
+	.poll = poll,
+	.tidy = tidy,
+	.spin = spin,
+	.sleep = fall_asleep,
+	.awake = awake,
+	.free = free_local,
+	.abandon = abandon,
+};
+
+int aph_local_get(struct aph_local **out, struct aph_endpoint *ep)
+{
+	struct aph_local *local;
+
+	if (!ep->local) {
+		local = calloc(1, sizeof(*local));
+		if (!local)
+			return aph_err(-ENOMEM, "no memory for an endpoint's first channel");
+		local->base.ops = &ops;
+		local->base.ep = ep;
+		local->page_fd = local->spare_fd = -1;
+		aph_list_init(&local->scan);
+		aph_list_init(&local->active);
+		aph_list_init(&local->doomed);
+		aph_list_init(&local->newcomers);
+		aph_wake_init(&local->wake);
+		ep->local = &local->base;
+	}
+	*out = of(ep->local);
+	return 0;
+}
+
+int aph_local_need_page(struct aph_local *local)
+{
+	void *map;
+	int r;
+
+	if (local->page)
+		return 0;
+	r = aph_segment_make(&local->page_fd, &map, APH_PAGE, "antiphon-endpoint", true);
+	if (r < 0)
+		return r;
+	local->page = map;
+	local->cpu = aph_cpu();
+	local->page->cpu = local->cpu;
+	local->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	return 0;
+}

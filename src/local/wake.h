@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * When to spin, when to yield, when to sleep: what a waiting thread has learned. It knows nothing of rings.
+ */
+#ifndef ANTIPHON_LOCAL_WAKE_H
+#define ANTIPHON_LOCAL_WAKE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum aph_wake_mode {
+	APH_WAKE_SLEEP, /* at once */
+	APH_WAKE_SPIN,	/* watch memory: the peer runs on another CPU */
+	APH_WAKE_YIELD, /* watch memory and let others run: they need this CPU to answer */
+};
+
+/* What one kind of wait has taught: bit 0 is the last one, set when it was short. */
+struct aph_wake_history {
+	uint8_t shorts;
+	uint8_t n_since_probe;
+};
+
+struct aph_wake {
+	struct aph_wake_history replies;  /* of a client that waits for a reply */
+	struct aph_wake_history requests; /* of a service that waits for a request */
+	bool counts_as_reply;		  /* the wait that goes on */
+	uint64_t began_ns;		  /* 0: no wait goes on */
+	uint64_t back_off_until_ns;
+	uint64_t back_off_ns;
+	uint32_t good_yields;
+	uint64_t affinity_checked_ns;
+	bool single_cpu; /* this thread may run on one CPU only */
+	unsigned n_cpus;
+};
+
+/* What the transport knows about the wait that begins. */
+struct aph_wake_scene {
+	bool reply;	 /* waits for a reply, not for requests */
+	bool rang;	 /* the peer was asleep and had to be rung */
+	bool peer_apart; /* some peer runs on another CPU */
+	unsigned n_busy; /* threads that are busy with each other, with this one */
+};
+
+void aph_wake_init(struct aph_wake *wake);
+
+/* A wait begins: how to spend its first moments. */
+enum aph_wake_mode aph_wake_begin(struct aph_wake *wake, const struct aph_wake_scene *scene,
+				  uint64_t now_ns);
+/* The wait is over: was it a short one? `cap_ns` is the longest spin. */
+void aph_wake_end(struct aph_wake *wake, uint64_t now_ns, uint64_t cap_ns);
+/* Gives up the CPU once; notes how long it was gone. False when it is better to sleep from here on. */
+bool aph_wake_yield(struct aph_wake *wake);
+
+#endif
