@@ -145,6 +145,7 @@ void aph_call_end(struct aph_call *call, enum aph_outcome outcome, enum aph_reas
 	call->state = APH_CALL_ENDED;
 	call->result = (struct aph_result){ .outcome = outcome, .reason = reason, .code = code };
 	call->channel->n_calls--;
+	call->channel->ops->call_ended(call);
 	stop_timer(call);
 	aph_pending_clear(&call->pending);
 	count_end(call, outcome);
@@ -203,8 +204,10 @@ void aph_call_signalled(struct aph_call *call, int32_t code)
 
 void aph_call_writable(struct aph_call *call)
 {
-	if (call->state != APH_CALL_ENDED && !call->out_last)
-		tell(call, APH_EVENT_WRITABLE);
+	if (call->state == APH_CALL_ENDED || call->out_last)
+		return;
+	call->has_room = true;
+	tell(call, APH_EVENT_WRITABLE);
 }
 
 /* Client: gives up. Whether the request may have run is for the transport to prove. */
@@ -244,13 +247,22 @@ static void take_sample(struct aph_call *call)
 	service->stats.latency[bucket]++;
 }
 
-/* The whole reply is the transport's; the receipt is what is left to come. */
-static void replied(struct aph_call *call)
+/* All of the reply is on its way: a service that wants no receipt is done. */
+void aph_call_flushed(struct aph_call *call)
+{
+	if (!call->receipts)
+		aph_call_end(call, APH_DISPOSED, APH_REASON_NONE, 0);
+}
+
+/* The whole reply is the transport's. */
+static void replied(struct aph_call *call, bool flushed)
 {
 	call->out_last = true;
 	call->state = APH_CALL_REPLIED;
 	stop_timer(call);
 	take_sample(call);
+	if (flushed)
+		aph_call_flushed(call);
 }
 
 /* Common to the three ways in which a service ends its use of a call. */
@@ -287,9 +299,10 @@ int aph_call_reply(struct aph_call *call, const void *data, size_t len)
 		r = gone(call);
 	} else if (r == 0) {
 		r = call->channel->ops->send_all(call, data, len);
-		if (r == 0) {
-			replied(call);
+		if (r >= 0) {
+			replied(call, r == 0);
 			let_go(call);
+			r = 0;
 		}
 	}
 	aph_unlock(ep);
@@ -475,7 +488,7 @@ void aph_call_sent(struct aph_call *call, bool last)
 			call->state = APH_CALL_REQUEST;
 		call->out_last = last;
 	} else if (last) {
-		replied(call);
+		replied(call, true);
 	} else {
 		call->state = APH_CALL_REPLY;
 	}
@@ -494,10 +507,13 @@ ssize_t aph_call_send_fds(struct aph_call *call, const void *data, size_t len, c
 			       APH_CALL_FDS_MAX);
 	aph_lock(ep);
 	r = aph_call_check_sender(call);
+	call->has_room = false;
 	if (r == 0)
 		r = call->channel->ops->send(call, data, len, fds, n_fds, more);
 	if (r >= 0)
 		aph_call_sent(call, !more && (size_t)r == len);
+	if (r >= 0 && (size_t)r == len)
+		aph_pending_remove(&call->pending, APH_EVENT_WRITABLE);
 	aph_unlock(ep);
 	return r;
 }

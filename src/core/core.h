@@ -47,6 +47,7 @@ struct aph_grave {
 
 struct aph_endpoint {
 	pthread_mutex_t lock;
+	bool locked; /* false while the process has one thread, which needs no lock */
 	_Atomic unsigned
 		n_contending; /* threads that found the lock taken: a spinner lets them in */
 	/*
@@ -60,18 +61,19 @@ struct aph_endpoint {
 	unsigned n_callers;	 /* followers that wait for a call of theirs */
 	pthread_cond_t for_receivers;
 	pthread_cond_t for_callers;
-	uint64_t tidied; /* ticks */
+	uint64_t ticks;	 /* when this turn of the leader began */
+	uint64_t tidied; /* ticks: when it last looked at everything */
 
 	int epoll_fd;
 	int wake_fd; /* eventfd: brings the leader back from epoll_wait() */
 	int timer_fd;
 	struct aph_source wake_source;
 	struct aph_source timer_source;
-	_Atomic bool woken; /* by aph_endpoint_wake() */
-	bool external;	    /* aph_endpoint_fd() was called: somebody else's loop waits for us */
-	bool raised;	    /* wake_fd is readable */
-	bool asleep;	    /* the transports were told that we sleep */
-	bool forked;	    /* we are in a child: nothing here is ours any more */
+	_Atomic unsigned wakes; /* by aph_endpoint_wake(), not answered for yet */
+	bool external; /* aph_endpoint_fd() was called: somebody else's loop waits for us */
+	bool raised;   /* wake_fd is readable */
+	bool asleep;   /* the transports were told that we sleep */
+	bool forked;   /* we are in a child: nothing here is ours any more */
 
 	struct aph_list ready;
 	struct aph_timers timers;
@@ -148,7 +150,8 @@ struct aph_channel {
  *                                                                           prove that no one received the
  *                                                                           request, else LOST
  *   to ENDED at the service
- *     REPLIED                     DISPOSE from the client                   DISPOSED
+ *     REPLIED                     DISPOSE from the client; where no receipt
+ *                                 is wanted, all of the reply on its way    DISPOSED
  *     any                         CANCEL, channel ended; before REPLIED
  *                                 also the deadline                         GONE
  *     REQUEST, REPLY              the service aborts, refuses or frees      (its own doing: no event)
@@ -178,6 +181,7 @@ struct aph_call {
 	unsigned n_waiting;	  /* threads that wait for it */
 	bool private;		  /* belongs to aph_call(): no event is queued */
 	bool progress;		  /* something happened since a waiter looked */
+	bool has_room;		  /* WRITABLE was earned, and no send was short since */
 	bool lingering;		  /* the transport still has to tell the peer something */
 	bool is_client;
 	bool receipts;	    /* the service wants END after its reply as well */
@@ -202,6 +206,8 @@ void aph_bury(struct aph_endpoint *ep, struct aph_grave *grave, void *memory);
 void aph_pending_add(struct aph_endpoint *ep, struct aph_pending *pending,
 		     enum aph_event_type type);
 void aph_pending_clear(struct aph_pending *pending);
+/* Takes back one event that was not delivered. */
+void aph_pending_remove(struct aph_pending *pending, enum aph_event_type type);
 /* Lets the threads that wait for calls of theirs look again. */
 void aph_endpoint_changed(struct aph_endpoint *ep);
 /* Starts a timer, and makes sure that a sleeping leader knows. */
@@ -238,6 +244,8 @@ void aph_channel_end(struct aph_channel *channel, enum aph_reason reason);
 struct aph_call *aph_call_incoming(struct aph_channel *channel, uint64_t deadline_ns);
 /* More of the body is here; with `last`, all of it. */
 void aph_call_arrived(struct aph_call *call, bool last);
+/* Service: the rest of a reply that send_all() kept is on its way. */
+void aph_call_flushed(struct aph_call *call);
 /* Service: the client has sent a signal. */
 void aph_call_signalled(struct aph_call *call, int32_t code);
 /* There is room again for a sender that was told EAGAIN. */

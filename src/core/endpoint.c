@@ -12,10 +12,12 @@
 #include "core/transport.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/single_threaded.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -29,15 +31,22 @@ static struct aph_list all_endpoints = { &all_endpoints, &all_endpoints };
 
 void aph_lock(struct aph_endpoint *ep)
 {
-	if (pthread_mutex_trylock(&ep->lock) == 0)
+	/* Nobody to lock out; and nobody can come before the unlock, as nothing in between makes threads. */
+	if (__libc_single_threaded)
 		return;
-	atomic_fetch_add_explicit(&ep->n_contending, 1, memory_order_relaxed);
-	(void)pthread_mutex_lock(&ep->lock);
-	atomic_fetch_sub_explicit(&ep->n_contending, 1, memory_order_relaxed);
+	if (pthread_mutex_trylock(&ep->lock) != 0) {
+		atomic_fetch_add_explicit(&ep->n_contending, 1, memory_order_relaxed);
+		(void)pthread_mutex_lock(&ep->lock);
+		atomic_fetch_sub_explicit(&ep->n_contending, 1, memory_order_relaxed);
+	}
+	ep->locked = true;
 }
 
 void aph_unlock(struct aph_endpoint *ep)
 {
+	if (!ep->locked)
+		return;
+	ep->locked = false;
 	(void)pthread_mutex_unlock(&ep->lock);
 }
 
@@ -140,7 +149,7 @@ void aph_endpoint_start_timer(struct aph_endpoint *ep, struct aph_timer *timer,
 			      uint64_t deadline_ns)
 {
 	aph_timers_start(&ep->timers, timer, deadline_ns);
-	if (ep->in_epoll && deadline_ns < ep->sleep_until_ns)
+	if ((ep->in_epoll && deadline_ns < ep->sleep_until_ns) || (ep->external && ep->asleep))
 		raise_wake(ep);
 }
 
@@ -163,11 +172,20 @@ void aph_pending_clear(struct aph_pending *pending)
 	aph_list_remove(&pending->link);
 }
 
+void aph_pending_remove(struct aph_pending *pending, enum aph_event_type type)
+{
+	if (!(pending->events & 1u << type))
+		return;
+	pending->events &= ~(1u << type);
+	if (!pending->events)
+		aph_list_remove(&pending->link);
+}
+
 int aph_endpoint_wake(struct aph_endpoint *ep)
 {
 	static const uint64_t one = 1;
 
-	atomic_store(&ep->woken, true);
+	(void)atomic_fetch_add(&ep->wakes, 1);
 	/* Not raise_wake(): a signal handler must not look at what the lock protects. */
 	if (write(ep->wake_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
 		return -errno;
@@ -197,6 +215,20 @@ static bool expire_timers(struct aph_endpoint *ep)
 	return any;
 }
 
+/* Sleeps to the nanosecond, or to the millisecond on kernels before 5.11 and under valgrind. */
+static int wait_for_epoll(int fd, struct epoll_event *events, const struct timespec *timeout)
+{
+	int n = epoll_pwait2(fd, events, EPOLL_BATCH, timeout, NULL);
+	int64_t ms;
+
+	if (n >= 0 || errno != ENOSYS)
+		return n;
+	if (!timeout)
+		return epoll_wait(fd, events, EPOLL_BATCH, -1);
+	ms = (int64_t)timeout->tv_sec * 1000 + (timeout->tv_nsec + 999999) / 1000000;
+	return epoll_wait(fd, events, EPOLL_BATCH, ms > INT_MAX ? INT_MAX : (int)ms);
+}
+
 /* Runs what epoll has found. The lock is given up while it sleeps. The count of events, or -errno. */
 static int run_epoll(struct aph_endpoint *ep, const struct timespec *timeout)
 {
@@ -208,7 +240,7 @@ static int run_epoll(struct aph_endpoint *ep, const struct timespec *timeout)
 		ep->in_epoll = true;
 		aph_unlock(ep);
 	}
-	n = epoll_pwait2(ep->epoll_fd, events, EPOLL_BATCH, timeout, NULL);
+	n = wait_for_epoll(ep->epoll_fd, events, timeout);
 	if (n < 0)
 		e = errno;
 	if (sleeps) {
@@ -315,11 +347,11 @@ static int lead(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter w
 {
 	bool receives = waiter == APH_WAITER_RECEIVER || ep->n_receivers;
 	bool requests = waiter == APH_WAITER_SERVICE || (receives && aph_list_empty(&ep->ready));
-	uint64_t ticks = aph_ticks();
 
 	wake_up(ep);
-	if (ticks - ep->tidied > TIDY_TICKS) {
-		ep->tidied = ticks;
+	ep->ticks = aph_ticks();
+	if (ep->ticks - ep->tidied > TIDY_TICKS) {
+		ep->tidied = ep->ticks;
 		if (tidy(ep, requests))
 			return 0;
 	} else if (poll_transports(ep, requests)) {
@@ -327,8 +359,10 @@ static int lead(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter w
 	}
 	if (deadline_ns == APH_NOW)
 		return lead_now(ep, requests);
-	if (ep->local && ep->local->ops->spin(ep->local, requests, deadline_ns))
+	if (ep->local && ep->local->ops->spin(ep->local, requests, deadline_ns)) {
+		(void)poll_transports(ep, requests);
 		return 0;
+	}
 	return lead_asleep(ep, deadline_ns, requests, waiter != APH_WAITER_CLIENT);
 }
 
@@ -341,6 +375,7 @@ static int follow(struct aph_endpoint *ep, uint64_t deadline_ns, bool receiver)
 	if (deadline_ns == APH_NOW)
 		return -EAGAIN;
 	(*n)++;
+	ep->locked = false; /* the wait gives the lock up and takes it again */
 	if (deadline_ns == APH_FOREVER) {
 		r = pthread_cond_wait(cond, &ep->lock);
 	} else {
@@ -348,23 +383,37 @@ static int follow(struct aph_endpoint *ep, uint64_t deadline_ns, bool receiver)
 
 		r = pthread_cond_timedwait(cond, &ep->lock, &until);
 	}
+	ep->locked = true;
 	(*n)--;
 	return r == ETIMEDOUT ? -ETIMEDOUT : 0;
 }
 
-static void step_down(struct aph_endpoint *ep)
+/* Nobody leads: lets one of those who wait do it. */
+static void hand_over(struct aph_endpoint *ep)
 {
-	ep->led = false;
+	if (ep->led)
+		return;
 	if (ep->n_receivers)
 		(void)pthread_cond_signal(&ep->for_receivers);
 	else if (ep->n_callers)
 		(void)pthread_cond_signal(&ep->for_callers);
 }
 
-int aph_endpoint_wait(struct aph_endpoint *ep, bool (*done)(void *arg), void *arg,
+/* Whether this thread is the one that a call of aph_endpoint_wake() is for. */
+static bool was_woken(struct aph_endpoint *ep)
+{
+	unsigned wakes = atomic_load_explicit(&ep->wakes, memory_order_relaxed);
+
+	while (wakes) {
+		if (atomic_compare_exchange_weak(&ep->wakes, &wakes, wakes - 1))
+			return true;
+	}
+	return false;
+}
+
+static int wait_turns(struct aph_endpoint *ep, bool (*done)(void *arg), void *arg,
 		      uint64_t deadline_ns, enum aph_waiter waiter)
 {
-	bool receiver = waiter == APH_WAITER_RECEIVER;
 	int r = 0;
 	unsigned n;
 
@@ -373,22 +422,29 @@ int aph_endpoint_wait(struct aph_endpoint *ep, bool (*done)(void *arg), void *ar
 			return 0;
 		if (r < 0)
 			return r;
-		if (waiter >= APH_WAITER_TENDER &&
-		    atomic_load_explicit(&ep->woken, memory_order_relaxed) &&
-		    atomic_exchange(&ep->woken, false))
+		if (waiter >= APH_WAITER_TENDER && was_woken(ep))
 			return -ECANCELED;
 		if (ep->led) {
-			r = follow(ep, deadline_ns, receiver);
+			r = follow(ep, deadline_ns, waiter == APH_WAITER_RECEIVER);
 			continue;
 		}
 		ep->led = true;
 		r = lead(ep, deadline_ns, waiter);
-		step_down(ep);
+		ep->led = false;
 		/* Events of others must not keep this thread beyond its deadline. */
 		if (r == 0 && n % 16 == 0 && deadline_ns != APH_FOREVER && deadline_ns != APH_NOW &&
 		    aph_time_ns() >= deadline_ns)
 			r = -ETIMEDOUT;
 	}
+}
+
+int aph_endpoint_wait(struct aph_endpoint *ep, bool (*done)(void *arg), void *arg,
+		      uint64_t deadline_ns, enum aph_waiter waiter)
+{
+	int r = wait_turns(ep, done, arg, deadline_ns, waiter);
+
+	hand_over(ep);
+	return r;
 }
 
 /* -- events ------------------------------------------------------------------------------------------------ */
@@ -461,6 +517,8 @@ int aph_endpoint_next(struct aph_endpoint *ep, struct aph_event *event, uint64_t
 	if (r == 0 && ep->external)
 		raise_wake(ep); /* there may be more: stay readable until a look finds nothing */
 	aph_unlock(ep);
+	if (r == -EAGAIN || r == -ETIMEDOUT)
+		(void)aph_err(r, "no event came in time");
 	return r;
 }
 
@@ -489,8 +547,9 @@ int aph_endpoint_fd(struct aph_endpoint *ep)
 	aph_lock(ep);
 	r = aph_endpoint_check(ep);
 	if (r == 0) {
+		if (!ep->external)
+			raise_wake(ep);
 		ep->external = true;
-		raise_wake(ep);
 		r = ep->epoll_fd;
 	}
 	aph_unlock(ep);

@@ -147,10 +147,10 @@ struct aph_result aph_channel_result(const struct aph_channel *channel)
 	return last_result.channel == channel ? last_result.result : none;
 }
 
-/* Whether a read would do better than -EAGAIN. */
-static bool readable(const struct aph_call *call)
+/* Whether a read, or a send that was short, would do better than -EAGAIN. */
+static bool can_go_on(const struct aph_call *call)
 {
-	return call->in_last || call->state == APH_CALL_ENDED ||
+	return call->in_last || call->has_room || call->state == APH_CALL_ENDED ||
 	       call->channel->ops->available(call) > 0;
 }
 
@@ -161,13 +161,14 @@ int aph_call_wait(struct aph_call *call, uint64_t deadline_ns)
 
 	aph_lock(ep);
 	r = aph_endpoint_check(ep);
-	if (r == 0 && !readable(call)) {
+	if (r == 0 && !can_go_on(call)) {
+		call->progress = false;
 		call->n_waiting++;
 		r = aph_endpoint_wait(ep, made_progress, call, deadline_ns,
 				      call->is_client ? APH_WAITER_CLIENT : APH_WAITER_SERVICE);
 		call->n_waiting--;
 	}
-	call->progress = false;
+	call->has_room = false;
 	aph_unlock(ep);
 	return r;
 }

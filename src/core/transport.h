@@ -22,13 +22,18 @@ struct aph_channel_ops {
 	size_t call_size; /* of the transport's call, which begins with struct aph_call */
 	/* A fresh call, all 0 behind struct aph_call. 0, or -EAGAIN when no more can be in progress. */
 	int (*call_init)(struct aph_call *call);
+	/* It has ended: at a service the peer may use its place for another call from now on. */
+	void (*call_ended)(struct aph_call *call);
 	/* Gives back all that the call holds: its place, body memory, descriptors. */
 	void (*call_deinit)(struct aph_call *call);
 
 	/* Bodies out. As aph_call_send_fds() and so on; never for an ended call. */
 	ssize_t (*send)(struct aph_call *call, const void *data, size_t len, const int *fds,
 			size_t n_fds, bool more);
-	/* Takes all of `data`, keeping a copy of what has no room, and finishes the body. 0 or -ENOMEM. */
+	/*
+	 * Takes all of `data` and finishes the body. 0: all is on its way; 1: a copy of the rest is kept, and
+	 * aph_call_flushed() follows; -ENOMEM, -EBUSY.
+	 */
 	int (*send_all)(struct aph_call *call, const void *data, size_t len);
 	int (*reserve)(struct aph_call *call, void **data, size_t *len);
 	int (*commit)(struct aph_call *call, size_t len, bool more);

@@ -42,15 +42,15 @@ void aph_local_channel_attach(struct aph_local_channel *lc, uint32_t depth, uint
 	lc->depth = depth;
 	lc->arena_size = arena;
 	if (is_client) {
-		aph_ring_init(&lc->out, requests, depth, &words->server.taken);
-		aph_ring_init(&lc->in, replies, depth, &words->client.taken);
+		aph_ring_init(&lc->out, requests, depth, &words->requests_taken);
+		aph_ring_init(&lc->in, replies, depth, &words->replies_taken);
 		aph_arena_init(&lc->out_arena, request_arena, arena, words->request_released);
 		aph_intake_init(&lc->intake, reply_arena, arena, words->reply_released);
 		lc->my_want = &words->client.want;
 		lc->peer_want = &words->server.want;
 	} else {
-		aph_ring_init(&lc->out, replies, depth, &words->client.taken);
-		aph_ring_init(&lc->in, requests, depth, &words->server.taken);
+		aph_ring_init(&lc->out, replies, depth, &words->replies_taken);
+		aph_ring_init(&lc->in, requests, depth, &words->requests_taken);
 		aph_arena_init(&lc->out_arena, reply_arena, arena, words->reply_released);
 		aph_intake_init(&lc->intake, request_arena, arena, words->request_released);
 		lc->my_want = &words->server.want;
@@ -252,6 +252,21 @@ static int call_init(struct aph_call *base)
 	return 0;
 }
 
+static void leave_slot(struct aph_local_call *call)
+{
+	struct aph_local_channel *lc = aph_local_channel(call->base.channel);
+
+	if (call->has_slot)
+		lc->slots[APH_TAG_INDEX(call->tag)].call = NULL;
+	call->has_slot = false;
+}
+
+static void call_ended(struct aph_call *base)
+{
+	if (!base->is_client)
+		leave_slot(aph_local_call(base));
+}
+
 static void call_deinit(struct aph_call *base)
 {
 	struct aph_local_call *call = aph_local_call(base);
@@ -259,12 +274,10 @@ static void call_deinit(struct aph_call *base)
 	struct aph_call_slot *slot;
 
 	aph_local_drop_body(call);
-	if (!call->has_slot)
+	if (!call->has_slot || !base->is_client)
 		return;
+	leave_slot(call);
 	slot = &lc->slots[APH_TAG_INDEX(call->tag)];
-	slot->call = NULL;
-	if (!base->is_client)
-		return;
 	slot->next_free = (uint16_t)lc->free_slot;
 	lc->free_slot = APH_TAG_INDEX(call->tag) + 1;
 	if (--lc->n_in_use == 0)
@@ -291,6 +304,7 @@ static void set_generation(struct aph_channel *channel, int64_t value)
 const struct aph_channel_ops aph_local_channel_ops = {
 	.call_size = sizeof(struct aph_local_call),
 	.call_init = call_init,
+	.call_ended = call_ended,
 	.call_deinit = call_deinit,
 	.send = aph_local_send,
 	.send_all = aph_local_send_all,

@@ -95,20 +95,28 @@ struct aph_segment_words {
 		uint32_t unit; /* bytes that one bit of `released` stands for */
 	} fixed;
 
-	/* Written by the client. `wait` is also claimed (set to 0) by the server, `want` too. */
+	/*
+	 * What is written seldom and read by the other side with every record stays apart from what is
+	 * written with every record and read seldom.
+	 */
+
+	/* Written by the client. `wait` and `want` are claimed (set to 0) by the server. */
 	_Alignas(APH_LINE) struct {
 		_Atomic uint32_t wait;	      /* 1: it sleeps and is to be rung for a reply */
-		_Atomic uint32_t want;	      /* 1: it is to be rung when there is room */
-		_Atomic uint32_t taken;	      /* number of the last reply record taken */
+		_Atomic uint32_t want;	      /* 1: it is to be told when there is room */
 		_Atomic uint32_t revocations; /* grows with every entry in revoked[] */
 	} client;
 
-	/* Written by the server. `want` is also claimed by the client. */
+	/* Written by the server. `want` is claimed by the client. */
 	_Alignas(APH_LINE) struct {
 		_Atomic uint32_t scanned; /* 1: it looks at this ring without being rung */
 		_Atomic uint32_t want;
-		_Atomic uint32_t taken; /* number of the last request record taken */
 	} server;
+
+	_Alignas(APH_LINE) _Atomic uint32_t
+		replies_taken; /* number of the last one; by the client */
+	_Alignas(APH_LINE) _Atomic uint32_t
+		requests_taken; /* number of the last one; by the server */
 
 	_Alignas(APH_LINE) _Atomic int64_t generation; /* of the service; written by the server */
 
@@ -187,8 +195,9 @@ struct aph_welcome {
 	uint32_t flags; /* APH_WELCOME_* */
 };
 
-#define APH_WELCOME_BELL     0x1u /* an eventfd rings; else a byte on the socket does */
-#define APH_WELCOME_RECEIPTS 0x2u /* the service is to be rung for DISPOSE */
+#define APH_WELCOME_BELL	 0x1u /* an eventfd rings; else a byte on the socket does */
+#define APH_WELCOME_RECEIPTS	 0x2u /* the service wants DISPOSE */
+#define APH_WELCOME_RECEIPTS_NOW 0x4u /* and wants to be rung for it */
 
 /* Afterwards, both ways, one byte: */
 #define APH_SOCKET_BELL	   'b' /* look at your ring */

@@ -152,7 +152,8 @@ static int send_welcome(struct aph_local_channel *lc, struct aph_local_service *
 		.calls_max = lc->base.calls_max,
 		.arena = lc->arena_size,
 		.flags = (lc->bell >= 0 ? APH_WELCOME_BELL : 0) |
-			 (ls->base.flags & APH_SERVICE_RECEIPTS_NOW ? APH_WELCOME_RECEIPTS : 0),
+			 (ls->base.flags & APH_SERVICE_RECEIPTS ? APH_WELCOME_RECEIPTS : 0) |
+			 (ls->base.flags & APH_SERVICE_RECEIPTS_NOW ? APH_WELCOME_RECEIPTS_NOW : 0),
 	};
 	int fds[] = { segment_fd, lc->local->page_fd, lc->bell };
 

@@ -61,7 +61,8 @@ struct aph_local_channel {
 
 	uint32_t rung_state;	   /* client: the sleep of the service that was rung for */
 	bool rang;		   /* client: the last record had to wake the service */
-	bool receipts_ring;	   /* client: DISPOSE wakes the service */
+	bool receipts;		   /* client: the service wants DISPOSE */
+	bool receipts_ring;	   /* client: and wants to be rung for it */
 	bool waits;		   /* client: `wait` is set */
 	bool blocked_by_ring;	   /* something that is blocked needs a record, not the arena */
 	bool fds_blocked;	   /* the socket is full of descriptors */

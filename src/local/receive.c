@@ -101,6 +101,8 @@ static int add_bytes(struct aph_local_channel *lc, struct aph_local_call *call,
 	if (!(record->flags & APH_RECORD_ARENA)) {
 		if (record->len > APH_INLINE_MAX || (record->len && !first))
 			return -EPROTO;
+		if (!record->len)
+			return 0;
 		memcpy(call->inline_data, record->data, record->len);
 		call->inline_len = (uint8_t)record->len;
 		call->available += record->len;
@@ -223,6 +225,11 @@ static void take_at_service(struct aph_local_channel *lc, const struct aph_recor
 	}
 	if (!call || call->base.state == APH_CALL_ENDED) {
 		discard(lc, record, fds);
+		return;
+	}
+	if (record->n_fds && record->type != APH_RECORD_BODY) {
+		discard(lc, record, fds);
+		offend(lc);
 		return;
 	}
 	switch (record->type) {

@@ -68,7 +68,7 @@ static void publish(struct aph_local_channel *lc, const struct aph_record *head,
 	else if (head->len)
 		memcpy(slot->data, data, head->len);
 	/* Another thread sleeps for this endpoint: it did not know of this channel when it lay down. */
-	if (lc->base.is_client && lc->base.ep->in_epoll && !lc->waits) {
+	if (lc->base.is_client && lc->base.ep->asleep && !lc->waits) {
 		lc->waits = true;
 		atomic_store_explicit(&lc->words->client.wait, 1, memory_order_relaxed);
 	}
@@ -368,13 +368,14 @@ static void pump(struct aph_local_call *call)
 	} while (call->stash_off < call->stash_len);
 	free(call->stash);
 	call->stash = NULL;
+	aph_call_flushed(&call->base);
 }
 
 int aph_local_send_all(struct aph_call *base, const void *data, size_t len)
 {
 	struct aph_local_call *call = aph_local_call(base);
 	struct aph_local_channel *lc = channel_of(call);
-	const uint8_t *bytes = data;
+	const uint8_t *bytes = data ? data : (const void *)"";
 	size_t sent = 0, n;
 	int r = check_channel(lc);
 
@@ -408,7 +409,7 @@ int aph_local_send_all(struct aph_call *base, const void *data, size_t len)
 	call->stash_len = len - sent;
 	call->stash_off = 0;
 	block(call);
-	return 0;
+	return 1;
 }
 
 /* -- ends ------------------------------------------------------------------------------------------------------------ */
@@ -485,7 +486,8 @@ void aph_local_farewell(struct aph_call *base, enum aph_farewell kind, int32_t v
 {
 	struct aph_local_call *call = aph_local_call(base);
 
-	if (check_channel(channel_of(call)) < 0)
+	if (check_channel(channel_of(call)) < 0 ||
+	    (kind == APH_FAREWELL_DISPOSE && !channel_of(call)->receipts))
 		return;
 	free(call->stash);
 	call->stash = NULL;

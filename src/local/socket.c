@@ -119,13 +119,23 @@ static void take_control(struct msghdr *msg, struct arrival *arrival)
 	struct cmsghdr *cmsg;
 
 	for (cmsg = CMSG_FIRSTHDR(msg); cmsg; cmsg = CMSG_NXTHDR(msg, cmsg)) {
-		size_t n;
+		size_t n, keep;
 
 		if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS)
 			continue;
 		n = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		memcpy(arrival->fds + arrival->n_fds, CMSG_DATA(cmsg), n * sizeof(int));
-		arrival->n_fds += n;
+		keep = APH_CALL_FDS_MAX - arrival->n_fds;
+		keep = n < keep ? n : keep;
+		memcpy(arrival->fds + arrival->n_fds, CMSG_DATA(cmsg), keep * sizeof(int));
+		arrival->n_fds += keep;
+		/* The room kept for credentials may have let in more than anybody may send. */
+		for (; keep < n; keep++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(cmsg) + keep * sizeof(int), sizeof(fd));
+			(void)close(fd);
+			arrival->truncated = true;
+		}
 	}
 }
 
@@ -150,8 +160,8 @@ static int receive(struct aph_local_channel *lc, struct arrival *arrival)
 	arrival->n_fds = 0;
 	if (n < 0)
 		return 0;
-	take_control(&msg, arrival);
 	arrival->truncated = msg.msg_flags & MSG_CTRUNC;
+	take_control(&msg, arrival);
 	if (n == 0) {
 		close_all(arrival->fds, arrival->n_fds);
 		return 0;

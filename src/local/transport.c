@@ -13,9 +13,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define BURST_MAX      8u	/* records of one channel before the next has its turn */
-#define STALE_TICKS    4000000u /* 1 to 4 ms: a channel without a record for so long has to ring */
-#define SPINS_PER_LOOK 16	/* looks at the rings between two looks at the clock */
+#define BURST_MAX	    8u	     /* records of one channel before the next has its turn */
+#define STALE_TICKS	    4000000u /* 1 to 4 ms: a channel without a record for so long has to ring */
+#define LOOKS_WITHOUT_CLOCK 64	     /* one to two microseconds */
+#define LOOKS_PER_CLOCK	    16
 
 static struct aph_local *of(struct aph_transport *transport)
 {
@@ -82,7 +83,7 @@ static bool poll_service(struct aph_local_channel *lc, bool requests)
 			break;
 	}
 	if (any)
-		lc->last_ticks = aph_ticks();
+		lc->last_ticks = ep->ticks;
 	return any;
 }
 
@@ -141,10 +142,24 @@ static bool poll(struct aph_transport *transport, bool requests)
 
 /* -- quiet channels ----------------------------------------------------------------------------------------------------- */
 
+/*
+ * The peer may have claimed `want` for room of a kind that did not help: says again, before the last look,
+ * that a call waits.
+ */
+static void renew_want(struct aph_local_channel *lc)
+{
+	if (!aph_list_empty(&lc->blocked))
+		(void)atomic_exchange(lc->my_want, 1);
+}
+
 /* From here on it has to ring, unless something came just now. */
 static void demote(struct aph_local_channel *lc)
 {
+	/* A receipt that rings for nobody has to be found by whoever looks. */
+	if (lc->base.n_calls && lc->base.service->flags & APH_SERVICE_RECEIPTS)
+		return;
 	(void)atomic_exchange(&lc->words->server.scanned, 0);
+	renew_want(lc);
 	if (aph_ring_ready(&lc->in) || aph_local_has_room(lc))
 		(void)atomic_exchange(&lc->words->server.scanned, 1);
 	else
@@ -239,6 +254,17 @@ static bool let_others_in(struct aph_endpoint *ep)
 	return true;
 }
 
+/* Looks `n` times. */
+static bool look(struct aph_local *local, bool requests, int n)
+{
+	while (n--) {
+		if (any_work(local, requests))
+			return true;
+		aph_pause();
+	}
+	return false;
+}
+
 static bool spin(struct aph_transport *transport, bool requests, uint64_t deadline_ns)
 {
 	struct aph_local *local = of(transport);
@@ -246,34 +272,28 @@ static bool spin(struct aph_transport *transport, bool requests, uint64_t deadli
 	struct aph_wake_scene scene = { 0 };
 	uint64_t now, until, cap = (uint64_t)ep->spin_max_us * 1000;
 	enum aph_wake_mode mode;
-	int i;
 
 	if (!cap || (aph_list_empty(&local->active) && (!requests || aph_list_empty(&local->scan))))
 		return false;
-	/* The answer may be here before the clock is read. */
-	for (i = 0; i < SPINS_PER_LOOK; i++) {
-		if (any_work(local, requests))
-			return true;
-		aph_pause();
-	}
 	if (!aph_list_empty(&local->active))
 		describe_clients(local, &scene);
 	else
 		describe_services(local, &scene);
+	mode = aph_wake_begin(&local->wake, &scene);
+	if (mode == APH_WAKE_SPIN && look(local, requests, LOOKS_WITHOUT_CLOCK)) {
+		aph_wake_end_at_once(&local->wake);
+		return true;
+	}
 	now = aph_time_ns();
-	mode = aph_wake_begin(&local->wake, &scene, now);
 	until = now + cap;
+	aph_wake_goes_on(&local->wake, now);
 	if (mode == APH_WAKE_SLEEP || deadline_ns < until)
 		return false;
 	while (now < until) {
 		if (mode == APH_WAKE_YIELD && !aph_wake_yield(&local->wake))
 			return any_work(local, requests);
-		for (i = 0; i < (mode == APH_WAKE_YIELD ? 1 : SPINS_PER_LOOK); i++) {
-			if (any_work(local, requests))
-				return true;
-			aph_pause();
-		}
-		if (let_others_in(ep))
+		if (look(local, requests, mode == APH_WAKE_YIELD ? 1 : LOOKS_PER_CLOCK) ||
+		    let_others_in(ep))
 			return true;
 		now = aph_time_ns();
 	}
@@ -288,6 +308,7 @@ static bool services_have_work(struct aph_local *local, bool requests)
 	aph_list_for_each(pos, tmp, &local->scan) {
 		struct aph_local_channel *lc = scanned(pos);
 
+		renew_want(lc);
 		if (aph_local_has_room(lc) ||
 		    (aph_ring_ready(&lc->in) && (requests || !aph_ring_at_request(&lc->in))))
 			return true;
@@ -313,6 +334,7 @@ static bool sleep_clients(struct aph_local *local)
 
 		lc->waits = true;
 		(void)atomic_exchange(&lc->words->client.wait, 1);
+		renew_want(lc);
 		if (has_work(lc))
 			return false;
 	}

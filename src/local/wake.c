@@ -39,8 +39,9 @@ void aph_wake_init(struct aph_wake *wake)
 	};
 }
 
-static bool is_single_cpu(struct aph_wake *wake, uint64_t now_ns)
+static bool is_single_cpu(struct aph_wake *wake)
 {
+	uint64_t now_ns = aph_time_ns();
 	cpu_set_t set;
 
 	if (now_ns - wake->affinity_checked_ns > AFFINITY_EVERY_NS || !wake->affinity_checked_ns) {
@@ -63,33 +64,51 @@ static bool pays(struct aph_wake_history *history, bool reply)
 	return ++history->n_since_probe % PROBE_EVERY == 0;
 }
 
-enum aph_wake_mode aph_wake_begin(struct aph_wake *wake, const struct aph_wake_scene *scene,
-				  uint64_t now_ns)
+enum aph_wake_mode aph_wake_begin(struct aph_wake *wake, const struct aph_wake_scene *scene)
 {
 	struct aph_wake_history *history = scene->reply ? &wake->replies : &wake->requests;
 	bool crowded = scene->n_busy > wake->n_cpus;
 
-	wake->began_ns = now_ns;
 	wake->counts_as_reply = scene->reply;
-	if (now_ns < wake->back_off_until_ns)
-		return APH_WAKE_SLEEP;
+	if (wake->back_off_until_ns) {
+		if (aph_time_ns() < wake->back_off_until_ns)
+			return APH_WAKE_SLEEP;
+		wake->back_off_until_ns = 0;
+	}
 	if (scene->rang && scene->reply && !crowded && scene->peer_apart)
 		return APH_WAKE_SLEEP;
 	if (!pays(history, scene->reply))
 		return APH_WAKE_SLEEP;
-	if (crowded || (!scene->peer_apart && is_single_cpu(wake, now_ns)))
+	if (crowded)
 		return APH_WAKE_YIELD;
-	return scene->peer_apart ? APH_WAKE_SPIN : APH_WAKE_SLEEP;
+	if (scene->peer_apart)
+		return APH_WAKE_SPIN;
+	return is_single_cpu(wake) ? APH_WAKE_YIELD : APH_WAKE_SLEEP;
+}
+
+static void remember(struct aph_wake *wake, bool was_short)
+{
+	struct aph_wake_history *history = wake->counts_as_reply ? &wake->replies : &wake->requests;
+
+	history->shorts = (uint8_t)(history->shorts << 1 | was_short);
+}
+
+void aph_wake_end_at_once(struct aph_wake *wake)
+{
+	wake->began_ns = 0;
+	remember(wake, true);
+}
+
+void aph_wake_goes_on(struct aph_wake *wake, uint64_t now_ns)
+{
+	wake->began_ns = now_ns;
 }
 
 void aph_wake_end(struct aph_wake *wake, uint64_t now_ns, uint64_t cap_ns)
 {
-	struct aph_wake_history *history = wake->counts_as_reply ? &wake->replies : &wake->requests;
-
 	if (!wake->began_ns)
 		return;
-	history->shorts =
-		(uint8_t)(history->shorts << 1 | (now_ns - wake->began_ns <= cap_ns + WAKE_UP_NS));
+	remember(wake, now_ns - wake->began_ns <= cap_ns + WAKE_UP_NS);
 	wake->began_ns = 0;
 }
 

@@ -43,10 +43,13 @@ struct aph_wake_scene {
 
 void aph_wake_init(struct aph_wake *wake);
 
-/* A wait begins: how to spend its first moments. */
-enum aph_wake_mode aph_wake_begin(struct aph_wake *wake, const struct aph_wake_scene *scene,
-				  uint64_t now_ns);
-/* The wait is over: was it a short one? `cap_ns` is the longest spin. */
+/* A wait begins: how to spend its first moments. It looks at the clock only where it must. */
+enum aph_wake_mode aph_wake_begin(struct aph_wake *wake, const struct aph_wake_scene *scene);
+/* It was over before anybody looked at a clock. */
+void aph_wake_end_at_once(struct aph_wake *wake);
+/* It goes on; this is when it began, or nearly so. */
+void aph_wake_goes_on(struct aph_wake *wake, uint64_t now_ns);
+/* It is over: was it a short one? `cap_ns` is the longest spin. */
 void aph_wake_end(struct aph_wake *wake, uint64_t now_ns, uint64_t cap_ns);
 /* Gives up the CPU once; notes how long it was gone. False when it is better to sleep from here on. */
 bool aph_wake_yield(struct aph_wake *wake);
