@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-TIMEOUT_S = 30
+TIMEOUT_S = 10
 
 
 def fail(message, *files):
@@ -47,6 +47,8 @@ def main():
     parser.add_argument("--expect", default="", help="regular expression for the client's output")
     parser.add_argument("--expect-service", default="", help="the same for the service's output")
     parser.add_argument("--expect-pid", action="store_true", help="the output names the client's pid")
+    parser.add_argument("--client-waits", action="store_true",
+                        help="the client waits for the service, which says nothing when it is ready")
     parser.add_argument("--upper", type=int, metavar="BYTES",
                         help="feed the client BYTES of text and expect them back in capitals")
     parser.add_argument("service")
@@ -62,8 +64,9 @@ def main():
             service = subprocess.Popen([args.service], env=env, stdin=subprocess.PIPE,
                                        stdout=out_file, stderr=err_file)
         try:
-            wait_until(lambda: re.search("^serving", content(err), re.M), "its line 'serving'",
-                       service, err)
+            if not args.client_waits:
+                wait_until(lambda: re.search("^serving", content(err), re.M),
+                           "its line 'serving'", service, err)
 
             given = b""
             if args.upper is not None:

@@ -46,8 +46,10 @@ def steps(text):
 
 
 def matches(expected, got):
-    pattern = ".*".join(re.escape(part) for part in expected.rstrip("\n").split("..."))
-    return re.fullmatch(pattern, got.rstrip("\n"), re.S) is not None
+    """Columns may be wider elsewhere: any run of blanks is as good as another."""
+    expected, got = (re.sub(r"[ \t]+", " ", text.rstrip("\n")) for text in (expected, got))
+    pattern = ".*".join(re.escape(part) for part in expected.split("..."))
+    return re.fullmatch(pattern, got, re.S) is not None
 
 
 def run_in(shell, command):
