@@ -46,9 +46,9 @@ struct aph_service_options {
 	uint32_t channels_max; /* open channels; more are refused as busy; 0: 65536 */
 	uint32_t
 		calls_max; /* calls of one channel the service holds at once; 0: 1024, at most 4096 */
-	uint32_t
-		arena_max; /* bytes of body memory a channel may have in each direction; 0: 256 KiB */
-	void *data;	   /* for aph_service_data() */
+	uint32_t arena_max; /* bytes of body memory a channel may have in each direction, at most
+			       * 16 MiB; 0: 256 KiB */
+	void *data;	    /* for aph_service_data() */
 };
 
 /*
@@ -83,16 +83,18 @@ APH_API int aph_service_set_generation(struct aph_service *service, int64_t gene
 
 /* -- channel ------------------------------------------------------------------------------------------ */
 
-#define APH_CHANNEL_WAIT  0x10u /* wait until somebody serves the name */
+#define APH_CHANNEL_WAIT  0x10u /* wait until somebody serves the name; not with ASYNC */
 #define APH_CHANNEL_ASYNC 0x20u /* return before the service has answered; OPEN or CLOSED follows */
 
 struct aph_channel_options {
 	size_t size;	/* sizeof(struct aph_channel_options) */
 	uint32_t flags; /* APH_ALLOW_* (none means APH_ALLOW_ANY) and APH_CHANNEL_* */
-	uint32_t depth; /* records under way in each direction, a power of two from 32; 0: 32 */
+	uint32_t
+		depth; /* records under way in each direction, a power of two from 32 to 512; 0: 32 */
 	uint32_t
 		calls_max; /* calls in progress at once; 0: 1024, at most 4096; the service may lower it */
-	uint32_t arena; /* bytes of body memory in each direction; 0: 256 KiB; may be lowered too */
+	uint32_t arena; /* bytes of body memory in each direction, at most 16 MiB; 0: 256 KiB;
+			       * may be lowered too */
 	uint64_t
 		deadline_ns; /* for the service to answer, or to appear with WAIT; 0: ten seconds ahead */
 	void *data;	     /* for aph_channel_data() */
@@ -113,7 +115,7 @@ APH_API int aph_channel_open_name(struct aph_channel **out, struct aph_endpoint 
 /*
  * Client: ends the channel. Its calls end without an END event: those still open are cancelled, and every
  * struct aph_call of the channel must be freed by its owner, before or after.
- * Service: throws the client out; CLOSED reaches it. The service's calls on it get no further events and
+ * Service: throws the client out; CLOSED reaches it, and no DISCONNECT follows here. The service's calls on it get no further events and
  * must be freed or answered (-ECANCELED) by it as ever. After DISCONNECT it frees the channel.
  * Accepts NULL. Returns NULL.
  */

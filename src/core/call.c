@@ -320,19 +320,13 @@ static int end_by_service(struct aph_call *call, enum aph_farewell kind, int32_t
 		r = gone(call);
 	} else if (r == 0) {
 		bool aborts = kind == APH_FAREWELL_ABORT;
-		bool lingering;
 
 		take_sample(call);
 		call->channel->ops->farewell(call, kind, value);
-		/* Its own doing: no END. Meanwhile the call must not be freed. */
-		call->user_holds = false;
-		lingering = call->lingering;
-		call->lingering = true;
+		if (!call->receipts)
+			call->user_holds = false;
 		aph_call_end(call, aborts ? APH_ABORTED : APH_REFUSED,
 			     aborts ? APH_REASON_NONE : (enum aph_reason)value, aborts ? value : 0);
-		call->lingering = lingering;
-		call->user_holds = call->receipts;
-		aph_call_settle(call);
 	}
 	aph_unlock(ep);
 	return r;

@@ -156,6 +156,12 @@ int aph_channel_open_name(struct aph_channel **out, struct aph_endpoint *ep,
 		return aph_err(-EINVAL, "unknown channel flags 0x%x", defaults.flags);
 	if (!(defaults.flags & ALLOW_FLAGS))
 		defaults.flags |= APH_ALLOW_ANY;
+	if (defaults.depth > 512 || (defaults.depth && defaults.depth < 32) ||
+	    (defaults.depth & (defaults.depth - 1)) || defaults.calls_max > 4096 ||
+	    defaults.arena > 16u << 20)
+		return aph_err(-EINVAL,
+			       "channel options out of range: depth is a power of two from 32 to "
+			       "512, calls_max at most 4096, arena at most 16 MiB");
 	if ((defaults.flags & APH_CHANNEL_WAIT) && (defaults.flags & APH_CHANNEL_ASYNC))
 		return aph_err(-EINVAL,
 			       "APH_CHANNEL_WAIT blocks: it does not go with APH_CHANNEL_ASYNC");
@@ -244,6 +250,10 @@ int aph_service_open_name(struct aph_service **out, struct aph_endpoint *ep,
 		defaults.flags |= APH_ALLOW_USER;
 	if (defaults.flags & APH_SERVICE_RECEIPTS_NOW)
 		defaults.flags |= APH_SERVICE_RECEIPTS;
+	if (defaults.calls_max > 4096 || defaults.arena_max > 16u << 20)
+		return aph_err(-EINVAL,
+			       "service options out of range: calls_max is at most 4096, arena_max "
+			       "at most 16 MiB");
 	if (!defaults.channels_max)
 		defaults.channels_max = 65536;
 	aph_lock(ep);

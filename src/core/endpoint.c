@@ -444,6 +444,12 @@ int aph_endpoint_wait(struct aph_endpoint *ep, bool (*done)(void *arg), void *ar
 	int r = wait_turns(ep, done, arg, deadline_ns, waiter);
 
 	hand_over(ep);
+	/*
+	 * Somebody else's loop polls our descriptor, and our peers do not ring, as we are awake: stay
+	 * readable until a look has found nothing and has put us to sleep.
+	 */
+	if (ep->external && !ep->asleep)
+		raise_wake(ep);
 	return r;
 }
 
@@ -514,8 +520,6 @@ int aph_endpoint_next(struct aph_endpoint *ep, struct aph_event *event, uint64_t
 	r = aph_endpoint_check(ep);
 	if (r == 0)
 		r = aph_endpoint_wait(ep, take_event, &taking, deadline_ns, APH_WAITER_RECEIVER);
-	if (r == 0 && ep->external)
-		raise_wake(ep); /* there may be more: stay readable until a look finds nothing */
 	aph_unlock(ep);
 	if (r == -EAGAIN || r == -ETIMEDOUT)
 		(void)aph_err(r, "no event came in time");

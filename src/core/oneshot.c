@@ -105,7 +105,7 @@ int aph_call(struct aph_channel *channel, const void *request, size_t len, void 
 	     size_t *reply_len, uint64_t deadline_ns)
 {
 	struct exchange x = {
-		.request = request,
+		.request = request ? request : (const void *)"",
 		.request_len = len,
 		.reply = reply,
 		.reply_max = reply && reply_len ? *reply_len : 0,

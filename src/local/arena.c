@@ -46,6 +46,7 @@ static void mark(struct aph_arena *arena, uint32_t first, uint32_t n, bool used)
 {
 	uint32_t i;
 
+	arena->n_used += used ? n : -n;
 	for (i = first; i < first + n; i++) {
 		uint64_t bit = UINT64_C(1) << (i % 64);
 
@@ -117,9 +118,11 @@ static int collect(struct aph_arena *arena)
 	return APH_ARENA_OK;
 }
 
-int aph_arena_alloc(struct aph_arena *arena, uint32_t *off, uint32_t *len, uint32_t least)
+int aph_arena_alloc(struct aph_arena *arena, uint32_t *off, uint32_t *len, uint32_t least,
+		    uint32_t spare)
 {
 	uint32_t want = (*len + arena->unit - 1) / arena->unit;
+	uint32_t most = arena->n_units - (spare + arena->unit - 1) / arena->unit;
 	uint32_t first = 0, n;
 	int r;
 
@@ -129,13 +132,13 @@ int aph_arena_alloc(struct aph_arena *arena, uint32_t *off, uint32_t *len, uint3
 			return -ENOMEM;
 	}
 	n = find(arena, &first, want);
-	if (n < want) {
+	if (n < want || arena->n_used + n > most) {
 		r = collect(arena);
 		if (r != APH_ARENA_OK)
 			return r;
 		n = find(arena, &first, want);
 	}
-	if (n == 0 || (n < want && n * arena->unit < least))
+	if (n == 0 || arena->n_used + n > most || (n < want && n * arena->unit < least))
 		return APH_ARENA_FULL;
 	mark(arena, first, n, true);
 	arena->n_of[first] = (uint16_t)n;

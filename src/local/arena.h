@@ -20,6 +20,7 @@ struct aph_arena {
 	uint32_t unit;
 	uint32_t n_units;
 	_Atomic uint64_t *released; /* shared, set by the receiver */
+	uint32_t n_used;
 	uint64_t used[APH_ARENA_WORDS];
 	uint16_t *
 		n_of; /* by first unit: units of the piece that begins there, else 0; made when needed */
@@ -40,9 +41,10 @@ enum aph_arena_result {
 
 /*
  * Finds room for a piece of `*len` bytes, or for less, but not less than `least`; `*len` is lowered to what
- * there is. OK, FULL, BROKEN (the receiver gave back what it did not have), or -ENOMEM.
+ * there is. At least `spare` bytes stay free. OK, FULL, BROKEN (the receiver gave back what it did not have), or -ENOMEM.
  */
-int aph_arena_alloc(struct aph_arena *arena, uint32_t *off, uint32_t *len, uint32_t least);
+int aph_arena_alloc(struct aph_arena *arena, uint32_t *off, uint32_t *len, uint32_t least,
+		    uint32_t spare);
 
 /* Takes back a piece that was never sent, or all of it but its first `len` bytes. */
 void aph_arena_trim(struct aph_arena *arena, uint32_t off, uint32_t len);

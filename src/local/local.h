@@ -8,6 +8,9 @@
 #include "local/ring.h"
 #include "local/wake.h"
 
+/* A client that lets more than this of its replies lie gets no further requests in. */
+#define APH_KEPT_MAX (8u << 20)
+
 /* Descriptors that arrived on the socket ahead of their record: whole messages, in order. */
 struct aph_fd_stash {
 	uint16_t n_messages;
@@ -55,6 +58,7 @@ struct aph_local_channel {
 	uint32_t n_in_use;	 /* client */
 	uint32_t free_slot;	 /* client: index plus one */
 	struct aph_list blocked; /* calls that wait for room, by blocked_link */
+	size_t n_kept;		 /* service: bytes of replies that are kept for want of room */
 	uint64_t last_ticks;	 /* service: when the last record came */
 	uint32_t burst;		 /* service: records taken in this turn */
 	uint32_t window_count;	 /* service: requests taken in this fairness window */
@@ -99,10 +103,11 @@ struct aph_local_call {
 
 	/* The body that leaves. */
 	struct aph_list blocked_link;
+	size_t sent; /* bytes of it */
 	bool reserved;
 	uint32_t reserved_off, reserved_len;
-	uint8_t *stash; /* copied by send_all() and not yet sent */
-	size_t stash_len, stash_off;
+	uint8_t *kept; /* by send_all() for want of room */
+	size_t kept_len, kept_off;
 	uint8_t farewell; /* record type still to be sent, 0: none */
 	int32_t farewell_value;
 };
@@ -190,6 +195,9 @@ void aph_local_unblock(struct aph_local_channel *lc);
 bool aph_local_has_room(struct aph_local_channel *lc);
 /* This side has taken a record or given back a piece (after a full fence): tells a peer who waits for it. */
 void aph_local_made_room(struct aph_local_channel *lc);
+
+/* Drops what send_all() kept. */
+void aph_local_drop_kept(struct aph_local_call *call);
 
 /* -- read.c */
 /* Gives back all that the call still holds of either body. */

@@ -153,9 +153,8 @@ void aph_local_drop_body(struct aph_local_call *call)
 	while (call->fds_off < call->n_fds)
 		(void)close(call->fds[call->fds_off++]);
 	free(call->fds);
-	free(call->stash);
+	aph_local_drop_kept(call);
 	call->fds = NULL;
-	call->stash = NULL;
 	if (call->reserved && lc->out_arena.n_of)
 		aph_arena_trim(&lc->out_arena, call->reserved_off, 0);
 	call->reserved = false;

@@ -251,7 +251,7 @@ static void take_at_service(struct aph_local_channel *lc, const struct aph_recor
 		aph_call_signalled(&call->base, (int32_t)record->aux);
 		return;
 	case APH_RECORD_DISPOSE:
-		if (call->base.state == APH_CALL_REPLIED && !call->stash)
+		if (call->base.state == APH_CALL_REPLIED && !call->kept)
 			aph_call_end(&call->base, APH_DISPOSED, APH_REASON_NONE, 0);
 		else
 			offend(lc);
@@ -311,7 +311,7 @@ int aph_local_take(struct aph_local_channel *lc, bool requests)
 	if (!aph_ring_ready(&lc->in) || lc->doom || lc->base.state != APH_CHANNEL_OPEN)
 		return 0;
 	aph_ring_copy(&lc->in, &record);
-	if (record.type == APH_RECORD_REQUEST && !requests)
+	if (record.type == APH_RECORD_REQUEST && (!requests || lc->n_kept > APH_KEPT_MAX))
 		return 0;
 	aph_ring_take(&lc->in);
 	lc->peer_cpu = record.cpu;

@@ -14,8 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PIECES_PER_ARENA 8u	/* pieces of 32 KiB keep both cores busy in an arena of 256 KiB */
-#define PIECE_LEAST	 8192u	/* rather wait than send less of a long body */
+#define PIECES_PER_ARENA 8u    /* pieces of 32 KiB keep both cores busy in an arena of 256 KiB */
+#define PIECE_LEAST	 8192u /* rather wait than send less of a long body */
+#define SPARE_PART	 8u /* this part of the arena is kept free of bodies that fill half of it */
 #define PATIENCE_NS	 50000u /* how long send_all() waits for a client that may be reading */
 #define PATIENT_UP_TO	 (4u << 20)
 
@@ -112,15 +113,20 @@ static bool get_ring_room(struct aph_local_channel *lc)
 	return false;
 }
 
-/* A piece of the arena; 0, -EAGAIN, -ENOMEM or -ENOTCONN. */
-static int get_arena_room(struct aph_local_channel *lc, uint32_t *off, uint32_t *len)
+/*
+ * A piece of the arena. Long bodies leave a part of it to the short ones of other calls, which would
+ * otherwise wait for whoever does not read a long one. 0, -EAGAIN, -ENOMEM or -ENOTCONN.
+ */
+static int get_arena_room(struct aph_local_call *call, uint32_t *off, uint32_t *len)
 {
+	struct aph_local_channel *lc = channel_of(call);
 	uint32_t least = *len < PIECE_LEAST ? *len : PIECE_LEAST;
-	int r = aph_arena_alloc(&lc->out_arena, off, len, least);
+	uint32_t spare = call->sent < lc->arena_size / 2 ? 0 : lc->arena_size / SPARE_PART;
+	int r = aph_arena_alloc(&lc->out_arena, off, len, least, spare);
 
 	if (r == APH_ARENA_FULL) {
 		(void)atomic_exchange(lc->my_want, 1);
-		r = aph_arena_alloc(&lc->out_arena, off, len, least);
+		r = aph_arena_alloc(&lc->out_arena, off, len, least, spare);
 	}
 	if (r == APH_ARENA_FULL)
 		return -EAGAIN;
@@ -210,7 +216,7 @@ static int send_piece(struct aph_local_call *call, const void *data, size_t *len
 	if (!get_ring_room(lc))
 		return -EAGAIN;
 	if (!in_record) {
-		r = get_arena_room(lc, &off, &n);
+		r = get_arena_room(call, &off, &n);
 		if (r < 0)
 			return r;
 	}
@@ -230,6 +236,7 @@ static int send_piece(struct aph_local_call *call, const void *data, size_t *len
 		head.off = off;
 	}
 	publish(lc, &head, data, true);
+	call->sent += n;
 	record_sent(call);
 	*len = n;
 	return 0;
@@ -246,6 +253,7 @@ ssize_t aph_local_send(struct aph_call *base, const void *data, size_t len, cons
 		       size_t n_fds, bool more)
 {
 	struct aph_local_call *call = aph_local_call(base);
+	const uint8_t *bytes = data ? data : (const void *)"";
 	size_t sent = 0;
 	int r = check_channel(channel_of(call));
 
@@ -258,7 +266,7 @@ ssize_t aph_local_send(struct aph_call *base, const void *data, size_t len, cons
 	do {
 		size_t n = len - sent;
 
-		r = send_piece(call, (const uint8_t *)data + sent, &n, fds, n_fds, more);
+		r = send_piece(call, bytes + sent, &n, fds, n_fds, more);
 		if (r == -EAGAIN)
 			block(call);
 		if (r < 0)
@@ -284,7 +292,7 @@ int aph_local_reserve(struct aph_call *base, void **data, size_t *len)
 	if (!*len)
 		return aph_err(-EINVAL, "a reservation has at least one byte");
 	n = *len < most ? (uint32_t)*len : most;
-	r = get_arena_room(lc, &off, &n);
+	r = get_arena_room(call, &off, &n);
 	if (r == -EAGAIN)
 		block(call);
 	if (r < 0)
@@ -351,12 +359,21 @@ static bool wait_for_room(struct aph_local_channel *lc)
 	return true;
 }
 
+void aph_local_drop_kept(struct aph_local_call *call)
+{
+	if (!call->kept)
+		return;
+	channel_of(call)->n_kept -= call->kept_len;
+	free(call->kept);
+	call->kept = NULL;
+}
+
 /* Goes on with what send_all() kept, which may be an empty last piece. */
 static void pump(struct aph_local_call *call)
 {
 	do {
-		size_t n = call->stash_len - call->stash_off;
-		int r = send_piece(call, call->stash + call->stash_off, &n, NULL, 0, false);
+		size_t n = call->kept_len - call->kept_off;
+		int r = send_piece(call, call->kept + call->kept_off, &n, NULL, 0, false);
 
 		if (r == -EAGAIN)
 			block(call);
@@ -364,10 +381,9 @@ static void pump(struct aph_local_call *call)
 			aph_local_doom(channel_of(call), APH_REASON_RESOURCES);
 		if (r < 0)
 			return;
-		call->stash_off += n;
-	} while (call->stash_off < call->stash_len);
-	free(call->stash);
-	call->stash = NULL;
+		call->kept_off += n;
+	} while (call->kept_off < call->kept_len);
+	aph_local_drop_kept(call);
 	aph_call_flushed(&call->base);
 }
 
@@ -399,15 +415,16 @@ int aph_local_send_all(struct aph_call *base, const void *data, size_t len)
 		return 0;
 	if (r != -EAGAIN)
 		return r;
-	/* An empty reply that found no room is a stash of 0 bytes: one byte keeps the pointer real. */
-	call->stash = malloc(len - sent ? len - sent : 1);
-	if (!call->stash)
+	/* An empty reply that found no room keeps 0 bytes: one more makes the pointer real. */
+	call->kept = malloc(len - sent ? len - sent : 1);
+	if (!call->kept)
 		return aph_err(-ENOMEM, "no memory to keep the rest of a reply (%zu bytes)",
 			       len - sent);
 	if (len - sent)
-		memcpy(call->stash, bytes + sent, len - sent);
-	call->stash_len = len - sent;
-	call->stash_off = 0;
+		memcpy(call->kept, bytes + sent, len - sent);
+	call->kept_len = len - sent;
+	call->kept_off = 0;
+	lc->n_kept += call->kept_len;
 	block(call);
 	return 1;
 }
@@ -489,8 +506,7 @@ void aph_local_farewell(struct aph_call *base, enum aph_farewell kind, int32_t v
 	if (check_channel(channel_of(call)) < 0 ||
 	    (kind == APH_FAREWELL_DISPOSE && !channel_of(call)->receipts))
 		return;
-	free(call->stash);
-	call->stash = NULL;
+	aph_local_drop_kept(call);
 	call->farewell = record_of(kind);
 	call->farewell_value = value;
 	base->lingering = !send_farewell(call);
@@ -518,7 +534,7 @@ void aph_local_unblock(struct aph_local_channel *lc)
 				call->base.lingering = false;
 				aph_call_settle(&call->base);
 			}
-		} else if (call->stash) {
+		} else if (call->kept) {
 			pump(call);
 		} else {
 			aph_call_writable(&call->base);

@@ -3,7 +3,7 @@
 #ifndef ANTIPHON_LOCAL_STATS_H
 #define ANTIPHON_LOCAL_STATS_H
 
-#include "core/core.h"
+#include "core/transport.h"
 
 struct aph_stats_message {
 	uint32_t magic;

@@ -310,7 +310,8 @@ static bool services_have_work(struct aph_local *local, bool requests)
 
 		renew_want(lc);
 		if (aph_local_has_room(lc) ||
-		    (aph_ring_ready(&lc->in) && (requests || !aph_ring_at_request(&lc->in))))
+		    (aph_ring_ready(&lc->in) &&
+		     ((requests && lc->n_kept <= APH_KEPT_MAX) || !aph_ring_at_request(&lc->in))))
 			return true;
 	}
 	return false;
