@@ -33,7 +33,7 @@ typedef struct caps_msgid {
 	off_t c_id;
 	caps_msg_state_t c_state;
 	int c_reserved01;
-} *caps_msgid_t;
+} * caps_msgid_t;
 
 typedef enum caps_type {
 	CAPT_UNKNOWN,
@@ -46,8 +46,9 @@ typedef enum caps_type {
 typedef int64_t caps_gen_t;
 
 #define CAPS_MAXGROUPS	16
-#define CAPS_MAXNAMELEN 64  /* with the NUL */
-#define CAPS_MAXINPROG	128 /* with more messages than this in progress, caps_sys_put() says ENOBUFS */
+#define CAPS_MAXNAMELEN 64 /* with the NUL */
+#define CAPS_MAXINPROG \
+	128 /* with more messages than this in progress, caps_sys_put() says ENOBUFS */
 
 /* The sender of a leg of a message, as the kernel says. */
 typedef struct caps_cred {
@@ -58,7 +59,7 @@ typedef struct caps_cred {
 	int ngroups;
 	int cacheid; /* ours: at a service, the number of the client's connection; else 0 */
 	gid_t groups[CAPS_MAXGROUPS];
-} *caps_cred_t;
+} * caps_cred_t;
 
 #define CAPF_UFLAGS    0xFFFF
 #define CAPF_USER      0x0001 /* clients whose effective uid is the service's uid */
@@ -80,8 +81,8 @@ typedef struct caps_cred {
 int caps_sys_service(const char *name, uid_t uid, gid_t gid, int upcid, int flags);
 int caps_sys_client(const char *name, uid_t uid, gid_t gid, int upcid, int flags);
 int caps_sys_close(int port);
-off_t caps_sys_put(int port, void *msg, int size);
-int caps_sys_reply(int port, void *msg, int size, off_t msgid);
+off_t caps_sys_put(int port, const void *msg, int size);
+int caps_sys_reply(int port, const void *msg, int size, off_t msgid);
 int caps_sys_get(int port, void *buf, int max, caps_msgid_t id, caps_cred_t cred);
 int caps_sys_wait(int port, void *buf, int max, caps_msgid_t id, caps_cred_t cred);
 int caps_sys_abort(int port, off_t msgid, int flags);
@@ -105,10 +106,12 @@ caps_gen_t caps_sys_getgen(int port);
  */
 #define CAPF_NOTICE 0x1000
 
-#define CAPMS_CONNECT	 ((caps_msg_state_t)5) /* a client has connected */
-#define CAPMS_DISCONNECT ((caps_msg_state_t)6) /* it has gone; its last message was delivered before */
-#define CAPMS_TERM	 ((caps_msg_state_t)7) /* a service with CAPF_TERM asks this one to end; c_id is 0 */
-#define CAPMS_ABORT	 ((caps_msg_state_t)8) /* the client would like to have request c_id back soon */
+#define CAPMS_CONNECT ((caps_msg_state_t)5) /* a client has connected */
+#define CAPMS_DISCONNECT \
+	((caps_msg_state_t)6) /* it has gone; its last message was delivered before */
+#define CAPMS_TERM \
+	((caps_msg_state_t)7) /* a service with CAPF_TERM asks this one to end; c_id is 0 */
+#define CAPMS_ABORT ((caps_msg_state_t)8) /* the client would like to have request c_id back soon */
 
 /* -- additions: notification by upcid ---------------------------------------------------------------------- */
 
