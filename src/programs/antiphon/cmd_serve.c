@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * antiphon serve ADDRESS -- CMD...: puts a command behind a name. This file reads the options, owns
+ * the service and turns the loop; the two modes of serve.h do the work.
+ */
+#include "serve.h"
+
+#include "cli.h"
+#include "json.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+/* Events of the endpoint that are handled before the pipes have their turn. */
+#define EVENTS_PER_TURN 256
+#define CALLS_MAX	256
+
+static const char help[] =
+	"usage: antiphon serve [OPTION...] ADDRESS -- CMD [ARGUMENT...]\n"
+	"Puts CMD behind a name. Each call runs one process: the request is its standard input,\n"
+	"its standard output is the reply. An exit status other than 0 aborts the call with it.\n\n"
+	"  --allow WHO[,WHO]   who may call: user, group or world; by default user\n"
+	"  --exclusive         fail if the name is served already\n"
+	"  --max N             at most N processes at once, further calls wait; by default 16\n"
+	"  --kill-after SECONDS  when the caller has gone: from SIGTERM to SIGKILL; by default 2\n"
+	"  --persistent        keep one process, which reads and writes frames: four bytes of\n"
+	"                      length, most significant first, and a body\n"
+	"  --request-max SIZE  with --persistent: refuse longer requests; by default 16M\n"
+	"  --log               print a line for each call\n"
+	"  --json              print a JSON object for each call\n"
+	"  --help              show this text\n\n"
+	"  antiphon serve upper -- tr a-z A-Z\n"
+	"  antiphon call upper hello\n";
+
+enum {
+	OPT_ALLOW = 256,
+	OPT_EXCLUSIVE,
+	OPT_MAX,
+	OPT_KILL_AFTER,
+	OPT_PERSISTENT,
+	OPT_REQUEST_MAX,
+	OPT_LOG,
+	OPT_JSON,
+};
+
+static const struct option long_options[] = {
+	{ "allow", required_argument, NULL, OPT_ALLOW },
+	{ "exclusive", no_argument, NULL, OPT_EXCLUSIVE },
+	{ "max", required_argument, NULL, OPT_MAX },
+	{ "kill-after", required_argument, NULL, OPT_KILL_AFTER },
+	{ "persistent", no_argument, NULL, OPT_PERSISTENT },
+	{ "request-max", required_argument, NULL, OPT_REQUEST_MAX },
+	{ "log", no_argument, NULL, OPT_LOG },
+	{ "json", no_argument, NULL, OPT_JSON },
+	{ "help", no_argument, NULL, 'h' },
+	{ NULL, 0, NULL, 0 },
+};
+
+/* -- options ----------------------------------------------------------------------------------- */
+
+static int read_allow(const char *text, uint32_t *flags)
+{
+	static const struct {
+		const char *name;
+		uint32_t flag;
+	} kinds[] = {
+		{ "user", APH_ALLOW_USER },
+		{ "group", APH_ALLOW_GROUP },
+		{ "world", APH_ALLOW_WORLD },
+	};
+
+	for (;;) {
+		size_t len = strcspn(text, ",");
+		uint32_t flag = 0;
+
+		for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+			if (strlen(kinds[i].name) == len && memcmp(kinds[i].name, text, len) == 0)
+				flag = kinds[i].flag;
+		}
+		if (flag == 0) {
+			cli_error("--allow takes user, group and world with commas, not '%.*s'",
+				  (int)len, text);
+			return -EINVAL;
+		}
+		*flags |= flag;
+		if (text[len] == '\0')
+			return 0;
+		text += len + 1;
+	}
+}
+
+static int read_option(struct serve_options *options, int option, const char *value)
+{
+	uint64_t ms;
+	int r;
+
+	switch (option) {
+	case OPT_ALLOW:
+		return read_allow(value, &options->flags);
+	case OPT_EXCLUSIVE:
+		options->flags |= APH_SERVICE_EXCLUSIVE;
+		return 0;
+	case OPT_MAX:
+		return cli_read_count("max", value, 1, 10000, &options->processes_max);
+	case OPT_KILL_AFTER:
+		r = cli_read_seconds("kill-after", value, false, &ms);
+		if (r == 0)
+			options->kill_after_ns = ms * 1000000;
+		return r;
+	case OPT_PERSISTENT:
+		options->persistent = true;
+		return 0;
+	case OPT_REQUEST_MAX:
+		return cli_read_size("request-max", value, UINT64_C(1) << 31,
+				     &options->request_max);
+	case OPT_LOG:
+		options->log = true;
+		return 0;
+	case OPT_JSON:
+		options->json = true;
+		return 0;
+	default:
+		return -EINVAL;
+	}
+}
+
+/* CLI_OK; CLI_MISUSED after a message; -1 when help was asked for. */
+static int read_options(struct serve_options *options, int argc, char **argv)
+{
+	int option;
+
+	options->processes_max = 16;
+	options->request_max = UINT64_C(16) << 20;
+	options->kill_after_ns = UINT64_C(2000000000);
+	while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
+		if (option == 'h')
+			return -1;
+		if (option == '?' || read_option(options, option, optarg) < 0)
+			return cli_bad_option();
+	}
+	if (optind == argc)
+		return cli_misused("an address is missing");
+	if (optind + 1 == argc)
+		return cli_misused("a command is missing: put it behind the address and '--'");
+	options->address = argv[optind];
+	options->argv = argv + optind + 1;
+	return CLI_OK;
+}
+
+/* -- the loop ---------------------------------------------------------------------------------- */
+
+static void stop(struct serve *serve)
+{
+	bool hard = serve->stopping;
+
+	serve->stopping = true;
+	serve->mode->stop(serve, hard);
+}
+
+static void endpoint_ready(struct loop_source *source, uint32_t events)
+{
+	struct serve *serve = source->data;
+	struct aph_event event;
+
+	(void)events;
+	for (int i = 0; i < EVENTS_PER_TURN; i++) {
+		if (aph_endpoint_next(serve->ep, &event, APH_NOW) < 0)
+			return;
+		if (event.type == APH_EVENT_TERMINATE)
+			stop(serve);
+		else if (event.call != NULL)
+			serve->mode->event(serve, &event);
+	}
+}
+
+static void signal_ready(struct loop_source *source, uint32_t events)
+{
+	struct serve *serve = source->data;
+	struct signalfd_siginfo info;
+	bool child_ended = false;
+
+	(void)events;
+	while (read(source->fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+		if (info.ssi_signo == SIGCHLD)
+			child_ended = true;
+		else
+			stop(serve);
+	}
+	if (child_ended)
+		serve->mode->child_ended(serve);
+}
+
+static int watch_signals(struct serve *serve)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	/*
+	 * A child that is inherited as ignored would be reaped by the kernel, and its status with
+	 * it.
+	 */
+	signal(SIGCHLD, SIG_DFL);
+	signal(SIGPIPE, SIG_IGN);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	serve->signal_source.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (serve->signal_source.fd < 0)
+		return -errno;
+	serve->signal_source.ready = signal_ready;
+	serve->signal_source.data = serve;
+	return loop_add(&serve->loop, &serve->signal_source, EPOLLIN);
+}
+
+static int watch_endpoint(struct serve *serve)
+{
+	serve->ep_source.fd = aph_endpoint_fd(serve->ep);
+	if (serve->ep_source.fd < 0)
+		return serve->ep_source.fd;
+	serve->ep_source.ready = endpoint_ready;
+	serve->ep_source.data = serve;
+	return loop_add(&serve->loop, &serve->ep_source, EPOLLIN);
+}
+
+static void announce(const struct serve *serve)
+{
+	struct json json;
+
+	if (serve->options.json) {
+		json_init(&json, stdout);
+		json_begin_object(&json, NULL);
+		json_string(&json, "event", "serving");
+		json_string(&json, "address", serve->name);
+		json_int(&json, "pid", getpid());
+		json_end(&json);
+	} else if (serve->options.log) {
+		printf("serving %s\n", serve->name);
+	}
+	fflush(stdout);
+}
+
+static int open_service(struct serve *serve)
+{
+	struct aph_service_options options = {
+		.size = sizeof(options),
+		.flags = serve->options.flags,
+		.calls_max = CALLS_MAX,
+	};
+	struct aph_name name;
+
+	if (aph_name_parse(&name, serve->options.address) < 0 ||
+	    aph_name_format(&name, serve->name, sizeof(serve->name)) < 0) {
+		cli_error("%s", aph_error());
+		return CLI_MISUSED;
+	}
+	if (aph_endpoint_new(&serve->ep, NULL) < 0 ||
+	    aph_service_open(&serve->service, serve->ep, serve->options.address, &options) < 0) {
+		cli_error("%s", aph_error());
+		return CLI_FAILED;
+	}
+	return CLI_OK;
+}
+
+static int run(struct serve *serve)
+{
+	uint64_t next_ns;
+	int r;
+
+	while (!serve->stopping || !serve->mode->is_idle(serve)) {
+		next_ns = serve->mode->turn(serve, aph_time_ns());
+		if (serve->stopping && serve->mode->is_idle(serve))
+			break;
+		r = loop_wait(&serve->loop, next_ns);
+		if (r < 0) {
+			cli_error("cannot wait for events: %s", strerror(-r));
+			return CLI_FAILED;
+		}
+	}
+	return CLI_OK;
+}
+
+static int begin(struct serve *serve)
+{
+	int r, status;
+
+	r = child_find(serve->options.argv[0]);
+	if (r < 0) {
+		cli_error("cannot run %s: %s", serve->options.argv[0], strerror(-r));
+		return CLI_FAILED;
+	}
+	r = loop_init(&serve->loop);
+	if (r == 0)
+		r = watch_signals(serve);
+	if (r < 0) {
+		cli_error("cannot set up the event loop: %s", strerror(-r));
+		return CLI_FAILED;
+	}
+	status = open_service(serve);
+	if (status != CLI_OK)
+		return status;
+	r = watch_endpoint(serve);
+	if (r < 0) {
+		cli_error("cannot watch the endpoint: %s", strerror(-r));
+		return CLI_FAILED;
+	}
+	return serve->mode->begin(serve) < 0 ? CLI_FAILED : CLI_OK;
+}
+
+int cmd_serve(int argc, char **argv)
+{
+	static struct serve serve = { .loop.epoll_fd = -1, .signal_source.fd = -1 };
+	int status;
+
+	status = read_options(&serve.options, argc, argv);
+	if (status < 0) {
+		fputs(help, stdout);
+		return cli_finish(CLI_OK);
+	}
+	if (status != CLI_OK)
+		return status;
+	serve.mode = serve.options.persistent ? &serve_persistent_mode : &serve_process_mode;
+
+	status = begin(&serve);
+	if (status == CLI_OK) {
+		announce(&serve);
+		status = run(&serve);
+	}
+	if (serve.mode_state != NULL)
+		serve.mode->end(&serve);
+	aph_service_close(serve.service);
+	aph_endpoint_free(serve.ep);
+	if (serve.signal_source.fd >= 0)
+		close(serve.signal_source.fd);
+	loop_deinit(&serve.loop);
+	return status;
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * antiphon: calls by name from the shell. This file finds the subcommand; each has a file of its
+ * own.
+ */
+#include "cli.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+static const struct {
+	const char *name;
+	const char *program;
+	const char *summary;
+	int (*run)(int argc, char **argv);
+} commands[] = {
+	{ "serve", "antiphon serve", "put a command behind a name", cmd_serve },
+	{ "call", "antiphon call", "call a name, write its reply to standard output", cmd_call },
+	{ "ls", "antiphon ls", "list the services", cmd_ls },
+	{ "top", "antiphon top", "watch rates, latencies and queues of the services", cmd_top },
+	{ "bench", "antiphon bench", "measure calls on this machine beside a socket", cmd_bench },
+};
+
+#define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+static void print_help(FILE *out)
+{
+	fputs("usage: antiphon COMMAND [ARGUMENT...]\n"
+	      "Named calls between processes.\n\n"
+	      "commands:\n",
+	      out);
+	for (size_t i = 0; i < N_COMMANDS; i++)
+		fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
+	fputs("\noptions:\n"
+	      "  --help     show this text; 'antiphon COMMAND --help' says more\n"
+	      "  --version  show the version\n\n"
+	      "example:\n"
+	      "  antiphon serve echo -- cat\n"
+	      "  antiphon call echo hello\n",
+	      out);
+}
+
+/*
+ * A descriptor that is opened later must never become standard input, output or error by accident.
+ */
+static int open_standard_descriptors(void)
+{
+	int fd;
+
+	do {
+		fd = open("/dev/null", O_RDWR);
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd < 0)
+		return -1;
+	close(fd);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	const char *name = argc > 1 ? argv[1] : NULL;
+
+	if (open_standard_descriptors() < 0) {
+		cli_error("cannot open /dev/null, which it needs to be there");
+		return CLI_FAILED;
+	}
+	if (name == NULL)
+		return cli_misused("a command is missing");
+	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+		print_help(stdout);
+		return cli_finish(CLI_OK);
+	}
+	if (strcmp(name, "--version") == 0) {
+		printf("antiphon %s\n", aph_version());
+		return cli_finish(CLI_OK);
+	}
+	for (size_t i = 0; i < N_COMMANDS; i++) {
+		static char program[32];
+
+		if (strcmp(name, commands[i].name) != 0)
+			continue;
+		/* getopt_long() begins its own messages with argv[0]. */
+		snprintf(program, sizeof(program), "%s", commands[i].program);
+		cli_set_program(program);
+		argv[1] = program;
+		return commands[i].run(argc - 1, argv + 1);
+	}
+	return cli_misused("there is no command '%s'", name);
+}
