@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Completion in bash: it offers exactly the options of --help, and the names that are served."""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+from harness import Skip, main, test
+
+SCRIPT = pathlib.Path(__file__).resolve().parents[3] / "packaging" / "completion" / "antiphon"
+ASK = 'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); compopt() { :; }; _antiphon; printf "%s\\n" "${COMPREPLY[@]}"'
+
+
+def complete(box, *words):
+    if not shutil.which("bash"):
+        raise Skip("bash is not installed")
+    env = dict(box.env, PATH=f"{os.path.dirname(box.program)}:{box.env['PATH']}")
+    done = subprocess.run(
+        ["bash", "-c", ASK, SCRIPT, *words], env=env, cwd=box.path, capture_output=True, text=True, timeout=20, check=False
+    )
+    assert done.returncode == 0 and done.stderr == "", done
+    return set(done.stdout.split())
+
+
+def options_of(box, command):
+    text = box.run(command, "--help").stdout.decode()
+    return {o for line in text.splitlines() for o in re.findall(r"^  (-[\w-]+)(?:, (--[\w-]+))?", line) for o in o if o}
+
+
+@test
+def commands_and_options(box):
+    assert complete(box, "antiphon", "") == {"serve", "call", "ls", "top", "bench", "--help", "--version"}
+    assert complete(box, "antiphon", "s") == {"serve"}
+    for command in ("serve", "call", "ls", "top", "bench"):
+        assert complete(box, "antiphon", command, "-") - {"--"} == options_of(box, command), command
+
+
+@test
+def names_that_are_served(box):
+    box.serve("echo", "--", "cat")
+    box.serve("other", "--", "cat")
+    assert complete(box, "antiphon", "call", "") == {"echo", "other"}
+    assert complete(box, "antiphon", "ls", "ec") == {"echo"}
+    assert complete(box, "antiphon", "top", "") == set()
+
+
+@test
+def values_of_options(box):
+    box.write("somefile", b"")
+    assert complete(box, "antiphon", "call", "--in", "some") == {"somefile"}
+    assert complete(box, "antiphon", "call", "--timeout", "") == {"forever"}
+    assert complete(box, "antiphon", "serve", "--allow", "w") == {"world"}
+    assert "somefile" in complete(box, "antiphon", "serve", "x", "--", "cat", "some")
+    assert "cat" in complete(box, "antiphon", "serve", "x", "--", "ca")
+
+
+main()

@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""antiphon ls and antiphon top."""
+
+import json
+import os
+import pty
+import pwd
+import signal
+import time
+
+from harness import ANSWERED, FAILED, main, test, wait_until
+
+
+def listed(box, *arguments):
+    done = box.run("ls", "--json", *arguments)
+    assert done.returncode == ANSWERED and done.stderr == b"", done
+    return json.loads(done.stdout)
+
+
+@test
+def nothing_is_served(box):
+    assert listed(box) == []
+    done = box.run("ls")
+    assert (done.returncode, done.stdout, done.stderr) == (ANSWERED, b"", b""), done
+    box.runtime.rmdir()
+    assert listed(box) == []
+    box.runtime.mkdir()
+
+
+@test
+def a_service_with_all_its_figures(box):
+    service = box.serve("echo", "--", "cat")
+    for _ in range(3):
+        box.call("echo", "hello")
+    (entry,) = listed(box)
+    assert entry["name"] == "echo" and entry["uid"] == entry["owner"] == os.getuid(), entry
+    assert entry["gid"] is None and entry["pid"] == service.pid and entry["program"] == "antiphon", entry
+    assert entry["calls"] == 3 and entry["calls_open"] == 0 and entry["violations"] == 0, entry
+
+    user = pwd.getpwuid(os.getuid()).pw_name
+    heading, row = box.run("ls").stdout.decode().splitlines()
+    assert heading.split() == ["NAME", "USER", "GROUP", "PID", "PROGRAM", "CHANNELS", "CALLS"], heading
+    assert row.split()[:5] == ["echo", user, "-", str(service.pid), "antiphon"], row
+    assert row.split()[6] == "3", row
+
+
+@test
+def open_channels_and_calls(box):
+    box.serve("slow", "--", "sleep", "60")
+    clients = [box.start("call", "slow") for _ in range(3)]
+    wait_until(lambda: listed(box)[0]["calls_open"] == 3, "three calls are open")
+    assert listed(box)[0]["channels"] >= 3
+    for client in clients:
+        client.kill()
+        client.communicate()
+    wait_until(lambda: listed(box)[0]["gone"] == 3, "three callers are gone")
+    assert listed(box)[0]["calls_open"] == 0
+
+
+@test
+def names_are_patterns(box):
+    for name in ("alpha", "beta", "alphabet"):
+        box.serve(name, "--", "cat")
+    assert {e["name"] for e in listed(box)} == {"alpha", "beta", "alphabet"}
+    assert {e["name"] for e in listed(box, "alpha*")} == {"alpha", "alphabet"}
+    assert {e["name"] for e in listed(box, "bet?", "alpha")} == {"alpha", "beta"}
+    done = box.run("ls", "gamma")
+    assert done.returncode == FAILED and done.stderr, done
+
+
+@test
+def the_newest_comes_first(box):
+    first = box.serve("echo", "--", "cat")
+    second = box.serve("echo", "--", "cat")
+    assert [e["pid"] for e in listed(box)] == [second.pid, first.pid]
+
+
+@test
+def a_stopped_service_is_listed_without_figures(box):
+    service = box.serve("echo", "--", "cat")
+    service.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    (entry,) = listed(box, "--timeout", "0.2")
+    assert time.monotonic() - began < 2
+    service.send_signal(signal.SIGCONT)
+    assert entry["name"] == "echo" and "calls" not in entry, entry
+
+
+@test
+def a_killed_service_is_not_listed(box):
+    box.serve("echo", "--", "cat").end(signal.SIGKILL)
+    assert listed(box) == []
+
+
+@test
+def rates_of_an_interval(box):
+    service = box.serve("echo", "--", "cat")
+    client = box.start("call", "--repeat", "1000000", "echo", "hello")
+    time.sleep(0.2)
+    done = box.run("top", "--once", "--interval", "0.5", "--json")
+    client.kill()
+    client.communicate()
+    assert done.returncode == ANSWERED, done
+    report = json.loads(done.stdout)
+    (entry,) = report["services"]
+    assert 0.45 < report["seconds"] < 2, report
+    assert entry["name"] == "echo" and entry["pid"] == service.pid, entry
+    assert entry["calls_per_s"] > 10 and entry["calls"] > 0, entry
+    latency = entry["latency_us"]
+    assert 0 < latency["p50"] <= latency["p99"] and latency["mean"] > 0, latency
+
+
+@test
+def a_refresh_a_line(box):
+    box.serve("idle", "--", "cat")
+    done = box.run("top", "--json", "-n", "3", "--interval", "0.1")
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == ANSWERED and len(reports) == 3, done
+    assert all(r["services"][0]["calls_per_s"] == 0 for r in reports), reports
+    done = box.run("top", "--interval", "0.1")
+    assert done.returncode == ANSWERED and b"\033" not in done.stdout, done
+    assert done.stdout.decode().splitlines()[0].split()[:4] == ["NAME", "USER", "PID", "CALLS/S"], done
+    assert done.stdout.decode().splitlines()[1].startswith("idle"), done
+
+
+@test
+def the_busiest_comes_first(box):
+    box.serve("busy", "--", "true")
+    box.serve("alone", "--", "true")
+    client = box.start("call", "--repeat", "1000000", "busy")
+    done = box.run("top", "--once", "--interval", "0.5", "--json")
+    client.kill()
+    client.communicate()
+    assert [s["name"] for s in json.loads(done.stdout)["services"]] == ["busy", "alone"], done
+
+
+@test
+def a_terminal_is_redrawn_until_interrupted(box):
+    box.serve("idle", "--", "cat")
+    ours, theirs = pty.openpty()
+    process = box.start("top", "--interval", "0.1", stdout=theirs)
+    os.close(theirs)
+    shown = b""
+    while shown.count(b"\033[H") < 3:
+        shown += os.read(ours, 65536)
+    assert b"idle" in shown, shown
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == ANSWERED
+    os.close(ours)
+    process.stderr.close()
+
+
+main()

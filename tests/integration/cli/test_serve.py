@@ -1,0 +1,401 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""antiphon serve with one process per call."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+
+from harness import ABORTED, ANSWERED, FAILED, LOST, REFUSED, is_running, main, test, wait_until
+
+
+def rss_kib(pid):
+    with open(f"/proc/{pid}/status", encoding="utf-8") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("RssAnon:"))
+
+
+@test
+def the_environment_tells_who_calls(box):
+    box.serve("env", "--", "env")
+    done = box.call("--timeout", "20", "env")
+    env = dict(line.split("=", 1) for line in done.stdout.decode().splitlines() if "=" in line)
+    assert env["ANTIPHON_NAME"].startswith("caps:env"), env
+    assert env["ANTIPHON_CALLER_UID"] == env["ANTIPHON_CALLER_EUID"] == str(os.getuid()), env
+    assert env["ANTIPHON_CALLER_GID"] == env["ANTIPHON_CALLER_EGID"] == str(os.getgid()), env
+    assert 0 < int(env["ANTIPHON_TIMEOUT_MS"]) <= 20000, env
+    assert "LISTEN_FDS" not in env and "LISTEN_PID" not in env, env
+    done = box.call("--timeout", "forever", "env")
+    assert b"ANTIPHON_TIMEOUT_MS" not in done.stdout, done
+
+    box.serve("pid", "--", "sh", "-c", "echo $ANTIPHON_CALLER_PID")
+    process = box.start("call", "pid")
+    out, _ = process.communicate(timeout=20)
+    assert int(out) == process.pid
+
+
+@test
+def what_was_announced_to_serve_is_not_passed_on(box):
+    box.env["LISTEN_FDS"] = "1"
+    box.env["LISTEN_PID"] = "1"
+    box.env["ANTIPHON_CALLER_UID"] = "4711"
+    box.serve("env", "--", "env")
+    lines = box.call("env").stdout.decode().splitlines()
+    assert not [line for line in lines if line.startswith("LISTEN_")], lines
+    assert [line for line in lines if line.startswith("ANTIPHON_CALLER_UID=")] == [
+        f"ANTIPHON_CALLER_UID={os.getuid()}"
+    ], lines
+
+
+@test
+def exit_statuses_become_codes(box):
+    box.serve("exit", "--", "sh", "-c", 'exit "$(cat)"')
+    for status in (1, 2, 77, 255):
+        done = box.call("exit", str(status))
+        assert done.returncode == ABORTED and f" {status}\n".encode() in done.stderr, done
+    assert box.call("exit", "0").returncode == ANSWERED
+
+
+@test
+def signals_become_codes(box):
+    box.serve("signal", "--", "sh", "-c", 'kill -"$(cat)" $$')
+    for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV):
+        done = box.call("signal", str(int(number)))
+        assert done.returncode == ABORTED and f" {128 + number}\n".encode() in done.stderr, done
+
+
+@test
+def a_command_that_vanishes_is_127(box):
+    path = box.write("command", "#!/bin/sh\ncat\n", 0o755)
+    box.serve("vanish", "--", path)
+    assert box.call("vanish", "hello").stdout == b"hello"
+    path.chmod(0o644)
+    if os.getuid() != 0 or not os.access(path, os.X_OK):
+        assert b" 126\n" in box.call("vanish", "hello").stderr
+    path.unlink()
+    done = box.call("vanish", "hello")
+    assert done.returncode == ABORTED and b" 127\n" in done.stderr, done
+
+
+@test
+def an_abort_after_part_of_the_reply(box):
+    box.serve("partial", "--", "sh", "-c", "echo part; sleep 0.2; exit 3")
+    done = box.call("partial")
+    assert done.returncode == ABORTED and b" 3\n" in done.stderr, done
+    assert done.stdout in (b"", b"part\n"), done
+
+
+@test
+def a_command_need_not_read_its_request(box):
+    box.serve("deaf", "--", "sh", "-c", "exec <&-; sleep 0.2; echo done")
+    done = box.call("deaf", "-", input=random.Random(3).randbytes(5 << 20))
+    assert (done.returncode, done.stdout) == (ANSWERED, b"done\n"), done
+    box.serve("head", "--", "head", "-c", "5")
+    done = box.call("head", "-", input=b"hello" + bytes(5 << 20))
+    assert (done.returncode, done.stdout) == (ANSWERED, b"hello"), done
+
+
+@test
+def the_reply_ends_when_everybody_has_closed_it(box):
+    box.serve("heir", "--", "sh", "-c", "(sleep 0.3; echo second) & echo first")
+    done = box.call("heir")
+    assert (done.returncode, done.stdout) == (ANSWERED, b"first\nsecond\n"), done
+
+
+@test
+def a_command_that_closes_its_output_first(box):
+    box.serve("early", "--", "sh", "-c", "echo all; exec >&-; sleep 0.3; exit 9")
+    done = box.call("early")
+    assert done.returncode == ABORTED and b" 9\n" in done.stderr, done
+
+
+@test
+def standard_error_is_inherited(box):
+    service = box.serve("noisy", "--", "sh", "-c", "echo complaint >&2; echo fine")
+    assert box.call("noisy").stdout == b"fine\n"
+    service.end()
+    assert service.err == "complaint\n", service.err
+
+
+@test
+def processes_at_once_are_bounded(box):
+    trace = box.write("trace", b"")
+    box.serve("busy", "--max", "3", "--", "sh", "-c", f"echo + >>{trace}; sleep 0.1; echo - >>{trace}; cat")
+    clients = [box.start("call", "busy", str(i)) for i in range(12)]
+    for i, client in enumerate(clients):
+        out, err = client.communicate(timeout=30)
+        assert (client.returncode, out) == (ANSWERED, str(i).encode()), err
+    now = peak = 0
+    for line in trace.read_text().split():
+        now += 1 if line == "+" else -1
+        peak = max(peak, now)
+    assert peak <= 3 and trace.read_text().count("+") == 12, peak
+    assert peak >= 2, "calls did not run at the same time"
+
+
+@test
+def a_crowd_of_one_client_does_not_hold_up_others(box):
+    box.serve("busy", "--max", "1", "--", "sh", "-c", "sleep 0.05; cat")
+    crowd = box.start("call", "--repeat", "60", "--parallel", "60", "busy", "x")
+    time.sleep(0.3)
+    began = time.monotonic()
+    assert box.call("busy", "y").stdout == b"y"
+    assert time.monotonic() - began < 1.5, "it had to wait for all of the crowd"
+    assert crowd.wait(timeout=30) == ANSWERED
+    crowd.communicate()
+
+
+@test
+def calls_that_wait_end_at_their_deadline(box):
+    service = box.serve("busy", "--max", "1", "--", "sleep", "60")
+    first = box.start("call", "busy")
+    wait_until(lambda: len(box.processes()) == 3, "the command runs")
+    done = box.call("--timeout", "0.3", "busy")
+    assert done.returncode in (LOST, REFUSED) and b"deadline" in done.stderr, done
+    assert service.log()["outcome"] == "gone"
+    first.kill()
+    first.communicate()
+    assert service.log()["outcome"] == "gone"
+
+
+@test
+def a_client_that_goes_ends_the_whole_group(box):
+    pids = box.path / "pids"
+    script = f"sleep 60 & echo $! >{pids}; sleep 61; echo never"
+    service = box.serve("family", "--", "sh", "-c", script)
+    client = box.start("call", "family")
+    wait_until(lambda: pids.exists() and pids.read_text().strip(), "the command runs")
+    wait_until(lambda: len(box.processes()) == 5, "all run")
+    client.kill()
+    client.communicate()
+    wait_until(lambda: box.processes() == [service.pid], "the group still runs", 2)
+
+
+@test
+def a_process_that_ignores_sigterm_is_killed(box):
+    ready = box.path / "ready"
+    script = f'trap "" TERM; echo $$ >{ready}; while :; do sleep 0.1; done'
+    service = box.serve("stubborn", "--kill-after", "0.4", "--", "sh", "-c", script)
+    client = box.start("call", "--timeout", "0.5", "stubborn")
+    wait_until(lambda: ready.exists() and ready.read_text().strip(), "the command runs")
+    pid = int(ready.read_text())
+    assert client.wait(timeout=10) == LOST
+    client.communicate()
+    time.sleep(0.2)
+    assert is_running(pid), "it was killed before its time"
+    wait_until(lambda: not is_running(pid), "it was not killed", 3)
+    assert service.log()["outcome"] == "gone"
+
+
+@test
+def a_killed_server_takes_its_processes_along(box):
+    service = box.serve("slow", "--", "sleep", "60")
+    client = box.start("call", "slow")
+    wait_until(lambda: len(box.processes()) == 3, "the command runs")
+    service.end(signal.SIGKILL)
+    assert client.wait(timeout=10) == LOST
+    client.communicate()
+    wait_until(lambda: box.processes() == [], "the command still runs", 2)
+
+
+@test
+def a_stale_name_is_taken_over(box):
+    box.serve("again", "--", "echo", "old").end(signal.SIGKILL)
+    assert box.call("again").returncode == REFUSED
+    box.serve("again", "--", "echo", "new")
+    assert box.call("again").stdout == b"new\n"
+
+
+@test
+def sigterm_ends_everything_in_order(box):
+    service = box.serve("slow", "--max", "1", "--", "sleep", "60")
+    running = box.start("call", "slow")
+    wait_until(lambda: len(box.processes()) == 3, "the command runs")
+    waiting = box.start("call", "slow")
+    time.sleep(0.3)
+    assert service.end() == 0
+    assert waiting.wait(timeout=10) == REFUSED
+    assert running.wait(timeout=10) == ABORTED
+    assert b" 143\n" in running.communicate()[1]
+    assert b"REFUSED" in waiting.communicate()[1]
+    assert sorted(r["outcome"] for r in service.rest) == ["aborted", "refused"], service.rest
+
+
+@test
+def a_graceful_command_may_still_answer(box):
+    script = 'trap "echo bye; exit 0" TERM; echo ready; while :; do sleep 0.05; done'
+    service = box.serve("polite", "--", "sh", "-c", script)
+    client = box.start("call", "polite")
+    assert os.read(client.stdout.fileno(), 100) == b"ready\n"
+    assert service.end() == 0
+    out, err = client.communicate(timeout=10)
+    assert (client.returncode, out) == (ANSWERED, b"bye\n"), err
+
+
+@test
+def stubborn_commands_do_not_keep_it_alive(box):
+    script = 'trap "" TERM; echo ready; while :; do sleep 0.1; done'
+    service = box.serve("stubborn", "--kill-after", "0.3", "--", "sh", "-c", script)
+    client = box.start("call", "stubborn")
+    assert os.read(client.stdout.fileno(), 100) == b"ready\n"
+    began = time.monotonic()
+    assert service.end() == 0 and time.monotonic() - began < 3
+    assert client.wait(timeout=10) == ABORTED
+    assert b" 137\n" in client.communicate()[1]
+
+    service = box.serve("stubborn", "--kill-after", "60", "--", "sh", "-c", script)
+    client = box.start("call", "stubborn")
+    assert os.read(client.stdout.fileno(), 100) == b"ready\n"
+    service.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    assert service.end(signal.SIGINT) == 0, "a second signal ends it at once"
+    assert client.wait(timeout=10) == ABORTED
+    client.communicate()
+
+
+@test
+def an_exclusive_name_is_served_once(box):
+    box.serve("only", "--exclusive", "--", "echo", "first")
+    done = box.run("serve", "--exclusive", "only", "--", "echo", "second")
+    assert done.returncode == FAILED and b"only" in done.stderr, done
+    assert box.call("only").stdout == b"first\n"
+
+
+@test
+def the_newest_of_several_is_called(box):
+    box.serve("one", "--", "echo", "first")
+    second = box.serve("one", "--", "echo", "second")
+    assert box.call("one").stdout == b"second\n"
+    assert second.end() == 0
+    assert box.call("one").stdout == b"first\n"
+
+
+@test
+def a_record_of_every_call(box):
+    service = box.serve("echo", "--", "cat")
+    assert service.announced["pid"] == service.pid and service.announced["address"].startswith("caps:echo")
+    box.call("echo", "hello")
+    record = service.log()
+    assert record["event"] == "call" and record["number"] == 1 and record["outcome"] == "answered", record
+    assert record["request_bytes"] == record["reply_bytes"] == 5 and record["uid"] == os.getuid(), record
+    assert record["ms"] > 0 and record["code"] == 0, record
+
+    process = box.start("serve", "--log", "text", "--", "cat")
+    assert process.stdout.readline().startswith(b"serving caps:text")
+    box.call("text", "hello")
+    line = process.stdout.readline().decode()
+    assert "answered" in line and "5 B in, 5 B out" in line, line
+    process.terminate()
+    assert process.wait(timeout=10) == 0
+    process.communicate()
+
+
+@test
+def a_command_that_does_not_read_holds_up_its_caller_alone(box):
+    service = box.serve("wall", "--", "sh", "-c", 'read x; if [ "$x" = stop ]; then sleep 60; else echo ok; fi')
+    client = box.start("call", "wall", "-", stdin=subprocess.PIPE)
+    client.stdin.write(b"stop\n")
+    client.stdin.flush()
+    os.set_blocking(client.stdin.fileno(), False)
+    sent = 0
+    still = time.monotonic()
+    while time.monotonic() - still < 0.5:
+        try:
+            sent += os.write(client.stdin.fileno(), bytes(65536))
+            still = time.monotonic()
+        except BlockingIOError:
+            time.sleep(0.01)
+        assert sent < 16 << 20, "nobody held it up"
+    assert rss_kib(service.pid) < 16384 and rss_kib(client.pid) < 16384
+    assert box.call("wall", "go").stdout == b"ok\n", "others have to wait"
+    client.kill()
+    client.communicate()
+
+
+@test
+def a_caller_that_does_not_read_holds_up_its_command_alone(box):
+    service = box.serve("flood", "--", "sh", "-c", 'if [ "$(cat)" = more ]; then exec yes; fi; echo ok')
+    client = box.start("call", "flood", "more")
+    time.sleep(0.5)
+    (command,) = set(box.processes()) - {service.pid, client.pid}
+    wait_until(lambda: written(command) == written(command, 0.3), "it writes on and on")
+    assert written(command) < 16 << 20
+    assert rss_kib(service.pid) < 16384 and rss_kib(client.pid) < 16384
+    assert box.call("flood", "less").stdout == b"ok\n", "others have to wait"
+    client.kill()
+    client.communicate()
+
+
+def written(pid, after=0.0):
+    time.sleep(after)
+    with open(f"/proc/{pid}/io", encoding="utf-8") as io:
+        return next(int(line.split()[1]) for line in io if line.startswith("wchar:"))
+
+
+@test
+def many_clients_at_once(box):
+    box.serve("echo", "--max", "4", "--", "cat")
+    wrong = []
+
+    def client(seed):
+        data = random.Random(seed).randbytes(seed * 70001 % 1000000)
+        for _ in range(5):
+            done = box.call("echo", "-", input=data)
+            if done.returncode != ANSWERED or done.stdout != data:
+                wrong.append((seed, done.returncode, done.stderr))
+
+    threads = [threading.Thread(target=client, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong, wrong
+
+
+@test
+def descriptors_are_not_leaked(box):
+    service = box.serve("echo", "--", "cat")
+    path = box.write("file", b"x")
+    box.call("echo", "warm up")
+    before = os.listdir(f"/proc/{service.pid}/fd")
+    for _ in range(5):
+        box.call("echo", "hello")
+        box.call("--fd", path, "echo", "hello")
+        box.call("--timeout", "0.001", "echo", "hello")
+    wait_until(lambda: len(os.listdir(f"/proc/{service.pid}/fd")) <= len(before), "descriptors are left")
+
+
+@test
+def commands_inherit_no_descriptors(box):
+    box.serve("fds", "--", "ls", "/proc/self/fd")
+    # The last one is the directory that ls looks at.
+    assert box.call("fds").stdout.split() == [b"0", b"1", b"2", b"3"]
+    assert box.call("--fd", "/dev/null", "fds").stdout.split() == [b"0", b"1", b"2", b"3", b"4"]
+
+
+@test
+def signals_are_as_they_were(box):
+    box.serve("mask", "--", "grep", "-E", "Sig(Blk|Ign)", "/proc/self/status")
+    lines = dict(line.split(":") for line in box.call("mask").stdout.decode().splitlines())
+    assert int(lines["SigBlk"], 16) == 0, lines
+    assert int(lines["SigIgn"], 16) & 1 << (signal.SIGPIPE - 1) == 0, lines
+
+
+@test
+def a_log_that_nobody_reads_does_not_end_it(box):
+    read_end, write_end = os.pipe()
+    process = box.start("serve", "--json", "echo", "--", "cat", stdout=write_end)
+    os.close(write_end)
+    with os.fdopen(read_end) as log:
+        assert json.loads(log.readline())["event"] == "serving"
+    assert box.call("echo", "one").stdout == b"one"
+    assert box.call("echo", "two").stdout == b"two"
+    process.terminate()
+    assert process.wait(timeout=10) == 0
+    process.communicate()
+
+
+main()
