@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Many clients of one service: nobody starves, a greedy one does not hold up a modest one, and nobody who
+ * has nothing to do runs at all. The bounds are wide, as tests share their machine; bench/ measures.
+ */
+#include "suite.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define CLIENTS 8
+
+struct tally {
+	_Atomic uint64_t calls[CLIENTS];
+	_Atomic uint32_t ready;
+	_Atomic uint32_t go; /* 1: call, 2: stop */
+};
+
+struct racer {
+	struct tally *tally;
+	int number;
+	int kind; /* of greed: 0 none, 1 many calls in flight, 2 long bodies, 3 both ways */
+};
+
+static struct tally *tally_new(void)
+{
+	struct tally *tally = mmap(NULL, sizeof(*tally), PROT_READ | PROT_WRITE,
+				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	assert_true(tally != MAP_FAILED);
+	return tally;
+}
+
+static void be_greedy(struct client *client, int kind)
+{
+	static char data[200000] = "e";
+	struct aph_event ev;
+	struct aph_call *call;
+	int r;
+
+	if (kind == 2) {
+		client_put(client->ep, client->channel, 3000000, 1);
+		return;
+	}
+	if (kind == 3) {
+		client_get(client->ep, client->channel, 'g', 3000000, 1);
+		return;
+	}
+	while ((r = aph_call_new(&call, client->channel, APH_FOREVER, NULL)) == 0) {
+		if (aph_call_send(call, data, 10, 0) == 10)
+			continue;
+		aph_call_free(call);
+		break;
+	}
+	CHECK(r == 0 || r == -EAGAIN);
+	for (int i = 0; i < 100 && aph_endpoint_next(client->ep, &ev, APH_NOW) == 0; i++)
+		if (ev.type == APH_EVENT_END)
+			aph_call_free(ev.call);
+}
+
+static int race(int ctl, void *arg)
+{
+	const struct racer *racer = arg;
+	struct tally *tally = racer->tally;
+	struct client client;
+
+	(void)ctl;
+	client_open(&client, "race");
+	client_echo(client.channel);
+	tally->ready++;
+	while (!tally->go)
+		usleep(1000);
+	while (tally->go == 1) {
+		if (racer->kind)
+			be_greedy(&client, racer->kind);
+		else
+			client_echo(client.channel);
+		tally->calls[racer->number]++;
+	}
+	client_close(&client);
+	return 0;
+}
+
+static void nobody_starves(void **state)
+{
+	struct child children[CLIENTS];
+	struct racer racers[CLIENTS];
+	struct tally *tally = tally_new();
+	uint64_t least = UINT64_MAX, most = 0;
+	struct service service;
+
+	(void)state;
+	service_start_simple(&service, SERVICE_PROCESS, "race");
+	for (int i = 0; i < CLIENTS; i++) {
+		racers[i] = (struct racer){ tally, i, 0 };
+		child_start(&children[i], race, &racers[i]);
+	}
+	service_await(&tally->ready, CLIENTS);
+	tally->go = 1;
+	usleep(1500000);
+	tally->go = 2;
+	for (int i = 0; i < CLIENTS; i++) {
+		assert_int_equal(child_finish(&children[i], check_ms(5000)), 0);
+		least = tally->calls[i] < least ? tally->calls[i] : least;
+		most = tally->calls[i] > most ? tally->calls[i] : most;
+	}
+	print_message("8 clients: least %llu, most %llu calls\n", (unsigned long long)least,
+		      (unsigned long long)most);
+	assert_true(least * 10 >= most * 3);
+	munmap(tally, sizeof(*tally));
+	service_stop(&service);
+}
+
+static int by_time(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static void the_greedy_do_not_hold_up_the_modest(void **state)
+{
+	enum {
+		N = 400
+	};
+	uint64_t took[N];
+
+	(void)state;
+	for (int kind = 1; kind <= 3; kind++) {
+		struct tally *tally = tally_new();
+		struct racer racer = { tally, 0, kind };
+		struct service service;
+		struct client client;
+		struct child child;
+
+		service_start_simple(&service, SERVICE_PROCESS, "race");
+		client_open(&client, "race");
+		child_start(&child, race, &racer);
+		service_await(&tally->ready, 1);
+		tally->go = 1;
+		for (int i = 0; i < N; i++) {
+			took[i] = client_echo(client.channel);
+			if (i % 8 == 0)
+				usleep(500);
+		}
+		tally->go = 2;
+		assert_int_equal(child_finish(&child, check_ms(10000)), 0);
+		qsort(took, N, sizeof(took[0]), by_time);
+		print_message("beside a greedy client of kind %d: p50 %llu us, p99 %llu us\n", kind,
+			      (unsigned long long)took[N / 2] / 1000,
+			      (unsigned long long)took[N * 99 / 100] / 1000);
+		assert_true(took[N / 2] < (uint64_t)check_ms(10) * 1000000);
+		assert_true(took[N * 99 / 100] < (uint64_t)check_ms(100) * 1000000);
+		assert_true(tally->calls[0] > 0);
+		client_close(&client);
+		service_stop(&service);
+		munmap(tally, sizeof(*tally));
+	}
+}
+
+static int wait_for_an_end(int ctl, void *arg)
+{
+	struct client client;
+	struct aph_call *call;
+	struct aph_event ev;
+
+	(void)arg;
+	client_open(&client, "idle");
+	for (int i = 0; i < 100; i++)
+		client_echo(client.channel);
+	call = client_begin(client.channel, "h", 1, aph_deadline_ms(60000));
+	child_say(ctl, 'r');
+	CHECK_OK(aph_endpoint_next(client.ep, &ev, APH_FOREVER));
+	CHECK(ev.type == APH_EVENT_END && ev.call == call);
+	aph_call_free(call);
+	client_close(&client);
+	return 0;
+}
+
+/* Who sleeps makes no system call, so it is never switched to: neither service nor client. */
+static void the_idle_do_nothing(void **state)
+{
+	struct service_config config = { .address = "idle" };
+	struct service service;
+	struct client client;
+	struct child child;
+	long of_service, of_client;
+
+	(void)state;
+	for (int by_fd = 0; by_fd < 2; by_fd++) {
+		config.by_fd = by_fd;
+		service_start(&service, SERVICE_PROCESS, &config);
+		client_open(&client, "idle");
+		child_start(&child, wait_for_an_end, NULL);
+		assert_int_equal(child_hear(child.ctl, check_ms(5000)), 'r');
+		for (int i = 0; i < 1000; i++)
+			client_echo(client.channel);
+		service_await(&service.seen->held, 1);
+		usleep(100000);
+		of_service = child_switches(service.child.pid);
+		of_client = child_switches(child.pid);
+		usleep(500000);
+		assert_int_equal(child_switches(service.child.pid), of_service);
+		assert_int_equal(child_switches(child.pid), of_client);
+		child_await_state(service.child.pid, 'S', 1000);
+		/* It still hears. */
+		client_echo(client.channel);
+		assert_int_equal(aph_call(client.channel, "w", 1, NULL, NULL, APH_FOREVER), 0);
+		assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+		client_close(&client);
+		service_stop(&service);
+	}
+}
+
+/* A thousand idle channels beside one that works. */
+static void the_idle_cost_nothing(void **state)
+{
+	enum {
+		N = 1000,
+		CALLS = 2000
+	};
+	static struct aph_channel *channels[N];
+	static uint64_t alone[CALLS], beside[CALLS];
+	struct service service;
+	struct client client;
+
+	(void)state;
+	service_start_simple(&service, SERVICE_PROCESS, "crowd");
+	client_open(&client, "crowd");
+	for (int i = 0; i < CALLS; i++)
+		alone[i] = client_echo(client.channel);
+	for (int i = 0; i < N; i++)
+		assert_int_equal(aph_channel_open(&channels[i], client.ep, "crowd", NULL), 0);
+	for (int i = 0; i < N; i += 100)
+		client_echo(channels[i]);
+	for (int i = 0; i < CALLS; i++)
+		beside[i] = client_echo(client.channel);
+	qsort(alone, CALLS, sizeof(alone[0]), by_time);
+	qsort(beside, CALLS, sizeof(beside[0]), by_time);
+	print_message("p50 alone %llu ns, beside %d idle channels %llu ns\n",
+		      (unsigned long long)alone[CALLS / 2], N,
+		      (unsigned long long)beside[CALLS / 2]);
+	/* O(connected) would be a thousand times, a bad wake-up rule fifty; the machine makes up to a few. */
+	assert_true(beside[CALLS / 2] < 20 * alone[CALLS / 2] + 200000);
+	for (int i = 0; i < N; i++)
+		aph_channel_close(channels[i]);
+	client_close(&client);
+	service_stop(&service);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		SUITE_TEST(nobody_starves),
+		SUITE_TEST(the_greedy_do_not_hold_up_the_modest),
+		SUITE_TEST(the_idle_do_nothing),
+		SUITE_TEST(the_idle_cost_nothing),
+	};
+
+	return suite_run("fairness", tests, SUITE_LEN(tests), 60);
+}

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The pollable descriptor in loops of other people: level-triggered, one event taken per wake-up, so that
+ * a descriptor which forgets to stay readable hangs the test.
+ */
+#include "suite.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
+#include <unistd.h>
+
+typedef int (*wait_fn)(int fd, int timeout_ms);
+
+static int wait_poll(int fd, int timeout_ms)
+{
+	struct pollfd poller = { .fd = fd, .events = POLLIN };
+
+	return poll(&poller, 1, timeout_ms);
+}
+
+static int wait_epoll(int fd, int timeout_ms)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+	int ep = epoll_create1(EPOLL_CLOEXEC), n;
+
+	assert_true(ep >= 0);
+	assert_int_equal(epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev), 0);
+	n = epoll_wait(ep, &ev, 1, timeout_ms);
+	close(ep);
+	return n;
+}
+
+static int wait_select(int fd, int timeout_ms)
+{
+	struct timeval tv = { .tv_sec = timeout_ms / 1000, .tv_usec = timeout_ms % 1000 * 1000 };
+	fd_set set;
+
+	FD_ZERO(&set);
+	FD_SET(fd, &set);
+	return select(fd + 1, &set, NULL, NULL, &tv);
+}
+
+/* A loop's epoll set that lives as long as the loop: what libevent and libuv do. */
+static int kept_epoll = -1;
+
+static int wait_kept(int fd, int timeout_ms)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+
+	if (kept_epoll < 0) {
+		kept_epoll = epoll_create1(EPOLL_CLOEXEC);
+		assert_int_equal(epoll_ctl(kept_epoll, EPOLL_CTL_ADD, fd, &ev), 0);
+	}
+	return epoll_wait(kept_epoll, &ev, 1, timeout_ms);
+}
+
+static const wait_fn waits[] = { wait_poll, wait_epoll, wait_select, wait_kept };
+
+static void drop_kept(void)
+{
+	if (kept_epoll >= 0)
+		close(kept_epoll);
+	kept_epoll = -1;
+}
+
+/* One event for one wake-up; checks that a wake-up comes. */
+static int next_one(struct aph_endpoint *ep, wait_fn wait, struct aph_event *ev)
+{
+	int fd = aph_endpoint_fd(ep);
+
+	assert_true(fd >= 0);
+	assert_int_equal(wait(fd, check_ms(3000)), 1);
+	return aph_endpoint_next(ep, ev, APH_NOW);
+}
+
+static void clients(void **state)
+{
+	enum {
+		N = 60
+	};
+	struct service_config config = { .address = "loop", .by_fd = true };
+	struct service service;
+	struct client client;
+	struct aph_call *call;
+	struct aph_event ev;
+	int r, idle;
+
+	(void)state;
+	for (size_t w = 0; w < SUITE_LEN(waits); w++) {
+		config.by_fd = w % 2 == 0;
+		service_start(&service, suite_mode, &config);
+		client_open(&client, "loop");
+		assert_true(aph_endpoint_fd(client.ep) >= 0);
+		for (int round = 0; round < 20; round++) {
+			for (int i = 0; i < N; i++)
+				call = client_begin(client.channel, i % 3 ? "e" : "l", 1,
+						    APH_FOREVER);
+			(void)call;
+			idle = 0;
+			for (int ends = 0; ends < N;) {
+				r = next_one(client.ep, waits[w], &ev);
+				if (r == -EAGAIN) {
+					/* A spurious wake-up now and then is fair; a busy loop is not. */
+					assert_true(++idle < 10 * N);
+					continue;
+				}
+				assert_int_equal(r, 0);
+				if (ev.type == APH_EVENT_END) {
+					ends++;
+					aph_call_free(ev.call);
+				}
+			}
+		}
+		/* Nothing is left: it goes quiet, after a few looks at most. */
+		for (int i = 0; i < 10 && aph_endpoint_next(client.ep, &ev, APH_NOW) == 0; i++)
+			assert_int_equal(ev.type, APH_EVENT_NONE);
+		for (int i = 0; i < 20 && waits[w](aph_endpoint_fd(client.ep), 10) == 1; i++)
+			assert_int_equal(aph_endpoint_next(client.ep, &ev, APH_NOW), -EAGAIN);
+		assert_int_equal(waits[w](aph_endpoint_fd(client.ep), 50), 0);
+		drop_kept();
+		client_close(&client);
+		service_stop(&service);
+	}
+}
+
+static void deadlines(void **state)
+{
+	struct service service;
+	struct client client;
+	struct aph_call *call;
+	struct aph_event ev;
+	uint64_t deadline;
+	int r;
+
+	(void)state;
+	service_start_simple(&service, suite_mode, "loop");
+	for (size_t w = 0; w < SUITE_LEN(waits); w++) {
+		client_open(&client, "loop");
+		assert_true(aph_endpoint_fd(client.ep) >= 0);
+		deadline = aph_deadline_ms(60);
+		call = client_begin(client.channel, "h", 1, deadline);
+		do {
+			r = next_one(client.ep, waits[w], &ev);
+			assert_true(r == 0 || r == -EAGAIN);
+		} while (r != 0);
+		assert_int_equal(ev.type, APH_EVENT_END);
+		assert_int_equal(ev.result.reason, APH_REASON_DEADLINE);
+		assert_true(aph_time_ns() >= deadline);
+		aph_call_free(call);
+		drop_kept();
+		client_close(&client);
+	}
+	service_stop(&service);
+}
+
+/* Several services and channels on one endpoint, all through its one descriptor, in one thread. */
+static void all_in_one(void **state)
+{
+	enum {
+		N = 6,
+		ROUNDS = 25
+	}; /* so many that all fit into a ring */
+	static const char *const names[] = { "one", "two" };
+	struct aph_channel *channels[N];
+	struct aph_service *services[2];
+	struct aph_channel_options options = { .size = sizeof(options),
+					       .flags = APH_CHANNEL_ASYNC };
+	struct aph_endpoint *ep;
+	struct aph_call *call;
+	struct aph_event ev;
+	char buf[64];
+	int opened = 0, ends = 0, idle = 0, r;
+	ssize_t n;
+
+	(void)state;
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	assert_true(aph_endpoint_fd(ep) >= 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(aph_service_open(&services[i], ep, names[i], NULL), 0);
+	for (int i = 0; i < N; i++)
+		assert_int_equal(aph_channel_open(&channels[i], ep, names[i % 2], &options), 0);
+	while (ends < N * ROUNDS) {
+		r = next_one(ep, wait_poll, &ev);
+		if (r == -EAGAIN) {
+			assert_true(++idle < 10 * N * ROUNDS);
+			continue;
+		}
+		assert_int_equal(r, 0);
+		switch (ev.type) {
+		case APH_EVENT_OPEN:
+			opened++;
+			for (int k = 0; k < ROUNDS; k++)
+				call = client_begin(ev.channel, "hello", 5, APH_FOREVER);
+			(void)call;
+			break;
+		case APH_EVENT_REQUEST:
+			n = aph_call_read(ev.call, buf, sizeof(buf));
+			assert_int_equal(n, 5);
+			assert_int_equal(aph_call_reply(ev.call, buf, (size_t)n), 0);
+			break;
+		case APH_EVENT_END:
+			assert_int_equal(ev.result.outcome, APH_ANSWERED);
+			assert_int_equal(aph_call_read(ev.call, buf, sizeof(buf)), 5);
+			aph_call_free(ev.call);
+			ends++;
+			break;
+		default:
+			fail_msg("event %s", aph_event_name(ev.type));
+		}
+	}
+	assert_int_equal(opened, N);
+	for (int i = 0; i < N; i++)
+		aph_channel_close(channels[i]);
+	aph_endpoint_free(ep); /* with its services */
+}
+
+/* Bursts both ways with pauses between: a wake-up that was suppressed once too often shows here. */
+static void bursts(void **state)
+{
+	struct service_config config = { .address = "burst" };
+	struct rng rng = { .state = check_seed() };
+	struct service service;
+	struct client client;
+	struct aph_event ev;
+	int r, ends;
+
+	(void)state;
+	for (int by_fd = 0; by_fd < 4; by_fd++) {
+		config.by_fd = by_fd & 1;
+		config.spin_max_us = by_fd & 2 ? APH_SPIN_NEVER : 0;
+		service_start(&service, suite_mode, &config);
+		client_open(&client, "burst");
+		for (int round = 0; round < 300; round++) {
+			int n = 1 + (int)rng_below(&rng, 40);
+
+			for (int i = 0; i < n; i++)
+				(void)client_begin(client.channel, "eabc", 4, APH_FOREVER);
+			for (ends = 0; ends < n;) {
+				if (by_fd < 2) {
+					r = next_one(client.ep, wait_poll, &ev);
+					if (r == -EAGAIN)
+						continue;
+				} else {
+					r = aph_endpoint_next(
+						client.ep, &ev,
+						aph_deadline_ms((uint64_t)check_ms(3000)));
+				}
+				assert_int_equal(r, 0);
+				if (ev.type != APH_EVENT_END)
+					continue;
+				assert_int_equal(ev.result.outcome, APH_ANSWERED);
+				aph_call_free(ev.call);
+				ends++;
+			}
+			if (rng_below(&rng, 4) == 0)
+				usleep(rng_below(&rng, 500));
+		}
+		client_close(&client);
+		service_stop(&service);
+	}
+}
+
+static void writable_through_the_descriptor(void **state)
+{
+	struct service_config config = { .address = "loop", .by_fd = true };
+	struct service service;
+	struct client client;
+	struct aph_call *call;
+	struct aph_event ev;
+	static char data[2000000] = "d";
+	size_t sent = 0;
+	bool ended = false;
+	ssize_t n;
+	int r;
+
+	(void)state;
+	service_start(&service, suite_mode, &config);
+	client_open(&client, "loop");
+	assert_true(aph_endpoint_fd(client.ep) >= 0);
+	assert_int_equal(aph_call_new(&call, client.channel, APH_FOREVER, NULL), 0);
+	n = aph_call_send(call, data, sizeof(data), 0);
+	assert_true(n > 0);
+	sent = (size_t)n;
+	while (!ended) {
+		r = next_one(client.ep, wait_kept, &ev);
+		if (r == -EAGAIN)
+			continue;
+		assert_int_equal(r, 0);
+		if (ev.type == APH_EVENT_WRITABLE) {
+			n = aph_call_send(call, data + sent, sizeof(data) - sent, 0);
+			assert_true(n >= 0 || n == -EAGAIN);
+			sent += n > 0 ? (size_t)n : 0;
+		}
+		ended = ev.type == APH_EVENT_END;
+	}
+	assert_int_equal(sent, sizeof(data));
+	assert_int_equal(ev.result.outcome, APH_ANSWERED);
+	aph_call_free(call);
+	drop_kept();
+	client_close(&client);
+	service_stop(&service);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		SUITE_TEST(clients),
+		SUITE_TEST(deadlines),
+		SUITE_TEST(all_in_one),
+		SUITE_TEST(bursts),
+		SUITE_TEST(writable_through_the_descriptor),
+	};
+
+	return suite_run_both("loops", tests, SUITE_LEN(tests), 60);
+}

@@ -1,0 +1,465 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Every outcome of a call, with every reason that the two sides can bring about by behaving well or by
+ * dying, and the rule that each call ends exactly once.
+ */
+#include "suite.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static void check_result(struct aph_result got, enum aph_outcome outcome, enum aph_reason reason)
+{
+	assert_string_equal(aph_outcome_name(got.outcome), aph_outcome_name(outcome));
+	assert_string_equal(aph_reason_name(got.reason), aph_reason_name(reason));
+}
+
+static void answered(void **state)
+{
+	static const size_t sizes[] = { 1,	2,     39,    40,     41,	63,
+					64,	65,    4095,  4096,   4097,	16384,
+					65535,	65536, 65537, 100000, 1u << 18, (1u << 18) + 1,
+					1000000 };
+	struct service service;
+	struct client client;
+	unsigned char *request = malloc(1000000), *reply = malloc(1000000);
+	size_t len;
+
+	(void)state;
+	for (size_t i = 0; i < 1000000; i++)
+		request[i] = (unsigned char)(i * 7 + i / 251);
+	request[0] = 'e';
+	service_start_simple(&service, suite_mode, "echo");
+	client_open(&client, "echo");
+	for (size_t i = 0; i < SUITE_LEN(sizes); i++) {
+		len = sizes[i];
+		assert_int_equal(aph_call(client.channel, request, sizes[i], reply, &len,
+					  aph_deadline_ms(10000)),
+				 APH_ANSWERED);
+		assert_int_equal(len, sizes[i]);
+		assert_memory_equal(request, reply, len);
+		check_result(aph_channel_result(client.channel), APH_ANSWERED, APH_REASON_NONE);
+	}
+	client_quiet(client.ep, 10);
+	client_close(&client);
+	service_stop(&service);
+	free(request);
+	free(reply);
+}
+
+static void answered_empty(void **state)
+{
+	struct service service;
+	struct client client;
+	struct aph_call *call;
+	struct aph_event ev;
+	char byte;
+
+	(void)state;
+	service_start_simple(&service, suite_mode, "echo");
+	client_open(&client, "echo");
+	call = client_begin(client.channel, NULL, 0, APH_FOREVER);
+	ev = client_expect(client.ep, APH_EVENT_END, call);
+	check_result(ev.result, APH_ANSWERED, APH_REASON_NONE);
+	assert_int_equal(aph_call_available(call), 0);
+	assert_true(aph_call_body_complete(call));
+	assert_int_equal(aph_call_read(call, &byte, 1), 0);
+	assert_int_equal(aph_call_peek(call, &byte, 1), 0);
+	assert_null(aph_call_free(call));
+	client_quiet(client.ep, 10);
+	client_close(&client);
+	service_stop(&service);
+}
+
+static void refused_by_service(void **state)
+{
+	static const enum aph_reason reasons[] = { APH_REASON_BUSY, APH_REASON_POLICY,
+						   APH_REASON_NOT_PERMITTED, APH_REASON_RESOURCES };
+	struct service service;
+	struct client client;
+	char request[2] = "r";
+
+	(void)state;
+	service_start_simple(&service, suite_mode, "no");
+	client_open(&client, "no");
+	for (size_t i = 0; i < SUITE_LEN(reasons); i++) {
+		request[1] = (char)reasons[i];
+		assert_int_equal(aph_call(client.channel, request, 2, NULL, NULL,
+					  aph_deadline_ms(5000)),
+				 APH_REFUSED);
+		check_result(aph_channel_result(client.channel), APH_REFUSED, reasons[i]);
+	}
+	client_echo(client.channel);
+	client_close(&client);
+	service_stop(&service);
+}
+
+static void aborted(void **state)
+{
+	static const int32_t codes[] = { 0, 1, -1, 42, INT32_MAX, INT32_MIN };
+	struct aph_result result;
+	struct service service;
+	struct client client;
+	struct aph_call *call;
+	char request[5] = "a";
+
+	(void)state;
+	service_start_simple(&service, suite_mode, "abort");
+	client_open(&client, "abort");
+	for (size_t i = 0; i < SUITE_LEN(codes); i++) {
+		memcpy(request + 1, &codes[i], 4);
+		call = client_begin(client.channel, request, 5, APH_FOREVER);
+		result = client_end(client.ep, call, NULL, NULL);
+		check_result(result, APH_ABORTED, APH_REASON_NONE);
+		assert_int_equal(result.code, codes[i]);
+		aph_call_free(call);
+		assert_int_equal(aph_call(client.channel, request, 5, NULL, NULL, APH_FOREVER),
+				 APH_ABORTED);
+		assert_int_equal(aph_channel_result(client.channel).code, codes[i]);
+	}
+	client_close(&client);
+	service_stop(&service);
+}
+
+static void aborted_after_part_of_the_reply(void **state)
+{
+	struct aph_result result;
+	struct service service;
+	struct client client;
+	struct aph_call *call;
+
+	(void)state;
+	service_start_simple(&service, suite_mode, "abort");
+	client_open(&client, "abort");
+	call = client_begin(client.channel, "p", 1, APH_FOREVER);
+	client_expect(client.ep, APH_EVENT_REPLY, call);
+	assert_int_equal(aph_call(client.channel, "P", 1, NULL, NULL, APH_FOREVER), APH_ANSWERED);
+	result = client_end(client.ep, call, NULL, NULL);
+	check_result(result, APH_ABORTED, APH_REASON_NONE);
+	assert_int_equal(result.code, 77);
+	aph_call_free(call);
+	client_close(&client);
+	service_stop(&service);
+}
+
+static void lost_when_dropped(void **state)
+{
+	struct service service;
+	struct client client;
+
+	(void)state;
+	service_start_simple(&service, suite_mode, "drop");
+	client_open(&client, "drop");
+	assert_int_equal(aph_call(client.channel, "l", 1, NULL, NULL, aph_deadline_ms(5000)),
+			 APH_LOST);
+	check_result(aph_channel_result(client.channel), APH_LOST, APH_REASON_POLICY);
+	client_echo(client.channel);
+	client_close(&client);
+	service_stop(&service);
+}
+
+/* Takes the END of each of `n` calls and the channel's CLOSED, in any order; then nothing more. */
+static void expect_ends(struct client *client, struct aph_call **calls, size_t n,
+			enum aph_outcome outcome, enum aph_reason reason, int closed)
+{
+	struct aph_event ev;
+	size_t ends = 0, i;
+	char byte;
+	ssize_t r;
+
+	while (ends < n || closed) {
+		client_next(client->ep, &ev, 3000);
+		if (ev.type == APH_EVENT_CLOSED) {
+			assert_ptr_equal(ev.channel, client->channel);
+			assert_int_equal(ev.result.reason, APH_REASON_CLOSED);
+			assert_true(closed);
+			closed = 0;
+			continue;
+		}
+		if (ev.type == APH_EVENT_REPLY || ev.type == APH_EVENT_WRITABLE)
+			continue;
+		assert_int_equal(ev.type, APH_EVENT_END);
+		for (i = 0; i < n && calls[i] != ev.call; i++)
+			;
+		assert_true(i < n);
+		check_result(ev.result, outcome, reason);
+		do {
+			r = aph_call_read(ev.call, &byte, 1);
+		} while (r > 0);
+		assert_int_equal(r, -EPIPE);
+		assert_int_equal(aph_call_send(ev.call, "x", 1, 0), -EPIPE);
+		assert_int_equal(aph_call_cancel(ev.call), -EALREADY);
+		calls[i] = aph_call_free(ev.call);
+		ends++;
+	}
+	client_quiet(client->ep, 10);
+}
+
+static void lost_when_the_service_dies(void **state)
+{
+	static const char *const requests[] = { "x", "X" };
+	struct aph_call *calls[4];
+	struct service service;
+	struct client client;
+
+	(void)state;
+	if (suite_mode == SERVICE_THREAD)
+		suite_skip("a thread cannot die alone");
+	for (size_t i = 0; i < SUITE_LEN(requests); i++) {
+		service_start_simple(&service, suite_mode, "die");
+		client_open(&client, "die");
+		for (size_t k = 0; k < 3; k++)
+			calls[k] = client_begin(client.channel, "h", 1, APH_FOREVER);
+		service_await(&service.seen->held, 3);
+		calls[3] = client_begin(client.channel, requests[i], 1, APH_FOREVER);
+		expect_ends(&client, calls, 4, APH_LOST, APH_REASON_CLOSED, 1);
+		assert_false(aph_channel_is_open(client.channel));
+		assert_int_equal(aph_call_new(calls, client.channel, APH_FOREVER, NULL), -ENOTCONN);
+		assert_int_equal(aph_call(client.channel, "e", 1, NULL, NULL, APH_FOREVER),
+				 -ENOTCONN);
+		client_close(&client);
+		service_gone(&service, 0);
+		dir_remove_sockets();
+	}
+}
+
+static void lost_in_the_one_shot_call(void **state)
+{
+	struct service service;
+	struct client client;
+
+	(void)state;
+	if (suite_mode == SERVICE_THREAD)
+		suite_skip("a thread cannot die alone");
+	service_start_simple(&service, suite_mode, "die");
+	client_open(&client, "die");
+	assert_int_equal(aph_call(client.channel, "x", 1, NULL, NULL, APH_FOREVER), APH_LOST);
+	check_result(aph_channel_result(client.channel), APH_LOST, APH_REASON_CLOSED);
+	client_expect(client.ep, APH_EVENT_CLOSED, NULL);
+	client_quiet(client.ep, 10);
+	client_close(&client);
+	service_gone(&service, 0);
+	dir_remove_sockets();
+}
+
+static void refused_when_the_service_dies_before_receiving(void **state)
+{
+	struct aph_call *calls[8];
+	struct service service;
+	struct client client;
+	char large[40000] = "h";
+
+	(void)state;
+	if (suite_mode == SERVICE_THREAD)
+		suite_skip("a thread cannot die alone");
+	service_start_simple(&service, suite_mode, "die");
+	client_open(&client, "die");
+	client_echo(client.channel);
+	child_signal(&service.child, SIGSTOP);
+	child_await_state(service.child.pid, 'T', 2000);
+	for (size_t i = 0; i < SUITE_LEN(calls); i++) {
+		assert_int_equal(aph_call_new(&calls[i], client.channel, APH_FOREVER, NULL), 0);
+		assert_true(aph_call_send(calls[i], large, i % 2 ? sizeof(large) : 1, 0) > 0);
+	}
+	assert_int_equal(service.seen->requests, 1);
+	child_signal(&service.child, SIGKILL);
+	expect_ends(&client, calls, SUITE_LEN(calls), APH_REFUSED, APH_REASON_CLOSED, 1);
+	client_close(&client);
+	service_gone(&service, CHILD_SIGNALLED + SIGKILL);
+	dir_remove_sockets();
+}
+
+static void ends_when_the_service_closes(void **state)
+{
+	struct aph_call *calls[5];
+	struct service service;
+	struct client client;
+
+	(void)state;
+	service_start_simple(&service, suite_mode, "close");
+	client_open(&client, "close");
+	for (size_t i = 0; i < SUITE_LEN(calls); i++)
+		calls[i] = client_begin(client.channel, "h", 1, APH_FOREVER);
+	service_await(&service.seen->held, SUITE_LEN(calls));
+	service_stop(&service);
+	expect_ends(&client, calls, SUITE_LEN(calls), APH_LOST, APH_REASON_CLOSED, 1);
+	client_close(&client);
+}
+
+static void ends_when_the_service_throws_the_client_out(void **state)
+{
+	struct service_config config = { .address = "out" };
+	struct aph_call *calls[3];
+	struct service service;
+	struct client client, other;
+
+	(void)state;
+	for (int events = 0; events < 2; events++) {
+		config.options.flags = events ? APH_SERVICE_EVENTS : 0;
+		service_start(&service, suite_mode, &config);
+		client_open(&client, "out");
+		client_open(&other, "out");
+		calls[0] = client_begin(client.channel, "h", 1, APH_FOREVER);
+		calls[1] = client_begin(client.channel, "h", 1, APH_FOREVER);
+		service_await(&service.seen->held, 2);
+		calls[2] = client_begin(client.channel, "o", 1, APH_FOREVER);
+		expect_ends(&client, calls, 3, APH_LOST, APH_REASON_CLOSED, 1);
+		assert_false(aph_channel_is_open(client.channel));
+		client_echo(other.channel);
+		client_quiet(other.ep, 10);
+		client_close(&client);
+		client_close(&other);
+		/* Who closes a channel is not told that it has closed. */
+		if (events)
+			service_await(&service.seen->disconnects, 1);
+		service_stop(&service);
+	}
+}
+
+static void the_service_has_no_name(void **state)
+{
+	struct aph_channel_options options = { .size = sizeof(options) };
+	struct aph_endpoint *ep;
+	struct aph_channel *channel;
+	struct aph_event ev;
+
+	(void)state;
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	assert_int_equal(aph_channel_open(&channel, ep, "nobody", NULL), -ENOENT);
+	assert_non_null(strstr(aph_error(), "nobody"));
+	options.flags = APH_CHANNEL_ASYNC;
+	int r = aph_channel_open(&channel, ep, "nobody", &options);
+	/* Asynchronously it may be known at once or told by CLOSED. */
+	if (r == 0) {
+		ev = client_expect(ep, APH_EVENT_CLOSED, NULL);
+		assert_int_equal(ev.result.reason, APH_REASON_NO_SERVICE);
+		aph_channel_close(channel);
+	} else {
+		assert_int_equal(r, -ENOENT);
+	}
+	client_quiet(ep, 10);
+	aph_endpoint_free(ep);
+}
+
+static void every_end_at_once(void **state)
+{
+	enum {
+		N = 600
+	};
+	static struct aph_call *calls[N];
+	struct service service;
+	struct client client;
+	struct aph_event ev;
+	unsigned ends = 0;
+	char request[8];
+	uint64_t soon;
+	int kind;
+
+	(void)state;
+	service_start_simple(&service, suite_mode, "mix");
+	client_open(&client, "mix");
+	soon = aph_deadline_ms(100);
+	for (int i = 0; i < N; i++) {
+		static const char ops[] = "earlhh";
+
+		memset(request, 0, sizeof(request));
+		kind = i % 6;
+		request[0] = ops[kind];
+		request[1] = kind == 2 ? APH_REASON_BUSY : 9;
+		assert_int_equal(aph_call_new(&calls[i], client.channel,
+					      kind == 4 ? soon : APH_FOREVER, &calls[i]),
+				 0);
+		assert_true(client_send(calls[i], request, sizeof(request), 0));
+	}
+	for (int i = 5; i < N; i += 6)
+		assert_int_equal(aph_call_cancel(calls[i]), 0);
+	while (ends < N) {
+		client_next(client.ep, &ev, 3000);
+		if (ev.type != APH_EVENT_END)
+			continue;
+		ends++;
+		assert_ptr_equal(aph_call_data(ev.call),
+				 &calls[(struct aph_call **)aph_call_data(ev.call) - calls]);
+		kind = (int)((struct aph_call **)aph_call_data(ev.call) - calls) % 6;
+		switch (kind) {
+		case 0:
+			check_result(ev.result, APH_ANSWERED, APH_REASON_NONE);
+			break;
+		case 1:
+			check_result(ev.result, APH_ABORTED, APH_REASON_NONE);
+			break;
+		case 2:
+			check_result(ev.result, APH_REFUSED, APH_REASON_BUSY);
+			break;
+		case 3:
+			check_result(ev.result, APH_LOST, APH_REASON_POLICY);
+			break;
+		case 4:
+			assert_int_equal(ev.result.reason, APH_REASON_DEADLINE);
+			break;
+		default:
+			assert_int_equal(ev.result.reason, APH_REASON_CANCELLED);
+		}
+		*(struct aph_call **)aph_call_data(ev.call) = NULL;
+		assert_null(aph_call_free(ev.call));
+	}
+	client_quiet(client.ep, 10);
+	for (int i = 0; i < N; i++)
+		assert_null(calls[i]);
+	service_await(&service.seen->held, 0);
+	service_await(&service.seen->works, 0);
+	client_close(&client);
+	service_stop(&service);
+}
+
+static void calls_are_limited(void **state)
+{
+	struct service_config config = { .address = "few", .options.calls_max = 4 };
+	struct service service;
+	struct client client;
+	struct aph_call *calls[5], *call;
+
+	(void)state;
+	service_start(&service, suite_mode, &config);
+	client_open(&client, "few");
+	for (int i = 0; i < 4; i++)
+		calls[i] = client_begin(client.channel, "h", 1, APH_FOREVER);
+	service_await(&service.seen->held, 4);
+	assert_int_equal(aph_call_new(&call, client.channel, APH_FOREVER, NULL), -EAGAIN);
+	assert_int_equal(aph_call(client.channel, "e", 1, NULL, NULL, APH_FOREVER), -EAGAIN);
+	assert_int_equal(aph_call_cancel(calls[0]), 0);
+	check_result(client_end(client.ep, calls[0], NULL, NULL), APH_LOST, APH_REASON_CANCELLED);
+	aph_call_free(calls[0]);
+	client_echo(client.channel);
+	for (int i = 1; i < 4; i++)
+		aph_call_free(calls[i]);
+	client_echo(client.channel);
+	client_close(&client);
+	service_stop(&service);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		SUITE_TEST(answered),
+		SUITE_TEST(answered_empty),
+		SUITE_TEST(refused_by_service),
+		SUITE_TEST(aborted),
+		SUITE_TEST(aborted_after_part_of_the_reply),
+		SUITE_TEST(lost_when_dropped),
+		SUITE_TEST(lost_when_the_service_dies),
+		SUITE_TEST(lost_in_the_one_shot_call),
+		SUITE_TEST(refused_when_the_service_dies_before_receiving),
+		SUITE_TEST(ends_when_the_service_closes),
+		SUITE_TEST(ends_when_the_service_throws_the_client_out),
+		SUITE_TEST(the_service_has_no_name),
+		SUITE_TEST(every_end_at_once),
+		SUITE_TEST(calls_are_limited),
+	};
+
+	return suite_run_both("outcomes", tests, SUITE_LEN(tests), 60);
+}

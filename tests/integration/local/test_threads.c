@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Several threads on one endpoint, at either side and at both at once: each event goes to exactly one of
+ * them, and a thread that waits for its own call does not lose the events of others.
+ */
+#include "suite.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#define THREADS 4
+
+struct pool {
+	struct aph_endpoint *ep;
+	struct aph_service *service;
+	pthread_t threads[THREADS];
+	_Atomic unsigned requests, gone, served[THREADS];
+	_Atomic bool stop;
+	pthread_mutex_t lock;
+};
+
+struct worker {
+	struct pool *pool;
+	int number;
+};
+
+/*
+ * A call's END may be handed to one thread while another is still busy with its REQUEST. Only one of them
+ * may free it: whoever is done last. This is what stands in the call's data, under the pool's lock.
+ */
+enum {
+	FRESH,
+	IN_HAND,
+	HELD,
+	ENDED
+};
+
+static int exchange(struct pool *pool, struct aph_call *call, int state)
+{
+	int old;
+
+	pthread_mutex_lock(&pool->lock);
+	old = (int)(intptr_t)aph_call_data(call);
+	if (old != FRESH || state == IN_HAND)
+		aph_call_set_data(call, (void *)(intptr_t)state);
+	pthread_mutex_unlock(&pool->lock);
+	return old;
+}
+
+static void ended(struct pool *pool, struct aph_call *call)
+{
+	int old;
+
+	pool->gone++;
+	while ((old = exchange(pool, call, ENDED)) == FRESH)
+		sched_yield();
+	if (old == HELD)
+		aph_call_free(call);
+}
+
+static void requested(struct pool *pool, struct aph_call *call)
+{
+	char buf[4096];
+	size_t len = 0;
+	ssize_t n;
+	int r;
+
+	exchange(pool, call, IN_HAND);
+	pool->requests++;
+	while ((n = aph_call_read(call, buf + len, sizeof(buf) - len)) > 0)
+		len += (size_t)n;
+	CHECK(n == 0 || n == -EPIPE);
+	if (n == -EPIPE || (len == 4 && memcmp(buf, "hold", 4) == 0)) {
+		if (exchange(pool, call, HELD) == ENDED)
+			aph_call_free(call);
+		return;
+	}
+	r = aph_call_reply(call, buf, len);
+	CHECK(r == 0 || r == -ECANCELED);
+}
+
+static void *serve(void *arg)
+{
+	struct worker *worker = arg;
+	struct pool *pool = worker->pool;
+	struct aph_event ev;
+	int r;
+
+	while (!atomic_load(&pool->stop)) {
+		r = aph_endpoint_next(pool->ep, &ev, APH_FOREVER);
+		if (r == -ECANCELED || r == -EINTR)
+			continue;
+		CHECK_OK(r);
+		if (ev.type == APH_EVENT_END) {
+			CHECK(ev.result.outcome == APH_GONE);
+			ended(pool, ev.call);
+			continue;
+		}
+		CHECK(ev.type == APH_EVENT_REQUEST);
+		pool->served[worker->number]++;
+		requested(pool, ev.call);
+	}
+	CHECK_OK(aph_endpoint_wake(pool->ep)); /* the next one */
+	return NULL;
+}
+
+static void pool_start(struct pool *pool, struct worker *workers, const char *address)
+{
+	memset(pool, 0, sizeof(*pool));
+	pthread_mutex_init(&pool->lock, NULL);
+	CHECK_OK(aph_endpoint_new(&pool->ep, NULL));
+	CHECK_OK(aph_service_open(&pool->service, pool->ep, address, NULL));
+	for (int i = 0; i < THREADS; i++) {
+		workers[i] = (struct worker){ .pool = pool, .number = i };
+		CHECK(pthread_create(&pool->threads[i], NULL, serve, &workers[i]) == 0);
+	}
+}
+
+static void pool_stop(struct pool *pool)
+{
+	atomic_store(&pool->stop, true);
+	CHECK_OK(aph_endpoint_wake(pool->ep));
+	for (int i = 0; i < THREADS; i++)
+		CHECK(pthread_join(pool->threads[i], NULL) == 0);
+	aph_endpoint_free(pool->ep);
+}
+
+struct caller {
+	struct aph_channel *channel;
+	unsigned number, rounds;
+};
+
+static void *call_often(void *arg)
+{
+	const struct caller *caller = arg;
+	char request[2048], reply[2048];
+	size_t n, len;
+
+	for (unsigned i = 0; i < caller->rounds; i++) {
+		memset(request, (int)('a' + (caller->number + i) % 26), sizeof(request));
+		n = (size_t)snprintf(request, sizeof(request), "%u %u ", caller->number, i);
+		n = i % 5 == 0 ? sizeof(request) : n;
+		len = sizeof(reply);
+		CHECK_OK(
+			aph_call(caller->channel, request, n, reply, &len, aph_deadline_ms(20000)));
+		CHECK(aph_channel_result(caller->channel).outcome == APH_ANSWERED);
+		CHECK(len == n && memcmp(request, reply, n) == 0);
+	}
+	return NULL;
+}
+
+static unsigned rounds(void)
+{
+	return check_slow() ? 300 : 3000;
+}
+
+static void call_from_threads(struct aph_channel **channels, unsigned n_channels)
+{
+	pthread_t threads[THREADS];
+	struct caller callers[THREADS];
+
+	for (unsigned i = 0; i < THREADS; i++) {
+		callers[i] = (struct caller){ channels[i % n_channels], i, rounds() };
+		assert_int_equal(pthread_create(&threads[i], NULL, call_often, &callers[i]), 0);
+	}
+	for (int i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+}
+
+static void threads_serve(void **state)
+{
+	struct worker workers[THREADS];
+	struct aph_channel *channels[THREADS];
+	struct client clients[THREADS];
+	struct pool pool;
+
+	(void)state;
+	pool_start(&pool, workers, "pool");
+	for (int i = 0; i < THREADS; i++) {
+		client_open(&clients[i], "pool");
+		channels[i] = clients[i].channel;
+	}
+	call_from_threads(channels, THREADS);
+	assert_int_equal(pool.requests, THREADS * rounds());
+	for (int i = 0; i < THREADS; i++)
+		client_close(&clients[i]);
+	pool_stop(&pool);
+}
+
+/* All callers share one endpoint and one channel. */
+static void threads_call(void **state)
+{
+	struct worker workers[THREADS];
+	struct client client;
+	struct pool pool;
+
+	(void)state;
+	pool_start(&pool, workers, "pool");
+	client_open(&client, "pool");
+	call_from_threads(&client.channel, 1);
+	client_close(&client);
+	assert_int_equal(pool.requests, THREADS * rounds());
+	pool_stop(&pool);
+}
+
+/* The same with channels of one endpoint, which is also the service's. */
+static void callers_share_the_endpoint_of_the_service(void **state)
+{
+	struct worker workers[THREADS];
+	struct aph_channel *channels[2];
+	struct pool pool;
+
+	(void)state;
+	pool_start(&pool, workers, "pool");
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(aph_channel_open(&channels[i], pool.ep, "pool", NULL), 0);
+	call_from_threads(channels, 2);
+	for (int i = 0; i < 2; i++)
+		aph_channel_close(channels[i]);
+	pool_stop(&pool);
+}
+
+struct ends {
+	struct client client;
+	_Atomic unsigned begun, ended;
+	unsigned wanted;
+};
+
+static void *take_ends(void *arg)
+{
+	struct ends *ends = arg;
+	struct aph_event ev;
+	int r;
+
+	while (ends->ended < ends->wanted) {
+		r = aph_endpoint_next(ends->client.ep, &ev, aph_deadline_ms(20));
+		if (r == -ETIMEDOUT || r == -ECANCELED)
+			continue;
+		CHECK_OK(r);
+		if (ev.type != APH_EVENT_END)
+			continue;
+		CHECK(aph_call_data(ev.call) == ends);
+		aph_call_free(ev.call);
+		ends->ended++;
+	}
+	return NULL;
+}
+
+static void *begin_calls(void *arg)
+{
+	struct ends *ends = arg;
+	struct aph_call *call;
+	unsigned number;
+	int r;
+
+	while ((number = atomic_fetch_add(&ends->begun, 1)) < ends->wanted) {
+		do {
+			r = aph_call_new(&call, ends->client.channel,
+					 number % 7 ? APH_FOREVER : aph_deadline_ms(5), ends);
+		} while (r == -EAGAIN);
+		CHECK_OK(r);
+		while (aph_call_send(call, number % 7 ? "echo" : "hold", 4, 0) == -EAGAIN)
+			;
+	}
+	return NULL;
+}
+
+/* Some threads begin calls, others take the events; answers, deadlines, all at once. */
+static void one_event_one_thread(void **state)
+{
+	struct worker workers[THREADS];
+	struct ends ends = { .wanted = check_slow() ? 2000 : 20000 };
+	pthread_t threads[4];
+	struct pool pool;
+	unsigned holds = (ends.wanted + 6) / 7;
+
+	(void)state;
+	pool_start(&pool, workers, "pool");
+	client_open(&ends.client, "pool");
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, i < 2 ? begin_calls : take_ends,
+						&ends),
+				 0);
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+	assert_int_equal(ends.ended, ends.wanted);
+	client_quiet(ends.client.ep, 10);
+	/* Whatever deadline passed before its request was received was never seen. */
+	assert_true(pool.requests <= ends.wanted);
+	assert_true(pool.requests >= ends.wanted - holds);
+	service_await(&pool.gone, pool.requests - (ends.wanted - holds));
+	client_close(&ends.client);
+	pool_stop(&pool);
+}
+
+static void *wake_often(void *arg)
+{
+	struct pool *pool = arg;
+
+	for (int i = 0; i < 2000; i++)
+		CHECK_OK(aph_endpoint_wake(pool->ep));
+	return NULL;
+}
+
+/* Wakes, clients that come and go, and calls from elsewhere do not disturb each other. */
+static void coming_and_going(void **state)
+{
+	struct worker workers[THREADS];
+	struct client client, passer_by;
+	struct pool pool;
+	pthread_t thread;
+
+	(void)state;
+	pool_start(&pool, workers, "pool");
+	client_open(&client, "pool");
+	assert_int_equal(pthread_create(&thread, NULL, wake_often, &pool), 0);
+	for (int i = 0; i < (check_slow() ? 30 : 200); i++) {
+		client_open(&passer_by, "pool");
+		client_echo(client.channel);
+		if (i % 2)
+			client_echo(passer_by.channel);
+		else
+			(void)client_begin(passer_by.channel, "hold", 4, APH_FOREVER);
+		client_close(&passer_by);
+	}
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	client_close(&client);
+	pool_stop(&pool);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		SUITE_TEST(threads_serve),
+		SUITE_TEST(threads_call),
+		SUITE_TEST(callers_share_the_endpoint_of_the_service),
+		SUITE_TEST(one_event_one_thread),
+		SUITE_TEST(coming_and_going),
+	};
+
+	return suite_run("threads", tests, SUITE_LEN(tests), 60);
+}

@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Real users: who is let in, what the service learns of its caller, and that nobody can take the place of
+ * another user's service. Needs root, to become others.
+ */
+#include "suite.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* Ids that no real account of a test machine should have. */
+#define ANNA 54321u
+#define BERT 54322u
+#define CREW 54333u
+
+struct visitor {
+	uid_t uid;
+	gid_t gid;
+	const gid_t *groups;
+	size_t n_groups;
+	const char *address;
+	unsigned allow;
+};
+
+static int needs_root(void)
+{
+	if (geteuid() != 0) {
+		suite_skip("only root can become other users");
+		return 0;
+	}
+	return 1;
+}
+
+static void become(uid_t uid, gid_t gid, const gid_t *groups, size_t n_groups)
+{
+	CHECK_OK(setgroups(n_groups, groups));
+	CHECK_OK(setresgid(gid, gid, gid));
+	CHECK_OK(setresuid(uid, uid, uid));
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	prctl(PR_SET_DUMPABLE, 1);
+}
+
+/* Opens a channel as the visitor; the exit status is the errno, or 0 after an echo. */
+static int visit(int ctl, void *arg)
+{
+	const struct visitor *visitor = arg;
+	struct aph_channel_options options = { .size = sizeof(options), .flags = visitor->allow };
+	struct aph_endpoint *ep;
+	struct aph_channel *channel;
+	int r;
+
+	(void)ctl;
+	become(visitor->uid, visitor->gid, visitor->groups, visitor->n_groups);
+	CHECK_OK(aph_endpoint_new(&ep, NULL));
+	r = aph_channel_open(&channel, ep, visitor->address, &options);
+	if (r == 0) {
+		client_echo(channel);
+		aph_channel_close(channel);
+	}
+	aph_endpoint_free(ep);
+	return -r;
+}
+
+static void expect_visit(const struct visitor *visitor, int status)
+{
+	struct visitor copy = *visitor;
+	struct child child;
+
+	child_start(&child, visit, &copy);
+	assert_int_equal(child_finish(&child, check_ms(15000)), status);
+}
+
+/* As whom a service lets in; see channel.h. Each line: who calls, and with which kinds it is let in. */
+static void permissions(void **state)
+{
+	static const gid_t crew[] = { CREW };
+	static const struct {
+		struct visitor who;
+		unsigned kinds;
+	} callers[] = {
+		{ { .uid = ANNA, .gid = ANNA }, APH_ALLOW_USER | APH_ALLOW_WORLD },
+		{ { .uid = ANNA, .gid = CREW }, APH_ALLOW_ANY },
+		{ { .uid = BERT, .gid = BERT }, APH_ALLOW_WORLD },
+		{ { .uid = BERT, .gid = CREW }, APH_ALLOW_GROUP | APH_ALLOW_WORLD },
+		{ { .uid = BERT, .gid = BERT, .groups = crew, .n_groups = 1 },
+		  APH_ALLOW_GROUP | APH_ALLOW_WORLD },
+	};
+	struct service_config config = { .uid = ANNA, .gid = CREW };
+	char address[64];
+	struct service service;
+	struct visitor visitor;
+
+	(void)state;
+	if (!needs_root())
+		return;
+	snprintf(address, sizeof(address), "caps:guarded,uid=%u,gid=%u", ANNA, CREW);
+	config.address = address;
+	for (unsigned allow = 1; allow <= APH_ALLOW_ANY; allow++) {
+		config.options.flags = allow;
+		service_start(&service, SERVICE_PROCESS, &config);
+		for (size_t i = 0; i < SUITE_LEN(callers); i++) {
+			for (unsigned wants = 1; wants <= APH_ALLOW_ANY; wants += 2) {
+				visitor = callers[i].who;
+				visitor.address = address;
+				visitor.allow = wants;
+				expect_visit(&visitor,
+					     callers[i].kinds & allow & wants ? 0 : EACCES);
+			}
+		}
+		service_stop(&service);
+	}
+}
+
+/* None of the flags means: the user itself. */
+static void the_default_is_the_user(void **state)
+{
+	struct service_config config = { .address = "mine", .uid = ANNA, .gid = ANNA };
+	struct visitor anna = { .uid = ANNA, .gid = ANNA, .address = "mine" };
+	struct visitor bert = { .uid = BERT, .gid = BERT, .address = "caps:mine,uid=54321" };
+	struct service service;
+
+	(void)state;
+	if (!needs_root())
+		return;
+	service_start(&service, SERVICE_PROCESS, &config);
+	expect_visit(&anna, 0);
+	expect_visit(&bert, EACCES);
+	bert.address = "caps:mine,uid=any";
+	expect_visit(&bert, EACCES);
+	/* The default address of another user is another name. */
+	bert.address = "mine";
+	expect_visit(&bert, ENOENT);
+	service_stop(&service);
+}
+
+/* A user's own service comes before root's of the same name. */
+static void own_before_root(void **state)
+{
+	struct service_config config = { .address = "both", .options.flags = APH_ALLOW_ANY };
+	struct visitor anna = { .uid = ANNA, .gid = ANNA, .address = "both" };
+	struct visitor bert = { .uid = BERT, .gid = BERT, .address = "both" };
+	struct service root, own;
+
+	(void)state;
+	if (!needs_root())
+		return;
+	service_start(&root, SERVICE_PROCESS, &config);
+	expect_visit(&anna, 0);
+	service_await(&root.seen->requests, 1);
+	config.uid = ANNA;
+	config.gid = ANNA;
+	service_start(&own, SERVICE_PROCESS, &config);
+	expect_visit(&anna, 0);
+	service_await(&own.seen->requests, 1);
+	expect_visit(&bert, 0);
+	service_await(&root.seen->requests, 2);
+	assert_int_equal(own.seen->requests, 1);
+	service_stop(&own);
+	service_stop(&root);
+}
+
+static int ask_who_i_am(int ctl, void *arg)
+{
+	const struct visitor *visitor = arg;
+	struct service_caller caller;
+	struct client client;
+	size_t len = sizeof(caller);
+
+	(void)ctl;
+	CHECK_OK(setgroups(visitor->n_groups, visitor->groups));
+	/* Real and effective ids that differ. */
+	CHECK_OK(setresgid(visitor->gid, visitor->gid + 1, visitor->gid));
+	CHECK_OK(setresuid(visitor->uid, visitor->uid + 1, visitor->uid));
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	prctl(PR_SET_DUMPABLE, 1);
+	client_open(&client, visitor->address);
+	CHECK_OK(aph_call(client.channel, "c", 1, &caller, &len, aph_deadline_ms(5000)));
+	CHECK(len == sizeof(caller));
+	CHECK(caller.pid == getpid());
+	CHECK(caller.euid == visitor->uid + 1);
+	CHECK(caller.egid == visitor->gid + 1);
+	CHECK(caller.uid == visitor->uid);
+	CHECK(caller.gid == visitor->gid);
+	CHECK(caller.n_groups == visitor->n_groups);
+	for (size_t i = 0; i < visitor->n_groups; i++) {
+		size_t k = 0;
+
+		while (k < caller.n_groups && caller.groups[k] != visitor->groups[i])
+			k++;
+		CHECK(k < caller.n_groups);
+	}
+	client_close(&client);
+	/* The leak sanitizer cannot look into a process whose ids differ. */
+	CHECK_OK(setresuid(visitor->uid, visitor->uid, visitor->uid));
+	CHECK_OK(setresgid(visitor->gid, visitor->gid, visitor->gid));
+	prctl(PR_SET_DUMPABLE, 1);
+	return 0;
+}
+
+static void the_service_learns_who_calls(void **state)
+{
+	static const gid_t groups[] = { 4, CREW, 60001, 7, 60000 };
+	struct service_config config = { .address = "who", .options.flags = APH_ALLOW_ANY };
+	struct visitor visitor = { .uid = ANNA,
+				   .gid = BERT,
+				   .groups = groups,
+				   .n_groups = 5,
+				   .address = "caps:who,uid=0" };
+	struct service service;
+	struct child child;
+
+	(void)state;
+	if (!needs_root())
+		return;
+	service_start(&service, SERVICE_PROCESS, &config);
+	for (size_t n = 0; n <= 5; n += 5) {
+		visitor.n_groups = n;
+		child_start(&child, ask_who_i_am, &visitor);
+		assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	}
+	service_stop(&service);
+}
+
+/* What one may register: the own uid and a gid one is in; root anything. The status is the errno. */
+static int register_as(int ctl, void *arg)
+{
+	static const gid_t crew[] = { CREW };
+	struct aph_endpoint *ep;
+	int r;
+
+	(void)ctl;
+	become(ANNA, ANNA, crew, 1);
+	CHECK_OK(aph_endpoint_new(&ep, NULL));
+	r = aph_service_open(NULL, ep, arg, NULL);
+	aph_endpoint_free(ep);
+	return -r;
+}
+
+static void what_one_may_register(void **state)
+{
+	static const struct {
+		char address[40];
+		int status;
+	} cases[] = {
+		{ "plain", 0 },
+		{ "caps:plain,uid=54321", 0 },
+		{ "caps:plain,uid=54322", EPERM },
+		{ "caps:plain,uid=0", EPERM },
+		{ "caps:plain,gid=54321", 0 },
+		{ "caps:plain,gid=54333", 0 },
+		{ "caps:plain,gid=0", EPERM },
+		{ "caps:plain,uid=54321,gid=54322", EPERM },
+		{ "caps:plain,uid=any", 0 },
+		{ "caps:plain,gid=any", 0 },
+	};
+	struct aph_endpoint *ep;
+	struct child child;
+
+	(void)state;
+	if (!needs_root())
+		return;
+	for (size_t i = 0; i < SUITE_LEN(cases); i++) {
+		char address[40];
+
+		memcpy(address, cases[i].address, sizeof(address));
+		child_start(&child, register_as, address);
+		assert_int_equal(child_finish(&child, check_ms(5000)), cases[i].status);
+		/* Root may do all of it. */
+		assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+		assert_int_equal(aph_service_open(NULL, ep, address, NULL), 0);
+		aph_endpoint_free(ep);
+	}
+}
+
+/* Puts something in the place where a service of root was met. */
+static int squat(int ctl, void *arg)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	const char *path = arg;
+	int fd;
+
+	become(BERT, BERT, NULL, 0);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	CHECK(fd >= 0);
+	if (bind(fd, (void *)&address, sizeof(address)) == 0) {
+		CHECK_OK(listen(fd, 16));
+		chmod(path, 0666);
+		child_say(ctl, 'y');
+	} else {
+		child_say(ctl, 'n');
+	}
+	/* Nobody may ever connect to this; if one does, it is said. */
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	child_hear(ctl, 60000);
+	int got = accept(fd, NULL, NULL);
+	unlink(path);
+	close(fd);
+	if (got >= 0) {
+		close(got);
+		return 1;
+	}
+	return 0;
+}
+
+static void squatting_is_in_vain(void **state)
+{
+	struct service_config config = { .address = "caps:wanted,uid=0",
+					 .options.flags = APH_ALLOW_ANY };
+	struct visitor anna = { .uid = ANNA, .gid = ANNA, .address = "wanted" };
+	struct service service;
+	struct client client;
+	struct aph_endpoint *ep;
+	struct aph_channel *channel;
+	struct child child;
+	char path[108];
+
+	(void)state;
+	if (!needs_root())
+		return;
+	service_start(&service, SERVICE_PROCESS, &config);
+	dir_only_socket(path, sizeof(path));
+	service_stop(&service);
+	child_start(&child, squat, path);
+	printf("squatting the path of the first service: %s\n",
+	       child_hear(child.ctl, 5000) == 'y' ? "possible" : "not possible");
+	/* Nobody serves it: neither root nor others are led to the squatter. */
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	assert_int_equal(aph_channel_open(&channel, ep, "caps:wanted,uid=0", NULL), -ENOENT);
+	assert_int_equal(aph_channel_open(&channel, ep, "wanted", NULL), -ENOENT);
+	aph_endpoint_free(ep);
+	expect_visit(&anna, ENOENT);
+	/* And the service can begin all the same. */
+	service_start(&service, SERVICE_PROCESS, &config);
+	client_open(&client, "caps:wanted,uid=0");
+	assert_int_equal(aph_channel_credentials(client.channel)->euid, 0);
+	client_echo(client.channel);
+	client_close(&client);
+	expect_visit(&anna, 0);
+	service_stop(&service);
+	child_say(child.ctl, 'q');
+	assert_int_equal(child_finish(&child, 5000), 0);
+	dir_remove_sockets();
+}
+
+/* A user's own service under its own uid is never taken for root's, whatever it is called. */
+static void another_users_service_is_not_met(void **state)
+{
+	struct service_config config = {
+		.address = "caps:lure", .options.flags = APH_ALLOW_ANY, .uid = BERT, .gid = BERT
+	};
+	struct visitor anna = { .uid = ANNA, .gid = ANNA, .address = "lure" };
+	struct aph_endpoint *ep;
+	struct aph_channel *channel;
+	struct service service;
+
+	(void)state;
+	if (!needs_root())
+		return;
+	for (int any = 0; any < 2; any++) {
+		config.address = any ? "caps:lure,uid=any" : "caps:lure";
+		service_start(&service, SERVICE_PROCESS, &config);
+		assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+		assert_int_equal(aph_channel_open(&channel, ep, "lure", NULL), -ENOENT);
+		assert_int_equal(aph_channel_open(&channel, ep, "caps:lure,uid=0", NULL), -ENOENT);
+		/* Root trusts no other user unasked, but may ask for it. */
+		assert_int_equal(aph_channel_open(&channel, ep, "caps:lure,uid=any", NULL), 0);
+		assert_int_equal(aph_channel_credentials(channel)->euid, BERT);
+		client_echo(channel);
+		aph_channel_close(channel);
+		aph_endpoint_free(ep);
+		anna.address = "lure";
+		expect_visit(&anna, ENOENT);
+		anna.address = "caps:lure,uid=54321";
+		expect_visit(&anna, ENOENT);
+		anna.address = "caps:lure,uid=any";
+		expect_visit(&anna, 0);
+		service_stop(&service);
+	}
+}
+
+static int list_all(int ctl, void *arg)
+{
+	struct aph_service_info *list;
+	size_t n;
+
+	(void)ctl;
+	(void)arg;
+	become(ANNA, ANNA, NULL, 0);
+	CHECK_OK(aph_directory_list(&list, &n, aph_deadline_ms(2000)));
+	for (size_t i = 0; i < n; i++)
+		if (list[i].owner != ANNA)
+			CHECK(!list[i].has_stats);
+	free(list);
+	return (int)n;
+}
+
+/* A service for its own user alone tells its figures to nobody else. */
+static void figures_are_for_those_let_in(void **state)
+{
+	struct service_config config = { .address = "private" };
+	struct service service;
+	struct child child;
+
+	(void)state;
+	if (!needs_root())
+		return;
+	service_start(&service, SERVICE_PROCESS, &config);
+	child_start(&child, list_all, NULL);
+	assert_true(child_finish(&child, check_ms(5000)) <= 1);
+	service_stop(&service);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		SUITE_TEST(permissions),
+		SUITE_TEST(the_default_is_the_user),
+		SUITE_TEST(own_before_root),
+		SUITE_TEST(the_service_learns_who_calls),
+		SUITE_TEST(what_one_may_register),
+		SUITE_TEST(squatting_is_in_vain),
+		SUITE_TEST(another_users_service_is_not_met),
+		SUITE_TEST(figures_are_for_those_let_in),
+	};
+
+	return suite_run("users", tests, SUITE_LEN(tests), 60);
+}

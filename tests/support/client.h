@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/* The client's side of the tests: opening, waiting for events, whole calls. Everything here checks. */
+#ifndef TESTS_SUPPORT_CLIENT_H
+#define TESTS_SUPPORT_CLIENT_H
+
+#include <antiphon/antiphon.h>
+
+struct client {
+	struct aph_endpoint *ep;
+	struct aph_channel *channel;
+};
+
+/* An endpoint, and a channel to `address` with the default options. */
+void client_open(struct client *client, const char *address);
+void client_close(struct client *client);
+
+/* The next event, which must come within the limit. */
+void client_next(struct aph_endpoint *ep, struct aph_event *ev, int timeout_ms);
+
+/* The next event, which must be of this type and, if `call` is set, of this call. */
+struct aph_event client_expect(struct aph_endpoint *ep, enum aph_event_type type,
+			       const struct aph_call *call);
+
+/* No event comes within this time. */
+void client_quiet(struct aph_endpoint *ep, int ms);
+
+/* A call that has sent its whole request. */
+struct aph_call *client_begin(struct aph_channel *channel, const void *request, size_t len,
+			      uint64_t deadline_ns);
+
+/* Reads what comes and waits for END, whatever it says. At most `*len` bytes go to `reply`. */
+struct aph_result client_end(struct aph_endpoint *ep, struct aph_call *call, void *reply,
+			     size_t *len);
+
+/* Sends all of it, waiting for room. False when the call ended instead; END is then still to come. */
+int client_send(struct aph_call *call, const void *data, size_t len, unsigned flags);
+
+/* A short echo that must be answered; the time it took in nanoseconds. */
+uint64_t client_echo(struct aph_channel *channel);
+
+/* The reply of a long call is the pattern; checks every byte. */
+void client_get(struct aph_endpoint *ep, struct aph_channel *channel, char op, uint64_t len,
+		uint32_t seed);
+
+/* Sends `len` patterned bytes to be drained and checks the answer. */
+void client_put(struct aph_endpoint *ep, struct aph_channel *channel, uint64_t len, uint32_t seed);
+
+#endif

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reads /proc/self/fd. Uses system calls without the C library's directory streams so that it works
+ * with allocation faults armed and does not count its own descriptor.
+ */
+#include "fds.h"
+
+#include "check.h"
+
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+struct entry {
+	uint64_t ino;
+	int64_t off;
+	unsigned short reclen;
+	unsigned char type;
+	char name[];
+};
+
+void fds_take(struct fds *fds)
+{
+	_Alignas(8) char buf[8192];
+	const struct entry *entry;
+	long n, at;
+	int dir, fd;
+
+	memset(fds, 0, sizeof(*fds));
+	dir = (int)CHECK_OK(open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	while ((n = syscall(SYS_getdents64, dir, buf, sizeof(buf))) > 0) {
+		for (at = 0; at < n; at += entry->reclen) {
+			entry = (const void *)(buf + at);
+			if (entry->name[0] < '0' || entry->name[0] > '9')
+				continue;
+			fd = atoi(entry->name);
+			if (fd != dir && fd < FDS_MAX)
+				fds->open[fd] = 1;
+		}
+	}
+	close(dir);
+}
+
+int fds_count(void)
+{
+	struct fds now;
+	int n = 0;
+
+	fds_take(&now);
+	for (int fd = 0; fd < FDS_MAX; fd++)
+		n += now.open[fd];
+	return n;
+}
+
+int fds_differ(const struct fds *before)
+{
+	char path[64], what[256];
+	struct fds now;
+	int n = 0;
+
+	fds_take(&now);
+	for (int fd = 0; fd < FDS_MAX; fd++) {
+		if (now.open[fd] == before->open[fd])
+			continue;
+		n++;
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		ssize_t len = readlink(path, what, sizeof(what) - 1);
+		what[len > 0 ? len : 0] = 0;
+		fprintf(stderr, "descriptor %d was %s: %s\n", fd,
+			now.open[fd] ? "left open" : "closed", what);
+	}
+	return n;
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/* The descriptors a process has open, to see which were left behind. */
+#ifndef TESTS_SUPPORT_FDS_H
+#define TESTS_SUPPORT_FDS_H
+
+#include <stddef.h>
+
+#define FDS_MAX 4096
+
+struct fds {
+	unsigned char open[FDS_MAX]; /* descriptors above are not looked at */
+};
+
+/* Remembers what is open now. */
+void fds_take(struct fds *fds);
+
+/*
+ * How many descriptors are open now that were not in `before`; says on standard error what each is.
+ * One that was in `before` and is closed now counts too.
+ */
+int fds_differ(const struct fds *before);
+
+/* How many descriptors are open. */
+int fds_count(void);
+
+#endif
