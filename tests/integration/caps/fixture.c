@@ -1,12 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 #include "fixture.h"
 
+#include "support/fds.h"
+
 #include <grp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
 #define PORTS_LOOKED_AT 64
+
+/* The thread sanitizer does not like threads in a child of threads, which CAPS programs may well have. */
+const char *__tsan_default_options(void);
+
+const char *__tsan_default_options(void)
+{
+	return "die_after_fork=0";
+}
 
 int caps_setup(void **state)
 {
@@ -45,6 +55,35 @@ void become(uid_t uid, gid_t gid, const gid_t *groups, size_t n)
 	CHECK_OK(setgroups(n, groups));
 	CHECK_OK(setresgid(gid, gid, gid));
 	CHECK_OK(setresuid(uid, uid, uid));
+}
+
+struct call {
+	int (*run)(int ctl, void *arg);
+	void *arg;
+};
+
+static int run_and_exit(int ctl, void *arg)
+{
+	static struct fds before;
+	const struct call *call = arg;
+	int status;
+
+	fds_take(&before);
+	status = call->run(ctl, call->arg);
+	if (fds_differ(&before) && status == 0)
+		status = CHILD_LEAKED;
+	(void)fflush(NULL);
+	_exit(status);
+}
+
+void child_of_threads(struct child *child, int (*run)(int ctl, void *arg), void *arg)
+{
+	struct call call = { run, arg };
+
+	/* A sanitizer's allocator is not ready for a fork in the middle of something. */
+	if (check_slow())
+		(void)usleep(5000);
+	child_start(child, run_and_exit, &call);
 }
 
 void fails(const char *file, int line, const char *what, long long result, int e)

@@ -47,6 +47,12 @@ void need_root(void);
 /* Becomes another user for good, with one group and `n` further ones. */
 void become(uid_t uid, gid_t gid, const gid_t *groups, size_t n);
 
+/*
+ * child_start() for a process that has a service open, and so a second thread: the child ends without
+ * the leak sanitizer, whose locks do not survive such a fork.
+ */
+void child_of_threads(struct child *child, int (*run)(int ctl, void *arg), void *arg);
+
 /* The expression gives -1 and this errno. */
 #define FAILS(expression, e) fails(__FILE__, __LINE__, #expression, (long long)(expression), e)
 void fails(const char *file, int line, const char *what, long long result, int e);

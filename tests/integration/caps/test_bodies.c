@@ -208,7 +208,7 @@ static void test_absent_client(void **state)
 	off_t id;
 
 	(void)state;
-	child_start(&child, absent_child, NULL);
+	child_of_threads(&child, absent_child, NULL);
 	id = take_body(service, CAPMS_REQUEST, 10 << 20, 3);
 	child_say(child.ctl, 'x');
 	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
@@ -223,7 +223,7 @@ static void test_killed_while_sending(void **state)
 	int client;
 
 	(void)state;
-	child_start(&child, absent_child, NULL);
+	child_of_threads(&child, absent_child, NULL);
 	child_await_state(child.pid, 'S', check_ms(5000));
 	(void)usleep(20000);
 	child_kill(&child);

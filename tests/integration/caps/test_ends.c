@@ -34,7 +34,7 @@ static int service_child(int ctl, void *arg)
 		case 'X':
 			_exit(0);
 		default:
-			CHECK(!"a command");
+			return 1;
 		}
 		child_say(ctl, 'd');
 	}
@@ -181,7 +181,7 @@ static void run_client_end(void (*end)(struct child *child))
 	off_t retrieved, answered;
 	struct child child;
 
-	child_start(&child, client_child, NULL);
+	child_of_threads(&child, client_child, NULL);
 	CHECK(child_hear(child.ctl, check_ms(5000)) == 'r');
 	retrieved = expect(service, CAPMS_REQUEST, "retrieved");
 	answered = expect(service, CAPMS_REQUEST, "answered");
@@ -316,7 +316,7 @@ static void test_fork(void **state)
 	ports.hidden = connect_to("ends", CAPF_ANYCLIENT | CAPF_NOFORK);
 	id = put(ports.client, "question");
 	ports.held = expect(ports.service, CAPMS_REQUEST, "question");
-	child_start(&child, forked_child, &ports);
+	child_of_threads(&child, forked_child, &ports);
 	other = expect(ports.service, CAPMS_REQUEST, "from the child");
 	CHECK_OK(caps_sys_reply(ports.service, "ok", 2, other));
 	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
@@ -358,7 +358,7 @@ static void test_fork_of_fork(void **state)
 	ports.service = serve("ends", CAPF_ANYCLIENT);
 	ports.client = connect_to("ends", CAPF_ANYCLIENT);
 	ports.hidden = connect_to("ends", CAPF_ANYCLIENT | CAPF_NOFORK);
-	child_start(&child, grandchild_child, &ports);
+	child_of_threads(&child, grandchild_child, &ports);
 	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
 	round_trip(ports.client, ports.service);
 	assert_int_equal(caps_sys_close(ports.hidden), 0);

@@ -539,7 +539,7 @@ static void run_cred_test(const struct identity *client)
 	struct child child;
 	char buf[8];
 
-	child_start(&child, cred_child, &test);
+	child_of_threads(&child, cred_child, &test);
 	CHECK(caps_sys_wait(service, buf, 8, &id, &cred) == 2);
 	check_cred(&cred, child.pid, client);
 	CHECK_OK(caps_sys_reply(service, "you", 3, id.c_id));

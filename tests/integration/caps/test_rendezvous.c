@@ -258,7 +258,7 @@ static void test_exclusive_elsewhere(void **state)
 	struct child child;
 
 	(void)state;
-	child_start(&child, exclusive_child, NULL);
+	child_of_threads(&child, exclusive_child, NULL);
 	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
 	assert_int_equal(caps_sys_close(port), 0);
 }
@@ -360,7 +360,7 @@ static void attempt_as(const char *name, uid_t uid, gid_t gid, gid_t further, in
 	struct attempt attempt = { name, uid, uid, gid, further, flags, e };
 	struct child child;
 
-	child_start(&child, attempt_child, &attempt);
+	child_of_threads(&child, attempt_child, &attempt);
 	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
 }
 
@@ -520,7 +520,7 @@ static void test_usual_search(void **state)
 		struct child child;
 
 		assert_true(port > 0);
-		child_start(&child, search_child, &tries);
+		child_of_threads(&child, search_child, &tries);
 		assert_int_equal(child_finish(&child, check_ms(5000)), 0);
 		assert_int_equal(caps_sys_close(port), 0);
 	}
