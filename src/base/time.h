@@ -31,6 +31,16 @@ static inline void aph_pause(void)
 #endif
 }
 
+/* Fetches a cache line that will be written soon, taking it from the other CPUs. */
+static inline void aph_prefetch_to_write(const void *line)
+{
+#if defined(__x86_64__)
+	__asm__ volatile("prefetchw %0" : : "m"(*(const char *)line));
+#else
+	__builtin_prefetch(line, 1);
+#endif
+}
+
 /* The CPU this thread runs on, or 0 where the system cannot say. */
 static inline unsigned aph_cpu(void)
 {

@@ -506,6 +506,7 @@ ssize_t aph_call_send_fds(struct aph_call *call, const void *data, size_t len, c
 		r = call->channel->ops->send(call, data, len, fds, n_fds, more);
 	if (r >= 0)
 		aph_call_sent(call, !more && (size_t)r == len);
+	call->was_short = r == -EAGAIN || (r >= 0 && (size_t)r < len);
 	if (r >= 0 && (size_t)r == len)
 		aph_pending_remove(&call->pending, APH_EVENT_WRITABLE);
 	aph_unlock(ep);

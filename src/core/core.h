@@ -181,6 +181,7 @@ struct aph_call {
 	unsigned n_waiting;	  /* threads that wait for it */
 	bool private;		  /* belongs to aph_call(): no event is queued */
 	bool progress;		  /* something happened since a waiter looked */
+	bool was_short;		  /* the last send was */
 	bool has_room;		  /* WRITABLE was earned, and no send was short since */
 	bool lingering;		  /* the transport still has to tell the peer something */
 	bool is_client;

@@ -275,18 +275,17 @@ static bool fall_asleep(struct aph_endpoint *ep, bool requests)
 	return false;
 }
 
-/* What a busy thread must not forget: sources that need epoll, timers, channels that went quiet. */
-static bool tidy(struct aph_endpoint *ep, bool requests)
+/* One look at everything that is not seen by polling: epoll's sources, timers, quiet channels. */
+static bool tidy(struct aph_endpoint *ep)
 {
 	static const struct timespec zero;
 	bool any;
 
+	ep->tidied = ep->ticks;
 	if (ep->local)
 		ep->local->ops->tidy(ep->local);
 	any = run_epoll(ep, &zero) > 0;
-	any |= expire_timers(ep);
-	any |= poll_transports(ep, requests);
-	return any;
+	return expire_timers(ep) || any;
 }
 
 static void set_timer_fd(struct aph_endpoint *ep)
@@ -306,7 +305,7 @@ static void set_timer_fd(struct aph_endpoint *ep)
 /* Nothing may be waited for: one look everywhere. */
 static int lead_now(struct aph_endpoint *ep, bool requests)
 {
-	if (tidy(ep, requests))
+	if (tidy(ep) || poll_transports(ep, requests))
 		return 0;
 	if (!ep->external)
 		return -EAGAIN;
@@ -328,10 +327,13 @@ static int lead_asleep(struct aph_endpoint *ep, uint64_t deadline_ns, bool reque
 		until = deadline_ns;
 	if (until != APH_FOREVER)
 		left = aph_time_left(until, aph_time_ns());
+	if (ep->local && ep->ticks - ep->tidied > TIDY_TICKS)
+		ep->local->ops->tidy(ep->local);
 	if (!fall_asleep(ep, requests))
 		return 0;
 	ep->sleep_until_ns = until;
 	n = run_epoll(ep, until == APH_FOREVER ? NULL : &left);
+	ep->tidied = aph_ticks();
 	wake_up(ep);
 	if (n == -EINTR)
 		return interruptible ? -EINTR : 0;
@@ -347,20 +349,21 @@ static int lead(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter w
 {
 	bool receives = waiter == APH_WAITER_RECEIVER || ep->n_receivers;
 	bool requests = waiter == APH_WAITER_SERVICE || (receives && aph_list_empty(&ep->ready));
+	bool found;
 
 	wake_up(ep);
 	ep->ticks = aph_ticks();
-	if (ep->ticks - ep->tidied > TIDY_TICKS) {
-		ep->tidied = ep->ticks;
-		if (tidy(ep, requests))
-			return 0;
-	} else if (poll_transports(ep, requests)) {
-		return 0;
-	}
-	if (deadline_ns == APH_NOW)
+	found = poll_transports(ep, requests);
+	if (!found && deadline_ns == APH_NOW)
 		return lead_now(ep, requests);
-	if (ep->local && ep->local->ops->spin(ep->local, requests, deadline_ns)) {
+	if (!found && ep->local && ep->local->ops->spin(ep->local, requests, deadline_ns)) {
 		(void)poll_transports(ep, requests);
+		found = true;
+	}
+	/* A thread that is never idle must not forget the rest; one that sleeps looks at it anyway. */
+	if (found) {
+		if (ep->ticks - ep->tidied > TIDY_TICKS)
+			(void)tidy(ep);
 		return 0;
 	}
 	return lead_asleep(ep, deadline_ns, requests, waiter != APH_WAITER_CLIENT);

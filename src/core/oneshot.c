@@ -150,8 +150,9 @@ struct aph_result aph_channel_result(const struct aph_channel *channel)
 /* Whether a read, or a send that was short, would do better than -EAGAIN. */
 static bool can_go_on(const struct aph_call *call)
 {
-	return call->in_last || call->has_room || call->state == APH_CALL_ENDED ||
-	       call->channel->ops->available(call) > 0;
+	if (call->has_room || call->state == APH_CALL_ENDED)
+		return true;
+	return call->channel->ops->available(call) > 0 || (call->in_last && !call->was_short);
 }
 
 int aph_call_wait(struct aph_call *call, uint64_t deadline_ns)

@@ -84,7 +84,7 @@ struct aph_transport_ops {
 	 * anything that somebody may wait for.
 	 */
 	bool (*poll)(struct aph_transport *transport, bool requests);
-	/* Work that a busy thread must not forget: called every 100,000 ticks or so. */
+	/* Lets go of what has gone quiet: called now and then by a busy thread, and before a sleep. */
 	void (*tidy)(struct aph_transport *transport);
 	/* Spins as long as that is likely to pay. True when poll may find something. */
 	bool (*spin)(struct aph_transport *transport, bool requests, uint64_t deadline_ns);
