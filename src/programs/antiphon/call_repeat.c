@@ -71,13 +71,14 @@ static int read_whole(struct run *run, int fd)
 
 static int load_request(struct run *run, int in_fd)
 {
-	int r = 0;
+	const char *text = run->options->text == NULL ? "" : run->options->text;
+	int r;
 
 	if (in_fd >= 0) {
 		r = read_whole(run, in_fd);
-	} else if (run->options->text != NULL) {
-		run->request = strdup(run->options->text);
-		run->request_len = strlen(run->options->text);
+	} else {
+		run->request = strdup(text);
+		run->request_len = strlen(text);
 		r = run->request == NULL ? -ENOMEM : 0;
 	}
 	if (r < 0)

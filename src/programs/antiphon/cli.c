@@ -21,38 +21,21 @@ const char *cli_program(void)
 	return program;
 }
 
-static void complain(const char *format, va_list args) __attribute__((format(printf, 1, 0)));
-
-static void complain(const char *format, va_list args)
-{
-	fprintf(stderr, "%s: ", program);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
-}
-
 void cli_error(const char *format, ...)
 {
 	va_list args;
 
+	fprintf(stderr, "%s: ", program);
 	va_start(args, format);
-	complain(format, args);
+	vfprintf(stderr, format, args);
 	va_end(args);
+	fputc('\n', stderr);
 }
 
 int cli_bad_option(void)
 {
 	fprintf(stderr, "%s: '%s --help' lists what it takes\n", program, program);
 	return CLI_MISUSED;
-}
-
-int cli_misused(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	complain(format, args);
-	va_end(args);
-	return cli_bad_option();
 }
 
 int cli_outcome_status(enum aph_outcome outcome)

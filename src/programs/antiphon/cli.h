@@ -37,11 +37,11 @@ const char *cli_program(void);
 /* One line on standard error, "PROGRAM: message". */
 void cli_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* The same, then where to read more. Returns CLI_MISUSED. */
-int cli_misused(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-/* After getopt_long() has complained by itself: where to read more. Returns CLI_MISUSED. */
+/* After a complaint about how the program was used: where to read more. Returns CLI_MISUSED. */
 int cli_bad_option(void);
+
+/* Complains and says where to read more. Is CLI_MISUSED. */
+#define cli_misused(...) (cli_error(__VA_ARGS__), cli_bad_option())
 
 /* The exit status that tells an outcome. */
 int cli_outcome_status(enum aph_outcome outcome);

@@ -103,8 +103,9 @@ static void interrupt(int signal_number)
 
 /* -- rounds ------------------------------------------------------------------------------------ */
 
-static int run_round(struct bench *bench, double (*values)[ROUNDS_MAX], size_t round)
+static int run_round(struct bench *bench, struct figures *figures, size_t round)
 {
+	double(*values)[ROUNDS_MAX] = figures->values;
 	int r;
 
 	r = bench_floor_latency(bench, &values[FLOOR_P50][round], &values[FLOOR_P99][round]);
@@ -135,7 +136,7 @@ static int run_rounds(struct bench *bench, struct figures *figures, uint64_t n_r
 		if (terminal)
 			fprintf(stderr, "\r\033[Kround %llu of %llu", (unsigned long long)i,
 				(unsigned long long)n_rounds);
-		r = run_round(bench, figures->values, i == 0 ? 0 : (size_t)i - 1);
+		r = run_round(bench, figures, i == 0 ? 0 : (size_t)i - 1);
 		figures->n_rounds = (size_t)i;
 		if (interrupted)
 			r = -EINTR;
@@ -169,7 +170,7 @@ static double median(const double *values, size_t n)
  */
 static double median_ratio(const struct figures *figures, enum metric metric)
 {
-	double ratios[ROUNDS_MAX];
+	double ratios[ROUNDS_MAX] = { 0 };
 
 	for (size_t i = 0; i < figures->n_rounds; i++)
 		ratios[i] = figures->values[metric][i] / figures->values[metrics[metric].floor][i];

@@ -8,6 +8,7 @@
 #include "cli.h"
 #include "json.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
@@ -290,6 +291,7 @@ static int begin(struct serve *serve)
 {
 	int r, status;
 
+	assert(serve->options.argv != NULL);
 	r = child_find(serve->options.argv[0]);
 	if (r < 0) {
 		cli_error("cannot run %s: %s", serve->options.argv[0], strerror(-r));

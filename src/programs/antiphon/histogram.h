@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #define HISTOGRAM_STEPS_LOG2 6
-#define HISTOGRAM_STEPS	     (1u << HISTOGRAM_STEPS_LOG2)
+#define HISTOGRAM_STEPS	     ((size_t)1 << HISTOGRAM_STEPS_LOG2)
 #define HISTOGRAM_BUCKETS    ((64 - HISTOGRAM_STEPS_LOG2 + 1) * HISTOGRAM_STEPS)
 
 struct histogram {

@@ -232,10 +232,19 @@ void collector_abandon(struct collector *collector, struct request *request)
 	collector_free(collector, request);
 }
 
+static void refuse_list(struct collector *collector, struct request_list *list,
+			enum aph_reason reason)
+{
+	struct request *request, *following;
+
+	for (request = TAILQ_FIRST(list); request != NULL; request = following) {
+		following = TAILQ_NEXT(request, link);
+		refuse(collector, request, reason);
+	}
+}
+
 void collector_refuse_all(struct collector *collector, enum aph_reason reason)
 {
-	while (!TAILQ_EMPTY(&collector->collecting))
-		refuse(collector, TAILQ_FIRST(&collector->collecting), reason);
-	while (!TAILQ_EMPTY(&collector->ready))
-		refuse(collector, TAILQ_FIRST(&collector->ready), reason);
+	refuse_list(collector, &collector->collecting, reason);
+	refuse_list(collector, &collector->ready, reason);
 }

@@ -14,6 +14,7 @@
 #include "cli.h"
 #include "format.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -188,6 +189,7 @@ static void read_reply(struct state *state)
 	struct request *request = state->current;
 	ssize_t n;
 
+	assert(request != NULL);
 	if (request->call == NULL)
 		n = drop_reply(state);
 	else

@@ -23,7 +23,7 @@
 #include <unistd.h>
 
 /* What one job may move before the next has its turn. */
-#define TURN_BYTES (1024 * 1024)
+#define TURN_BYTES ((size_t)1 << 20)
 
 enum job_state {
 	JOB_WAITING, /* no process yet, nothing read */
@@ -208,37 +208,31 @@ static bool is_hot(const struct job *job)
 				     (job->child.out >= 0 && job->out_ready && job->reply_ready));
 }
 
-/*
- * Lets the job go as far as it can. It may be freed on return. Returns whether it wants another
- * turn.
- */
-static bool job_turn(struct job *job, uint64_t now_ns)
+/* Lets the job go as far as it can. Returns when it wants another turn, or 0 when it is over. */
+static uint64_t job_turn(struct job *job, uint64_t now_ns)
 {
 	if (!job->exited && now_ns >= job->kill_at_ns) {
 		child_signal(&job->child, SIGKILL);
 		job->kill_at_ns = UINT64_MAX;
 	}
-	if (job->state == JOB_RUNNING && job->exited && job->code != 0) {
-		job_abort(job);
-		job_free(job);
-		return false;
-	}
-	if (job->state == JOB_RUNNING) {
-		move_request(job);
-		move_reply(job);
-		if (job->exited && job->child.out < 0) {
-			job_answer(job);
-			job_free(job);
-			return false;
-		}
-		return is_hot(job);
-	}
-	if (job->exited) {
+	if (job->state == JOB_ENDING && job->exited) {
 		/* The leader had its time to end its own children; none of them outlives it. */
 		child_signal(&job->child, SIGKILL);
-		job_free(job);
+		return 0;
 	}
-	return false;
+	if (job->state == JOB_ENDING)
+		return job->kill_at_ns;
+	if (job->exited && job->code != 0) {
+		job_abort(job);
+		return 0;
+	}
+	move_request(job);
+	move_reply(job);
+	if (job->exited && job->child.out < 0) {
+		job_answer(job);
+		return 0;
+	}
+	return is_hot(job) ? now_ns : job->kill_at_ns;
 }
 
 static void in_ready(struct loop_source *source, uint32_t events)
@@ -486,17 +480,17 @@ static uint64_t process_turn(struct serve *serve, uint64_t now_ns)
 	struct job *job, *following;
 
 	for (job = TAILQ_FIRST(&state->active); job != NULL; job = following) {
+		uint64_t wanted_ns = job_turn(job, now_ns);
+
 		following = TAILQ_NEXT(job, link);
-		if (job_turn(job, now_ns))
-			next_ns = APH_NOW;
+		if (wanted_ns == 0)
+			job_free(job);
+		else if (wanted_ns < next_ns)
+			next_ns = wanted_ns;
 	}
 	while (state->n_active < serve->options.processes_max && !TAILQ_EMPTY(&state->waiting)) {
 		job_start(next_waiting(state));
 		next_ns = APH_NOW;
-	}
-	TAILQ_FOREACH(job, &state->active, link) {
-		if (job->kill_at_ns < next_ns)
-			next_ns = job->kill_at_ns;
 	}
 	return next_ns;
 }
@@ -504,10 +498,12 @@ static uint64_t process_turn(struct serve *serve, uint64_t now_ns)
 static void process_stop(struct serve *serve, bool hard)
 {
 	struct state *state = serve->mode_state;
-	struct job *job;
+	struct job *job, *following;
 
-	while ((job = TAILQ_FIRST(&state->waiting)) != NULL)
+	for (job = TAILQ_FIRST(&state->waiting); job != NULL; job = following) {
+		following = TAILQ_NEXT(job, link);
 		job_refuse(job, APH_REASON_CLOSED);
+	}
 	/* The calls go on for as long as their processes do, and end as those end. */
 	TAILQ_FOREACH(job, &state->active, link) {
 		child_signal(&job->child, hard ? SIGKILL : SIGTERM);
