@@ -199,16 +199,12 @@ static bool poll_transports(struct aph_endpoint *ep, bool requests)
 	return ep->local && ep->local->ops->poll(ep->local, requests);
 }
 
-static bool expire_timers(struct aph_endpoint *ep)
+static bool expire_timers(struct aph_endpoint *ep, uint64_t now_ns)
 {
 	struct aph_timer *timer;
 	bool any = false;
-	uint64_t now;
 
-	if (!ep->timers.n)
-		return false;
-	now = aph_time_ns();
-	while ((timer = aph_timers_pop(&ep->timers, now))) {
+	while ((timer = aph_timers_pop(&ep->timers, now_ns))) {
 		aph_call_expire(aph_container(timer, struct aph_call, timer));
 		any = true;
 	}
@@ -256,13 +252,13 @@ static int run_epoll(struct aph_endpoint *ep, const struct timespec *timeout)
 	return n < 0 ? -e : n;
 }
 
-static void wake_up(struct aph_endpoint *ep)
+static void wake_up(struct aph_endpoint *ep, uint64_t now_ns)
 {
 	if (!ep->asleep)
 		return;
 	ep->asleep = false;
 	if (ep->local)
-		ep->local->ops->awake(ep->local);
+		ep->local->ops->awake(ep->local, now_ns);
 }
 
 /* Says that we sleep. False when something is there after all; we are awake again then. */
@@ -271,7 +267,7 @@ static bool fall_asleep(struct aph_endpoint *ep, bool requests)
 	ep->asleep = true;
 	if (!ep->local || ep->local->ops->sleep(ep->local, requests))
 		return true;
-	wake_up(ep);
+	wake_up(ep, aph_time_ns());
 	return false;
 }
 
@@ -285,7 +281,7 @@ static bool tidy(struct aph_endpoint *ep)
 	if (ep->local)
 		ep->local->ops->tidy(ep->local);
 	any = run_epoll(ep, &zero) > 0;
-	return expire_timers(ep) || any;
+	return (ep->timers.n && expire_timers(ep, aph_time_ns())) || any;
 }
 
 static void set_timer_fd(struct aph_endpoint *ep)
@@ -321,6 +317,7 @@ static int lead_asleep(struct aph_endpoint *ep, uint64_t deadline_ns, bool reque
 {
 	uint64_t until = aph_timers_next(&ep->timers);
 	struct timespec left;
+	uint64_t now;
 	int n;
 
 	if (deadline_ns < until)
@@ -333,13 +330,14 @@ static int lead_asleep(struct aph_endpoint *ep, uint64_t deadline_ns, bool reque
 		return 0;
 	ep->sleep_until_ns = until;
 	n = run_epoll(ep, until == APH_FOREVER ? NULL : &left);
+	now = aph_time_ns();
 	ep->tidied = aph_ticks();
-	wake_up(ep);
+	wake_up(ep, now);
 	if (n == -EINTR)
 		return interruptible ? -EINTR : 0;
 	if (n < 0)
 		return aph_err(n, "cannot wait for events: %s", strerror(-n));
-	if (until != APH_FOREVER && !expire_timers(ep) && n == 0 && aph_time_ns() >= deadline_ns)
+	if (!expire_timers(ep, now) && n == 0 && now >= deadline_ns)
 		return -ETIMEDOUT;
 	return 0;
 }
@@ -351,7 +349,8 @@ static int lead(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter w
 	bool requests = waiter == APH_WAITER_SERVICE || (receives && aph_list_empty(&ep->ready));
 	bool found;
 
-	wake_up(ep);
+	if (ep->asleep)
+		wake_up(ep, aph_time_ns());
 	ep->ticks = aph_ticks();
 	found = poll_transports(ep, requests);
 	if (!found && deadline_ns == APH_NOW)

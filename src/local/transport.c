@@ -134,9 +134,6 @@ static bool poll(struct aph_transport *transport, bool requests)
 	}
 	if (!aph_list_empty(&local->doomed))
 		any |= end_doomed(local);
-	if (any && local->wake.began_ns)
-		aph_wake_end(&local->wake, aph_time_ns(),
-			     (uint64_t)local->base.ep->spin_max_us * 1000);
 	return any;
 }
 
@@ -290,12 +287,18 @@ static bool spin(struct aph_transport *transport, bool requests, uint64_t deadli
 	if (mode == APH_WAKE_SLEEP || deadline_ns < until)
 		return false;
 	while (now < until) {
-		if (mode == APH_WAKE_YIELD && !aph_wake_yield(&local->wake))
+		bool yields = mode == APH_WAKE_YIELD;
+
+		if (yields && !aph_wake_yield(&local->wake, &now))
 			return any_work(local, requests);
-		if (look(local, requests, mode == APH_WAKE_YIELD ? 1 : LOOKS_PER_CLOCK) ||
-		    let_others_in(ep))
+		if (look(local, requests, yields ? 1 : LOOKS_PER_CLOCK)) {
+			aph_wake_end(&local->wake, now, cap);
 			return true;
-		now = aph_time_ns();
+		}
+		if (let_others_in(ep))
+			return true;
+		if (!yields)
+			now = aph_time_ns();
 	}
 	return false;
 }
@@ -350,11 +353,12 @@ static bool fall_asleep(struct aph_transport *transport, bool requests)
 	       sleep_clients(local);
 }
 
-static void awake(struct aph_transport *transport)
+static void awake(struct aph_transport *transport, uint64_t now_ns)
 {
 	struct aph_local *local = of(transport);
 	struct aph_list *pos, *tmp;
 
+	aph_wake_end(&local->wake, now_ns, (uint64_t)local->base.ep->spin_max_us * 1000);
 	if (local->page && (local->state & APH_PAGE_ASLEEP)) {
 		local->state &= ~APH_PAGE_ASLEEP;
 		(void)atomic_exchange(&local->page->state, local->state);

@@ -19,13 +19,13 @@
 #define US UINT64_C(1000)
 #define MS UINT64_C(1000000)
 
-#define WAKE_UP_NS	  (8 * US) /* what a short wait may take longer when it ended asleep */
-#define YIELD_BAD_NS	  (2 * MS)
-#define BACK_OFF_MIN_NS	  (1 * MS)
-#define BACK_OFF_MAX_NS	  (64 * MS)
-#define GOOD_YIELDS	  256u
-#define AFFINITY_EVERY_NS (10 * MS)
-#define PROBE_EVERY	  16u
+#define WAKE_UP_NS	     (8 * US) /* what a short wait may take longer when it ended asleep */
+#define YIELD_BAD_NS	     (2 * MS)
+#define BACK_OFF_MIN_NS	     (1 * MS)
+#define BACK_OFF_MAX_NS	     (64 * MS)
+#define GOOD_YIELDS	     256u
+#define AFFINITY_EVERY_TICKS 20000000u /* 5 to 20 ms */
+#define PROBE_EVERY	     16u
 
 void aph_wake_init(struct aph_wake *wake)
 {
@@ -41,11 +41,11 @@ void aph_wake_init(struct aph_wake *wake)
 
 static bool is_single_cpu(struct aph_wake *wake)
 {
-	uint64_t now_ns = aph_time_ns();
+	uint64_t ticks = aph_ticks();
 	cpu_set_t set;
 
-	if (now_ns - wake->affinity_checked_ns > AFFINITY_EVERY_NS || !wake->affinity_checked_ns) {
-		wake->affinity_checked_ns = now_ns;
+	if (ticks - wake->affinity_checked > AFFINITY_EVERY_TICKS) {
+		wake->affinity_checked = ticks;
 		wake->single_cpu = sched_getaffinity(0, sizeof(set), &set) == 0 &&
 				   CPU_COUNT(&set) == 1;
 	}
@@ -112,19 +112,19 @@ void aph_wake_end(struct aph_wake *wake, uint64_t now_ns, uint64_t cap_ns)
 	wake->began_ns = 0;
 }
 
-bool aph_wake_yield(struct aph_wake *wake)
+bool aph_wake_yield(struct aph_wake *wake, uint64_t *now_ns)
 {
-	uint64_t before = aph_time_ns(), after;
+	uint64_t before = *now_ns;
 
 	(void)sched_yield();
-	after = aph_time_ns();
-	if (after - before <= YIELD_BAD_NS) {
+	*now_ns = aph_time_ns();
+	if (*now_ns - before <= YIELD_BAD_NS) {
 		if (++wake->good_yields >= GOOD_YIELDS)
 			wake->back_off_ns = BACK_OFF_MIN_NS;
 		return true;
 	}
 	wake->good_yields = 0;
-	wake->back_off_until_ns = after + wake->back_off_ns;
+	wake->back_off_until_ns = *now_ns + wake->back_off_ns;
 	if (wake->back_off_ns < BACK_OFF_MAX_NS)
 		wake->back_off_ns *= 2;
 	return false;

@@ -28,8 +28,8 @@ struct aph_wake {
 	uint64_t back_off_until_ns;
 	uint64_t back_off_ns;
 	uint32_t good_yields;
-	uint64_t affinity_checked_ns;
-	bool single_cpu; /* this thread may run on one CPU only */
+	uint64_t affinity_checked; /* ticks */
+	bool single_cpu;	   /* this thread may run on one CPU only */
 	unsigned n_cpus;
 };
 
@@ -51,7 +51,10 @@ void aph_wake_end_at_once(struct aph_wake *wake);
 void aph_wake_goes_on(struct aph_wake *wake, uint64_t now_ns);
 /* It is over: was it a short one? `cap_ns` is the longest spin. */
 void aph_wake_end(struct aph_wake *wake, uint64_t now_ns, uint64_t cap_ns);
-/* Gives up the CPU once; notes how long it was gone. False when it is better to sleep from here on. */
-bool aph_wake_yield(struct aph_wake *wake);
+/*
+ * Gives up the CPU once, and notes for how long: `*now_ns` is the time before, then after. False when it is
+ * better to sleep from here on.
+ */
+bool aph_wake_yield(struct aph_wake *wake, uint64_t *now_ns);
 
 #endif
