@@ -219,9 +219,8 @@ def a_reply_that_cannot_be_written_fails(box):
 @test
 def a_reader_that_leaves_ends_call_and_command(box):
     service = box.serve("endless", "--", "yes")
-    done = subprocess.run(
-        f'"{box.program}" call endless | head -c 10', shell=True, env=box.env, capture_output=True, timeout=20, check=False
-    )
+    command = f'"{box.program}" call endless | head -c 10'
+    done = subprocess.run(command, shell=True, env=box.env, capture_output=True, timeout=20, check=False)
     assert done.stdout == b"y\ny\ny\ny\ny\n", done
     assert service.log()["outcome"] == "gone"
     wait_until(lambda: box.processes() == [service.pid], "yes is still there", 5)

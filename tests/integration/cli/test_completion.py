@@ -11,16 +11,22 @@ import subprocess
 from harness import Skip, main, test
 
 SCRIPT = pathlib.Path(__file__).resolve().parents[3] / "packaging" / "completion" / "antiphon"
-ASK = 'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); compopt() { :; }; _antiphon; printf "%s\\n" "${COMPREPLY[@]}"'
+ASK = """
+source "$0"
+COMP_WORDS=("$@")
+COMP_CWORD=$(($# - 1))
+compopt() { :; }
+_antiphon
+printf "%s\\n" "${COMPREPLY[@]}"
+"""
 
 
 def complete(box, *words):
     if not shutil.which("bash"):
         raise Skip("bash is not installed")
     env = dict(box.env, PATH=f"{os.path.dirname(box.program)}:{box.env['PATH']}")
-    done = subprocess.run(
-        ["bash", "-c", ASK, SCRIPT, *words], env=env, cwd=box.path, capture_output=True, text=True, timeout=20, check=False
-    )
+    command = ["bash", "-c", ASK, SCRIPT, *words]
+    done = subprocess.run(command, env=env, cwd=box.path, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 0 and done.stderr == "", done
     return set(done.stdout.split())
 

@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The examples of the manual pages are run: what follows a line that begins with $ is what it must print.
+
+A block that shows a file with cat makes that file first. Lines without an expected output need only succeed.
+"""
+
+import os
+import pathlib
+import re
+import subprocess
+
+from harness import main, test
+
+MAN = pathlib.Path(__file__).resolve().parents[3] / "man" / "man1"
+
+
+def examples(page):
+    """The literal blocks of the EXAMPLES section that are sessions: lists of (command, expected lines)."""
+    text = (MAN / page).read_text(encoding="utf-8").split(".Sh EXAMPLES\n")[1]
+    for block in re.findall(r"^\.Bd [^\n]*\n(.*?)^\.Ed", text, re.MULTILINE | re.DOTALL):
+        block = block.replace("\\e\n    ", "").replace("\\e", "\\")
+        if not block.startswith("$ "):
+            continue
+        session = []
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                session.append((line[2:], []))
+            else:
+                session[-1][1].append(line)
+        yield session
+
+
+def run(box, page):
+    bin_path = box.path / "bin"
+    bin_path.mkdir()
+    (bin_path / "antiphon").symlink_to(box.program)
+    # A pager waits for a reader; here it is enough that it gets its input.
+    box.write("bin/less", "#!/bin/sh\nexec cat >/dev/null\n", 0o755)
+    env = dict(box.env, PATH=f"{bin_path}:{box.env['PATH']}")
+    n_commands = 0
+    for session in examples(page):
+        script, expected = [], []
+        for command, output in session:
+            if command.startswith("cat "):
+                box.write(command.split()[1], "\n".join(output) + "\n")
+                continue
+            n_commands += 1
+            script.append(command if command.endswith("&") else f"{command} || exit 1; echo")
+            expected += output
+        # The services of one session stay for the next, as they would for a reader; so do their names.
+        # A file and not a pipe: services that were started inherit it and would keep a pipe open.
+        with open(box.path / "out", "wb") as out:
+            done = subprocess.run(
+                ["bash", "-c", "\n".join(script)],
+                env=env,
+                cwd=box.path,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                timeout=30,
+                check=False,
+            )
+        lines = [line for line in (box.path / "out").read_text().splitlines() if line]
+        assert done.returncode == 0, (script, lines)
+        assert not expected or lines[: len(expected)] == expected, (script, expected, lines)
+    assert n_commands > 0, page
+    for pid in box.processes():
+        os.kill(pid, 15)
+
+
+@test
+def antiphon(box):
+    run(box, "antiphon.1")
+
+
+@test
+def serve(box):
+    run(box, "antiphon-serve.1")
+
+
+@test
+def call(box):
+    run(box, "antiphon-call.1")
+
+
+main()
