@@ -116,6 +116,19 @@ static void loop(struct service *service)
 	}
 }
 
+int service_turn(struct service *service, int max)
+{
+	struct aph_event ev;
+	int n = 0, r = 0;
+
+	while (n < max && (r = aph_endpoint_next(service->ep, &ev, APH_NOW)) == 0) {
+		handle(service, &ev);
+		n++;
+	}
+	CHECK(r == 0 || r == -EAGAIN);
+	return n;
+}
+
 static int open_service(struct service *service)
 {
 	struct aph_endpoint_options options = { .size = sizeof(options) };
@@ -198,6 +211,8 @@ void service_start(struct service *service, enum service_mode mode,
 		CHECK(child_hear(service->child.ctl, check_ms(5000)) == 'r');
 	} else {
 		CHECK_OK(open_service(service));
+		if (mode == SERVICE_INLINE)
+			return;
 		CHECK(pthread_create(&service->thread, NULL, thread_main, service) == 0);
 	}
 }
@@ -233,9 +248,11 @@ void service_stop(struct service *service)
 		service_gone(service, 0);
 		return;
 	}
-	atomic_store(&service->stop, true);
-	CHECK_OK(aph_endpoint_wake(service->ep));
-	CHECK(pthread_join(service->thread, NULL) == 0);
+	if (service->mode == SERVICE_THREAD) {
+		atomic_store(&service->stop, true);
+		CHECK_OK(aph_endpoint_wake(service->ep));
+		CHECK(pthread_join(service->thread, NULL) == 0);
+	}
 	close_service(service);
 	CHECK(service->seen->works == 0);
 	munmap(service->seen, sizeof(*service->seen));

@@ -60,6 +60,7 @@ struct service_seen {
 	_Atomic uint32_t signals, signal_code;
 	_Atomic uint32_t requests, readable, writable, disposed, gone, connects, disconnects,
 		terminates;
+	_Atomic uint32_t thrown_out;   /* channels that it closed itself */
 	_Atomic uint32_t own_ends;     /* END of what it aborted or refused itself */
 	_Atomic uint32_t gone_for[16]; /* by reason */
 	_Atomic uint32_t held;	       /* calls it holds now */
@@ -83,7 +84,8 @@ struct service_config {
 
 enum service_mode {
 	SERVICE_PROCESS,
-	SERVICE_THREAD
+	SERVICE_THREAD,
+	SERVICE_INLINE, /* in this thread, whenever service_turn() is called */
 };
 
 struct service {
@@ -105,6 +107,9 @@ void service_start(struct service *service, enum service_mode mode,
 
 /* The same with nothing but an address. */
 void service_start_simple(struct service *service, enum service_mode mode, const char *address);
+
+/* SERVICE_INLINE: handles the events that are there, at most `max` of them; how many there were. */
+int service_turn(struct service *service, int max);
 
 /* Ends it and checks that it ended well, and left no call and no descriptor. */
 void service_stop(struct service *service);

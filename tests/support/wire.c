@@ -113,12 +113,9 @@ static void point_into(struct wire *wire)
 	wire->words = (void *)wire->map;
 }
 
-bool wire_open(struct wire *wire, const char *path, const struct aph_hello *hello)
+bool wire_open_begin(struct wire *wire, const char *path, const struct aph_hello *hello)
 {
 	struct aph_hello good = wire_hello();
-	int fds[FDS_IN_MESSAGE];
-	size_t n_fds;
-	ssize_t n;
 
 	memset(wire, 0, sizeof(*wire));
 	wire->bell = wire->segment = wire->page = -1;
@@ -126,7 +123,16 @@ bool wire_open(struct wire *wire, const char *path, const struct aph_hello *hell
 	if (wire->sock < 0)
 		return false;
 	wire_send(wire->sock, hello ? hello : &good, sizeof(good), NULL, 0);
-	if (!ready(wire->sock, check_ms(3000)))
+	return true;
+}
+
+bool wire_open_finish(struct wire *wire, int timeout_ms)
+{
+	int fds[FDS_IN_MESSAGE];
+	size_t n_fds;
+	ssize_t n;
+
+	if (!ready(wire->sock, timeout_ms))
 		goto bad;
 	n = receive(wire->sock, &wire->welcome, sizeof(wire->welcome), fds, &n_fds);
 	if (n != (ssize_t)sizeof(wire->welcome) || wire->welcome.status != 0) {
@@ -148,6 +154,11 @@ bad:
 	close(wire->sock);
 	wire->sock = -1;
 	return false;
+}
+
+bool wire_open(struct wire *wire, const char *path, const struct aph_hello *hello)
+{
+	return wire_open_begin(wire, path, hello) && wire_open_finish(wire, check_ms(3000));
 }
 
 void wire_close(struct wire *wire)

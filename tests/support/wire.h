@@ -35,6 +35,13 @@ int wire_connect(const char *path);
 /* What the library itself would say. */
 struct aph_hello wire_hello(void);
 
+/*
+ * wire_open() in two steps, for those who also are the service: connects and says hello, then, when the
+ * answer must be there, maps what came.
+ */
+bool wire_open_begin(struct wire *wire, const char *path, const struct aph_hello *hello);
+bool wire_open_finish(struct wire *wire, int timeout_ms);
+
 /* Connects, says `hello` (NULL: a good one) and maps what comes back. False when it was turned away. */
 bool wire_open(struct wire *wire, const char *path, const struct aph_hello *hello);
 void wire_close(struct wire *wire);

@@ -267,6 +267,28 @@ static void end_held(struct service *service, bool answer)
 	}
 }
 
+/* Closes the channel: its calls get no events any more, and are the service's to free. */
+static void throw_out(struct work *work)
+{
+	struct service *service = work->service;
+	struct aph_channel *channel = aph_call_channel(work->call);
+	struct work *next;
+
+	for (struct work *other = service->works; other; other = next) {
+		next = other->next;
+		if (aph_call_channel(other->call) != channel || other == work)
+			continue;
+		aph_call_free(other->call);
+		forget(other);
+	}
+	service->seen->thrown_out++;
+	aph_channel_close(channel);
+	CHECK(aph_call_reply(work->call, NULL, 0) == -ECANCELED);
+	if (keeps_calls(work))
+		aph_call_free(work->call);
+	forget(work);
+}
+
 static size_t args_wanted(char op)
 {
 	switch (op) {
@@ -349,8 +371,7 @@ static void start(struct work *work)
 		(void)sent(aph_call_send(work->call, "part", 4, APH_MORE));
 		_exit(0);
 	case 'o':
-		aph_channel_close(aph_call_channel(work->call));
-		over(work, aph_call_reply(work->call, NULL, 0));
+		throw_out(work);
 		break;
 	case 'n':
 		memcpy(&number, work->args, sizeof(number));
