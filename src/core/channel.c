@@ -232,6 +232,13 @@ int aph_channel_is_open(const struct aph_channel *channel)
 	(ALLOW_FLAGS | APH_SERVICE_EXCLUSIVE | APH_SERVICE_EVENTS | APH_SERVICE_RECEIPTS | \
 	 APH_SERVICE_RECEIPTS_NOW | APH_SERVICE_TERMINATE | APH_SERVICE_TAKE | APH_SERVICE_GIVE)
 
+void aph_service_init(struct aph_service *service)
+{
+	service->pending.kind = APH_PENDING_SERVICE;
+	aph_list_init(&service->channels);
+	aph_list_append(&service->ep->services, &service->link);
+}
+
 int aph_service_open_name(struct aph_service **out, struct aph_endpoint *ep,
 			  const struct aph_name *name, const struct aph_service_options *options)
 {
@@ -260,10 +267,6 @@ int aph_service_open_name(struct aph_service **out, struct aph_endpoint *ep,
 	r = aph_endpoint_check(ep);
 	if (r == 0)
 		r = aph_local_service_open(&service, ep, name, &defaults);
-	if (r == 0) {
-		service->pending.kind = APH_PENDING_SERVICE;
-		aph_list_append(&ep->services, &service->link);
-	}
 	aph_unlock(ep);
 	if (r == 0 && out)
 		*out = service;
@@ -279,15 +282,12 @@ int aph_service_open(struct aph_service **out, struct aph_endpoint *ep, const ch
 	return r < 0 ? r : aph_service_open_name(out, ep, &name, options);
 }
 
-struct aph_service *aph_service_close(struct aph_service *service)
+void aph_service_end(struct aph_service *service)
 {
+	struct aph_endpoint *ep = service->ep;
 	struct aph_list *pos, *tmp;
-	struct aph_endpoint *ep;
 
-	if (!service)
-		return NULL;
-	ep = service->ep;
-	aph_lock(ep);
+	service->ops->retire(service);
 	aph_pending_clear(&service->pending);
 	/* Nobody new first, then those who are in: their calls end without events, they outlive us. */
 	aph_list_for_each(pos, tmp, &service->channels) {
@@ -310,6 +310,17 @@ struct aph_service *aph_service_close(struct aph_service *service)
 	}
 	aph_list_remove(&service->link);
 	service->ops->close(service);
+}
+
+struct aph_service *aph_service_close(struct aph_service *service)
+{
+	struct aph_endpoint *ep;
+
+	if (!service)
+		return NULL;
+	ep = service->ep;
+	aph_lock(ep);
+	aph_service_end(service);
 	aph_unlock(ep);
 	return NULL;
 }

@@ -231,6 +231,10 @@ int aph_endpoint_wait(struct aph_endpoint *ep, bool (*done)(void *arg), void *ar
 		      uint64_t deadline_ns, enum aph_waiter waiter);
 
 /* -- channel.c */
+/* For a service whose other members are filled in: the endpoint's from here on. */
+void aph_service_init(struct aph_service *service);
+/* As aph_service_close(), with the lock held. */
+void aph_service_end(struct aph_service *service);
 void aph_channel_init(struct aph_channel *channel, struct aph_endpoint *ep,
 		      struct aph_service *service);
 void aph_channel_ref(struct aph_channel *channel);

@@ -67,6 +67,8 @@ struct aph_channel_ops {
 };
 
 struct aph_service_ops {
+	/* It is about to close: its channels have not ended yet. */
+	void (*retire)(struct aph_service *service);
 	/* Takes the name away and frees the transport's part; its channels have ended. */
 	void (*close)(struct aph_service *service);
 	void (*abandon)(struct aph_service *service);

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define UNIT_MIN 1024u
 
@@ -156,6 +157,34 @@ void aph_arena_trim(struct aph_arena *arena, uint32_t off, uint32_t len)
 
 	mark(arena, first + keep, had - keep, false);
 	arena->n_of[first] = (uint16_t)keep;
+}
+
+bool aph_arena_save(const struct aph_arena *arena, uint16_t n_of[APH_ARENA_UNITS_MAX])
+{
+	if (!arena->n_used)
+		return false;
+	memset(n_of, 0, APH_ARENA_UNITS_MAX * sizeof(*n_of));
+	memcpy(n_of, arena->n_of, arena->n_units * sizeof(*n_of));
+	return true;
+}
+
+int aph_arena_restore(struct aph_arena *arena, const uint16_t n_of[APH_ARENA_UNITS_MAX])
+{
+	uint32_t unit, next = 0;
+
+	arena->n_of = calloc(arena->n_units, sizeof(*arena->n_of));
+	if (!arena->n_of)
+		return -ENOMEM;
+	for (unit = 0; unit < APH_ARENA_UNITS_MAX; unit++) {
+		if (!n_of[unit])
+			continue;
+		if (unit < next || unit >= arena->n_units || n_of[unit] > arena->n_units - unit)
+			return -EPROTO;
+		arena->n_of[unit] = n_of[unit];
+		mark(arena, unit, n_of[unit], true);
+		next = unit + n_of[unit];
+	}
+	return 0;
 }
 
 bool aph_arena_has_returns(const struct aph_arena *arena)

@@ -49,6 +49,14 @@ int aph_arena_alloc(struct aph_arena *arena, uint32_t *off, uint32_t *len, uint3
 /* Takes back a piece that was never sent, or all of it but its first `len` bytes. */
 void aph_arena_trim(struct aph_arena *arena, uint32_t off, uint32_t len);
 
+/*
+ * Writes down what is in use, by first unit, for somebody else to go on with. False when nothing is, and
+ * nothing was written.
+ */
+bool aph_arena_save(const struct aph_arena *arena, uint16_t n_of[APH_ARENA_UNITS_MAX]);
+/* Goes on with that. 0, -EPROTO (it makes no sense), -ENOMEM. */
+int aph_arena_restore(struct aph_arena *arena, const uint16_t n_of[APH_ARENA_UNITS_MAX]);
+
 /* Whether the receiver has given anything back that was not collected yet. */
 bool aph_arena_has_returns(const struct aph_arena *arena);
 

@@ -23,6 +23,7 @@ struct aph_local_channel *aph_local_channel_new(struct aph_local *local)
 	aph_list_init(&lc->scan_link);
 	aph_list_init(&lc->doomed_link);
 	aph_list_init(&lc->pending_link);
+	aph_list_init(&lc->leaving_link);
 	aph_list_init(&lc->blocked);
 	aph_list_init(&lc->base.link);
 	return lc;
@@ -162,6 +163,10 @@ static void disconnect(struct aph_channel *channel)
 
 	aph_local_unscan(lc);
 	aph_list_remove(&lc->doomed_link);
+	aph_list_remove(&lc->leaving_link);
+	if (lc->moved)
+		lc->local->n_moved--;
+	lc->moved = false;
 	while (!aph_list_empty(&lc->blocked))
 		aph_list_remove(lc->blocked.next);
 	aph_local_connecting_free(lc);
@@ -261,10 +266,18 @@ static void leave_slot(struct aph_local_call *call)
 	call->has_slot = false;
 }
 
+static void may_leave(struct aph_local_channel *lc)
+{
+	if (lc->local->n_giving)
+		aph_local_may_leave(lc);
+}
+
 static void call_ended(struct aph_call *base)
 {
-	if (!base->is_client)
-		leave_slot(aph_local_call(base));
+	if (base->is_client)
+		return;
+	leave_slot(aph_local_call(base));
+	may_leave(aph_local_channel(base->channel));
 }
 
 static void call_deinit(struct aph_call *base)
@@ -274,6 +287,8 @@ static void call_deinit(struct aph_call *base)
 	struct aph_call_slot *slot;
 
 	aph_local_drop_body(call);
+	if (!base->is_client)
+		may_leave(lc);
 	if (!call->has_slot || !base->is_client)
 		return;
 	leave_slot(call);

@@ -18,11 +18,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define SEARCHES_MAX 16u
+
 /* A search that goes on. */
 struct aph_connecting {
 	struct aph_rendezvous_entry *entries;
 	size_t n, next;
 	struct aph_hello hello;
+	struct aph_name name;
+	unsigned n_searches;
 	int64_t wanted_gid;
 	int error; /* what the best candidate so far has said */
 	bool announce;
@@ -150,12 +154,52 @@ static enum aph_reason reason_of(int error)
 	}
 }
 
+static bool was_tried(const struct aph_connecting *connecting,
+		      const struct aph_rendezvous_entry *entry)
+{
+	size_t i;
+
+	for (i = 0; i < connecting->n; i++) {
+		if (connecting->entries[i].dir == entry->dir &&
+		    strcmp(connecting->entries[i].file, entry->file) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * All candidates were gone: while we asked, somebody may have taken over from the last of them. True when
+ * there are new ones.
+ */
+static bool search_again(struct aph_connecting *connecting)
+{
+	struct aph_rendezvous_entry *entries;
+	size_t n, i, n_new = 0;
+
+	if (weight(connecting->error) > 1 || connecting->n_searches++ >= SEARCHES_MAX ||
+	    aph_rendezvous_search(&entries, &n, &connecting->name) < 0)
+		return false;
+	for (i = 0; i < n; i++) {
+		if (!was_tried(connecting, &entries[i]))
+			entries[n_new++] = entries[i];
+	}
+	if (!n_new) {
+		free(entries);
+		return false;
+	}
+	free(connecting->entries);
+	connecting->entries = entries;
+	connecting->n = n_new;
+	connecting->next = 0;
+	return true;
+}
+
 /* Asks candidates until one is there to answer. Without any the channel ends. */
 static void try_next(struct aph_local_channel *lc)
 {
 	struct aph_connecting *connecting = lc->connecting;
 
-	while (connecting->next < connecting->n) {
+	while (connecting->next < connecting->n || search_again(connecting)) {
 		int r = try_entry(lc, &connecting->entries[connecting->next++]);
 
 		if (r == 0)
@@ -326,6 +370,7 @@ static int begin(struct aph_local_channel **out, struct aph_local *local,
 		.calls_max = options->calls_max,
 		.arena = options->arena,
 	};
+	connecting->name = *name;
 	connecting->wanted_gid = name->gid;
 	connecting->announce = options->flags & APH_CHANNEL_ASYNC;
 	r = aph_rendezvous_search(&connecting->entries, &connecting->n, name);

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <sys/socket.h>
 
-#define APH_HELLO_FDS_MAX 4
+#define APH_HELLO_FDS_MAX 64
 
 struct aph_hello_message {
 	size_t len;

@@ -111,6 +111,8 @@ struct aph_segment_words {
 	_Alignas(APH_LINE) struct {
 		_Atomic uint32_t scanned; /* 1: it looks at this ring without being rung */
 		_Atomic uint32_t want;
+		_Atomic uint32_t
+			moved; /* 1: the first server's page counts no more, only `scanned` */
 	} server;
 
 	_Alignas(APH_LINE) _Atomic uint32_t
@@ -169,7 +171,10 @@ enum aph_hello_kind {
 	APH_HELLO_TAKE = 4,	 /* ask for its listening socket and its idle channels */
 };
 
-/* Client to server, the first message. */
+/*
+ * Client to server, the first message. With APH_HELLO_TAKE a newcomer says what it can take: APH_WELCOME_* in
+ * `allow` (what its channels must bring), the number of channels in `depth`, and limits of each.
+ */
 struct aph_hello {
 	uint32_t magic;
 	uint16_t version;
@@ -202,6 +207,45 @@ struct aph_welcome {
 /* Afterwards, both ways, one byte: */
 #define APH_SOCKET_BELL	   'b' /* look at your ring */
 #define APH_SOCKET_FDS	   'd' /* carries the descriptors of one record */
+#define APH_SOCKET_MOVED   'm' /* server, after a handover: carries the page of who serves now */
 #define APH_SOCKET_FDS_MAX 256 /* descriptors under way in one direction */
+
+/* -- handover: between two services of one user, both trusted ------------------------------------------------ */
+
+/*
+ * The giver answers APH_HELLO_TAKE with struct aph_welcome to refuse, or with the listener. It gives nothing
+ * more, and goes on listening, until the newcomer has said APH_HANDOVER_YES.
+ */
+#define APH_HANDOVER_YES 'y'
+
+enum aph_handover_kind {
+	APH_HANDOVER_LISTENER = 1, /* carries the listening socket */
+	APH_HANDOVER_CHANNEL = 2,  /* carries socket, segment and, with APH_WELCOME_BELL, eventfd */
+	APH_HANDOVER_FDS =
+		3, /* carries descriptors that the giver had received ahead of their record */
+	APH_HANDOVER_DONE = 4, /* what was idle has been sent; more may follow as it falls idle */
+};
+
+struct aph_handover {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t kind;
+	uint32_t flags;	     /* of a channel: APH_WELCOME_* */
+	uint32_t n_messages; /* of a channel: so many of APH_HANDOVER_FDS follow */
+	int64_t generation;  /* of the service */
+	uint32_t depth;
+	uint32_t calls_max;
+	uint32_t arena;
+	uint32_t requests_taken;
+	uint32_t replies_sent;
+	uint32_t replies_taken;
+	uint32_t fds_under_way; /* sent with replies that were not taken yet */
+	uint32_t uid, gid;	/* of the client, its real ones */
+	uint32_t truncated;	/* of descriptors: some did not arrive */
+	/* The reply arena: by first unit the units of the piece there. Left out when it is empty. */
+	uint16_t n_of[APH_ARENA_UNITS_MAX];
+};
+
+#define APH_HANDOVER_SHORT offsetof(struct aph_handover, n_of)
 
 #endif

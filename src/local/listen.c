@@ -56,6 +56,11 @@ static bool is_allowed(const struct aph_service *service, const struct aph_crede
 	       is_in_group(who, (gid_t)service->name.gid);
 }
 
+bool aph_local_may_enter(const struct aph_service *service, const struct aph_credentials *who)
+{
+	return is_allowed(service, who, APH_ALLOW_ANY);
+}
+
 /* Whoever could end the process anyway. */
 static bool is_master(const struct aph_credentials *who)
 {
@@ -189,8 +194,11 @@ static int open_channel(struct aph_local_channel *lc, struct aph_local_service *
 		lc->give = segment_fd;
 	else
 		(void)close(segment_fd);
+	lc->receipts = service->flags & APH_SERVICE_RECEIPTS;
+	lc->receipts_ring = service->flags & APH_SERVICE_RECEIPTS_NOW;
 	aph_channel_init(&lc->base, service->ep, service);
 	aph_channel_opened(&lc->base, service->flags & APH_SERVICE_EVENTS);
+	aph_local_may_leave(lc);
 	return 0;
 }
 
@@ -245,6 +253,20 @@ static void serve_stats(struct aph_local_channel *lc, struct aph_local_service *
 	aph_local_channel_discard(lc);
 }
 
+/* A newer service of the same user wants to go on where this one stops. */
+static void hand_over(struct aph_local_channel *lc, struct aph_local_service *ls,
+		      const struct aph_hello *hello)
+{
+	int r = aph_local_offer(ls, lc->sock, hello);
+
+	if (r < 0) {
+		turn_away(lc, -r);
+		return;
+	}
+	lc->sock = -1;
+	aph_local_channel_discard(lc);
+}
+
 /* What the newcomer said decides what becomes of it; it is on no list any more. */
 static void admit(struct aph_local_channel *lc, struct aph_local_service *ls,
 		  const struct aph_hello *hello)
@@ -258,6 +280,8 @@ static void admit(struct aph_local_channel *lc, struct aph_local_service *ls,
 	} else if (hello->kind == APH_HELLO_TERMINATE && is_master(who)) {
 		aph_pending_add(ls->base.ep, &ls->base.pending, APH_EVENT_TERMINATE);
 		turn_away(lc, 0);
+	} else if (hello->kind == APH_HELLO_TAKE && is_master(who)) {
+		hand_over(lc, ls, hello);
 	} else if (hello->kind != APH_HELLO_CALLS || !is_allowed(&ls->base, who, hello->allow)) {
 		turn_away(lc, EACCES);
 	} else if (!has_share(&ls->base, who)) {
@@ -373,9 +397,8 @@ static void welcome_newcomer(struct aph_local_service *ls, int sock)
 }
 
 /* No descriptor is left: the spare one lets us at least say so. */
-static bool turn_away_one(struct aph_local_service *ls)
+static bool turn_away_one(struct aph_local *local, int listener)
 {
-	struct aph_local *local = ls->local;
 	struct aph_welcome welcome = {
 		.magic = APH_LOCAL_MAGIC,
 		.version = APH_LOCAL_VERSION,
@@ -386,7 +409,7 @@ static bool turn_away_one(struct aph_local_service *ls)
 	if (local->spare_fd < 0)
 		return false;
 	(void)close(local->spare_fd);
-	sock = accept4(ls->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	sock = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (sock >= 0) {
 		(void)aph_hello_send(sock, &welcome, sizeof(welcome), NULL, 0);
 		(void)close(sock);
@@ -395,20 +418,60 @@ static bool turn_away_one(struct aph_local_service *ls)
 	return sock >= 0;
 }
 
-static void listener_ready(struct aph_source *source, uint32_t events)
+static void accept_some(struct aph_local_service *ls, int listener)
 {
-	struct aph_local_service *ls = aph_container(source, struct aph_local_service, source);
 	int i;
 
-	(void)events;
-	for (i = 0; i < ACCEPTS_PER_TURN && ls->listener >= 0; i++) {
-		int sock = accept4(ls->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	for (i = 0; i < ACCEPTS_PER_TURN; i++) {
+		int sock = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 		if (sock >= 0)
 			welcome_newcomer(ls, sock);
-		else if ((errno != EMFILE && errno != ENFILE) || !turn_away_one(ls))
+		else if ((errno != EMFILE && errno != ENFILE) ||
+			 !turn_away_one(ls->local, listener))
 			return;
 	}
+}
+
+static void listener_ready(struct aph_source *source, uint32_t events)
+{
+	struct aph_local_service *ls = aph_container(source, struct aph_local_service, source);
+
+	(void)events;
+	if (ls->listener >= 0)
+		accept_some(ls, ls->listener);
+}
+
+/* -- the listener of the service before ------------------------------------------------------------------------------ */
+
+static void inherited_ready(struct aph_source *source, uint32_t events)
+{
+	struct aph_local_service *ls =
+		aph_container(source, struct aph_local_service, inherited_source);
+
+	(void)events;
+	if (ls->inherited >= 0)
+		accept_some(ls, ls->inherited);
+}
+
+int aph_local_inherit(struct aph_local_service *ls, int fd)
+{
+	int r;
+
+	ls->inherited_source.on_ready = inherited_ready;
+	r = aph_source_add(ls->base.ep, fd, &ls->inherited_source, EPOLLIN);
+	if (r == 0)
+		ls->inherited = fd;
+	return r;
+}
+
+static void drop_inherited(struct aph_local_service *ls)
+{
+	if (ls->inherited < 0)
+		return;
+	aph_source_remove(ls->base.ep, ls->inherited);
+	(void)close(ls->inherited);
+	ls->inherited = -1;
 }
 
 /* -- registering ----------------------------------------------------------------------------------------------------------- */
@@ -449,61 +512,74 @@ static bool is_same(const struct aph_name *a, const struct aph_name *b)
 	return strcmp(a->name, b->name) == 0 && a->uid == b->uid && a->gid == b->gid;
 }
 
-/* Whether somebody else serves the same triple. Of two who register at once the older one stays. */
-static int find_rival(const struct aph_local_service *ls, struct aph_rendezvous_entry *rival)
+/*
+ * Connects to the newest other service of the same triple; with `to_take` to the newest older one of a user
+ * whom we trust with our clients. The socket, or -EAGAIN (there is one, and too many wait there), -ENOENT
+ * (there is none) and other errors.
+ */
+static int meet_rival(const struct aph_local_service *ls, bool to_take,
+		      struct aph_rendezvous_entry *rival)
 {
 	struct aph_name wanted = ls->base.name;
 	struct aph_rendezvous_entry *entries;
+	int r, found = -ENOENT;
 	size_t n, i;
-	int r;
 
 	wanted.uid = wanted.gid = APH_ID_ANY;
 	r = aph_rendezvous_search(&entries, &n, &wanted);
 	if (r < 0)
 		return r;
-	for (i = 0; i < n && r == 0; i++) {
-		int sock;
+	for (i = 0; i < n; i++) {
+		const struct aph_rendezvous_entry *entry = &entries[i];
+		bool trusted = entry->owner == 0 || entry->owner == geteuid();
 
-		if (!is_same(&entries[i].name, &ls->base.name) || entries[i].serial == ls->serial)
+		if (!is_same(&entry->name, &ls->base.name) || entry->serial == ls->serial ||
+		    (to_take && (!trusted || entry->serial > ls->serial)))
 			continue;
-		sock = aph_rendezvous_connect(&entries[i]);
-		if (sock >= 0)
-			(void)close(sock);
-		if (sock >= 0 || sock == -EAGAIN) {
-			*rival = entries[i];
-			r = 1;
+		r = aph_rendezvous_connect(entry);
+		if (r >= 0 || r == -EAGAIN) {
+			*rival = *entry;
+			found = r;
+			break;
 		}
 	}
 	free(entries);
-	return r;
+	return found;
 }
 
 /* Tells the present holder of the name that it is asked to end. */
-static void ask_to_end(const struct aph_rendezvous_entry *rival)
+static void ask_to_end(int sock)
 {
 	struct aph_hello hello = {
 		.magic = APH_LOCAL_MAGIC,
 		.version = APH_LOCAL_VERSION,
 		.kind = APH_HELLO_TERMINATE,
 	};
-	int sock = aph_rendezvous_connect(rival);
 
-	if (sock < 0)
-		return;
 	(void)aph_hello_send(sock, &hello, sizeof(hello), NULL, 0);
-	(void)close(sock);
+}
+
+void aph_local_stop_listening(struct aph_local_service *ls)
+{
+	if (ls->listener < 0)
+		return;
+	aph_source_remove(ls->base.ep, ls->listener);
+	(void)unlinkat(ls->dir_fd, ls->file, 0);
+	(void)close(ls->listener);
+	ls->listener = -1;
+	/* Whoever still waits where the name was before. */
+	if (ls->inherited >= 0)
+		accept_some(ls, ls->inherited);
+	drop_inherited(ls);
 }
 
 static void withdraw(struct aph_local_service *ls)
 {
-	if (ls->listener >= 0) {
-		aph_source_remove(ls->base.ep, ls->listener);
-		(void)unlinkat(ls->dir_fd, ls->file, 0);
-		(void)close(ls->listener);
-	}
+	drop_inherited(ls);
+	aph_local_stop_listening(ls);
 	if (ls->dir_fd >= 0)
 		(void)close(ls->dir_fd);
-	ls->listener = ls->dir_fd = -1;
+	ls->dir_fd = -1;
 }
 
 static void close_service(struct aph_service *service)
@@ -512,6 +588,7 @@ static void close_service(struct aph_service *service)
 	struct aph_list *pos, *tmp;
 
 	withdraw(ls);
+	aph_local_handover_free(ls);
 	aph_list_for_each(pos, tmp, &ls->local->newcomers) {
 		struct aph_local_channel *lc =
 			aph_container(pos, struct aph_local_channel, pending_link);
@@ -526,14 +603,26 @@ static void abandon_service(struct aph_service *service)
 {
 	struct aph_local_service *ls = aph_container(service, struct aph_local_service, base);
 
+	aph_local_handover_free(ls);
+	if (ls->inherited >= 0)
+		(void)close(ls->inherited);
 	if (ls->listener >= 0)
 		(void)close(ls->listener);
 	if (ls->dir_fd >= 0)
 		(void)close(ls->dir_fd);
-	ls->listener = ls->dir_fd = -1;
+	ls->inherited = ls->listener = ls->dir_fd = -1;
 }
 
-static const struct aph_service_ops ops = { .close = close_service, .abandon = abandon_service };
+static void retire_service(struct aph_service *service)
+{
+	aph_local_give_last(aph_container(service, struct aph_local_service, base));
+}
+
+static const struct aph_service_ops ops = {
+	.retire = retire_service,
+	.close = close_service,
+	.abandon = abandon_service,
+};
 
 static int publish_name(struct aph_local_service *ls)
 {
@@ -552,25 +641,31 @@ static int publish_name(struct aph_local_service *ls)
 	ls->listener = aph_rendezvous_listen(ls->dir_fd, ls->file);
 	if (ls->listener < 0)
 		return ls->listener;
-	ls->source.on_ready = listener_ready;
-	return aph_source_add(ls->base.ep, ls->listener, &ls->source, EPOLLIN);
+	return 0;
 }
 
 static int settle_rivals(struct aph_local_service *ls)
 {
+	uint32_t flags = ls->base.flags;
 	struct aph_rendezvous_entry rival;
-	int r;
+	int sock;
 
-	if (!(ls->base.flags & (APH_SERVICE_EXCLUSIVE | APH_SERVICE_TERMINATE | APH_SERVICE_TAKE)))
-		return 0;
-	r = find_rival(ls, &rival);
-	if (r <= 0)
-		return r;
-	if (ls->base.flags & APH_SERVICE_TERMINATE) {
-		ask_to_end(&rival);
-		return 0;
+	if (flags & APH_SERVICE_TAKE) {
+		sock = meet_rival(ls, true, &rival);
+		if (sock >= 0 && aph_local_take_over(ls, sock))
+			return 0;
 	}
-	if (rival.serial > ls->serial)
+	if (!(flags & (APH_SERVICE_EXCLUSIVE | APH_SERVICE_TERMINATE)))
+		return 0;
+	sock = meet_rival(ls, false, &rival);
+	if (sock < 0 && sock != -EAGAIN)
+		return sock == -ENOENT ? 0 : sock;
+	if (sock >= 0 && (flags & APH_SERVICE_TERMINATE))
+		ask_to_end(sock);
+	if (sock >= 0)
+		(void)close(sock);
+	/* Of two who register at once the older one stays. */
+	if ((flags & APH_SERVICE_TERMINATE) || rival.serial > ls->serial)
 		return 0;
 	return aph_err(-EEXIST,
 		       "%s is already served: end that service first, or register without "
@@ -594,7 +689,7 @@ int aph_local_service_open(struct aph_service **out, struct aph_endpoint *ep,
 	if (!ls)
 		return aph_err(-ENOMEM, "no memory for a service");
 	ls->local = local;
-	ls->listener = ls->dir_fd = -1;
+	ls->listener = ls->dir_fd = ls->inherited = -1;
 	ls->base.ep = ep;
 	ls->base.ops = &ops;
 	ls->base.name = *name;
@@ -603,15 +698,18 @@ int aph_local_service_open(struct aph_service **out, struct aph_endpoint *ep,
 	ls->base.calls_max = options->calls_max;
 	ls->base.arena_max = options->arena_max;
 	ls->base.data = options->data;
-	aph_list_init(&ls->base.channels);
+	ls->source.on_ready = listener_ready;
+	aph_service_init(&ls->base);
 	r = check_rights(&ls->base.name);
 	if (r == 0)
 		r = publish_name(ls);
 	if (r == 0)
 		r = settle_rivals(ls);
+	/* Only now can anybody come in: a name that was not to be had lets nobody down. */
+	if (r == 0)
+		r = aph_source_add(ep, ls->listener, &ls->source, EPOLLIN);
 	if (r < 0) {
-		withdraw(ls);
-		free(ls);
+		aph_service_end(&ls->base);
 		return r;
 	}
 	*out = &ls->base;

@@ -34,6 +34,7 @@ struct aph_local_channel {
 	struct aph_list scan_link;    /* in the scan list (service) or the active list (client) */
 	struct aph_list doomed_link;  /* in the doomed list */
 	struct aph_list pending_link; /* service: in the list of newcomers */
+	struct aph_list leaving_link; /* service: may be idle and so given to the next service */
 	enum aph_reason doom;	      /* why it is to end at the next poll */
 
 	int sock;
@@ -65,8 +66,9 @@ struct aph_local_channel {
 
 	uint32_t rung_state;	   /* client: the sleep of the service that was rung for */
 	bool rang;		   /* client: the last record had to wake the service */
-	bool receipts;		   /* client: the service wants DISPOSE */
-	bool receipts_ring;	   /* client: and wants to be rung for it */
+	bool receipts;		   /* the client sends DISPOSE */
+	bool receipts_ring;	   /* and rings for it */
+	bool moved;		   /* service: taken over, see handover.c */
 	bool waits;		   /* client: `wait` is set */
 	bool blocked_by_ring;	   /* something that is blocked needs a record, not the arena */
 	bool fds_blocked;	   /* the socket is full of descriptors */
@@ -122,6 +124,9 @@ struct aph_local {
 	struct aph_list active; /* channels of clients with calls in progress */
 	struct aph_list doomed;
 	struct aph_list newcomers; /* connected, have not said hello */
+	struct aph_list givers;	   /* services that may have a channel to give away */
+	unsigned n_giving;	   /* services that give their channels away */
+	unsigned n_moved;	   /* channels that were taken over */
 	unsigned n_scan, n_active, n_newcomers;
 	int spare_fd; /* given up to be able to turn somebody away */
 	struct aph_wake wake;
@@ -136,6 +141,11 @@ struct aph_local_service {
 	int dir_fd;
 	char file[APH_NAME_MAX + 48];
 	uint64_t serial;
+	int inherited; /* the listener of the service before, until its backlog is empty; else -1 */
+	struct aph_source inherited_source;
+	bool taken;		   /* this one has taken over its name */
+	struct aph_giving *giving; /* to the service that takes over */
+	struct aph_taking *taking; /* from the service before */
 };
 
 static inline struct aph_local_channel *aph_local_channel(struct aph_channel *channel)
@@ -176,6 +186,8 @@ int aph_local_send_fds(struct aph_local_channel *lc, const int *fds, size_t n);
 int aph_local_recv_fds(struct aph_local_channel *lc, int *fds, size_t n);
 /* Reads what is on the socket. 0, or -EPROTO, -ENOMEM. */
 int aph_local_drain_socket(struct aph_local_channel *lc);
+/* Keeps descriptors of one message, which are taken in any case. 0, -EPROTO, -ENOMEM. */
+int aph_local_stash_add(struct aph_local_channel *lc, const int *fds, size_t n, bool truncated);
 void aph_local_stash_free(struct aph_local_channel *lc);
 int aph_local_watch(struct aph_local_channel *lc);
 void aph_local_watch_room(struct aph_local_channel *lc, bool on);
@@ -191,6 +203,8 @@ int aph_local_signal(struct aph_call *call, int32_t code);
 void aph_local_farewell(struct aph_call *call, enum aph_farewell kind, int32_t value);
 /* There may be room again: goes on with what was blocked. */
 void aph_local_unblock(struct aph_local_channel *lc);
+/* Descriptors that went with records which the peer has not taken. */
+uint32_t aph_local_fds_under_way(struct aph_local_channel *lc);
 /* Whether anything that is blocked could go on. */
 bool aph_local_has_room(struct aph_local_channel *lc);
 /* This side has taken a record or given back a piece (after a full fence): tells a peer who waits for it. */
@@ -234,5 +248,35 @@ void aph_local_connecting_free(struct aph_local_channel *lc);
 /* -- listen.c */
 void aph_local_newcomer_drop(struct aph_local_channel *lc);
 void aph_local_newcomer_expire(struct aph_local *local, uint64_t now_ns);
+/* Whether this client may use the service, whatever it said when it came. */
+bool aph_local_may_enter(const struct aph_service *service, const struct aph_credentials *who);
+/* Takes the name away; connections that wait stay in the socket's queue. */
+void aph_local_stop_listening(struct aph_local_service *ls);
+/* Lets in who waits at the listener of the service before. Takes `fd` on success. */
+int aph_local_inherit(struct aph_local_service *ls, int fd);
+
+/* -- give.c: to the next service */
+struct aph_hello;
+/* Offers everything to a newcomer and takes `sock` to it. 0, or -EACCES, -EBUSY, ... */
+int aph_local_offer(struct aph_local_service *ls, int sock, const struct aph_hello *hello);
+/* The channel may have fallen idle. */
+void aph_local_may_leave(struct aph_local_channel *lc);
+/* Gives away what is idle: called while `givers` is not empty. */
+void aph_local_give(struct aph_local *local);
+/* The same for all channels of a service that is about to close. */
+void aph_local_give_last(struct aph_local_service *ls);
+void aph_local_give_stop(struct aph_local_service *ls);
+
+/* -- handover.c: from the service before */
+/*
+ * Asks who serves at the other end of `sock`, which is taken in any case, for its name and its channels, and
+ * waits a while for them. True when the name is ours now.
+ */
+bool aph_local_take_over(struct aph_local_service *ls, int sock);
+/* The service ends, or we are in a child and it belongs to the parent: ends all talk with others. */
+void aph_local_handover_free(struct aph_local_service *ls);
+/* The endpoint is about to sleep, or is awake again: what clients of channels that moved need to know. */
+void aph_local_moved_asleep(struct aph_local *local);
+void aph_local_moved_awake(struct aph_local *local);
 
 #endif

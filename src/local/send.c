@@ -27,6 +27,12 @@ static struct aph_local_channel *channel_of(const struct aph_local_call *call)
 
 /* -- publishing -------------------------------------------------------------------------------------------- */
 
+/* Whether the page that this client sees says nothing about who serves now. Argued in handover.c. */
+static bool has_moved(const struct aph_local_channel *lc)
+{
+	return atomic_load_explicit(&lc->words->server.moved, memory_order_acquire);
+}
+
 /* The peer has something to look at: wakes it if it sleeps. The caller has made a full fence. */
 static void notify(struct aph_local_channel *lc)
 {
@@ -39,7 +45,7 @@ static void notify(struct aph_local_channel *lc)
 		if ((state & APH_PAGE_ASLEEP) && state != lc->rung_state) {
 			lc->rung_state = state;
 			aph_local_ring(lc);
-		} else if (!(state & APH_PAGE_ASLEEP)) {
+		} else if (!(state & APH_PAGE_ASLEEP) || has_moved(lc)) {
 			lc->rang = !atomic_load_explicit(&lc->words->server.scanned,
 							 memory_order_relaxed);
 			if (lc->rang)
@@ -137,6 +143,17 @@ static int get_arena_room(struct aph_local_call *call, uint32_t *off, uint32_t *
 	return r < 0 ? aph_err(r, "no memory for a body") : 0;
 }
 
+uint32_t aph_local_fds_under_way(struct aph_local_channel *lc)
+{
+	uint32_t slots = sizeof(lc->fds_sent) / sizeof(lc->fds_sent[0]);
+	uint32_t taken = atomic_load(lc->out.shared_taken);
+
+	while (lc->fds_head != lc->fds_tail &&
+	       (int32_t)(taken - lc->fds_sent[lc->fds_head % slots].record) >= 0)
+		lc->fds_under_way -= lc->fds_sent[lc->fds_head++ % slots].n;
+	return lc->fds_under_way;
+}
+
 /* Whether `n` more descriptors may be under way, and room for the note that they are. */
 static bool get_fd_room(struct aph_local_channel *lc, size_t n)
 {
@@ -144,12 +161,7 @@ static bool get_fd_room(struct aph_local_channel *lc, size_t n)
 	int pass;
 
 	for (pass = 0; pass < 2; pass++) {
-		uint32_t taken = atomic_load(lc->out.shared_taken);
-
-		while (lc->fds_head != lc->fds_tail &&
-		       (int32_t)(taken - lc->fds_sent[lc->fds_head % slots].record) >= 0)
-			lc->fds_under_way -= lc->fds_sent[lc->fds_head++ % slots].n;
-		if (lc->fds_under_way + n <= APH_SOCKET_FDS_MAX &&
+		if (aph_local_fds_under_way(lc) + n <= APH_SOCKET_FDS_MAX &&
 		    lc->fds_tail - lc->fds_head < slots)
 			return true;
 		(void)atomic_exchange(lc->my_want, 1);

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -110,6 +111,7 @@ void aph_local_stash_free(struct aph_local_channel *lc)
 struct arrival {
 	char byte;
 	bool truncated;
+	struct ucred cred; /* of the sender; pid 0: not told */
 	size_t n_fds;
 	int fds[APH_CALL_FDS_MAX];
 };
@@ -121,6 +123,8 @@ static void take_control(struct msghdr *msg, struct arrival *arrival)
 	for (cmsg = CMSG_FIRSTHDR(msg); cmsg; cmsg = CMSG_NXTHDR(msg, cmsg)) {
 		size_t n, keep;
 
+		if (cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_CREDENTIALS)
+			memcpy(&arrival->cred, CMSG_DATA(cmsg), sizeof(arrival->cred));
 		if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS)
 			continue;
 		n = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
@@ -137,6 +141,29 @@ static void take_control(struct msghdr *msg, struct arrival *arrival)
 			arrival->truncated = true;
 		}
 	}
+}
+
+/* Client: another process serves the channel now. This is its page, and it is who the kernel says. */
+static int meet(struct aph_local_channel *lc, struct arrival *arrival)
+{
+	void *page;
+
+	if (!lc->base.is_client || arrival->n_fds != 1) {
+		close_all(arrival->fds, arrival->n_fds);
+		return arrival->truncated ? 1 : -EPROTO;
+	}
+	/* The page is good for hints alone: what it says of sleep is not believed, see handover.c. */
+	if (aph_segment_map(&page, arrival->fds[0], APH_PAGE, false) == 0) {
+		(void)munmap((void *)(uintptr_t)lc->page_map, APH_PAGE);
+		lc->page_map = page;
+	}
+	(void)close(arrival->fds[0]);
+	if (arrival->cred.pid) {
+		lc->base.peer.pid = arrival->cred.pid;
+		lc->base.peer.uid = arrival->cred.uid;
+		lc->base.peer.gid = arrival->cred.gid;
+	}
+	return 1;
 }
 
 /* 1: a message; 0: none (or the end); -EPROTO: one that makes no sense. */
@@ -158,6 +185,7 @@ static int receive(struct aph_local_channel *lc, struct arrival *arrival)
 	ssize_t n = recvmsg(lc->sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
 	arrival->n_fds = 0;
+	arrival->cred.pid = 0;
 	if (n < 0)
 		return 0;
 	arrival->truncated = msg.msg_flags & MSG_CTRUNC;
@@ -166,6 +194,8 @@ static int receive(struct aph_local_channel *lc, struct arrival *arrival)
 		close_all(arrival->fds, arrival->n_fds);
 		return 0;
 	}
+	if (!(msg.msg_flags & MSG_TRUNC) && arrival->byte == APH_SOCKET_MOVED)
+		return meet(lc, arrival);
 	if ((msg.msg_flags & MSG_TRUNC) ||
 	    (arrival->byte != APH_SOCKET_BELL && arrival->byte != APH_SOCKET_FDS) ||
 	    (arrival->byte == APH_SOCKET_BELL && (arrival->n_fds || arrival->truncated))) {
@@ -175,27 +205,31 @@ static int receive(struct aph_local_channel *lc, struct arrival *arrival)
 	return 1;
 }
 
-static int keep(struct aph_local_channel *lc, const struct arrival *arrival)
+int aph_local_stash_add(struct aph_local_channel *lc, const int *fds, size_t n, bool truncated)
 {
 	struct aph_fd_stash *stash = lc->stash;
 
 	if (!stash) {
 		stash = lc->stash = calloc(1, sizeof(*stash));
 		if (!stash) {
-			close_all(arrival->fds, arrival->n_fds);
+			close_all(fds, n);
 			return -ENOMEM;
 		}
 	}
-	if (stash->n_messages == APH_SOCKET_FDS_MAX ||
-	    stash->n_fds + arrival->n_fds > APH_SOCKET_FDS_MAX) {
-		close_all(arrival->fds, arrival->n_fds);
+	if (stash->n_messages == APH_SOCKET_FDS_MAX || stash->n_fds + n > APH_SOCKET_FDS_MAX) {
+		close_all(fds, n);
 		return -EPROTO;
 	}
-	memcpy(stash->fds + stash->n_fds, arrival->fds, arrival->n_fds * sizeof(int));
-	stash->n_fds = (uint16_t)(stash->n_fds + arrival->n_fds);
-	stash->truncated[stash->n_messages] = arrival->truncated;
-	stash->counts[stash->n_messages++] = (uint8_t)arrival->n_fds;
+	memcpy(stash->fds + stash->n_fds, fds, n * sizeof(int));
+	stash->n_fds = (uint16_t)(stash->n_fds + n);
+	stash->truncated[stash->n_messages] = truncated;
+	stash->counts[stash->n_messages++] = (uint8_t)n;
 	return 0;
+}
+
+static int keep(struct aph_local_channel *lc, const struct arrival *arrival)
+{
+	return aph_local_stash_add(lc, arrival->fds, arrival->n_fds, arrival->truncated);
 }
 
 int aph_local_drain_socket(struct aph_local_channel *lc)
@@ -246,7 +280,7 @@ int aph_local_recv_fds(struct aph_local_channel *lc, int *fds, size_t n)
 		r = receive(lc, &arrival);
 		if (r <= 0)
 			return -EPROTO; /* they are sent before the record that announces them */
-		if (arrival.byte == APH_SOCKET_BELL)
+		if (arrival.byte != APH_SOCKET_FDS)
 			continue;
 		if (arrival.n_fds == n && !arrival.truncated) {
 			memcpy(fds, arrival.fds, n * sizeof(int));

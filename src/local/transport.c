@@ -126,6 +126,8 @@ static bool poll(struct aph_transport *transport, bool requests)
 	struct aph_local *local = of(transport);
 	bool any = false;
 
+	if (!aph_list_empty(&local->givers))
+		aph_local_give(local);
 	if (!aph_list_empty(&local->active))
 		any |= poll_clients(local);
 	if (!aph_list_empty(&local->scan)) {
@@ -326,6 +328,8 @@ static bool sleep_service(struct aph_local *local, bool requests)
 		return true;
 	local->state = ((local->state | APH_PAGE_ASLEEP) + 1) | APH_PAGE_ASLEEP;
 	(void)atomic_exchange(&local->page->state, local->state);
+	if (local->n_moved)
+		aph_local_moved_asleep(local);
 	return !services_have_work(local, requests);
 }
 
@@ -363,6 +367,8 @@ static void awake(struct aph_transport *transport, uint64_t now_ns)
 		local->state &= ~APH_PAGE_ASLEEP;
 		(void)atomic_exchange(&local->page->state, local->state);
 	}
+	if (local->n_moved)
+		aph_local_moved_awake(local);
 	aph_list_for_each(pos, tmp, &local->active) {
 		struct aph_local_channel *lc = scanned(pos);
 
@@ -434,6 +440,7 @@ int aph_local_get(struct aph_local **out, struct aph_endpoint *ep)
 		aph_list_init(&local->active);
 		aph_list_init(&local->doomed);
 		aph_list_init(&local->newcomers);
+		aph_list_init(&local->givers);
 		aph_wake_init(&local->wake);
 		ep->local = &local->base;
 	}
