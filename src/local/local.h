@@ -62,7 +62,7 @@ struct aph_local_channel {
 	size_t n_kept;		 /* service: bytes of replies that are kept for want of room */
 	uint64_t last_ticks;	 /* service: when the last record came */
 	uint32_t burst;		 /* service: records taken in this turn */
-	uint32_t window_count;	 /* service: requests taken in this fairness window */
+	uint32_t window_count;	 /* service: records taken in this window */
 
 	uint32_t rung_state;	   /* client: the sleep of the service that was rung for */
 	bool rang;		   /* client: the last record had to wake the service */
@@ -129,6 +129,8 @@ struct aph_local {
 	unsigned n_moved;	   /* channels that were taken over */
 	unsigned n_scan, n_active, n_newcomers;
 	int spare_fd; /* given up to be able to turn somebody away */
+	uint64_t window_began; /* ticks */
+	uint32_t quota;	       /* requests that a channel may have taken in this window */
 	struct aph_wake wake;
 };
 

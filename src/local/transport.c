@@ -14,6 +14,8 @@
 #include <unistd.h>
 
 #define BURST_MAX	    8u	     /* records of one channel before the next has its turn */
+#define WINDOW_TICKS	    2500000u /* about a millisecond */
+#define QUOTA_LEAST	    16u	     /* fewer requests in a window say nothing */
 #define STALE_TICKS	    4000000u /* 1 to 4 ms: a channel without a record for so long has to ring */
 #define LOOKS_WITHOUT_CLOCK 64	     /* one to two microseconds */
 #define LOOKS_PER_CLOCK	    16
@@ -70,14 +72,59 @@ static bool poll_clients(struct aph_local *local)
 	return any;
 }
 
+/* -- fairness -------------------------------------------------------------------------------------------------- */
+
+/*
+ * In a crowd the scheduler, not the ring, decides who calls how often: whoever shares a CPU with nobody gets
+ * more turns. So every millisecond is a window, and nobody gets far more requests through in it than those
+ * got on average who called about as fast in the last one.
+ */
+static bool is_crowded(const struct aph_local *local)
+{
+	return local->n_scan + 1 > local->wake.n_cpus;
+}
+
+static void open_window(struct aph_local *local)
+{
+	struct aph_list *pos, *tmp;
+	uint32_t most = 0, n = 0;
+	uint64_t sum = 0;
+
+	aph_list_for_each(pos, tmp, &local->scan) {
+		if (scanned(pos)->window_count > most)
+			most = scanned(pos)->window_count;
+	}
+	aph_list_for_each(pos, tmp, &local->scan) {
+		struct aph_local_channel *lc = scanned(pos);
+
+		if (lc->window_count >= most / 2) {
+			sum += lc->window_count;
+			n++;
+		}
+		lc->window_count = 0;
+	}
+	local->window_began = local->base.ep->ticks;
+	local->quota = UINT32_MAX;
+	if (most >= QUOTA_LEAST && n > 1 && is_crowded(local))
+		local->quota = (uint32_t)(sum / n + sum / n / 10);
+}
+
+/* It has had its share of this window. */
+static bool has_had_enough(const struct aph_local *local, const struct aph_local_channel *lc)
+{
+	return lc->window_count >= local->quota;
+}
+
 /* Takes records of one channel until one of them is an event. */
 static bool poll_service(struct aph_local_channel *lc, bool requests)
 {
 	struct aph_endpoint *ep = lc->base.ep;
 	bool any = unblock(lc);
 
+	requests = requests && !has_had_enough(lc->local, lc);
 	while (lc->burst < BURST_MAX && aph_local_take(lc, requests)) {
 		lc->burst++;
+		lc->window_count++;
 		any = true;
 		if (requests && !aph_list_empty(&ep->ready))
 			break;
@@ -93,6 +140,8 @@ static bool poll_services(struct aph_local *local, bool requests)
 	unsigned n = local->n_scan;
 	bool any = false;
 
+	if (ep->ticks - local->window_began > WINDOW_TICKS)
+		open_window(local);
 	while (n && !aph_list_empty(&local->scan)) {
 		struct aph_local_channel *lc = scanned(local->scan.next);
 
@@ -201,9 +250,20 @@ static bool list_has_work(struct aph_list *list)
 	return false;
 }
 
+static bool services_are_ready(struct aph_local *local)
+{
+	struct aph_list *pos, *tmp;
+
+	aph_list_for_each(pos, tmp, &local->scan) {
+		if (has_work(scanned(pos)) && !has_had_enough(local, scanned(pos)))
+			return true;
+	}
+	return false;
+}
+
 static bool any_work(struct aph_local *local, bool requests)
 {
-	return list_has_work(&local->active) || (requests && list_has_work(&local->scan)) ||
+	return list_has_work(&local->active) || (requests && services_are_ready(local)) ||
 	       !aph_list_empty(&local->doomed);
 }
 
@@ -442,6 +502,7 @@ int aph_local_get(struct aph_local **out, struct aph_endpoint *ep)
 		aph_list_init(&local->newcomers);
 		aph_list_init(&local->givers);
 		aph_wake_init(&local->wake);
+		local->quota = UINT32_MAX;
 		ep->local = &local->base;
 	}
 	*out = of(ep->local);
