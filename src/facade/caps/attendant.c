@@ -43,7 +43,7 @@ struct attention {
 static void park(struct aph_caps_port *port)
 {
 	port->parked = true;
-	(void)pthread_cond_wait(&port->attention, &port->lock);
+	(void)aph_caps_port_sleep(port, &port->attention, 0);
 	port->parked = false;
 }
 
@@ -58,7 +58,7 @@ static void give_way(struct aph_caps_port *port, struct attention *a)
 	if (aph_caps_upcall_wanted(port) || a->still > STILL_MAX)
 		park(port);
 	else
-		aph_caps_sleep(port, &port->attention, AWAY_MS);
+		(void)aph_caps_port_sleep(port, &port->attention, AWAY_MS);
 }
 
 /* The program is not receiving, but may be about to. True when it has been away for long enough. */
@@ -71,7 +71,8 @@ static bool is_away(struct aph_caps_port *port, struct attention *a)
 	a->visits = port->visits;
 	a->away = true;
 	a->still = 0;
-	aph_caps_sleep(port, &port->attention, port->type == CAPT_SERVICE ? AWAY_MS : PUMP_AWAY_MS);
+	(void)aph_caps_port_sleep(port, &port->attention,
+				  port->type == CAPT_SERVICE ? AWAY_MS : PUMP_AWAY_MS);
 	return false;
 }
 
@@ -87,13 +88,14 @@ static void receive(struct aph_caps_port *port)
 		r = aph_endpoint_next(port->ep, &ev, APH_FOREVER);
 	else
 		r = aph_endpoint_serve(port->ep, APH_FOREVER);
-	(void)pthread_mutex_lock(&port->lock);
+	aph_caps_port_relock(port);
 	port->receiver = APH_CAPS_NOBODY;
 	port->called_back = false;
 	if (take && r == 0)
 		aph_caps_event(port, &ev);
 	else if (r < 0 && r != -ECANCELED && r != -EINTR)
-		aph_caps_sleep(port, &port->attention, AWAY_MS); /* it will not be better at once */
+		(void)aph_caps_port_sleep(port, &port->attention,
+					  AWAY_MS); /* it will not be better at once */
 	aph_caps_leave(port);
 }
 
@@ -105,7 +107,7 @@ static void call_up(struct aph_caps_port *port)
 		false; /* it is due again whenever something is left when the port is left */
 	aph_caps_port_unlock(port);
 	upcall.function(port->number, upcall.arg);
-	(void)pthread_mutex_lock(&port->lock);
+	aph_caps_port_relock(port);
 }
 
 /* One step. False when the thread is not needed any more. */
@@ -117,7 +119,7 @@ static bool step(struct aph_caps_port *port, struct attention *a)
 		if (a->lingered)
 			return false;
 		a->lingered = true;
-		aph_caps_sleep(port, &port->attention, LINGER_MS);
+		(void)aph_caps_port_sleep(port, &port->attention, LINGER_MS);
 		return true;
 	} else if (port->awaited) {
 		aph_caps_client_connect(port);
@@ -136,7 +138,7 @@ static void *attend(void *arg)
 	/* It begins as if the program had been away: a service must answer from the first moment. */
 	struct attention a = { .away = true };
 
-	(void)pthread_mutex_lock(&port->lock);
+	aph_caps_port_relock(port);
 	a.visits = port->type == CAPT_SERVICE ? port->visits : 0;
 	while (!port->stop && step(port, &a))
 		;
@@ -172,7 +174,7 @@ int aph_caps_attend(struct aph_caps_port *port)
 	if (!is_needed(port))
 		return 0;
 	if (port->thread_state == APH_CAPS_RUNNING) {
-		(void)pthread_cond_signal(&port->attention);
+		aph_caps_ring(&port->attention, 1);
 		return 0;
 	}
 	if (port->thread_state == APH_CAPS_ENDED)
@@ -191,9 +193,9 @@ bool aph_caps_attend_stop(struct aph_caps_port *port)
 	port->closer = pthread_self();
 	if (pthread_equal(thread, pthread_self()))
 		return false;
-	(void)pthread_cond_signal(&port->attention);
+	aph_caps_ring(&port->attention, 1);
 	aph_caps_port_unlock(port);
 	(void)pthread_join(thread, NULL);
-	(void)pthread_mutex_lock(&port->lock);
+	aph_caps_port_relock(port);
 	return true;
 }

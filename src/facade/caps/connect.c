@@ -59,7 +59,7 @@ void aph_caps_client_connect(struct aph_caps_port *port)
 	aph_caps_port_unlock(port);
 	r = open_channel(&channel, port->ep, &port->name, port->flags, APH_CHANNEL_WAIT,
 			 aph_deadline_ms(100));
-	(void)pthread_mutex_lock(&port->lock);
+	aph_caps_port_relock(port);
 	port->opening = false;
 	if (!aph_caps_is_open(port)) {
 		if (r == 0)

@@ -12,6 +12,8 @@
 #ifndef FACADE_CAPS_PORT_H
 #define FACADE_CAPS_PORT_H
 
+#include "lock.h"
+
 #include <antiphon/antiphon.h>
 #include <sys/caps.h>
 
@@ -120,7 +122,7 @@ enum aph_caps_thread {
 };
 
 struct aph_caps_port {
-	pthread_mutex_t lock;
+	_Atomic uint32_t lock;
 	int number;
 	_Atomic int life; /* enum aph_caps_life; written with the lock held */
 	caps_type_t type;
@@ -151,16 +153,16 @@ struct aph_caps_port {
 
 	/* who receives */
 	enum aph_caps_receiver receiver;
-	bool called_back;      /* the attendant was asked to step aside */
-	unsigned n_followers;  /* threads of the program that wait for the receiver */
-	_Atomic uint32_t turn; /* futex: changes when followers should look again */
-	uint64_t visits;       /* how often the program has come to receive */
-	pthread_cond_t closed; /* for caps_sys_close(): a receiver or follower has left */
+	bool called_back;	 /* the attendant was asked to step aside */
+	unsigned n_followers;	 /* threads of the program that wait for the receiver */
+	_Atomic uint32_t turn;	 /* futex: changes when followers should look again */
+	uint64_t visits;	 /* how often the program has come to receive */
+	_Atomic uint32_t closed; /* futex, for caps_sys_close(): a receiver or follower has left */
 
 	/* attendant */
 	enum aph_caps_thread thread_state;
 	pthread_t thread;
-	pthread_cond_t attention; /* what the attendant waits on */
+	_Atomic uint32_t attention; /* futex: what the attendant waits on */
 	bool stop;
 	pthread_t closer; /* valid with `stop`: the thread that closes the port */
 	bool parked;	  /* it waits until the program leaves */
@@ -243,11 +245,27 @@ struct aph_caps_port *aph_caps_port_lock(int number);
 struct aph_caps_port *aph_caps_port_lock_type(int number, caps_type_t type);
 /* The same for a port that is about to be closed: a forked one is good too. */
 struct aph_caps_port *aph_caps_port_lock_any(int number);
-void aph_caps_port_unlock(struct aph_caps_port *port);
+static inline void aph_caps_port_relock(struct aph_caps_port *port)
+{
+	aph_caps_word_lock(&port->lock);
+}
+
+static inline void aph_caps_port_unlock(struct aph_caps_port *port)
+{
+	aph_caps_word_unlock(&port->lock);
+}
+
+/* Wakes `n` of those who sleep on one of the port's futexes. With the lock held. */
+static inline void aph_caps_ring(_Atomic uint32_t *word, int n)
+{
+	atomic_fetch_add_explicit(word, 1, memory_order_relaxed);
+	aph_caps_futex_wake(word, n);
+}
+
 /* A free port with the lowest number, locked, all of it in its first state; or NULL and errno. */
 struct aph_caps_port *aph_caps_port_claim(caps_type_t type, int flags);
-/* Waits on a condition of the port, for so long at most. */
-void aph_caps_sleep(struct aph_caps_port *port, pthread_cond_t *cond, unsigned ms);
+/* Waits, unlocked, until one of the port's futexes rings, for so long at most; 0: without a limit. */
+long aph_caps_port_sleep(struct aph_caps_port *port, _Atomic uint32_t *word, unsigned ms);
 /*
  * The last step of opening: runs the attendant if the port needs one, and unlocks. The number; or -1 and
  * errno, and the port is closed.
@@ -311,6 +329,9 @@ bool aph_caps_attend_stop(struct aph_caps_port *port);
 /* What an upcid stands for. 0, or an errno value. The duplicate is closed by aph_caps_upcall_deinit(). */
 int aph_caps_upcall_init(struct aph_caps_upcall *upcall, int upcid);
 void aph_caps_upcall_deinit(struct aph_caps_upcall *upcall);
+/* Around a fork. */
+void aph_caps_upcall_lock(void);
+void aph_caps_upcall_unlock(void);
 /* Whether somebody wants to be told. */
 bool aph_caps_upcall_wanted(const struct aph_caps_port *port);
 /* Tells them if there is something to retrieve, and takes it back if there is not. */

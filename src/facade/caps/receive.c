@@ -10,10 +10,7 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <linux/futex.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #define EVENTS_AT_ONCE 256
 
@@ -33,49 +30,37 @@ void aph_caps_event(struct aph_caps_port *port, const struct aph_event *ev)
 		aph_caps_client_event(port, ev);
 }
 
-static void futex_wake(_Atomic uint32_t *word, int n)
-{
-	atomic_fetch_add_explicit(word, 1, memory_order_relaxed);
-	(void)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
-}
-
 void aph_caps_leave(struct aph_caps_port *port)
 {
 	bool closing = !aph_caps_is_open(port);
 
 	if (port->n_followers && (closing || port->receiver == APH_CAPS_NOBODY))
-		futex_wake(&port->turn, closing ? INT_MAX : 1);
+		aph_caps_ring(&port->turn, closing ? INT_MAX : 1);
 	if (closing) {
-		(void)pthread_cond_signal(&port->closed);
+		aph_caps_ring(&port->closed, 1);
 		return;
 	}
 	if (port->parked && port->receiver == APH_CAPS_NOBODY)
-		(void)pthread_cond_signal(&port->attention);
+		aph_caps_ring(&port->attention, 1);
 	if (aph_caps_upcall_wanted(port))
 		aph_caps_upcall_tell(port);
 }
 
-/* Waits for the turn to change. It is a futex and no condition so that a signal is noticed. */
+/* Waits for the turn to change, or for a signal. */
 static int follow(struct aph_caps_port *port)
 {
-	uint32_t turn = atomic_load_explicit(&port->turn, memory_order_relaxed);
 	long r;
-	int e = 0;
 
 	if (port->receiver == APH_CAPS_ATTENDANT && !port->called_back) {
 		port->called_back = true;
 		(void)aph_endpoint_wake(port->ep);
 	}
 	port->n_followers++;
-	aph_caps_port_unlock(port);
-	r = syscall(SYS_futex, &port->turn, FUTEX_WAIT_PRIVATE, turn, NULL, NULL, 0);
-	if (r < 0)
-		e = errno;
-	(void)pthread_mutex_lock(&port->lock);
+	r = aph_caps_port_sleep(port, &port->turn, 0);
 	port->n_followers--;
 	if (!aph_caps_is_open(port))
 		return -EINVAL;
-	return e == EINTR ? -EINTR : 0;
+	return r == -EINTR ? -EINTR : 0;
 }
 
 int aph_caps_receive(struct aph_caps_port *port, uint64_t deadline_ns)
@@ -95,7 +80,7 @@ int aph_caps_receive(struct aph_caps_port *port, uint64_t deadline_ns)
 		port->receiver = APH_CAPS_PROGRAM;
 		aph_caps_port_unlock(port);
 		r = aph_endpoint_next(port->ep, &ev, deadline_ns);
-		(void)pthread_mutex_lock(&port->lock);
+		aph_caps_port_relock(port);
 		port->receiver = APH_CAPS_NOBODY;
 	}
 	port->received = true;

@@ -411,7 +411,7 @@ void aph_caps_service_linger(struct aph_caps_port *port)
 
 		aph_caps_port_unlock(port);
 		r = aph_endpoint_next(port->ep, &ev, until_ns);
-		(void)pthread_mutex_lock(&port->lock);
+		aph_caps_port_relock(port);
 		if (r == 0)
 			aph_caps_service_event(port, &ev);
 	}

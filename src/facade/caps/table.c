@@ -22,17 +22,6 @@ static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
 static _Atomic(slot *) table[N_CHUNKS];
 static int n_ports; /* of which the table has a struct */
 
-static void init_conditions(struct aph_caps_port *port)
-{
-	pthread_condattr_t attr;
-
-	(void)pthread_condattr_init(&attr);
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&port->closed, &attr);
-	(void)pthread_cond_init(&port->attention, &attr);
-	(void)pthread_condattr_destroy(&attr);
-}
-
 static struct aph_caps_port *find(int number)
 {
 	unsigned index = (unsigned)number - 1;
@@ -55,7 +44,7 @@ struct aph_caps_port *aph_caps_port_lock_any(int number)
 		errno = EINVAL;
 		return NULL;
 	}
-	(void)pthread_mutex_lock(&port->lock);
+	aph_caps_port_relock(port);
 	life = atomic_load_explicit(&port->life, memory_order_relaxed);
 	if (life == APH_CAPS_OPEN || life == APH_CAPS_FORKED)
 		return port;
@@ -88,11 +77,6 @@ struct aph_caps_port *aph_caps_port_lock_type(int number, caps_type_t type)
 	return port;
 }
 
-void aph_caps_port_unlock(struct aph_caps_port *port)
-{
-	(void)pthread_mutex_unlock(&port->lock);
-}
-
 /* -- fork -------------------------------------------------------------------------------------------------- */
 
 static void before_fork(void)
@@ -101,13 +85,15 @@ static void before_fork(void)
 
 	(void)pthread_mutex_lock(&table_lock);
 	for (i = 1; i <= n_ports; i++)
-		(void)pthread_mutex_lock(&find(i)->lock);
+		aph_caps_port_relock(find(i));
+	aph_caps_upcall_lock();
 }
 
 static void after_fork_in_parent(void)
 {
 	int i;
 
+	aph_caps_upcall_unlock();
 	for (i = n_ports; i >= 1; i--)
 		aph_caps_port_unlock(find(i));
 	(void)pthread_mutex_unlock(&table_lock);
@@ -139,11 +125,11 @@ static void after_fork_in_child(void)
 {
 	int i;
 
+	aph_caps_upcall_unlock();
 	for (i = n_ports; i >= 1; i--) {
 		struct aph_caps_port *port = find(i);
 
 		disown(port);
-		init_conditions(port); /* the old ones may count threads of the parent */
 		aph_caps_port_unlock(port);
 	}
 	(void)pthread_mutex_unlock(&table_lock);
@@ -182,8 +168,6 @@ static struct aph_caps_port *add_port(void)
 		}
 		atomic_store_explicit(&table[index / CHUNK], chunk, memory_order_release);
 	}
-	(void)pthread_mutex_init(&port->lock, NULL);
-	init_conditions(port);
 	port->number = ++n_ports;
 	atomic_store_explicit(&chunk[index % CHUNK], port, memory_order_release);
 	return port;
@@ -234,7 +218,7 @@ struct aph_caps_port *aph_caps_port_claim(caps_type_t type, int flags)
 	if (!port)
 		port = add_port();
 	if (port) {
-		(void)pthread_mutex_lock(&port->lock);
+		aph_caps_port_relock(port);
 		if (atomic_load_explicit(&port->life, memory_order_relaxed) == APH_CAPS_STALE)
 			aph_caps_port_scrub(port);
 		reset(port, type, flags);
@@ -244,15 +228,18 @@ struct aph_caps_port *aph_caps_port_claim(caps_type_t type, int flags)
 	return port;
 }
 
-void aph_caps_sleep(struct aph_caps_port *port, pthread_cond_t *cond, unsigned ms)
+long aph_caps_port_sleep(struct aph_caps_port *port, _Atomic uint32_t *word, unsigned ms)
 {
-	uint64_t until_ns = aph_deadline_ms(ms);
-	struct timespec until = {
-		.tv_sec = (time_t)(until_ns / 1000000000u),
-		.tv_nsec = (long)(until_ns % 1000000000u),
-	};
+	struct timespec time = { .tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000 };
+	uint32_t value = atomic_load_explicit(word, memory_order_relaxed);
+	long r;
 
-	(void)pthread_cond_timedwait(cond, &port->lock, &until);
+	aph_caps_port_unlock(port);
+	r = aph_caps_futex_wait(word, value, ms ? &time : NULL);
+	if (r < 0)
+		r = -errno;
+	aph_caps_port_relock(port);
+	return r;
 }
 
 /* -- closing ------------------------------------------------------------------------------------------------------ */
@@ -298,7 +285,7 @@ static void evict(struct aph_caps_port *port)
 			(void)aph_endpoint_wake(port->ep);
 		aph_caps_leave(port);
 		/* The time limit is for a wake-up that met a receiver on its way out. */
-		aph_caps_sleep(port, &port->closed, 10);
+		(void)aph_caps_port_sleep(port, &port->closed, 10);
 	}
 }
 

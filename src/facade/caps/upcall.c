@@ -28,6 +28,16 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct registration *registrations;
 static int n_registrations;
 
+void aph_caps_upcall_lock(void)
+{
+	(void)pthread_mutex_lock(&lock);
+}
+
+void aph_caps_upcall_unlock(void)
+{
+	(void)pthread_mutex_unlock(&lock);
+}
+
 /* -- upcids ------------------------------------------------------------------------------------------------ */
 
 APH_API int caps_upcall_function(caps_upcall_t function, void *arg)
@@ -150,7 +160,7 @@ void aph_caps_upcall_tell(struct aph_caps_port *port)
 		raise_fd(port->upcall.fd);
 	if (news && port->upcall.function && !port->upcall_due) {
 		port->upcall_due = true;
-		(void)pthread_cond_signal(&port->attention);
+		aph_caps_ring(&port->attention, 1);
 	}
 	if (port->own_fd < 0 || any == port->own_raised)
 		return;
