@@ -127,7 +127,9 @@ static void test_upcall_fd(void **state)
 	for (i = 0; i < 3; i++) {
 		off_t id;
 
-		assert_false(readable(at_service, 10));
+		/* Later there is a dispose, which may have been noticed and may not. */
+		if (i == 0)
+			assert_false(readable(at_service, 10));
 		(void)put(client, "1");
 		(void)put(client, "2");
 		assert_true(soon(at_service));
