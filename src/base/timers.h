@@ -12,6 +12,7 @@
 struct aph_timer {
 	uint64_t deadline_ns;
 	size_t slot; /* place in the heap plus one; 0: not running */
+	void (*expire)(struct aph_timer *timer);
 };
 
 struct aph_timers {

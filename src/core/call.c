@@ -49,6 +49,8 @@ void aph_call_free_spare(struct aph_channel *channel)
 	}
 }
 
+static void expire(struct aph_timer *timer);
+
 int aph_call_make(struct aph_call **out, struct aph_channel *channel, uint64_t deadline_ns)
 {
 	struct aph_call *call = allocate(channel);
@@ -68,6 +70,7 @@ int aph_call_make(struct aph_call **out, struct aph_channel *channel, uint64_t d
 			return aph_err(r, "no memory for a deadline");
 		}
 		call->timed = true;
+		call->timer.expire = expire;
 	}
 	r = channel->ops->call_init(call);
 	if (r < 0) {
@@ -217,12 +220,14 @@ static void give_up(struct aph_call *call, enum aph_reason reason)
 	bool unseen = call->state == APH_CALL_NEW || ops->revoke(call);
 
 	if (!unseen)
-		ops->farewell(call, APH_FAREWELL_CANCEL, reason);
+		ops->farewell(call, APH_FAREWELL_CANCEL, (int32_t)reason);
 	aph_call_end(call, unseen ? APH_REFUSED : APH_LOST, reason, 0);
 }
 
-void aph_call_expire(struct aph_call *call)
+static void expire(struct aph_timer *timer)
 {
+	struct aph_call *call = aph_container(timer, struct aph_call, timer);
+
 	if (call->is_client)
 		give_up(call, APH_REASON_DEADLINE);
 	else if (call->state != APH_CALL_REPLIED)

@@ -258,8 +258,6 @@ void aph_call_writable(struct aph_call *call);
 /* Enters ENDED, once. */
 void aph_call_end(struct aph_call *call, enum aph_outcome outcome, enum aph_reason reason,
 		  int32_t code);
-/* The deadline of a call has passed. */
-void aph_call_expire(struct aph_call *call);
 /* Frees the call if it has ended and neither the user nor the transport needs it. */
 void aph_call_settle(struct aph_call *call);
 /* The last step of a channel's life: frees the calls kept for reuse. */

@@ -205,7 +205,7 @@ static bool expire_timers(struct aph_endpoint *ep, uint64_t now_ns)
 	bool any = false;
 
 	while ((timer = aph_timers_pop(&ep->timers, now_ns))) {
-		aph_call_expire(aph_container(timer, struct aph_call, timer));
+		timer->expire(timer);
 		any = true;
 	}
 	return any;

@@ -106,6 +106,7 @@ static void free_channel(struct aph_channel *channel)
 {
 	struct aph_local_channel *lc = aph_local_channel(channel);
 
+	aph_local_connecting_free(lc); /* in a forked child */
 	unmap(lc);
 	free_memory(lc);
 	aph_bury(channel->ep, &lc->grave, lc);

@@ -30,12 +30,21 @@ struct aph_connecting {
 	int64_t wanted_gid;
 	int error; /* what the best candidate so far has said */
 	bool announce;
+	bool timed; /* holds a reservation in the timers */
+	struct aph_timer timer;
+	struct aph_local_channel *lc;
 };
 
 void aph_local_connecting_free(struct aph_local_channel *lc)
 {
+	struct aph_endpoint *ep = lc->local->base.ep;
+
 	if (!lc->connecting)
 		return;
+	if (lc->connecting->timed) {
+		aph_timers_stop(&ep->timers, &lc->connecting->timer);
+		aph_timers_unreserve(&ep->timers);
+	}
 	free(lc->connecting->entries);
 	free(lc->connecting);
 	lc->connecting = NULL;
@@ -390,6 +399,28 @@ static int begin(struct aph_local_channel **out, struct aph_local *local,
 	return 0;
 }
 
+static void expire(struct aph_timer *timer)
+{
+	struct aph_connecting *connecting = aph_container(timer, struct aph_connecting, timer);
+
+	aph_channel_end(&connecting->lc->base, APH_REASON_DEADLINE);
+}
+
+/* Nobody waits for an asynchronous open: a timer ends it when the service does not answer. */
+static int start_timer(struct aph_local_channel *lc, uint64_t deadline_ns)
+{
+	struct aph_endpoint *ep = lc->local->base.ep;
+	int r = aph_timers_reserve(&ep->timers);
+
+	if (r < 0)
+		return aph_err(r, "no memory for a deadline");
+	lc->connecting->lc = lc;
+	lc->connecting->timed = true;
+	lc->connecting->timer.expire = expire;
+	aph_endpoint_start_timer(ep, &lc->connecting->timer, deadline_ns);
+	return 0;
+}
+
 static int open_once(struct aph_channel **out, struct aph_local *local, const struct aph_name *name,
 		     const struct aph_channel_options *options)
 {
@@ -400,8 +431,11 @@ static int open_once(struct aph_channel **out, struct aph_local *local, const st
 	if (r < 0)
 		return r;
 	aph_channel_ref(&lc->base); /* for us, then for the user */
-	try_next(lc);
-	if (!(options->flags & APH_CHANNEL_ASYNC) && !is_settled(&lc->base)) {
+	if (options->flags & APH_CHANNEL_ASYNC)
+		r = start_timer(lc, options->deadline_ns);
+	if (r == 0)
+		try_next(lc);
+	if (r == 0 && !(options->flags & APH_CHANNEL_ASYNC) && !is_settled(&lc->base)) {
 		r = aph_endpoint_wait(ep, is_settled, &lc->base, options->deadline_ns,
 				      APH_WAITER_CLIENT);
 		if (r == -EAGAIN)

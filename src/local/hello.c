@@ -58,9 +58,13 @@ int aph_hello_recv(int sock, void *buf, size_t max, struct aph_hello_message *me
 		take(message, cmsg, &too_many);
 	message->len = (size_t)n;
 	if (too_many || (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
+		/* Cut off although there was room: it is this process that can hold no more. */
+		bool own_limit = !too_many && message->n_fds < APH_HELLO_FDS_MAX &&
+				 (msg.msg_flags & MSG_CTRUNC);
+
 		while (message->n_fds)
 			(void)close(message->fds[--message->n_fds]);
-		return -EPROTO;
+		return own_limit ? -EMFILE : -EPROTO;
 	}
 	return 0;
 }

@@ -19,7 +19,8 @@ struct aph_hello_message {
 
 /*
  * Receives one message of at most `max` bytes without waiting. 0 with len 0 at the end of the stream;
- * -EAGAIN, -EPROTO (it was cut off, or brought more descriptors than fit), -errno.
+ * -EAGAIN, -EPROTO (it was cut off, or brought more descriptors than fit), -EMFILE (this process has no room
+ * for what it brought), -errno.
  */
 int aph_hello_recv(int sock, void *buf, size_t max, struct aph_hello_message *message);
 

@@ -320,7 +320,9 @@ static bool greet(struct aph_local_channel *lc, struct aph_local_service *ls)
 	}
 	while (message.n_fds)
 		(void)close(message.fds[--message.n_fds]);
-	ls->base.stats.violations++;
+	/* Who just looked whether somebody is here has hung up without a word. */
+	if (r < 0 || message.len)
+		ls->base.stats.violations++;
 	aph_local_channel_discard(lc);
 	return true;
 }
@@ -647,7 +649,7 @@ static int publish_name(struct aph_local_service *ls)
 static int settle_rivals(struct aph_local_service *ls)
 {
 	uint32_t flags = ls->base.flags;
-	struct aph_rendezvous_entry rival;
+	struct aph_rendezvous_entry rival = { 0 };
 	int sock;
 
 	if (flags & APH_SERVICE_TAKE) {

@@ -19,9 +19,9 @@
 static int read_groups(struct aph_channel *channel, int sock)
 {
 	socklen_t len = 0;
-	gid_t *groups;
+	gid_t *groups, none;
 
-	if (getsockopt(sock, SOL_SOCKET, SO_PEERGROUPS, NULL, &len) == 0 || errno != ERANGE)
+	if (getsockopt(sock, SOL_SOCKET, SO_PEERGROUPS, &none, &len) == 0 || errno != ERANGE)
 		return 0; /* none, or a kernel that does not say */
 	groups = malloc(len);
 	if (!groups)

@@ -274,6 +274,8 @@ static void throw_out(struct work *work)
 	struct aph_channel *channel = aph_call_channel(work->call);
 	struct work *next;
 
+	service->seen->thrown_out++;
+	aph_channel_close(channel);
 	for (struct work *other = service->works; other; other = next) {
 		next = other->next;
 		if (aph_call_channel(other->call) != channel || other == work)
@@ -281,8 +283,6 @@ static void throw_out(struct work *work)
 		aph_call_free(other->call);
 		forget(other);
 	}
-	service->seen->thrown_out++;
-	aph_channel_close(channel);
 	CHECK(aph_call_reply(work->call, NULL, 0) == -ECANCELED);
 	if (keeps_calls(work))
 		aph_call_free(work->call);
