@@ -39,7 +39,8 @@ static bool push(struct aph_caps_port *port, struct aph_caps_message *m)
 			return true;
 		}
 	}
-	n = aph_call_send(m->call, m->out + m->out_sent, m->out_len - m->out_sent, 0);
+	n = aph_call_send(m->call, m->out_len ? m->out + m->out_sent : "", m->out_len - m->out_sent,
+			  0);
 	if (n == -EAGAIN)
 		return false;
 	if (n >= 0) {
