@@ -128,7 +128,7 @@ struct aph_local {
 	unsigned n_giving;	   /* services that give their channels away */
 	unsigned n_moved;	   /* channels that were taken over */
 	unsigned n_scan, n_active, n_newcomers;
-	int spare_fd; /* given up to be able to turn somebody away */
+	int spare_fd;	       /* given up to be able to turn somebody away */
 	uint64_t window_began; /* ticks */
 	uint32_t quota;	       /* requests that a channel may have taken in this window */
 	struct aph_wake wake;
