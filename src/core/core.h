@@ -55,10 +55,12 @@ struct aph_endpoint {
 	 * finds what they wait for or steps down.
 	 */
 	bool led;
-	bool in_epoll;		 /* the leader is in epoll_wait(), without the lock */
-	uint64_t sleep_until_ns; /* then at the latest it looks at the timers */
-	unsigned n_receivers;	 /* followers that wait for any event */
-	unsigned n_callers;	 /* followers that wait for a call of theirs */
+	bool in_epoll;		    /* the leader is in epoll_wait(), without the lock */
+	uint64_t sleep_until_ns;    /* then at the latest it looks at the timers */
+	unsigned n_receivers;	    /* followers that wait for any event */
+	unsigned n_callers;	    /* followers that wait for a call of theirs */
+	unsigned n_service_callers; /* of those: for a call of a service */
+	bool takes_requests;	    /* the leader does in this turn */
 	pthread_cond_t for_receivers;
 	pthread_cond_t for_callers;
 	uint64_t ticks;	 /* when this turn of the leader began */

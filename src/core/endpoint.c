@@ -346,8 +346,11 @@ static int lead_asleep(struct aph_endpoint *ep, uint64_t deadline_ns, bool reque
 static int lead(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter waiter)
 {
 	bool receives = waiter == APH_WAITER_RECEIVER || ep->n_receivers;
-	bool requests = waiter == APH_WAITER_SERVICE || (receives && aph_list_empty(&ep->ready));
+	bool requests = waiter == APH_WAITER_SERVICE || ep->n_service_callers ||
+			(receives && aph_list_empty(&ep->ready));
 	bool found;
+
+	ep->takes_requests = requests;
 
 	if (ep->asleep)
 		wake_up(ep, aph_time_ns());
@@ -368,15 +371,21 @@ static int lead(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter w
 	return lead_asleep(ep, deadline_ns, requests, waiter != APH_WAITER_CLIENT);
 }
 
-static int follow(struct aph_endpoint *ep, uint64_t deadline_ns, bool receiver)
+static int follow(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter waiter)
 {
+	bool receiver = waiter == APH_WAITER_RECEIVER;
 	pthread_cond_t *cond = receiver ? &ep->for_receivers : &ep->for_callers;
 	unsigned *n = receiver ? &ep->n_receivers : &ep->n_callers;
+	bool wants_requests = receiver || waiter == APH_WAITER_SERVICE;
 	int r;
 
 	if (deadline_ns == APH_NOW)
 		return -EAGAIN;
 	(*n)++;
+	ep->n_service_callers += waiter == APH_WAITER_SERVICE;
+	/* A leader that lay down for its own call has left requests where they are. */
+	if (wants_requests && ep->in_epoll && !ep->takes_requests)
+		raise_wake(ep);
 	ep->locked = false; /* the wait gives the lock up and takes it again */
 	if (deadline_ns == APH_FOREVER) {
 		r = pthread_cond_wait(cond, &ep->lock);
@@ -386,6 +395,7 @@ static int follow(struct aph_endpoint *ep, uint64_t deadline_ns, bool receiver)
 		r = pthread_cond_timedwait(cond, &ep->lock, &until);
 	}
 	ep->locked = true;
+	ep->n_service_callers -= waiter == APH_WAITER_SERVICE;
 	(*n)--;
 	return r == ETIMEDOUT ? -ETIMEDOUT : 0;
 }
@@ -427,7 +437,7 @@ static int wait_turns(struct aph_endpoint *ep, bool (*done)(void *arg), void *ar
 		if (waiter >= APH_WAITER_TENDER && was_woken(ep))
 			return -ECANCELED;
 		if (ep->led) {
-			r = follow(ep, deadline_ns, waiter == APH_WAITER_RECEIVER);
+			r = follow(ep, deadline_ns, waiter);
 			continue;
 		}
 		ep->led = true;

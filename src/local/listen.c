@@ -73,17 +73,21 @@ static bool is_master(const struct aph_credentials *who)
  */
 static bool has_share(const struct aph_service *service, const struct aph_credentials *who)
 {
+	uint32_t most = service->channels_max, own = 0, others;
 	struct aph_list *pos, *tmp;
-	uint32_t own = 0, others;
+	struct rlimit limit;
 
-	if (service->n_channels >= service->channels_max)
+	if (service->n_channels >= most)
 		return false;
-	if (is_master(who) || service->n_channels < 64)
+	if (is_master(who))
 		return true;
+	/* With one or two descriptors for each, these run out first. */
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 2 < most)
+		most = (uint32_t)(limit.rlim_cur / 2);
 	aph_list_for_each(pos, tmp, &service->channels)
 		own += aph_container(pos, struct aph_channel, service_link)->peer.euid == who->euid;
 	others = service->n_channels - own;
-	return own < (service->channels_max - others) / 4 * 3;
+	return others < most && own < (most - others) / 4 * 3;
 }
 
 /* -- opening a channel ------------------------------------------------------------------------------------------------ */
@@ -646,6 +650,28 @@ static int publish_name(struct aph_local_service *ls)
 	return 0;
 }
 
+/* Files that dead processes have left under the same triple go: connecting finds them out. */
+static void sweep(const struct aph_local_service *ls)
+{
+	struct aph_name wanted = ls->base.name;
+	struct aph_rendezvous_entry *entries;
+	size_t n, i;
+
+	wanted.uid = wanted.gid = APH_ID_ANY;
+	if (aph_rendezvous_search(&entries, &n, &wanted) < 0)
+		return;
+	for (i = 0; i < n; i++) {
+		int sock;
+
+		if (!is_same(&entries[i].name, &ls->base.name) || entries[i].serial == ls->serial)
+			continue;
+		sock = aph_rendezvous_connect(&entries[i]);
+		if (sock >= 0)
+			(void)close(sock);
+	}
+	free(entries);
+}
+
 static int settle_rivals(struct aph_local_service *ls)
 {
 	uint32_t flags = ls->base.flags;
@@ -707,6 +733,8 @@ int aph_local_service_open(struct aph_service **out, struct aph_endpoint *ep,
 		r = publish_name(ls);
 	if (r == 0)
 		r = settle_rivals(ls);
+	if (r == 0)
+		sweep(ls);
 	/* Only now can anybody come in: a name that was not to be had lets nobody down. */
 	if (r == 0)
 		r = aph_source_add(ep, ls->listener, &ls->source, EPOLLIN);

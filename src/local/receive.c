@@ -173,16 +173,14 @@ static void add_piece(struct aph_local_channel *lc, struct aph_local_call *call,
 static bool is_revoked(struct aph_local_channel *lc)
 {
 	uint32_t seq = lc->in.next; /* it was just taken */
-	uint32_t revocations =
-		atomic_load_explicit(&lc->words->client.revocations, memory_order_relaxed);
+	uint32_t revocations = atomic_load(&lc->words->client.revocations);
 
 	if (revocations != lc->revocations_seen) {
 		lc->revocations_seen = revocations;
 		lc->revoked_until = seq + lc->depth;
 	}
 	return (int32_t)(lc->revoked_until - seq) > 0 &&
-	       atomic_load_explicit(&lc->words->revoked[seq & lc->in.mask], memory_order_relaxed) ==
-		       seq;
+	       atomic_load(&lc->words->revoked[seq & lc->in.mask]) == seq;
 }
 
 static void take_request(struct aph_local_channel *lc, const struct aph_record *record,
@@ -225,6 +223,9 @@ static void take_at_service(struct aph_local_channel *lc, const struct aph_recor
 	}
 	if (!call || call->base.state == APH_CALL_ENDED) {
 		discard(lc, record, fds);
+		if (record->type != APH_RECORD_BODY && record->type != APH_RECORD_CANCEL &&
+		    record->type != APH_RECORD_DISPOSE && record->type != APH_RECORD_SIGNAL)
+			offend(lc);
 		return;
 	}
 	if (record->n_fds && record->type != APH_RECORD_BODY) {
@@ -285,6 +286,9 @@ static void take_at_client(struct aph_local_channel *lc, const struct aph_record
 
 	if (!call || call->base.state == APH_CALL_ENDED) {
 		discard(lc, record, fds);
+		if (record->type != APH_RECORD_BODY &&
+		    (record->type < APH_RECORD_REPLY || record->type > APH_RECORD_LOSE))
+			offend(lc);
 		return;
 	}
 	known = (record->type == APH_RECORD_REPLY && call->base.state == APH_CALL_REQUEST) ||

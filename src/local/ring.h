@@ -81,8 +81,7 @@ static inline void aph_ring_publish(struct aph_ring *ring, bool fence)
 static inline bool aph_ring_ready(const struct aph_ring *ring)
 {
 	/* Partner: the store in aph_ring_publish(). */
-	return atomic_load_explicit(&ring->slots[ring->next & ring->mask].seq,
-				    memory_order_acquire) == ring->next + 1;
+	return atomic_load(&ring->slots[ring->next & ring->mask].seq) == ring->next + 1;
 }
 
 /* Whether the record that is there begins a request: a hint, as the writer may still change it. */

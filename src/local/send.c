@@ -38,7 +38,7 @@ static void notify(struct aph_local_channel *lc)
 {
 	if (lc->base.is_client) {
 		const struct aph_endpoint_page *page = lc->page_map;
-		uint32_t state = atomic_load_explicit(&page->state, memory_order_relaxed);
+		uint32_t state = atomic_load(&page->state);
 
 		/* One bell for each sleep is enough: see docs/spec/local-transport.md. */
 		lc->rang = true;
@@ -46,12 +46,11 @@ static void notify(struct aph_local_channel *lc)
 			lc->rung_state = state;
 			aph_local_ring(lc);
 		} else if (!(state & APH_PAGE_ASLEEP) || has_moved(lc)) {
-			lc->rang = !atomic_load_explicit(&lc->words->server.scanned,
-							 memory_order_relaxed);
+			lc->rang = !atomic_load(&lc->words->server.scanned);
 			if (lc->rang)
 				aph_local_ring(lc);
 		}
-	} else if (atomic_load_explicit(&lc->words->client.wait, memory_order_relaxed) &&
+	} else if (atomic_load(&lc->words->client.wait) &&
 		   atomic_exchange(&lc->words->client.wait, 0)) {
 		aph_local_ring(lc);
 	}
@@ -356,8 +355,7 @@ static bool wait_for_room(struct aph_local_channel *lc)
 {
 	uint64_t until;
 
-	if (lc->peer_cpu == (uint8_t)aph_cpu() ||
-	    atomic_load_explicit(&lc->words->client.wait, memory_order_relaxed))
+	if (lc->peer_cpu == (uint8_t)aph_cpu() || atomic_load(&lc->words->client.wait))
 		return false;
 	until = aph_time_ns() + PATIENCE_NS;
 	while (!aph_ring_has_room(&lc->out) || !aph_arena_has_returns(&lc->out_arena)) {
@@ -451,6 +449,9 @@ bool aph_local_revoke(struct aph_call *base)
 
 	if (!call->begun)
 		return true;
+	/* The entry of a record that was taken may belong to a newer one by now. */
+	if ((int32_t)(seq - atomic_load(lc->out.shared_taken)) <= 0)
+		return false;
 	if (base->channel->state == APH_CHANNEL_OPEN) {
 		/* Partner: the fence in aph_ring_take() and the look that follows it in receive.c. */
 		atomic_store_explicit(&lc->words->revoked[seq & lc->out.mask], seq,
@@ -560,8 +561,7 @@ void aph_local_unblock(struct aph_local_channel *lc)
 
 void aph_local_made_room(struct aph_local_channel *lc)
 {
-	if (!atomic_load_explicit(lc->peer_want, memory_order_relaxed) ||
-	    lc->base.state != APH_CHANNEL_OPEN)
+	if (!atomic_load(lc->peer_want) || lc->base.state != APH_CHANNEL_OPEN)
 		return;
 	if (atomic_exchange(lc->peer_want, 0))
 		notify(lc);
