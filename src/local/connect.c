@@ -428,7 +428,7 @@ static int open_once(struct aph_channel **out, struct aph_local *local, const st
 	struct aph_local_channel *lc = NULL;
 	int r = begin(&lc, local, name, options);
 
-	if (r < 0)
+	if (!lc)
 		return r;
 	aph_channel_ref(&lc->base); /* for us, then for the user */
 	if (options->flags & APH_CHANNEL_ASYNC)

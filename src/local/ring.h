@@ -42,7 +42,7 @@ static inline bool aph_ring_has_room(struct aph_ring *ring)
 	if (ring->next - ring->taken <= ring->mask)
 		return true;
 	/* Partner: the exchange in aph_ring_take(). */
-	taken = atomic_load_explicit(ring->shared_taken, memory_order_acquire);
+	taken = atomic_load(ring->shared_taken);
 	if (taken - ring->taken <= ring->next - ring->taken)
 		ring->taken = taken;
 	return ring->next - ring->taken <= ring->mask;

@@ -71,7 +71,7 @@ static void publish(struct aph_local_channel *lc, const struct aph_record *head,
 	slot->aux = head->aux;
 	if (head->flags & APH_RECORD_ARENA)
 		slot->off = head->off;
-	else if (head->len)
+	else if (data && head->len)
 		memcpy(slot->data, data, head->len);
 	/* Another thread sleeps for this endpoint: it did not know of this channel when it lay down. */
 	if (lc->base.is_client && lc->base.ep->asleep && !lc->waits) {

@@ -2,7 +2,7 @@
 /*
  * What goes over a channel's socket and eventfd once it is open: bells and descriptors.
  *
- * The eventfd's counter never moves, so it cannot saturate: the client rings by writing 0, which the
+ * The eventfd's counter starts in the middle and hardly moves, so it cannot saturate: the client rings by writing 0, which the
  * server sees as EPOLLIN; the server rings by reading without waiting, which the client sees as EPOLLOUT.
  * Both listen edge-triggered, so nobody drains anything. Neither call blocks, whatever the peer has done to
  * the file's flags or its counter.

@@ -129,6 +129,8 @@ static void after_fork_in_child(void)
 	for (i = n_ports; i >= 1; i--) {
 		struct aph_caps_port *port = find(i);
 
+		if (!port)
+			continue;
 		disown(port);
 		aph_caps_port_unlock(port);
 	}
