@@ -308,6 +308,9 @@ int aph_call_reply(struct aph_call *call, const void *data, size_t len)
 			replied(call, r == 0);
 			let_go(call);
 			r = 0;
+		} else if (r == -ECANCELED) {
+			aph_call_end(call, APH_LOST, APH_REASON_RESOURCES, 0);
+			let_go(call);
 		}
 	}
 	aph_unlock(ep);

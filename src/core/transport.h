@@ -32,7 +32,8 @@ struct aph_channel_ops {
 			size_t n_fds, bool more);
 	/*
 	 * Takes all of `data` and finishes the body. 0: all is on its way; 1: a copy of the rest is kept, and
-	 * aph_call_flushed() follows; -ENOMEM, -EBUSY.
+	 * aph_call_flushed() follows; -ENOMEM, -EBUSY: nothing has changed; -ECANCELED: memory ran out in
+	 * the middle, and the peer was told LOSE.
 	 */
 	int (*send_all)(struct aph_call *call, const void *data, size_t len);
 	int (*reserve)(struct aph_call *call, void **data, size_t *len);

@@ -264,9 +264,10 @@ ssize_t aph_local_send(struct aph_call *base, const void *data, size_t len, cons
 		       size_t n_fds, bool more)
 {
 	struct aph_local_call *call = aph_local_call(base);
+	struct aph_local_channel *lc = channel_of(call);
 	const uint8_t *bytes = data ? data : (const void *)"";
 	size_t sent = 0;
-	int r = check_channel(channel_of(call));
+	int r = check_channel(lc);
 
 	if (r < 0)
 		return r;
@@ -278,8 +279,11 @@ ssize_t aph_local_send(struct aph_call *base, const void *data, size_t len, cons
 		size_t n = len - sent;
 
 		r = send_piece(call, bytes + sent, &n, fds, n_fds, more);
-		if (r == -EAGAIN)
+		/* Whatever it was, who sent a part is told when to go on. */
+		if (r == -EAGAIN || (r < 0 && sent))
 			block(call);
+		if (r == -ENOMEM && sent)
+			lc->blocked_by_ring = true; /* room is not what it waits for */
 		if (r < 0)
 			return sent ? (ssize_t)sent : r;
 		sent += n;
@@ -397,6 +401,13 @@ static void pump(struct aph_local_call *call)
 	aph_call_flushed(&call->base);
 }
 
+/* Memory ran out in the middle of a reply: it cannot be taken back, and it will never be whole. */
+static int give_up_reply(struct aph_local_call *call)
+{
+	aph_local_farewell(&call->base, APH_FAREWELL_LOSE, APH_REASON_RESOURCES);
+	return aph_err(-ECANCELED, "no memory for the rest of a reply: the call is lost");
+}
+
 int aph_local_send_all(struct aph_call *base, const void *data, size_t len)
 {
 	struct aph_local_call *call = aph_local_call(base);
@@ -424,12 +435,13 @@ int aph_local_send_all(struct aph_call *base, const void *data, size_t len)
 	if (r == -ENOTCONN)
 		return 0;
 	if (r != -EAGAIN)
-		return r;
+		return sent ? give_up_reply(call) : r;
 	/* An empty reply that found no room keeps 0 bytes: one more makes the pointer real. */
 	call->kept = malloc(len - sent ? len - sent : 1);
+	if (!call->kept && sent)
+		return give_up_reply(call);
 	if (!call->kept)
-		return aph_err(-ENOMEM, "no memory to keep the rest of a reply (%zu bytes)",
-			       len - sent);
+		return aph_err(-ENOMEM, "no memory to keep a reply of %zu bytes", len);
 	if (len - sent)
 		memcpy(call->kept, bytes + sent, len - sent);
 	call->kept_len = len - sent;

@@ -184,6 +184,12 @@ static int receive(struct aph_local_channel *lc, struct arrival *arrival)
 	};
 	ssize_t n = recvmsg(lc->sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
+	/* A peer that died with our messages unread: this is told once, ahead of what it has sent. */
+	if (n < 0 && errno == ECONNRESET) {
+		msg.msg_controllen = sizeof(control.space);
+		n = recvmsg(lc->sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	}
+
 	arrival->n_fds = 0;
 	arrival->cred.pid = 0;
 	if (n < 0)
