@@ -83,6 +83,26 @@ void child_start(struct child *child, int (*run)(int ctl, void *arg), void *arg)
 	child->ctl = pair[0];
 }
 
+/* Where a process is that does not come to its end. */
+static void say_state(pid_t pid)
+{
+	static const char *const names[] = { "status", "wchan", "stack", "syscall" };
+	char path[64], text[4096];
+	FILE *file;
+	size_t n;
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, names[i]);
+		file = fopen(path, "re");
+		if (!file)
+			continue;
+		n = fread(text, 1, sizeof(text) - 1, file);
+		text[n] = 0;
+		fclose(file);
+		fprintf(stderr, "%s:\n%s\n", path, text);
+	}
+}
+
 int child_finish(struct child *child, int timeout_ms)
 {
 	int fd = (int)CHECK_OK(pidfd_open(child->pid, 0));
@@ -94,6 +114,7 @@ int child_finish(struct child *child, int timeout_ms)
 	} while (ready < 0 && errno == EINTR);
 	if (ready == 0) {
 		fprintf(stderr, "child %d did not end in %d ms\n", (int)child->pid, timeout_ms);
+		say_state(child->pid);
 		CHECK_OK(kill(child->pid, SIGKILL));
 	}
 	CHECK(waitpid(child->pid, &status, 0) == child->pid);

@@ -23,6 +23,7 @@ static pid_t owner;
 static int walk_sockets;
 static char walk_last[256];
 static int walk_remove;
+static int walk_say;
 
 const char *dir_path(void)
 {
@@ -36,6 +37,8 @@ static int visit(const char *path, const struct stat *st, int kind, struct FTW *
 	if (S_ISSOCK(st->st_mode)) {
 		walk_sockets++;
 		snprintf(walk_last, sizeof(walk_last), "%s", path);
+		if (walk_say)
+			fprintf(stderr, "socket file %s\n", path);
 		if (walk_remove)
 			unlink(path);
 	}
@@ -58,9 +61,19 @@ int dir_sockets(void)
 	return walk_sockets;
 }
 
+void dir_check_sockets(int n)
+{
+	if (dir_sockets() == n)
+		return;
+	walk_say = 1;
+	n = dir_sockets();
+	walk_say = 0;
+	check_failed(__FILE__, __LINE__, "the number of socket files", -n);
+}
+
 void dir_only_socket(char *path, size_t size)
 {
-	CHECK(dir_sockets() == 1);
+	dir_check_sockets(1);
 	CHECK(strlen(walk_last) < size);
 	memcpy(path, walk_last, strlen(walk_last) + 1);
 }
@@ -100,7 +113,7 @@ void dir_end(void)
 {
 	CHECK(fds_differ(&fds_before) == 0);
 	CHECK(waitpid(-1, NULL, WNOHANG) == -1 && errno == ECHILD);
-	CHECK(dir_sockets() == 0);
+	dir_check_sockets(0);
 	remove_all();
 }
 

@@ -23,6 +23,9 @@ const char *dir_path(void);
 /* How many socket files are in it, at any depth. */
 int dir_sockets(void);
 
+/* Checks that there are so many, and says which there are if not. */
+void dir_check_sockets(int n);
+
 /* The path of the only socket file in it; checks that there is exactly one. */
 void dir_only_socket(char *path, size_t size);
 

@@ -130,6 +130,25 @@ static void *start_late(void *arg)
 	return NULL;
 }
 
+/* Also those that no client comes across, as a newer service lives. */
+static void stale_files_do_not_pile_up(void **state)
+{
+	struct service dead, alive, newest;
+
+	(void)state;
+	if (suite_mode == SERVICE_THREAD)
+		suite_skip("a thread cannot die alone");
+	service_start_simple(&alive, suite_mode, "heap");
+	for (int i = 0; i < 10; i++) {
+		service_start_simple(&dead, suite_mode, "heap");
+		service_kill(&dead);
+	}
+	service_start_simple(&newest, suite_mode, "heap");
+	dir_check_sockets(2);
+	service_stop(&newest);
+	service_stop(&alive);
+}
+
 static void wait_for_the_service(void **state)
 {
 	struct aph_channel_options options = { .size = sizeof(options), .flags = APH_CHANNEL_WAIT };
@@ -441,6 +460,7 @@ int main(void)
 		SUITE_TEST(newest_first_among_the_dead),
 		SUITE_TEST(exclusive),
 		SUITE_TEST(stale_files_are_replaced),
+		SUITE_TEST(stale_files_do_not_pile_up),
 		SUITE_TEST(wait_for_the_service),
 		SUITE_TEST(rubbish_in_the_directory),
 		SUITE_TEST(bad_directories),
