@@ -24,31 +24,39 @@ void aph_caps_client_come_back(struct aph_caps_port *port, struct aph_caps_messa
 	aph_caps_message_ready(port, m, CAPMS_REPLY);
 }
 
-/* Sends the next piece of a message. True when nothing of it is left to be sent. */
+/* Begins the call of a message. 0; -EAGAIN: there is room when another has come back; or an error. */
+static int begin(struct aph_caps_port *port, struct aph_caps_message *m)
+{
+	if (m->call)
+		return 0;
+	return aph_call_new(&m->call, port->server->channel, APH_FOREVER, m);
+}
+
+/* Sends what is left of a message, or what has room. True when nothing more of it will be sent. */
 static bool push(struct aph_caps_port *port, struct aph_caps_message *m)
 {
-	ssize_t n;
-	int r;
+	ssize_t n = begin(port, m);
 
-	if (!m->call) {
-		r = aph_call_new(&m->call, port->server->channel, APH_FOREVER, m);
-		if (r == -EAGAIN)
-			return false; /* there is room when a message has come back */
-		if (r < 0) {
-			aph_caps_client_come_back(port, m, r == -ENOTCONN ? 0 : -r);
-			return true;
-		}
+	/* After a short send it is asked again: only being told -EAGAIN makes WRITABLE come. */
+	while (n >= 0) {
+		n = aph_call_send(m->call, m->out_len ? m->out + m->out_sent : "",
+				  m->out_len - m->out_sent, 0);
+		if (n >= 0)
+			m->out_sent += (size_t)n;
+		if (n >= 0 && m->out_sent == m->out_len)
+			break;
 	}
-	n = aph_call_send(m->call, m->out_len ? m->out + m->out_sent : "", m->out_len - m->out_sent,
-			  0);
 	if (n == -EAGAIN)
 		return false;
-	if (n >= 0) {
-		m->out_sent += (size_t)n;
-		if (m->out_sent < m->out_len)
-			return false;
+	if (n < 0 && n != -EPIPE && n != -ENOTCONN) {
+		aph_caps_client_come_back(port, m, (int)-n);
+		return true;
 	}
-	/* With an error the call has ended, and its END says what becomes of the message. */
+	if (!m->call) {
+		aph_caps_client_come_back(port, m, 0);
+		return true;
+	}
+	/* If the call has ended, its END says what becomes of the message. */
 	aph_caps_link_remove(&m->link);
 	m->stage = APH_CAPS_SENT;
 	free(m->out);
@@ -198,8 +206,9 @@ static int send_or_keep(struct aph_caps_port *port, struct aph_caps_message *m, 
 		return r; /* the call is freed with the message, and its beginning is withdrawn */
 	m->stage = APH_CAPS_OUTGOING;
 	aph_caps_link_append(&port->outgoing, &m->link);
-	(void)aph_caps_attend(
-		port); /* without it, the rest goes when the program comes to receive */
+	aph_caps_client_pump(port);
+	/* Without an attendant the rest goes when the program comes to receive. */
+	(void)aph_caps_attend(port);
 	return 0;
 }
 

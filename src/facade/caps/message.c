@@ -186,6 +186,16 @@ static void fill_cred(struct caps_cred *cred, const struct aph_credentials *from
 		memcpy(cred->groups, from->groups, n * sizeof(*from->groups));
 }
 
+void aph_caps_peer_refresh(struct aph_caps_peer *peer)
+{
+	int cacheid = peer->cred.cacheid;
+
+	if (!peer->channel)
+		return;
+	fill_cred(&peer->cred, aph_channel_credentials(peer->channel));
+	peer->cred.cacheid = cacheid;
+}
+
 struct aph_caps_peer *aph_caps_peer_new(struct aph_caps_port *port, struct aph_channel *channel)
 {
 	struct aph_caps_peer *peer = calloc(1, sizeof(*peer));

@@ -208,6 +208,8 @@ void aph_caps_pool_deinit(struct aph_caps_port *port);
 
 struct aph_caps_peer *aph_caps_peer_new(struct aph_caps_port *port, struct aph_channel *channel);
 void aph_caps_peer_unref(struct aph_caps_peer *peer);
+/* Asks again who it is. Nobody may be receiving. */
+void aph_caps_peer_refresh(struct aph_caps_peer *peer);
 /* Puts the limits of the port into force for its peers. */
 void aph_caps_peer_limits(struct aph_caps_port *port);
 

@@ -108,6 +108,24 @@ struct wanted {
 	caps_cred_t cred;
 };
 
+static void describe_sender(const struct aph_caps_port *port, const struct aph_caps_message *m,
+			    caps_cred_t cred)
+{
+	/* Another process may have taken over the service; while nobody receives nothing changes. */
+	if (m->peer && port->type == CAPT_CLIENT && port->receiver == APH_CAPS_NOBODY)
+		aph_caps_peer_refresh(m->peer);
+	if (!(port->flags & CAPF_NOGROUPS)) {
+		*cred = m->peer ? m->peer->cred : (struct caps_cred){ 0 };
+		return;
+	}
+	/* groups[] is the last member and is not touched. */
+	if (m->peer)
+		memcpy(cred, &m->peer->cred, offsetof(struct caps_cred, groups));
+	else
+		memset(cred, 0, offsetof(struct caps_cred, groups));
+	cred->ngroups = 0;
+}
+
 static void describe(const struct aph_caps_port *port, const struct aph_caps_message *m,
 		     const struct wanted *w)
 {
@@ -119,18 +137,8 @@ static void describe(const struct aph_caps_port *port, const struct aph_caps_mes
 		w->id->c_id = m->about;
 	else if (w->id && m->state == CAPMS_TERM)
 		w->id->c_id = 0;
-	if (!w->cred)
-		return;
-	if (!(port->flags & CAPF_NOGROUPS)) {
-		*w->cred = m->peer ? m->peer->cred : (struct caps_cred){ 0 };
-		return;
-	}
-	/* groups[] is the last member and is not touched. */
-	if (m->peer)
-		memcpy(w->cred, &m->peer->cred, offsetof(struct caps_cred, groups));
-	else
-		memset(w->cred, 0, offsetof(struct caps_cred, groups));
-	w->cred->ngroups = 0;
+	if (w->cred)
+		describe_sender(port, m, w->cred);
 }
 
 /* The message has been retrieved whole. */
