@@ -142,13 +142,15 @@ void aph_caps_client_event(struct aph_caps_port *port, const struct aph_event *e
 
 	switch (ev->type) {
 	case APH_EVENT_END:
-		end(port, m, &ev->result);
+		if (m)
+			end(port, m, &ev->result);
 		break;
 	case APH_EVENT_REPLY:
-		m->begun = !m->error;
+		if (m)
+			m->begun = !m->error;
 		/* fall through */
 	case APH_EVENT_READABLE:
-		if (m->begun)
+		if (m && m->begun)
 			aph_caps_client_gather(port, m);
 		break;
 	case APH_EVENT_WRITABLE:

@@ -52,7 +52,7 @@ static bool grow(struct aph_caps_pool *pool)
 		return false;
 	}
 	for (i = 0; i < APH_CAPS_POOL_CHUNK; i++) {
-		chunk[i].id = (off_t)(pool->n_chunks * APH_CAPS_POOL_CHUNK + i);
+		chunk[i].id = (off_t)pool->n_chunks * APH_CAPS_POOL_CHUNK + i;
 		aph_caps_link_append(&pool->unused, &chunk[i].link);
 	}
 	pool->chunks[pool->n_chunks++] = chunk;
