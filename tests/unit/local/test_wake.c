@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/* What a waiting thread learns: each rule of wake.c, told a scene and asked for its mode. */
+#include "local/wake.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#define CAP 30000u
+
+static struct aph_wake two_cpus(void)
+{
+	struct aph_wake wake;
+
+	aph_wake_init(&wake);
+	wake.n_cpus = 2;
+	return wake;
+}
+
+static const struct aph_wake_scene apart = { .reply = true, .peer_apart = true, .n_busy = 2 };
+
+static void spins_when_the_peer_is_apart(void **state)
+{
+	struct aph_wake wake = two_cpus();
+	struct aph_wake_scene rang = apart;
+
+	(void)state;
+	assert_int_equal(aph_wake_begin(&wake, &apart), APH_WAKE_SPIN);
+	rang.rang = true;
+	assert_int_equal(aph_wake_begin(&wake, &rang), APH_WAKE_SLEEP);
+}
+
+static void yields_in_a_crowd(void **state)
+{
+	struct aph_wake wake = two_cpus();
+	struct aph_wake_scene crowd = apart;
+
+	(void)state;
+	crowd.n_busy = 3;
+	assert_int_equal(aph_wake_begin(&wake, &crowd), APH_WAKE_YIELD);
+}
+
+/* Long waits teach it to sleep; every 16th time it looks whether that is still right; short ones teach it back. */
+static void learns(void **state)
+{
+	struct aph_wake wake = two_cpus();
+	int i, spins = 0;
+
+	(void)state;
+	for (i = 0; i < 8; i++) {
+		(void)aph_wake_begin(&wake, &apart);
+		aph_wake_goes_on(&wake, 1);
+		aph_wake_end(&wake, 1 + 1000000, CAP);
+	}
+	for (i = 0; i < 32; i++)
+		spins += aph_wake_begin(&wake, &apart) == APH_WAKE_SPIN;
+	assert_int_equal(spins, 2);
+	for (i = 0; i < 2; i++) {
+		(void)aph_wake_begin(&wake, &apart);
+		aph_wake_end_at_once(&wake);
+	}
+	assert_int_equal(aph_wake_begin(&wake, &apart), APH_WAKE_SPIN);
+}
+
+static void backs_off(void **state)
+{
+	struct aph_wake wake = two_cpus();
+
+	(void)state;
+	wake.back_off_until_ns = UINT64_MAX;
+	assert_int_equal(aph_wake_begin(&wake, &apart), APH_WAKE_SLEEP);
+	wake.back_off_until_ns = 1; /* long past */
+	assert_int_equal(aph_wake_begin(&wake, &apart), APH_WAKE_SPIN);
+	assert_true(wake.back_off_until_ns == 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(spins_when_the_peer_is_apart),
+		cmocka_unit_test(yields_in_a_crowd),
+		cmocka_unit_test(learns),
+		cmocka_unit_test(backs_off),
+	};
+
+	return cmocka_run_group_tests_name("wake", tests, NULL, NULL);
+}
