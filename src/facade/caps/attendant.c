@@ -38,6 +38,8 @@ struct attention {
 	unsigned still;	 /* how often it was found in one and the same visit */
 	bool away;	 /* it was not here for the whole time since then */
 	bool lingered;
+	pid_t pid;
+	bool forked; /* by the upcall, and this is the child: the port is not ours */
 };
 
 static void park(struct aph_caps_port *port)
@@ -99,22 +101,26 @@ static void receive(struct aph_caps_port *port)
 	aph_caps_leave(port);
 }
 
-static void call_up(struct aph_caps_port *port)
+static void call_up(struct aph_caps_port *port, struct attention *a)
 {
 	struct aph_caps_upcall upcall = port->upcall;
 
-	port->upcall_due =
-		false; /* it is due again whenever something is left when the port is left */
+	/* It is due again whenever something is left when the port is left. */
+	port->upcall_due = false;
 	aph_caps_port_unlock(port);
 	upcall.function(port->number, upcall.arg);
-	aph_caps_port_relock(port);
+	a->forked = getpid() != a->pid;
+	if (!a->forked)
+		aph_caps_port_relock(port);
 }
 
 /* One step. False when the thread is not needed any more. */
 static bool step(struct aph_caps_port *port, struct attention *a)
 {
 	if (port->upcall_due && !aph_caps_link_empty(&port->ready)) {
-		call_up(port);
+		call_up(port, a);
+		if (a->forked)
+			return false;
 	} else if (!is_needed(port)) {
 		if (a->lingered)
 			return false;
@@ -136,12 +142,14 @@ static void *attend(void *arg)
 {
 	struct aph_caps_port *port = arg;
 	/* It begins as if the program had been away: a service must answer from the first moment. */
-	struct attention a = { .away = true };
+	struct attention a = { .away = true, .pid = getpid() };
 
 	aph_caps_port_relock(port);
 	a.visits = port->type == CAPT_SERVICE ? port->visits : 0;
 	while (!port->stop && step(port, &a))
 		;
+	if (a.forked)
+		return NULL;
 	if (port->stop && pthread_equal(port->closer, pthread_self())) {
 		/* The port was closed by its own upcall: nobody else is there to take this thread away. */
 		(void)pthread_detach(pthread_self());
