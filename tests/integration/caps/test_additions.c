@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/wait.h>
 
 static bool readable(int fd, int ms)
 {
@@ -303,6 +304,46 @@ static void test_upcall_closes_port(void **state)
 		FAILS(caps_sys_close(service), EINVAL);
 	}
 	assert_int_equal(caps_upcall_release(upcid), 0);
+}
+
+/* The child of an upcall that returns from it has nothing more to do, and ends. */
+static void forking_upcall(int port, void *arg)
+{
+	_Atomic pid_t *pid = arg;
+	char buf[8];
+
+	CHECK(caps_sys_get(port, buf, sizeof(buf), NULL, NULL) == 1);
+	if (atomic_load(pid))
+		return;
+	atomic_store(pid, (pid_t)CHECK_OK(fork()));
+	if (atomic_load(pid) == 0)
+		FAILS(caps_sys_get(port, buf, sizeof(buf), NULL, NULL), ENOTCONN);
+}
+
+static void test_upcall_forks(void **state)
+{
+	_Atomic pid_t pid = 0;
+	int upcid = caps_upcall_function(forking_upcall, &pid), service, client, status = 0, ms;
+
+	(void)state;
+	if (check_slow()) {
+		print_message("sanitizers want the first thread to end a process\n");
+		skip();
+	}
+	service = caps_sys_service("called", geteuid(), getegid(), upcid, CAPF_ANYCLIENT);
+	client = connect_to("called", CAPF_ANYCLIENT);
+	(void)put(client, "x");
+	for (ms = check_ms(3000); ms && !atomic_load(&pid); ms--)
+		(void)usleep(1000);
+	for (; ms && waitpid(atomic_load(&pid), &status, WNOHANG) == 0; ms--)
+		(void)usleep(1000);
+	assert_true(ms > 0);
+	assert_int_equal(status, 0);
+	(void)put(client, "y"); /* here everything goes on */
+	expect_nothing(client);
+	assert_int_equal(caps_upcall_release(upcid), 0);
+	assert_int_equal(caps_sys_close(client), 0);
+	assert_int_equal(caps_sys_close(service), 0);
 }
 
 /* -- notices ------------------------------------------------------------------------------------------------------ */
@@ -626,6 +667,7 @@ int main(void)
 			 test_upcall_function),
 		SENTENCE("upcall: comes again while something is left", test_upcall_level),
 		SENTENCE("upcall: may close its port", test_upcall_closes_port),
+		SENTENCE("upcall: may fork", test_upcall_forks),
 		SENTENCE("CAPF_NOTICE: a client connects and disconnects", test_notices),
 		SENTENCE("CAPF_NOTICE: a notice is something to retrieve", test_notice_wakes),
 		SENTENCE("CAPF_NOTICE: others see none", test_notices_only_where_asked),
