@@ -383,6 +383,12 @@ static int begin(struct aph_local_channel **out, struct aph_local *local,
 	connecting->wanted_gid = name->gid;
 	connecting->announce = options->flags & APH_CHANNEL_ASYNC;
 	r = aph_rendezvous_search(&connecting->entries, &connecting->n, name);
+	if (r == 0 && !connecting->n) {
+		/* A long listing is no snapshot: in a handover it may have missed both. */
+		free(connecting->entries);
+		connecting->entries = NULL;
+		r = aph_rendezvous_search(&connecting->entries, &connecting->n, name);
+	}
 	if (r == 0 && !connecting->n)
 		r = -ENOENT;
 	if (r < 0) {

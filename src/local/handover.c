@@ -300,7 +300,7 @@ static int listen_once(struct aph_taking *taking)
 	bool good;
 	int r = aph_hello_recv(taking->sock, &handover, sizeof(handover), &message);
 
-	if (r == -EPROTO) {
+	if (r == -EPROTO || r == -EMFILE) {
 		/* For want of descriptors it did not come whole: one client loses its channel. */
 		drop_arriving(taking);
 		return 0;

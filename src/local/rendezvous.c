@@ -18,8 +18,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define BACKLOG 4096
-#define ID_NONE UINT32_MAX
+#define BACKLOG	     4096
+#define ID_NONE	     UINT32_MAX
+#define LISTINGS_MAX 16
 
 /* -- file names ------------------------------------------------------------------------------------------------ */
 
@@ -226,6 +227,7 @@ static bool matches(const struct aph_rendezvous_entry *entry, const struct aph_n
 struct found {
 	struct aph_rendezvous_entry *entries;
 	size_t n, capacity;
+	bool vanished; /* a file was listed and is gone: who came in its place may not have been listed */
 };
 
 static int add_found(struct found *found, const struct aph_rendezvous_entry *entry)
@@ -263,9 +265,13 @@ static int search_dir(struct found *found, int number, const char *path,
 		struct stat st;
 
 		if (!aph_rendezvous_parse(&entry, file->d_name) ||
-		    (wanted && strcmp(entry.name.name, wanted->name) != 0) ||
-		    fstatat(dirfd(dir), file->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-		    !S_ISSOCK(st.st_mode))
+		    (wanted && strcmp(entry.name.name, wanted->name) != 0))
+			continue;
+		if (fstatat(dirfd(dir), file->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+			found->vanished |= errno == ENOENT;
+			continue;
+		}
+		if (!S_ISSOCK(st.st_mode))
 			continue;
 		entry.owner = st.st_uid;
 		entry.dir = number;
@@ -298,29 +304,39 @@ static int by_name(const void *a, const void *b)
 	return x->serial > y->serial ? -1 : x->serial < y->serial;
 }
 
-int aph_rendezvous_search(struct aph_rendezvous_entry **out, size_t *n,
-			  const struct aph_name *wanted)
+static int search_all(struct found *found, const struct aph_name *wanted)
 {
-	struct found found = { 0 };
 	char path[PATH_MAX];
 	int i, r, usable = 0, trouble = 0;
 
+	found->n = 0;
+	found->vanished = false;
 	for (i = 0; aph_rendezvous_dir(i, path); i++) {
 		if (access(path, F_OK) < 0)
 			continue;
-		r = search_dir(&found, i, path, wanted);
-		if (r == -ENOMEM) {
-			free(found.entries);
+		r = search_dir(found, i, path, wanted);
+		if (r == -ENOMEM)
 			return r;
-		}
 		if (r < 0)
 			trouble = r;
 		else
 			usable++;
 	}
-	if (trouble && !usable) {
+	return usable ? 0 : trouble;
+}
+
+int aph_rendezvous_search(struct aph_rendezvous_entry **out, size_t *n,
+			  const struct aph_name *wanted)
+{
+	struct found found = { 0 };
+	int i, r;
+
+	/* In a handover one file comes and then another goes: one of them has to be seen. */
+	for (i = 0, r = 0; i < LISTINGS_MAX && r == 0 && (i == 0 || found.vanished); i++)
+		r = search_all(&found, wanted);
+	if (r < 0) {
 		free(found.entries);
-		return trouble;
+		return r;
 	}
 	/* Whoever wants any user's service takes the newest; otherwise one's own comes first. */
 	if (found.n)
