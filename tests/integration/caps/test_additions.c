@@ -312,8 +312,7 @@ static void forking_upcall(int port, void *arg)
 	_Atomic pid_t *pid = arg;
 	char buf[8];
 
-	CHECK(caps_sys_get(port, buf, sizeof(buf), NULL, NULL) == 1);
-	if (atomic_load(pid))
+	if (caps_sys_get(port, buf, sizeof(buf), NULL, NULL) != 1 || atomic_load(pid))
 		return;
 	atomic_store(pid, (pid_t)CHECK_OK(fork()));
 	if (atomic_load(pid) == 0)
