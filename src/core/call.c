@@ -41,12 +41,12 @@ static void recycle(struct aph_channel *channel, struct aph_call *call)
 
 void aph_call_free_spare(struct aph_channel *channel)
 {
-	while (!aph_list_empty(&channel->spare)) {
-		struct aph_call *call = aph_container(channel->spare.next, struct aph_call, link);
+	struct aph_list *pos, *tmp;
 
-		aph_list_remove(&call->link);
-		free(call);
-	}
+	aph_list_for_each(pos, tmp, &channel->spare)
+		free(aph_container(pos, struct aph_call, link));
+	aph_list_init(&channel->spare);
+	channel->n_spare = 0;
 }
 
 static void expire(struct aph_timer *timer);
@@ -162,9 +162,10 @@ void aph_call_end(struct aph_call *call, enum aph_outcome outcome, enum aph_reas
 struct aph_call *aph_call_incoming(struct aph_channel *channel, uint64_t deadline_ns)
 {
 	struct aph_service *service = channel->service;
-	struct aph_call *call;
+	struct aph_call *call = NULL;
 
-	if (aph_call_make(&call, channel, deadline_ns) < 0)
+	(void)aph_call_make(&call, channel, deadline_ns);
+	if (!call)
 		return NULL;
 	call->state = APH_CALL_REQUEST;
 	call->user_holds = true;
@@ -309,8 +310,8 @@ int aph_call_reply(struct aph_call *call, const void *data, size_t len)
 			let_go(call);
 			r = 0;
 		} else if (r == -ECANCELED) {
+			call->user_holds = call->receipts;
 			aph_call_end(call, APH_LOST, APH_REASON_RESOURCES, 0);
-			let_go(call);
 		}
 	}
 	aph_unlock(ep);
@@ -355,7 +356,7 @@ int aph_call_refuse(struct aph_call *call, enum aph_reason reason)
 int aph_call_new(struct aph_call **out, struct aph_channel *channel, uint64_t deadline_ns,
 		 void *data)
 {
-	struct aph_call *call;
+	struct aph_call *call = NULL;
 	int r = 0;
 
 	if (!channel->is_client)
@@ -370,7 +371,7 @@ int aph_call_new(struct aph_call **out, struct aph_channel *channel, uint64_t de
 			    aph_reason_name(channel->reason));
 	if (r == 0)
 		r = aph_call_make(&call, channel, deadline_ns);
-	if (r == 0) {
+	if (call) {
 		call->user_holds = true;
 		call->data = data;
 		*out = call;
