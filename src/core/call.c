@@ -11,8 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SPARE_MAX    32u
-#define SAMPLE_EVERY 64u
+#define SPARE_MAX 32u
+#define SAMPLE_TICKS \
+	100000u /* the clock is too dear to read for every call: once in 25 to 100 us */
 
 /* -- life --------------------------------------------------------------------------------------------------- */
 
@@ -170,8 +171,11 @@ struct aph_call *aph_call_incoming(struct aph_channel *channel, uint64_t deadlin
 	call->state = APH_CALL_REQUEST;
 	call->user_holds = true;
 	call->receipts = service->flags & APH_SERVICE_RECEIPTS;
-	if (service->stats.calls++ % SAMPLE_EVERY == 0)
+	service->stats.calls++;
+	if (channel->ep->ticks - service->stats.sampled_ticks > SAMPLE_TICKS) {
+		service->stats.sampled_ticks = channel->ep->ticks;
 		call->sampled_since_ns = aph_time_ns();
+	}
 	service->stats.open++;
 	aph_pending_add(channel->ep, &call->pending, APH_EVENT_REQUEST);
 	return call;

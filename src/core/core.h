@@ -104,7 +104,7 @@ struct aph_service {
 	struct {
 		uint64_t calls, disposed, aborted, gone, violations;
 		uint64_t open;
-		uint64_t sampled, sampled_ns;
+		uint64_t sampled, sampled_ns, sampled_ticks;
 		uint64_t latency[40];
 	} stats;
 };
