@@ -34,11 +34,14 @@ APH_BEGIN_DECLS
 #define APH_SERVICE_RECEIPTS	 0x40u
 #define APH_SERVICE_RECEIPTS_NOW 0x80u /* a receipt wakes a sleeping service; implies RECEIPTS */
 #define APH_SERVICE_TERMINATE \
-	0x100u			/* ask the service that is there now to end (TERMINATE event) */
-#define APH_SERVICE_TAKE 0x200u /* take over its name and its idle channels without a gap */
-#define APH_SERVICE_GIVE \
-	0x400u /* let a newcomer of the same user take over; one descriptor more
-					* per channel */
+	0x100u /* ask the service that is there now to end (TERMINATE event) */
+/*
+ * Take over from the service that is there, if it has GIVE and is the same user's: its name, its generation
+ * number, and its idle channels, whose clients notice nothing; others follow when their last call has ended.
+ * It is asked to end (TERMINATE). aph_service_open() waits up to two seconds for what is idle.
+ */
+#define APH_SERVICE_TAKE 0x200u
+#define APH_SERVICE_GIVE 0x400u /* let a newcomer take over; one descriptor more for each channel */
 
 struct aph_service_options {
 	size_t size;	       /* sizeof(struct aph_service_options) */
@@ -124,7 +127,10 @@ APH_API struct aph_channel *aph_channel_close(struct aph_channel *channel);
 /* The service's generation number now: one load from shared memory, no round trip. */
 APH_API int64_t aph_channel_generation(const struct aph_channel *channel);
 
-/* Who is at the other end. Borrowed, as long as the channel lives. Never NULL. */
+/*
+ * Who is at the other end. Borrowed, as long as the channel lives. Never NULL. At a client `pid`, `uid` and
+ * `gid` change when another process takes the service over.
+ */
 APH_API const struct aph_credentials *aph_channel_credentials(const struct aph_channel *channel);
 
 /*

@@ -11,7 +11,9 @@
 #include <errno.h>
 #include <grp.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -367,6 +369,66 @@ static void strangers_get_nothing(void **state)
 	service_stop(&first);
 }
 
+/* One call, answered by hand. */
+static bool works(struct client *client, struct wire *wire, struct aph_call **call)
+{
+	struct aph_record record;
+
+	if (aph_call_new(call, client->channel, aph_deadline_ms(20000), NULL) < 0)
+		return false;
+	CHECK(aph_call_send(*call, "ping", 4, 0) == 4);
+	CHECK(wire_next(wire, &record, check_ms(3000)));
+	wire_tell(wire, wire_record(APH_RECORD_REPLY, record.tag, "pong", 4));
+	return client_expect(client->ep, APH_EVENT_END, *call).result.outcome == APH_ANSWERED;
+}
+
+/* A server that says "another one serves you now" and shows what is no page: at most its channel ends. */
+static void false_pages(void **state)
+{
+	struct aph_channel_options async = { .size = sizeof(async), .flags = APH_CHANNEL_ASYNC };
+	struct aph_endpoint *decoy;
+	struct client client;
+	struct aph_call *call;
+	struct aph_hello hello;
+	struct wire wire;
+	int listener, sock;
+	int fds[3];
+
+	(void)state;
+	CHECK_OK(aph_endpoint_new(&decoy, NULL));
+	CHECK_OK(aph_service_open(NULL, decoy, "liar", NULL));
+	listener = wire_steal_listener();
+	fds[0] = (int)CHECK_OK(memfd_create("unsealed", MFD_CLOEXEC));
+	CHECK_OK(ftruncate(fds[0], APH_PAGE));
+	fds[1] = fds[2] = STDERR_FILENO;
+	for (size_t n_fds = 0; n_fds < 4; n_fds++) {
+		CHECK_OK(aph_endpoint_new(&client.ep, NULL));
+		CHECK_OK(aph_channel_open(&client.channel, client.ep, "liar", &async));
+		sock = wire_accept(listener, &hello, check_ms(3000));
+		CHECK(sock >= 0);
+		wire_serve_well(&wire, sock, &hello);
+		client_expect(client.ep, APH_EVENT_OPEN, NULL);
+		CHECK(works(&client, &wire, &call));
+		aph_call_free(call);
+		for (int i = 0; i < 100; i++)
+			(void)wire_send(wire.sock, "m", 1, fds, n_fds);
+		if (n_fds == 1) {
+			client_quiet(client.ep, 10);
+			CHECK(works(&client, &wire, &call));
+			aph_call_free(call);
+		} else {
+			struct aph_event ev = client_expect(client.ep, APH_EVENT_CLOSED, NULL);
+
+			assert_int_equal(ev.result.reason, APH_REASON_PROTOCOL);
+		}
+		client_close(&client);
+		wire_close(&wire);
+	}
+	close(fds[0]);
+	close(listener);
+	aph_endpoint_free(decoy);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -378,6 +440,7 @@ int main(void)
 		SUITE_TEST(a_newcomer_that_stops_in_the_middle),
 		SUITE_TEST(fork_in_the_middle),
 		SUITE_TEST(strangers_get_nothing),
+		SUITE_TEST(false_pages),
 	};
 
 	return suite_run("handover, cut short", tests, SUITE_LEN(tests), 60);
