@@ -86,7 +86,8 @@ static void read_all(struct shared *shared)
 
 static void run(uint32_t start)
 {
-	struct shared *shared = aligned_alloc(APH_LINE, sizeof(struct shared) + APH_LINE);
+	struct shared *shared =
+		aligned_alloc(APH_LINE, (sizeof(struct shared) / APH_LINE + 1) * APH_LINE);
 	pthread_t writer;
 
 	assert_non_null(shared);
