@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How large a datagram a path takes (RFC 8899 in spirit): starts small enough for everybody, is lowered by what the
+ * network reports, and raised by probes, which are PING ACKs with zeros behind, one at a time.
+ * Sizes are UDP payloads.
+ */
+#ifndef ANTIPHON_RX_PMTU_H
+#define ANTIPHON_RX_PMTU_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define APH_RX_MTU_FLOOR   500
+#define APH_RX_MTU_DEFAULT 1444
+#define APH_RX_MTU_MAX	   65160 /* 46 packets in a jumbogram */
+
+struct aph_rx_pmtu {
+	uint16_t current;   /* datagrams up to this size are known, or assumed, to arrive */
+	uint16_t peer_max;  /* the peer takes no larger ones */
+	uint16_t too_large; /* the smallest size known not to arrive; 0: none */
+	uint16_t probing;   /* size of the probe that is under way; 0: none */
+	uint8_t n_tries;    /* of this probe */
+	uint8_t n_black; /* time-outs in a row with full-sized packets only: the path may have shrunk */
+	bool done;	 /* searched; starts anew at search_ns */
+	uint64_t search_ns;
+};
+
+void aph_rx_pmtu_init(struct aph_rx_pmtu *pmtu, uint16_t initial);
+/* The peer said what it takes (trailer words 0 and 1, already clamped). */
+void aph_rx_pmtu_set_peer_max(struct aph_rx_pmtu *pmtu, uint32_t max_mtu);
+/* The size of a probe to be sent now, 0: none. It is under way then. */
+uint16_t aph_rx_pmtu_probe(struct aph_rx_pmtu *pmtu, uint64_t now_ns);
+/* The probe that is under way was answered, or is taken for lost. */
+void aph_rx_pmtu_probe_acked(struct aph_rx_pmtu *pmtu, uint64_t now_ns);
+void aph_rx_pmtu_probe_lost(struct aph_rx_pmtu *pmtu, uint64_t now_ns);
+/* The network or our kernel said that datagrams of more than `mtu` do not pass; 0: it did not say how large. */
+void aph_rx_pmtu_too_large(struct aph_rx_pmtu *pmtu, uint32_t mtu, uint64_t now_ns);
+/* A retransmission time-out of a call with packets of the current size, or an acknowledgement of one. */
+void aph_rx_pmtu_black_hole(struct aph_rx_pmtu *pmtu, bool timed_out, uint64_t now_ns);
+
+#endif
