@@ -47,6 +47,7 @@ void aph_local_channel_attach(struct aph_local_channel *lc, uint32_t depth, uint
 		aph_ring_init(&lc->in, replies, depth, &words->replies_taken);
 		aph_arena_init(&lc->out_arena, request_arena, arena, words->request_released);
 		aph_intake_init(&lc->intake, reply_arena, arena, words->reply_released);
+		lc->out.revoked = words->revoked;
 		lc->my_want = &words->client.want;
 		lc->peer_want = &words->server.want;
 	} else {
@@ -54,6 +55,7 @@ void aph_local_channel_attach(struct aph_local_channel *lc, uint32_t depth, uint
 		aph_ring_init(&lc->in, requests, depth, &words->requests_taken);
 		aph_arena_init(&lc->out_arena, reply_arena, arena, words->reply_released);
 		aph_intake_init(&lc->intake, request_arena, arena, words->request_released);
+		lc->in.revoked = words->revoked;
 		lc->my_want = &words->server.want;
 		lc->peer_want = &words->client.want;
 	}

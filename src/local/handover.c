@@ -88,9 +88,6 @@ static int restore(struct aph_local_channel *lc, const struct aph_handover *mess
 	lc->in.next = message->requests_taken;
 	lc->out.next = message->replies_sent;
 	lc->out.taken = message->replies_taken;
-	/* What was withdrawn so far has to be looked for again. */
-	lc->revocations_seen =
-		atomic_load_explicit(&lc->words->client.revocations, memory_order_relaxed) - 1;
 	if (message->fds_under_way) {
 		lc->fds_sent[0].record = message->replies_sent;
 		lc->fds_sent[0].n = lc->fds_under_way = message->fds_under_way;

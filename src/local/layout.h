@@ -8,7 +8,7 @@
  *
  * Offsets in the segment, for a ring of `depth` records and arenas of `arena` bytes:
  *
- *   0                      struct aph_segment_words, then revoked[depth]
+ *   0                      struct aph_segment_words, then revoked[2 * depth]
  *   4096                   request ring: depth records     (written by the client)
  *   4096 + 64 * depth      reply ring: depth records       (written by the server)
  *   next page              request arena: arena bytes      (written by the client)
@@ -102,9 +102,8 @@ struct aph_segment_words {
 
 	/* Written by the client. `wait` and `want` are claimed (set to 0) by the server. */
 	_Alignas(APH_LINE) struct {
-		_Atomic uint32_t wait;	      /* 1: it sleeps and is to be rung for a reply */
-		_Atomic uint32_t want;	      /* 1: it is to be told when there is room */
-		_Atomic uint32_t revocations; /* grows with every entry in revoked[] */
+		_Atomic uint32_t wait; /* 1: it sleeps and is to be rung for a reply */
+		_Atomic uint32_t want; /* 1: it is to be told when there is room */
 	} client;
 
 	/* Written by the server. `want` is claimed by the client. */
@@ -128,11 +127,17 @@ struct aph_segment_words {
 	_Alignas(APH_LINE) _Atomic uint64_t
 		request_released[APH_ARENA_UNITS_MAX / 64]; /* by the server */
 
-	/* revoked[i % depth] == i: record i is withdrawn, if it was not taken yet. Written by the client. */
-	_Alignas(APH_LINE) _Atomic uint32_t revoked[];
+	/*
+	 * revoked[i % (2 * depth)] not 0: record i is withdrawn, if it was not taken yet. Set by the client,
+	 * cleared by whoever finds it set: the server with the record, or the client who came too late. Two
+	 * laps, as the server looks when it has taken the record, and so the next lap may have begun.
+	 */
+	_Alignas(APH_LINE) _Atomic uint8_t revoked[];
 };
 
-static_assert(sizeof(struct aph_segment_words) + APH_DEPTH_MAX * sizeof(uint32_t) <= APH_PAGE,
+#define APH_REVOKED_MASK(depth) (2 * (depth)-1)
+
+static_assert(sizeof(struct aph_segment_words) + 2 * (size_t)APH_DEPTH_MAX <= APH_PAGE,
 	      "the words and the revocations share the first page");
 
 static inline size_t aph_layout_ring(uint32_t depth, int reply)

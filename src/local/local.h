@@ -64,16 +64,14 @@ struct aph_local_channel {
 	uint32_t burst;		 /* service: records taken in this turn */
 	uint32_t window_count;	 /* service: records taken in this window */
 
-	uint32_t rung_state;	   /* client: the sleep of the service that was rung for */
-	bool rang;		   /* client: the last record had to wake the service */
-	bool receipts;		   /* the client sends DISPOSE */
-	bool receipts_ring;	   /* and rings for it */
-	bool moved;		   /* service: taken over, see handover.c */
-	bool waits;		   /* client: `wait` is set */
-	bool blocked_by_ring;	   /* something that is blocked needs a record, not the arena */
-	bool fds_blocked;	   /* the socket is full of descriptors */
-	uint32_t revocations_seen; /* service */
-	uint32_t revoked_until;
+	uint32_t rung_state;  /* client: the sleep of the service that was rung for */
+	bool rang;	      /* client: the last record had to wake the service */
+	bool receipts;	      /* the client sends DISPOSE */
+	bool receipts_ring;   /* and rings for it */
+	bool moved;	      /* service: taken over, see handover.c */
+	bool waits;	      /* client: `wait` is set */
+	bool blocked_by_ring; /* something that is blocked needs a record, not the arena */
+	bool fds_blocked;     /* the socket is full of descriptors */
 	uint8_t peer_cpu;
 
 	struct aph_fd_stash *stash;

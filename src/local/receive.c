@@ -169,20 +169,6 @@ static void add_piece(struct aph_local_channel *lc, struct aph_local_call *call,
 
 /* -- records to a service --------------------------------------------------------------------------------------------- */
 
-/* Whether the client withdrew this record before it was taken. Partner: aph_local_revoke(). */
-static bool is_revoked(struct aph_local_channel *lc)
-{
-	uint32_t seq = lc->in.next; /* it was just taken */
-	uint32_t revocations = atomic_load(&lc->words->client.revocations);
-
-	if (revocations != lc->revocations_seen) {
-		lc->revocations_seen = revocations;
-		lc->revoked_until = seq + lc->depth;
-	}
-	return (int32_t)(lc->revoked_until - seq) > 0 &&
-	       atomic_load(&lc->words->revoked[seq & lc->in.mask]) == seq;
-}
-
 static void take_request(struct aph_local_channel *lc, const struct aph_record *record,
 			 const int *fds, int fds_error)
 {
@@ -194,7 +180,7 @@ static void take_request(struct aph_local_channel *lc, const struct aph_record *
 		offend(lc);
 		return;
 	}
-	if (is_revoked(lc)) {
+	if (aph_ring_was_withdrawn(&lc->in)) {
 		discard(lc, record, fds);
 		return;
 	}

@@ -2,7 +2,7 @@
 /*
  * Rings of records: one writer, one reader, no shared head or tail. A record is published by storing its
  * number, which is the reader's private index plus one; the reader says how far it is by `taken`, which
- * the writer looks at only when its ring seems full.
+ * the writer looks at only when its ring seems full. A record that was not taken can be withdrawn.
  */
 #ifndef ANTIPHON_LOCAL_RING_H
 #define ANTIPHON_LOCAL_RING_H
@@ -22,6 +22,7 @@ struct aph_ring {
 	uint32_t next;	/* records written, or taken, by this end */
 	uint32_t taken; /* writer: how many the reader had taken when last looked */
 	_Atomic uint32_t *shared_taken;
+	_Atomic uint8_t *revoked; /* for requests: two laps of marks, see layout.h */
 };
 
 static inline void aph_ring_init(struct aph_ring *ring, struct aph_record *slots, uint32_t depth,
@@ -75,6 +76,34 @@ static inline void aph_ring_publish(struct aph_ring *ring, bool fence)
 		atomic_store_explicit(seq, ring->next, memory_order_release);
 }
 
+/*
+ * Whether the reader has taken this record, however long ago. What it has not taken is among the next `depth`
+ * numbers; to compare which is greater would go wrong for a call that is as old as half of all numbers.
+ */
+static inline bool aph_ring_was_taken(const struct aph_ring *ring, uint32_t number)
+{
+	return number - atomic_load(ring->shared_taken) - 1 > ring->mask;
+}
+
+/*
+ * Withdraws a record. True: the reader has not taken it, and will drop it. Partner: the exchange in
+ * aph_ring_take() and aph_ring_was_withdrawn(). Whichever fence comes first, one side sees the other; if
+ * both do, the reader drops a record of which this side says that it may have been used.
+ */
+static inline bool aph_ring_withdraw(struct aph_ring *ring, uint32_t number)
+{
+	_Atomic uint8_t *mark = &ring->revoked[number & APH_REVOKED_MASK(ring->mask + 1)];
+
+	/* The mark of a record that was taken long ago may be a newer one's by now. */
+	if (aph_ring_was_taken(ring, number))
+		return false;
+	(void)atomic_exchange(mark, 1);
+	if (!aph_ring_was_taken(ring, number))
+		return true;
+	atomic_store_explicit(mark, 0, memory_order_relaxed);
+	return false;
+}
+
 /* -- reader -- */
 
 /* Whether a record is there. */
@@ -107,6 +136,20 @@ static inline void aph_ring_take(struct aph_ring *ring)
 {
 	ring->next++;
 	(void)atomic_exchange(ring->shared_taken, ring->next);
+}
+
+/*
+ * Whether the record that was just taken had been withdrawn. Its mark is not used again before the next
+ * record is taken, when the writer is one lap ahead; so what is cleared here is this record's.
+ */
+static inline bool aph_ring_was_withdrawn(struct aph_ring *ring)
+{
+	_Atomic uint8_t *mark = &ring->revoked[ring->next & APH_REVOKED_MASK(ring->mask + 1)];
+
+	if (!atomic_load(mark))
+		return false;
+	atomic_store_explicit(mark, 0, memory_order_relaxed);
+	return true;
 }
 
 #endif

@@ -145,10 +145,9 @@ static int get_arena_room(struct aph_local_call *call, uint32_t *off, uint32_t *
 uint32_t aph_local_fds_under_way(struct aph_local_channel *lc)
 {
 	uint32_t slots = sizeof(lc->fds_sent) / sizeof(lc->fds_sent[0]);
-	uint32_t taken = atomic_load(lc->out.shared_taken);
 
 	while (lc->fds_head != lc->fds_tail &&
-	       (int32_t)(taken - lc->fds_sent[lc->fds_head % slots].record) >= 0)
+	       aph_ring_was_taken(&lc->out, lc->fds_sent[lc->fds_head % slots].record))
 		lc->fds_under_way -= lc->fds_sent[lc->fds_head++ % slots].n;
 	return lc->fds_under_way;
 }
@@ -456,21 +455,9 @@ int aph_local_send_all(struct aph_call *base, const void *data, size_t len)
 bool aph_local_revoke(struct aph_call *base)
 {
 	struct aph_local_call *call = aph_local_call(base);
-	struct aph_local_channel *lc = channel_of(call);
-	uint32_t seq = call->first_record;
 
-	if (!call->begun)
-		return true;
-	/* The entry of a record that was taken may belong to a newer one by now. */
-	if ((int32_t)(seq - atomic_load(lc->out.shared_taken)) <= 0)
-		return false;
-	if (base->channel->state == APH_CHANNEL_OPEN) {
-		/* Partner: the fence in aph_ring_take() and the look that follows it in receive.c. */
-		atomic_store_explicit(&lc->words->revoked[seq & lc->out.mask], seq,
-				      memory_order_relaxed);
-		(void)atomic_fetch_add(&lc->words->client.revocations, 1);
-	}
-	return (int32_t)(seq - atomic_load(lc->out.shared_taken)) > 0;
+	/* On a channel that has ended too: a service that has not noticed yet may still be taking requests. */
+	return !call->begun || aph_ring_withdraw(&channel_of(call)->out, call->first_record);
 }
 
 int aph_local_signal(struct aph_call *base, int32_t code)

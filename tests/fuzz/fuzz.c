@@ -165,7 +165,7 @@ static void poke_a_word(struct wire *wire, struct feed *feed)
 		words->client.want = value;
 		break;
 	case 2:
-		words->client.revocations = value;
+		words->client.want = words->client.wait = value;
 		break;
 	case 3:
 		words->server.scanned = value;
@@ -189,8 +189,7 @@ static void poke_a_word(struct wire *wire, struct feed *feed)
 		words->request_released[value % 8] = (uint64_t)feed_u32(feed) << (which & 16);
 		break;
 	case 10:
-		words->revoked[value % wire->welcome.depth] = wire->sent + feed_u8(feed) % 4;
-		words->client.revocations++;
+		words->revoked[(wire->sent + value) % (2 * wire->welcome.depth)] = feed_u8(feed);
 		break;
 	case 11:
 		memset(&words->fixed, (int)value, sizeof(words->fixed));

@@ -297,13 +297,12 @@ static void words_of_all_kinds(struct wire *wire)
 	for (size_t i = 0; i < SUITE_LEN(values); i++) {
 		wire->words->client.wait = values[i];
 		wire->words->client.want = values[i];
-		wire->words->client.revocations = values[i];
 		wire->words->server.want = values[i];
 		wire->words->server.scanned = values[i];
 		wire->words->requests_taken = values[i];
 		wire->words->generation = (int64_t)values[i] << 31;
-		for (uint32_t k = 0; k < wire->welcome.depth; k++)
-			wire->words->revoked[k] = values[i] + k;
+		for (uint32_t k = 0; k < 2 * wire->welcome.depth; k++)
+			wire->words->revoked[k] = (uint8_t)(values[i] + k);
 		wire_tell(wire, wire_record(APH_RECORD_REQUEST, APH_TAG(30 + i, 0), "e", 1));
 		usleep(200);
 	}
@@ -319,8 +318,7 @@ static void the_constants(struct wire *wire)
 static void revoke_everything(struct wire *wire)
 {
 	for (uint32_t i = 0; i < 2000; i++) {
-		wire->words->revoked[i % wire->welcome.depth] = wire->sent + 1;
-		wire->words->client.revocations += i % 3;
+		wire->words->revoked[(wire->sent + 1 + i % 3) % (2 * wire->welcome.depth)] = 1;
 		wire_post(wire,
 			  wire_record(APH_RECORD_REQUEST, APH_TAG(i % 1000, i / 1000), "e", 1));
 		if (i % 16 == 0)

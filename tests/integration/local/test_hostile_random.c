@@ -38,9 +38,8 @@ static void one_step(struct wire *wire, struct rng *rng)
 		wire->words->client.want = (uint32_t)value >> 2 & 3;
 		break;
 	case 2:
-		wire->words->revoked[value % wire->welcome.depth] =
-			wire->sent + 1 + (uint32_t)(value % 3);
-		wire->words->client.revocations++;
+		wire->words->revoked[(wire->sent + 1 + value % 3) % (2 * wire->welcome.depth)] =
+			(uint8_t)(value >> 8);
 		break;
 	case 3:
 		wire->words->reply_released[value % 8] = rng_next(rng);

@@ -273,6 +273,43 @@ static void refused_when_the_service_dies_before_receiving(void **state)
 	dir_remove_sockets();
 }
 
+/*
+ * The client closes its channel while the service looks at its ring and has not heard of it: what the client
+ * is told was not received must not be received afterwards either.
+ */
+static void refused_when_the_client_closes(void **state)
+{
+	const struct aph_channel_options async = { .size = sizeof(async),
+						   .flags = APH_CHANNEL_ASYNC };
+	struct service service;
+	struct client client;
+	struct aph_call *call;
+	struct aph_result result;
+	char reply[8];
+	size_t len = sizeof(reply);
+
+	(void)state;
+	service_start_simple(&service, SERVICE_INLINE, "echo");
+	assert_int_equal(aph_endpoint_new(&client.ep, NULL), 0);
+	assert_int_equal(aph_channel_open(&client.channel, client.ep, "echo", &async), 0);
+	service_turn(&service, 1);
+	client_expect(client.ep, APH_EVENT_OPEN, NULL);
+	/* From this call on the service looks at the ring without being rung for. */
+	call = client_begin(client.channel, "e", 1, APH_FOREVER);
+	while (service_turn(&service, 1) == 0)
+		;
+	check_result(client_end(client.ep, call, reply, &len), APH_ANSWERED, APH_REASON_NONE);
+	call = client_begin(client.channel, "e", 1, APH_FOREVER);
+	aph_channel_close(client.channel);
+	assert_true(aph_call_result(call, &result));
+	check_result(result, APH_REFUSED, APH_REASON_CLOSED);
+	service_turn(&service, 10);
+	assert_int_equal(service.seen->requests, 1);
+	aph_call_free(call);
+	aph_endpoint_free(client.ep);
+	service_stop(&service);
+}
+
 static void ends_when_the_service_closes(void **state)
 {
 	struct aph_call *calls[5];
@@ -454,6 +491,7 @@ int main(void)
 		SUITE_TEST(lost_when_the_service_dies),
 		SUITE_TEST(lost_in_the_one_shot_call),
 		SUITE_TEST(refused_when_the_service_dies_before_receiving),
+		SUITE_TEST(refused_when_the_client_closes),
 		SUITE_TEST(ends_when_the_service_closes),
 		SUITE_TEST(ends_when_the_service_throws_the_client_out),
 		SUITE_TEST(the_service_has_no_name),
