@@ -126,6 +126,38 @@ static void hostile_sender(void **state)
 	assert_int_equal(aph_intake_add(&ends->intake, 1024, 1), -EPROTO); /* held already */
 }
 
+/* What a bit of `released` stands for: as little as the number of bits allows. */
+static void units(void **state)
+{
+	uint32_t size;
+
+	(void)state;
+	for (size = APH_ARENA_MIN; size <= APH_ARENA_MAX; size *= 2) {
+		uint32_t unit = aph_arena_unit(size);
+
+		assert_true(unit >= 1024);
+		assert_int_equal(unit & (unit - 1), 0);
+		assert_true(size / unit <= APH_ARENA_UNITS_MAX);
+		assert_true(unit == 1024 || size / (unit / 2) > APH_ARENA_UNITS_MAX);
+	}
+}
+
+/* Who wants more than there is gets what there is, unless that is less than it can use. */
+static void less_than_wanted(void **state)
+{
+	struct ends *ends = *state;
+	uint32_t off, len = 4 * SIZE;
+
+	assert_int_equal(aph_arena_alloc(&ends->arena, &off, &len, 1, 0), APH_ARENA_OK);
+	assert_int_equal(len, SIZE);
+	aph_arena_trim(&ends->arena, off, 10000);
+	len = SIZE;
+	assert_int_equal(aph_arena_alloc(&ends->arena, &off, &len, SIZE - 1000, 0), APH_ARENA_FULL);
+	assert_int_equal(aph_arena_alloc(&ends->arena, &off, &len, 1000, 0), APH_ARENA_OK);
+	assert_int_equal(off, 10240);
+	assert_int_equal(len, SIZE - 10240);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -134,6 +166,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(trimmed_pieces_come_back_whole, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(hostile_receiver, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(hostile_sender, set_up, tear_down),
+		cmocka_unit_test(units),
+		cmocka_unit_test_setup_teardown(less_than_wanted, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests_name("arena", tests, NULL, NULL);
