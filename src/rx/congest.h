@@ -20,23 +20,30 @@ struct aph_rx_congest {
 	enum aph_rx_congestion algorithm;
 	uint32_t cwnd;
 	uint32_t ssthresh;
-	uint32_t recovery_end; /* seq: a loss below it belongs to the recovery that runs */
+	uint32_t recovery_end; /* seq: a loss below it belongs to the last reduction */
 	bool in_recovery;
-	bool cwnd_limited; /* the window kept the sender back since the last acknowledgement */
+	bool cwnd_limited;  /* the window kept the sender back in the last round */
+	bool round_limited; /* ... in the one that runs */
 	/* the round that runs */
-	uint32_t round_end; /* seq: it ends when this one is acknowledged */
-	uint32_t round_acked, round_lost;
-	uint32_t round_min_rtt_us;
+	uint32_t round_end;	   /* seq: it ends when this one is acknowledged */
+	uint32_t round_min_rtt_us; /* UINT32_MAX: no sample yet */
 	uint32_t last_round_min_rtt_us;
+	uint32_t n_round_samples;
+	uint32_t n_samples; /* of the estimator, when it was last looked at */
+	/* the share of lost packets: over a round, or several if it was too short to know one */
+	uint32_t n_acked, n_lost;
+	/* the end of slow start, RFC 9406 */
+	uint8_t n_css_rounds; /* 0: no conservative slow start; else 1 + its full rounds */
+	uint32_t css_base_us; /* the round's smallest RTT when it began */
 	/* CUBIC */
-	uint64_t epoch_start_ns;
+	uint64_t epoch_start_ns; /* 0: begins with the next acknowledgement */
 	uint32_t w_max;
-	uint32_t w_est; /* Reno-friendly estimate, in 1/256 packets */
 	uint32_t k_ms;
-	uint32_t
-		ack_credit; /* NewReno, CUBIC: what has been acknowledged since the last step, in 1/256 */
+	uint32_t w_est;	 /* Reno-friendly estimate, in 1/65536 packets */
+	uint32_t credit; /* growth that is no whole packet yet, in 1/65536 */
 };
 
+/* `ssthresh`: packets that an earlier call to this peer ended slow start with; 0: not known. */
 void aph_rx_congest_init(struct aph_rx_congest *c, enum aph_rx_congestion algorithm,
 			 uint32_t ssthresh);
 
@@ -54,7 +61,7 @@ void aph_rx_congest_on_ack(struct aph_rx_congest *c, uint32_t n_acked, uint32_t 
 void aph_rx_congest_on_loss(struct aph_rx_congest *c, uint32_t n_lost, uint32_t seq, uint32_t next,
 			    uint32_t in_flight, const struct aph_rx_rtt *rtt, uint64_t now_ns);
 
-/* The retransmission time-out expired. */
+/* The retransmission time-out expired; all that was in flight is taken for lost. */
 void aph_rx_congest_on_timeout(struct aph_rx_congest *c, uint32_t next, uint32_t in_flight);
 
 /* Nothing was sent for longer than a time-out (RFC 2861 in spirit). */

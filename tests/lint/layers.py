@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Includes point downwards only.
 
-The order is base, local, core, facade, programs.  The one exception is core/transport.h, which a transport
+The order is base, rx, then the transports local and udp, core, facade, programs.  The one exception is core/transport.h, which a transport
 fills in.  Core does not name its transports, so that another one can be added beside them.  Facades and
 programs see the library as any user does: public headers, their own historical header, their own folder.
 """
@@ -18,6 +18,8 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^">]+)[">]')
 # For each layer, the private folders it may include from, and single headers beside them.
 MAY_USE = {
     "base": ({"base"}, set()),
+    "rx": ({"rx", "base"}, set()),
+    "udp": ({"udp", "rx", "base"}, {"core/transport.h"}),
     "local": ({"local", "base"}, {"core/transport.h"}),
     "core": ({"core", "base"}, set()),
 }
@@ -50,7 +52,7 @@ def resolve(root, path, name, quoted):
 
 
 def check_private(layer, target):
-    """For base, local and core: None if the include is allowed, else what is wrong with it."""
+    """For the layers of MAY_USE: None if the include is allowed, else what is wrong with it."""
     folders, single = MAY_USE[layer]
     if target.parts[:2] == ("include", "antiphon"):
         return None
