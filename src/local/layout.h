@@ -128,9 +128,9 @@ struct aph_segment_words {
 		request_released[APH_ARENA_UNITS_MAX / 64]; /* by the server */
 
 	/*
-	 * revoked[i % (2 * depth)] not 0: record i is withdrawn, if it was not taken yet. Set by the client,
-	 * cleared by whoever finds it set: the server with the record, or the client who came too late. Two
-	 * laps, as the server looks when it has taken the record, and so the next lap may have begun.
+	 * revoked[i % (2 * depth)] 1: record i is withdrawn. Set by the client; cleared by the server, who drops
+	 * the record then, or by the client who sees that it was taken: who clears it has decided. Two laps,
+	 * as the server looks when it has taken the record, and so the next lap may have begun.
 	 */
 	_Alignas(APH_LINE) _Atomic uint8_t revoked[];
 };

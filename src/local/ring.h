@@ -76,6 +76,14 @@ static inline void aph_ring_publish(struct aph_ring *ring, bool fence)
 		atomic_store_explicit(seq, ring->next, memory_order_release);
 }
 
+/* Takes back a mark that is set. False: the other side was faster. */
+static inline bool aph_ring_claim(_Atomic uint8_t *mark)
+{
+	uint8_t set = 1;
+
+	return atomic_compare_exchange_strong(mark, &set, 0);
+}
+
 /*
  * Whether the reader has taken this record, however long ago. What it has not taken is among the next `depth`
  * numbers; to compare which is greater would go wrong for a call that is as old as half of all numbers.
@@ -86,9 +94,9 @@ static inline bool aph_ring_was_taken(const struct aph_ring *ring, uint32_t numb
 }
 
 /*
- * Withdraws a record. True: the reader has not taken it, and will drop it. Partner: the exchange in
+ * Withdraws a record. True: the reader drops it; false: the reader uses it, or has. Partner: the exchange in
  * aph_ring_take() and aph_ring_was_withdrawn(). Whichever fence comes first, one side sees the other; if
- * both do, the reader drops a record of which this side says that it may have been used.
+ * both do, whoever gets the mark decides.
  */
 static inline bool aph_ring_withdraw(struct aph_ring *ring, uint32_t number)
 {
@@ -98,10 +106,7 @@ static inline bool aph_ring_withdraw(struct aph_ring *ring, uint32_t number)
 	if (aph_ring_was_taken(ring, number))
 		return false;
 	(void)atomic_exchange(mark, 1);
-	if (!aph_ring_was_taken(ring, number))
-		return true;
-	atomic_store_explicit(mark, 0, memory_order_relaxed);
-	return false;
+	return !aph_ring_was_taken(ring, number) || !aph_ring_claim(mark);
 }
 
 /* -- reader -- */
@@ -139,17 +144,14 @@ static inline void aph_ring_take(struct aph_ring *ring)
 }
 
 /*
- * Whether the record that was just taken had been withdrawn. Its mark is not used again before the next
- * record is taken, when the writer is one lap ahead; so what is cleared here is this record's.
+ * Whether the record that was just taken was withdrawn and is to be dropped. Its mark is not used again before
+ * the next record is taken, when the writer is one lap ahead; so what is claimed here is this record's.
  */
 static inline bool aph_ring_was_withdrawn(struct aph_ring *ring)
 {
 	_Atomic uint8_t *mark = &ring->revoked[ring->next & APH_REVOKED_MASK(ring->mask + 1)];
 
-	if (!atomic_load(mark))
-		return false;
-	atomic_store_explicit(mark, 0, memory_order_relaxed);
-	return true;
+	return atomic_load(mark) && aph_ring_claim(mark);
 }
 
 #endif

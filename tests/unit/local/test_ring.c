@@ -277,7 +277,10 @@ static void *write_and_withdraw(void *arg)
 	return NULL;
 }
 
-/* Whatever the two threads do at once: a record is used or withdrawn, and if it is dropped nobody waits. */
+/*
+ * Whatever the two threads do at once, they agree: a record is used or withdrawn. One that is both was run
+ * against the word of its caller; one that is neither will never be answered.
+ */
 static void withdrawn_or_used(void **state)
 {
 	struct race *race = aligned_alloc(APH_LINE, (sizeof(*race) / APH_LINE + 1) * APH_LINE);
@@ -301,7 +304,7 @@ static void withdrawn_or_used(void **state)
 	}
 	assert_int_equal(pthread_join(writer, NULL), 0);
 	for (i = 1; i <= RECORDS; i++)
-		assert_false(race->used[i] && race->withdrawn[i]);
+		assert_int_not_equal(race->used[i], race->withdrawn[i]);
 	free(race);
 }
 
