@@ -10,11 +10,16 @@
 
 #define CWND_MAX APH_RX_WINDOW_MAX
 
-/* RFC 9406, section 4.3; a window of fewer samples says little about a queue. */
-#define ROUND_SAMPLES	   8
+/*
+ * RFC 9406, section 4.3, but that the delay is looked at several times a round: a paced window that is too large by
+ * half fills a queue at the end of a round and leaves it empty at its beginning, and the whole round's smallest
+ * sample shows nothing of it.
+ */
+#define PART_SAMPLES	   8
+#define PART_DIVISOR	   8 /* of the window */
 #define CSS_ROUNDS	   5
 #define CSS_GROWTH_DIVISOR 4
-#define RTT_THRESH_MIN_US  4000
+#define RTT_THRESH_MIN_US  2000 /* the RFC: 4000; our samples are microseconds, not ticks */
 #define RTT_THRESH_MAX_US  16000
 
 /* A share of losses is known from this many packets on; 1/50 of them may be lost. */
@@ -57,6 +62,8 @@ void aph_rx_congest_init(struct aph_rx_congest *c, enum aph_rx_congestion algori
 		.ssthresh = ssthresh ? larger(ssthresh, APH_RX_CWND_MIN) : UINT32_MAX,
 		.round_min_rtt_us = UINT32_MAX,
 		.last_round_min_rtt_us = UINT32_MAX,
+		.part_min_rtt_us = UINT32_MAX,
+		.last_part_min_rtt_us = UINT32_MAX,
 	};
 }
 
@@ -123,7 +130,7 @@ static void cubic_grow(struct aph_rx_congest *c, uint32_t n_acked, const struct 
 		c->w_est += (uint32_t)((((uint64_t)n_acked << 16) + c->cwnd / 2) / c->cwnd);
 	c->w_est = smaller(c->w_est, (uint32_t)CWND_MAX << 16);
 
-	t_ms = (now_ns - c->epoch_start_ns) / 1000000;
+	t_ms = now_ns > c->epoch_start_ns ? (now_ns - c->epoch_start_ns) / 1000000 : 0;
 	if (cubic_window(c, t_ms) < (int64_t)(c->w_est >> 8)) {
 		c->cwnd = larger(c->cwnd, c->w_est >> 16);
 		return;
@@ -161,43 +168,46 @@ static uint32_t rtt_threshold(uint32_t base_us)
 	return larger(RTT_THRESH_MIN_US, smaller(base_us / 8, RTT_THRESH_MAX_US));
 }
 
-/* Called with each sample of a round in slow start. */
-static void watch_delay(struct aph_rx_congest *c)
+/* Called with the smallest sample of a part of a round in slow start. */
+static void watch_delay(struct aph_rx_congest *c, uint32_t us)
 {
-	uint32_t now_us = c->round_min_rtt_us, last_us = c->last_round_min_rtt_us;
+	uint32_t base_us = c->n_css_rounds ? c->css_base_us : c->last_round_min_rtt_us;
+	bool grown = base_us != UINT32_MAX && us >= base_us + rtt_threshold(base_us);
 
-	if (c->n_round_samples < ROUND_SAMPLES)
-		return;
-	if (c->n_css_rounds == 0) {
-		if (last_us != UINT32_MAX && now_us >= last_us + rtt_threshold(last_us)) {
-			c->n_css_rounds = 1;
-			c->css_base_us = now_us;
-		}
-	} else if (now_us < c->css_base_us) {
-		c->n_css_rounds = 0; /* it was no queue that stays */
-	} else if (now_us >= c->css_base_us + rtt_threshold(c->css_base_us)) {
+	if (c->n_css_rounds == 0 && grown) {
+		c->n_css_rounds = 1;
+		c->css_base_us = us;
+	} else if (c->n_css_rounds > 0 && grown) {
 		leave_slow_start(c); /* the queue has doubled already */
+	} else if (us < base_us) {
+		c->n_css_rounds = 0; /* it was no queue that stays */
 	}
 }
 
-static void take_sample(struct aph_rx_congest *c, const struct aph_rx_rtt *rtt)
+static void take_sample(struct aph_rx_congest *c, const struct aph_rx_rtt *rtt, uint32_t n_acked)
 {
+	c->part_acked += n_acked;
 	if (rtt->n_samples == c->n_samples)
 		return;
 	c->n_samples = rtt->n_samples;
-	c->n_round_samples++;
 	c->round_min_rtt_us = smaller(c->round_min_rtt_us, rtt->latest_us);
+	c->part_min_rtt_us = smaller(c->part_min_rtt_us, rtt->latest_us);
+	if (++c->n_part_samples < PART_SAMPLES || c->part_acked < c->cwnd / PART_DIVISOR)
+		return;
 	if (c->cwnd < c->ssthresh)
-		watch_delay(c);
+		watch_delay(c, c->part_min_rtt_us);
+	c->last_part_min_rtt_us = c->part_min_rtt_us;
+	c->part_min_rtt_us = UINT32_MAX;
+	c->n_part_samples = 0;
+	c->part_acked = 0;
 }
 
 static void end_round(struct aph_rx_congest *c, uint32_t seq, uint32_t next)
 {
 	c->round_end = next;
-	if (c->n_round_samples > 0) {
+	if (c->round_min_rtt_us != UINT32_MAX) {
 		c->last_round_min_rtt_us = c->round_min_rtt_us;
 		c->round_min_rtt_us = UINT32_MAX;
-		c->n_round_samples = 0;
 	}
 	if (c->n_acked + c->n_lost >= SHARE_PACKETS)
 		begin_share(c);
@@ -242,7 +252,7 @@ static void grow(struct aph_rx_congest *c, uint32_t n_acked, uint32_t in_flight,
 void aph_rx_congest_on_ack(struct aph_rx_congest *c, uint32_t n_acked, uint32_t seq, uint32_t next,
 			   uint32_t in_flight, const struct aph_rx_rtt *rtt, uint64_t now_ns)
 {
-	take_sample(c, rtt);
+	take_sample(c, rtt, n_acked);
 	if (n_acked == 0)
 		return;
 	c->n_acked += n_acked;
@@ -257,12 +267,10 @@ void aph_rx_congest_on_ack(struct aph_rx_congest *c, uint32_t n_acked, uint32_t 
 /* Whether packets wait somewhere on the path, as far as the last samples show it. */
 static bool sees_queue(const struct aph_rx_congest *c, const struct aph_rx_rtt *rtt)
 {
-	uint32_t us = c->round_min_rtt_us;
+	uint32_t us = c->last_part_min_rtt_us;
 
 	if (rtt->n_samples == 0)
 		return true;
-	if (c->n_round_samples < ROUND_SAMPLES && c->last_round_min_rtt_us != UINT32_MAX)
-		us = smaller(us, c->last_round_min_rtt_us);
 	if (us == UINT32_MAX)
 		us = rtt->srtt_us;
 	return us > rtt->min_us + larger(rtt->min_us / 8, 1000);

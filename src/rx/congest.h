@@ -28,13 +28,15 @@ struct aph_rx_congest {
 	uint32_t round_end;	   /* seq: it ends when this one is acknowledged */
 	uint32_t round_min_rtt_us; /* UINT32_MAX: no sample yet */
 	uint32_t last_round_min_rtt_us;
-	uint32_t n_round_samples;
+	/* a part of it: at least an eighth of the window, and samples enough */
+	uint32_t part_min_rtt_us, last_part_min_rtt_us;
+	uint32_t part_acked, n_part_samples;
 	uint32_t n_samples; /* of the estimator, when it was last looked at */
 	/* the share of lost packets: over a round, or several if it was too short to know one */
 	uint32_t n_acked, n_lost;
 	/* the end of slow start, RFC 9406 */
 	uint8_t n_css_rounds; /* 0: no conservative slow start; else 1 + its full rounds */
-	uint32_t css_base_us; /* the round's smallest RTT when it began */
+	uint32_t css_base_us; /* the smallest RTT when it began */
 	/* CUBIC */
 	uint64_t epoch_start_ns; /* 0: begins with the next acknowledgement */
 	uint32_t w_max;
