@@ -45,18 +45,10 @@ static int read_body(struct aph_call *call, uint8_t *piece, size_t len, uint64_t
 	return 0;
 }
 
-static uint64_t take_fds(struct aph_call *call)
-{
-	int fds[BENCH_FDS_MAX];
-	ssize_t n = aph_call_take_fds(call, fds, BENCH_FDS_MAX);
-
-	for (ssize_t i = 0; i < n; i++)
-		close(fds[i]);
-	return n > 0 ? (uint64_t)n : 0;
-}
-
 static int serve_one(const struct bench_job *job, struct aph_call *call, uint8_t *piece)
 {
+	int fds[BENCH_FDS_MAX];
+	ssize_t n_fds = 0;
 	uint64_t sum;
 	uint32_t small;
 	size_t len;
@@ -65,12 +57,18 @@ static int serve_one(const struct bench_job *job, struct aph_call *call, uint8_t
 
 	if (r < 0)
 		return r;
-	if (job->c.n_fds > 0)
-		sum = take_fds(call);
+	if (job->c.n_fds > 0) {
+		n_fds = aph_call_take_fds(call, fds, BENCH_FDS_MAX);
+		sum = n_fds > 0 ? (uint64_t)n_fds : 0;
+	}
 	data = bench_answer(job, sum, &small, &len);
 	if (data == NULL)
 		return 0;
-	return aph_call_reply(call, data, len);
+	r = aph_call_reply(call, data, len);
+	/* After the reply: the client need not wait for it. The floor does the same. */
+	for (ssize_t i = 0; i < n_fds; i++)
+		close(fds[i]);
+	return r;
 }
 
 static int serve(struct bench_job *job)

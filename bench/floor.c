@@ -174,9 +174,9 @@ static int serve_rights(struct bench_job *job)
 		header = CMSG_FIRSTHDR(&message);
 		n = header != NULL ? (header->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
 		memcpy(fds, CMSG_DATA(&control.header), n * sizeof(int));
+		send(fd, bench_answer(job, n, &small, &len), sizeof small, MSG_NOSIGNAL);
 		for (size_t i = 0; i < n; i++)
 			close(fds[i]);
-		send(fd, bench_answer(job, n, &small, &len), sizeof small, MSG_NOSIGNAL);
 	}
 }
 
