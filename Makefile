@@ -40,7 +40,7 @@ test-long:		## the same tests with many more random cases, and hours of fuzzing
 	@tools/run-tests --long
 
 $(BUILD_BENCH)/build.ninja:
-	@tools/quietly configure $(MESON) setup $(BUILD_BENCH) --buildtype=release -Dbench=true >&2
+	@tools/quietly configure $(MESON) setup $(BUILD_BENCH) --buildtype=release -Db_lto=true -Dbench=true >&2
 
 bench:			## measure this project beside floors and peers
 	@tools/install-deps --bench

@@ -6,7 +6,11 @@
 #include <antiphon/api.h>
 
 #include <sched.h>
+#include <stddef.h>
 #include <time.h>
+#if __has_include(<sys/rseq.h>)
+#include <sys/rseq.h>
+#endif
 
 /*
  * A counter that grows steadily and costs little to read; only good for "about that long": one tick is
@@ -44,8 +48,16 @@ static inline void aph_prefetch_to_write(const void *line)
 /* The CPU this thread runs on, or 0 where the system cannot say. */
 static inline unsigned aph_cpu(void)
 {
-	int cpu = sched_getcpu();
+	int cpu;
 
+#if defined(RSEQ_SIG) && (defined(__x86_64__) || defined(__aarch64__))
+	/* The kernel keeps it up to date in the thread's own memory, where the C library has asked for that. */
+	cpu = *(volatile const int *)((const char *)__builtin_thread_pointer() + __rseq_offset +
+				      offsetof(struct rseq, cpu_id));
+	if (__rseq_size && cpu >= 0)
+		return (unsigned)cpu;
+#endif
+	cpu = sched_getcpu();
 	return cpu < 0 ? 0 : (unsigned)cpu;
 }
 

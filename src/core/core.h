@@ -18,6 +18,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <sys/single_threaded.h>
 
 struct aph_transport;
 
@@ -198,8 +199,22 @@ struct aph_call {
 /* -- what transports fill in (core/transport.h) and call ------------------------------------------------ */
 
 /* -- endpoint.c */
-void aph_lock(struct aph_endpoint *ep);
-void aph_unlock(struct aph_endpoint *ep);
+void aph_lock_among_threads(struct aph_endpoint *ep);
+void aph_unlock_among_threads(struct aph_endpoint *ep);
+
+static inline void aph_lock(struct aph_endpoint *ep)
+{
+	/* Nobody to lock out; and nobody can come before the unlock, as nothing in between makes threads. */
+	if (!__libc_single_threaded)
+		aph_lock_among_threads(ep);
+}
+
+static inline void aph_unlock(struct aph_endpoint *ep)
+{
+	if (ep->locked)
+		aph_unlock_among_threads(ep);
+}
+
 int aph_source_add(struct aph_endpoint *ep, int fd, struct aph_source *source, uint32_t events);
 int aph_source_change(struct aph_endpoint *ep, int fd, struct aph_source *source, uint32_t events);
 void aph_source_remove(struct aph_endpoint *ep, int fd);

@@ -17,7 +17,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/single_threaded.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -29,11 +28,8 @@ static struct aph_list all_endpoints = { &all_endpoints, &all_endpoints };
 
 /* -- lock ---------------------------------------------------------------------------------------------- */
 
-void aph_lock(struct aph_endpoint *ep)
+void aph_lock_among_threads(struct aph_endpoint *ep)
 {
-	/* Nobody to lock out; and nobody can come before the unlock, as nothing in between makes threads. */
-	if (__libc_single_threaded)
-		return;
 	if (pthread_mutex_trylock(&ep->lock) != 0) {
 		atomic_fetch_add_explicit(&ep->n_contending, 1, memory_order_relaxed);
 		(void)pthread_mutex_lock(&ep->lock);
@@ -42,10 +38,8 @@ void aph_lock(struct aph_endpoint *ep)
 	ep->locked = true;
 }
 
-void aph_unlock(struct aph_endpoint *ep)
+void aph_unlock_among_threads(struct aph_endpoint *ep)
 {
-	if (!ep->locked)
-		return;
 	ep->locked = false;
 	(void)pthread_mutex_unlock(&ep->lock);
 }
@@ -252,13 +246,13 @@ static int run_epoll(struct aph_endpoint *ep, const struct timespec *timeout)
 	return n < 0 ? -e : n;
 }
 
-static void wake_up(struct aph_endpoint *ep, uint64_t now_ns)
+static void wake_up(struct aph_endpoint *ep)
 {
 	if (!ep->asleep)
 		return;
 	ep->asleep = false;
 	if (ep->local)
-		ep->local->ops->awake(ep->local, now_ns);
+		ep->local->ops->awake(ep->local, aph_ticks());
 }
 
 /* Says that we sleep. False when something is there after all; we are awake again then. */
@@ -267,7 +261,7 @@ static bool fall_asleep(struct aph_endpoint *ep, bool requests)
 	ep->asleep = true;
 	if (!ep->local || ep->local->ops->sleep(ep->local, requests))
 		return true;
-	wake_up(ep, aph_time_ns());
+	wake_up(ep);
 	return false;
 }
 
@@ -332,7 +326,7 @@ static int lead_asleep(struct aph_endpoint *ep, uint64_t deadline_ns, bool reque
 	n = run_epoll(ep, until == APH_FOREVER ? NULL : &left);
 	now = aph_time_ns();
 	ep->tidied = aph_ticks();
-	wake_up(ep, now);
+	wake_up(ep);
 	if (n == -EINTR)
 		return interruptible ? -EINTR : 0;
 	if (n < 0)
@@ -353,7 +347,7 @@ static int lead(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter w
 	ep->takes_requests = requests;
 
 	if (ep->asleep)
-		wake_up(ep, aph_time_ns());
+		wake_up(ep);
 	ep->ticks = aph_ticks();
 	found = poll_transports(ep, requests);
 	if (!found && deadline_ns == APH_NOW)

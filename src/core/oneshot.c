@@ -7,7 +7,8 @@
 #include <string.h>
 
 /* The result that aph_channel_result() gives to the thread that called. */
-static _Thread_local struct {
+/* Initial exec: reached without a call to the dynamic linker, and small enough for a library loaded late. */
+static _Thread_local __attribute__((tls_model("initial-exec"))) struct {
 	const struct aph_channel *channel;
 	struct aph_result result;
 } last_result;

@@ -94,7 +94,7 @@ struct aph_transport_ops {
 	/* This thread is about to sleep. False when there is something after all that poll() would take. */
 	bool (*sleep)(struct aph_transport *transport, bool requests);
 	/* The sleep is over. */
-	void (*awake)(struct aph_transport *transport, uint64_t now_ns);
+	void (*awake)(struct aph_transport *transport, uint64_t ticks);
 	void (*free)(struct aph_transport *transport);
 	void (*abandon)(struct aph_transport *transport);
 };

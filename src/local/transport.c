@@ -316,12 +316,18 @@ static bool let_others_in(struct aph_endpoint *ep)
 /* Looks `n` times. */
 static bool look(struct aph_local *local, bool requests, int n)
 {
-	while (n--) {
+	for (;;) {
 		if (any_work(local, requests))
 			return true;
+		if (--n == 0)
+			return false;
 		aph_pause();
 	}
-	return false;
+}
+
+static bool is_near(uint64_t deadline_ns, uint64_t us)
+{
+	return deadline_ns != APH_FOREVER && deadline_ns < aph_time_ns() + us * 1000;
 }
 
 static bool spin(struct aph_transport *transport, bool requests, uint64_t deadline_ns)
@@ -329,38 +335,38 @@ static bool spin(struct aph_transport *transport, bool requests, uint64_t deadli
 	struct aph_local *local = of(transport);
 	struct aph_endpoint *ep = local->base.ep;
 	struct aph_wake_scene scene = { 0 };
-	uint64_t now, until, cap = (uint64_t)ep->spin_max_us * 1000;
+	uint64_t now = ep->ticks, until;
 	enum aph_wake_mode mode;
 
-	if (!cap || (aph_list_empty(&local->active) && (!requests || aph_list_empty(&local->scan))))
+	if (!ep->spin_max_us ||
+	    (aph_list_empty(&local->active) && (!requests || aph_list_empty(&local->scan))))
 		return false;
 	if (!aph_list_empty(&local->active))
 		describe_clients(local, &scene);
 	else
 		describe_services(local, &scene);
-	mode = aph_wake_begin(&local->wake, &scene);
+	mode = aph_wake_begin(&local->wake, &scene, now);
 	if (mode == APH_WAKE_SPIN && look(local, requests, LOOKS_WITHOUT_CLOCK)) {
 		aph_wake_end_at_once(&local->wake);
 		return true;
 	}
-	now = aph_time_ns();
-	until = now + cap;
 	aph_wake_goes_on(&local->wake, now);
-	if (mode == APH_WAKE_SLEEP || deadline_ns < until)
+	if (mode == APH_WAKE_SLEEP || is_near(deadline_ns, ep->spin_max_us))
 		return false;
+	until = now + aph_wake_ticks(&local->wake, ep->spin_max_us);
 	while (now < until) {
 		bool yields = mode == APH_WAKE_YIELD;
 
 		if (yields && !aph_wake_yield(&local->wake, &now))
 			return any_work(local, requests);
 		if (look(local, requests, yields ? 1 : LOOKS_PER_CLOCK)) {
-			aph_wake_end(&local->wake, now, cap);
+			aph_wake_end(&local->wake, now, ep->spin_max_us);
 			return true;
 		}
 		if (let_others_in(ep))
 			return true;
 		if (!yields)
-			now = aph_time_ns();
+			now = aph_ticks();
 	}
 	return false;
 }
@@ -417,12 +423,12 @@ static bool fall_asleep(struct aph_transport *transport, bool requests)
 	       sleep_clients(local);
 }
 
-static void awake(struct aph_transport *transport, uint64_t now_ns)
+static void awake(struct aph_transport *transport, uint64_t ticks)
 {
 	struct aph_local *local = of(transport);
 	struct aph_list *pos, *tmp;
 
-	aph_wake_end(&local->wake, now_ns, (uint64_t)local->base.ep->spin_max_us * 1000);
+	aph_wake_end(&local->wake, ticks, local->base.ep->spin_max_us);
 	if (local->page && (local->state & APH_PAGE_ASLEEP)) {
 		local->state &= ~APH_PAGE_ASLEEP;
 		(void)atomic_exchange(&local->page->state, local->state);

@@ -16,16 +16,15 @@
 
 #include <unistd.h>
 
-#define US UINT64_C(1000)
-#define MS UINT64_C(1000000)
-
-#define WAKE_UP_NS	     (8 * US) /* what a short wait may take longer when it ended asleep */
-#define YIELD_BAD_NS	     (2 * MS)
-#define BACK_OFF_MIN_NS	     (1 * MS)
-#define BACK_OFF_MAX_NS	     (64 * MS)
-#define GOOD_YIELDS	     256u
-#define AFFINITY_EVERY_TICKS 20000000u /* 5 to 20 ms */
-#define PROBE_EVERY	     16u
+#define WAKE_UP_US	  8u /* what a short wait may take longer when it ended asleep */
+#define YIELD_BAD_US	  2000u
+#define BACK_OFF_MIN_US	  1000u
+#define BACK_OFF_MAX_US	  64000u
+#define GOOD_YIELDS	  256u
+#define AFFINITY_EVERY_US 5000u
+#define PROBE_EVERY	  16u
+#define TICKS_PER_US	  2000u /* until measured */
+#define MEASURE_NS	  UINT64_C(10000000)
 
 void aph_wake_init(struct aph_wake *wake)
 {
@@ -33,19 +32,36 @@ void aph_wake_init(struct aph_wake *wake)
 
 	*wake = (struct aph_wake){
 		.n_cpus = n > 0 ? (unsigned)n : 1,
-		.back_off_ns = BACK_OFF_MIN_NS,
+		.back_off_us = BACK_OFF_MIN_US,
 		.replies.shorts = 0xff,
 		.requests.shorts = 0xff,
+		.born = aph_ticks(),
+		.born_ns = aph_time_ns(),
+		.ticks_per_us = TICKS_PER_US,
 	};
 }
 
-static bool is_single_cpu(struct aph_wake *wake)
+/* How fast the ticks are: known once some time has passed by both clocks. */
+static void measure_ticks(struct aph_wake *wake, uint64_t now)
 {
-	uint64_t ticks = aph_ticks();
+	uint64_t ns = aph_time_ns() - wake->born_ns;
+	uint64_t per_us;
+
+	if (ns < MEASURE_NS)
+		return;
+	wake->knows_ticks = true;
+	per_us = (uint64_t)((double)(now - wake->born) * 1000.0 / (double)ns);
+	/* Anything else is no clock at all. */
+	if (per_us >= 1 && per_us <= 10000)
+		wake->ticks_per_us = (uint32_t)per_us;
+}
+
+static bool is_single_cpu(struct aph_wake *wake, uint64_t now)
+{
 	cpu_set_t set;
 
-	if (ticks - wake->affinity_checked > AFFINITY_EVERY_TICKS) {
-		wake->affinity_checked = ticks;
+	if (now - wake->affinity_checked > aph_wake_ticks(wake, AFFINITY_EVERY_US)) {
+		wake->affinity_checked = now;
 		wake->single_cpu = sched_getaffinity(0, sizeof(set), &set) == 0 &&
 				   CPU_COUNT(&set) == 1;
 	}
@@ -64,16 +80,19 @@ static bool pays(struct aph_wake_history *history, bool reply)
 	return ++history->n_since_probe % PROBE_EVERY == 0;
 }
 
-enum aph_wake_mode aph_wake_begin(struct aph_wake *wake, const struct aph_wake_scene *scene)
+enum aph_wake_mode aph_wake_begin(struct aph_wake *wake, const struct aph_wake_scene *scene,
+				  uint64_t now)
 {
 	struct aph_wake_history *history = scene->reply ? &wake->replies : &wake->requests;
 	bool crowded = scene->n_busy > wake->n_cpus;
 
 	wake->counts_as_reply = scene->reply;
-	if (wake->back_off_until_ns) {
-		if (aph_time_ns() < wake->back_off_until_ns)
+	if (!wake->knows_ticks)
+		measure_ticks(wake, now);
+	if (wake->back_off_until) {
+		if (now < wake->back_off_until)
 			return APH_WAKE_SLEEP;
-		wake->back_off_until_ns = 0;
+		wake->back_off_until = 0;
 	}
 	if (scene->rang && scene->reply && !crowded && scene->peer_apart)
 		return APH_WAKE_SLEEP;
@@ -83,7 +102,7 @@ enum aph_wake_mode aph_wake_begin(struct aph_wake *wake, const struct aph_wake_s
 		return APH_WAKE_YIELD;
 	if (scene->peer_apart)
 		return APH_WAKE_SPIN;
-	return is_single_cpu(wake) ? APH_WAKE_YIELD : APH_WAKE_SLEEP;
+	return is_single_cpu(wake, now) ? APH_WAKE_YIELD : APH_WAKE_SLEEP;
 }
 
 static void remember(struct aph_wake *wake, bool was_short)
@@ -95,37 +114,37 @@ static void remember(struct aph_wake *wake, bool was_short)
 
 void aph_wake_end_at_once(struct aph_wake *wake)
 {
-	wake->began_ns = 0;
+	wake->began = 0;
 	remember(wake, true);
 }
 
-void aph_wake_goes_on(struct aph_wake *wake, uint64_t now_ns)
+void aph_wake_goes_on(struct aph_wake *wake, uint64_t now)
 {
-	wake->began_ns = now_ns;
+	wake->began = now;
 }
 
-void aph_wake_end(struct aph_wake *wake, uint64_t now_ns, uint64_t cap_ns)
+void aph_wake_end(struct aph_wake *wake, uint64_t now, uint64_t cap_us)
 {
-	if (!wake->began_ns)
+	if (!wake->began)
 		return;
-	remember(wake, now_ns - wake->began_ns <= cap_ns + WAKE_UP_NS);
-	wake->began_ns = 0;
+	remember(wake, now - wake->began <= aph_wake_ticks(wake, cap_us + WAKE_UP_US));
+	wake->began = 0;
 }
 
-bool aph_wake_yield(struct aph_wake *wake, uint64_t *now_ns)
+bool aph_wake_yield(struct aph_wake *wake, uint64_t *now)
 {
-	uint64_t before = *now_ns;
+	uint64_t before = *now;
 
 	(void)sched_yield();
-	*now_ns = aph_time_ns();
-	if (*now_ns - before <= YIELD_BAD_NS) {
+	*now = aph_ticks();
+	if (*now - before <= aph_wake_ticks(wake, YIELD_BAD_US)) {
 		if (++wake->good_yields >= GOOD_YIELDS)
-			wake->back_off_ns = BACK_OFF_MIN_NS;
+			wake->back_off_us = BACK_OFF_MIN_US;
 		return true;
 	}
 	wake->good_yields = 0;
-	wake->back_off_until_ns = *now_ns + wake->back_off_ns;
-	if (wake->back_off_ns < BACK_OFF_MAX_NS)
-		wake->back_off_ns *= 2;
+	wake->back_off_until = *now + aph_wake_ticks(wake, wake->back_off_us);
+	if (wake->back_off_us < BACK_OFF_MAX_US)
+		wake->back_off_us *= 2;
 	return false;
 }

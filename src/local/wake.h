@@ -24,12 +24,15 @@ struct aph_wake {
 	struct aph_wake_history replies;  /* of a client that waits for a reply */
 	struct aph_wake_history requests; /* of a service that waits for a request */
 	bool counts_as_reply;		  /* the wait that goes on */
-	uint64_t began_ns;		  /* 0: no wait goes on */
-	uint64_t back_off_until_ns;
-	uint64_t back_off_ns;
+	uint64_t began;			  /* 0: no wait goes on */
+	uint64_t back_off_until;
+	uint64_t back_off_us;
 	uint32_t good_yields;
-	uint64_t affinity_checked; /* ticks */
-	bool single_cpu;	   /* this thread may run on one CPU only */
+	uint64_t affinity_checked;
+	uint64_t born, born_ns; /* the same moment by both clocks */
+	uint32_t ticks_per_us;
+	bool knows_ticks; /* `ticks_per_us` was measured */
+	bool single_cpu;  /* this thread may run on one CPU only */
 	unsigned n_cpus;
 };
 
@@ -43,18 +46,29 @@ struct aph_wake_scene {
 
 void aph_wake_init(struct aph_wake *wake);
 
-/* A wait begins: how to spend its first moments. It looks at the clock only where it must. */
-enum aph_wake_mode aph_wake_begin(struct aph_wake *wake, const struct aph_wake_scene *scene);
+/*
+ * All times are in ticks (base/time.h): a clock that costs little to read, as a wait may be over in less time
+ * than it takes to read the other.
+ */
+
+/* A wait begins: how to spend its first moments. */
+enum aph_wake_mode aph_wake_begin(struct aph_wake *wake, const struct aph_wake_scene *scene,
+				  uint64_t now);
 /* It was over before anybody looked at a clock. */
 void aph_wake_end_at_once(struct aph_wake *wake);
 /* It goes on; this is when it began, or nearly so. */
-void aph_wake_goes_on(struct aph_wake *wake, uint64_t now_ns);
-/* It is over: was it a short one? `cap_ns` is the longest spin. */
-void aph_wake_end(struct aph_wake *wake, uint64_t now_ns, uint64_t cap_ns);
+void aph_wake_goes_on(struct aph_wake *wake, uint64_t now);
+/* It is over: was it a short one? `cap_us` is the longest spin. */
+void aph_wake_end(struct aph_wake *wake, uint64_t now, uint64_t cap_us);
 /*
- * Gives up the CPU once, and notes for how long: `*now_ns` is the time before, then after. False when it is
+ * Gives up the CPU once, and notes for how long: `*now` is the time before, then after. False when it is
  * better to sleep from here on.
  */
-bool aph_wake_yield(struct aph_wake *wake, uint64_t *now_ns);
+bool aph_wake_yield(struct aph_wake *wake, uint64_t *now);
+/* So many microseconds in ticks. */
+static inline uint64_t aph_wake_ticks(const struct aph_wake *wake, uint64_t us)
+{
+	return us * wake->ticks_per_us;
+}
 
 #endif

@@ -8,7 +8,8 @@
 
 #include <cmocka.h>
 
-#define CAP 30000u
+#define CAP 30u
+#define NOW UINT64_C(1000000000000)
 
 static struct aph_wake two_cpus(void)
 {
@@ -27,9 +28,9 @@ static void spins_when_the_peer_is_apart(void **state)
 	struct aph_wake_scene rang = apart;
 
 	(void)state;
-	assert_int_equal(aph_wake_begin(&wake, &apart), APH_WAKE_SPIN);
+	assert_int_equal(aph_wake_begin(&wake, &apart, NOW), APH_WAKE_SPIN);
 	rang.rang = true;
-	assert_int_equal(aph_wake_begin(&wake, &rang), APH_WAKE_SLEEP);
+	assert_int_equal(aph_wake_begin(&wake, &rang, NOW), APH_WAKE_SLEEP);
 }
 
 static void yields_in_a_crowd(void **state)
@@ -39,7 +40,7 @@ static void yields_in_a_crowd(void **state)
 
 	(void)state;
 	crowd.n_busy = 3;
-	assert_int_equal(aph_wake_begin(&wake, &crowd), APH_WAKE_YIELD);
+	assert_int_equal(aph_wake_begin(&wake, &crowd, NOW), APH_WAKE_YIELD);
 }
 
 /* Long waits teach it to sleep; every 16th time it looks whether that is still right; short ones teach it back. */
@@ -50,18 +51,18 @@ static void learns(void **state)
 
 	(void)state;
 	for (i = 0; i < 8; i++) {
-		(void)aph_wake_begin(&wake, &apart);
-		aph_wake_goes_on(&wake, 1);
-		aph_wake_end(&wake, 1 + 1000000, CAP);
+		(void)aph_wake_begin(&wake, &apart, NOW);
+		aph_wake_goes_on(&wake, NOW);
+		aph_wake_end(&wake, NOW + aph_wake_ticks(&wake, 1000), CAP);
 	}
 	for (i = 0; i < 32; i++)
-		spins += aph_wake_begin(&wake, &apart) == APH_WAKE_SPIN;
+		spins += aph_wake_begin(&wake, &apart, NOW) == APH_WAKE_SPIN;
 	assert_int_equal(spins, 2);
 	for (i = 0; i < 2; i++) {
-		(void)aph_wake_begin(&wake, &apart);
+		(void)aph_wake_begin(&wake, &apart, NOW);
 		aph_wake_end_at_once(&wake);
 	}
-	assert_int_equal(aph_wake_begin(&wake, &apart), APH_WAKE_SPIN);
+	assert_int_equal(aph_wake_begin(&wake, &apart, NOW), APH_WAKE_SPIN);
 }
 
 static void backs_off(void **state)
@@ -69,11 +70,28 @@ static void backs_off(void **state)
 	struct aph_wake wake = two_cpus();
 
 	(void)state;
-	wake.back_off_until_ns = UINT64_MAX;
-	assert_int_equal(aph_wake_begin(&wake, &apart), APH_WAKE_SLEEP);
-	wake.back_off_until_ns = 1; /* long past */
-	assert_int_equal(aph_wake_begin(&wake, &apart), APH_WAKE_SPIN);
-	assert_true(wake.back_off_until_ns == 0);
+	wake.back_off_until = UINT64_MAX;
+	assert_int_equal(aph_wake_begin(&wake, &apart, NOW), APH_WAKE_SLEEP);
+	wake.back_off_until = 1; /* long past */
+	assert_int_equal(aph_wake_begin(&wake, &apart, NOW), APH_WAKE_SPIN);
+	assert_true(wake.back_off_until == 0);
+}
+
+/* The rate of the ticks is a guess at first, and measured once some time has passed by both clocks. */
+static void measures_its_ticks(void **state)
+{
+	struct aph_wake wake = two_cpus();
+	uint32_t guess = wake.ticks_per_us;
+
+	(void)state;
+	(void)aph_wake_begin(&wake, &apart, wake.born + 1);
+	assert_int_equal(wake.ticks_per_us, guess);
+	wake.born_ns -= UINT64_C(1000000000);
+	(void)aph_wake_begin(&wake, &apart, wake.born + UINT64_C(1234000000));
+	assert_in_range(wake.ticks_per_us, 1200, 1234);
+	wake.born_ns -= UINT64_C(1000000000);
+	(void)aph_wake_begin(&wake, &apart, wake.born + UINT64_C(1234000000));
+	assert_in_range(wake.ticks_per_us, 1200, 1234);
 }
 
 int main(void)
@@ -83,6 +101,7 @@ int main(void)
 		cmocka_unit_test(yields_in_a_crowd),
 		cmocka_unit_test(learns),
 		cmocka_unit_test(backs_off),
+		cmocka_unit_test(measures_its_ticks),
 	};
 
 	return cmocka_run_group_tests_name("wake", tests, NULL, NULL);
