@@ -73,7 +73,7 @@ static bool is_master(const struct aph_credentials *who)
  */
 static bool has_share(const struct aph_service *service, const struct aph_credentials *who)
 {
-	uint32_t most = service->channels_max, own = 0, others;
+	uint32_t most = service->channels_max, own = 0, others, each;
 	struct aph_list *pos, *tmp;
 	struct rlimit limit;
 
@@ -81,9 +81,10 @@ static bool has_share(const struct aph_service *service, const struct aph_creden
 		return false;
 	if (is_master(who))
 		return true;
-	/* With one or two descriptors for each, these run out first. */
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 2 < most)
-		most = (uint32_t)(limit.rlim_cur / 2);
+	/* Descriptors run out first: see can_afford_bell(), and open_channel() for the third. */
+	each = service->flags & APH_SERVICE_GIVE ? 3 : 2;
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / each < most)
+		most = (uint32_t)(limit.rlim_cur / each);
 	aph_list_for_each(pos, tmp, &service->channels)
 		own += aph_container(pos, struct aph_channel, service_link)->peer.euid == who->euid;
 	others = service->n_channels - own;
@@ -650,13 +651,17 @@ static int publish_name(struct aph_local_service *ls)
 	return 0;
 }
 
-/* Files that dead processes have left under the same triple go: connecting finds them out. */
+/*
+ * Files that dead processes have left under the same triple go: connecting finds them out. So do those of
+ * processes that died while they registered anything here.
+ */
 static void sweep(const struct aph_local_service *ls)
 {
 	struct aph_name wanted = ls->base.name;
 	struct aph_rendezvous_entry *entries;
 	size_t n, i;
 
+	aph_rendezvous_sweep_hidden(ls->dir_fd);
 	wanted.uid = wanted.gid = APH_ID_ANY;
 	if (aph_rendezvous_search(&entries, &n, &wanted) < 0)
 		return;

@@ -16,11 +16,13 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #define BACKLOG	     4096
 #define ID_NONE	     UINT32_MAX
 #define LISTINGS_MAX 16
+#define HIDDEN_AGE_S 60 /* nobody takes so long from bind() to rename() */
 
 /* -- file names ------------------------------------------------------------------------------------------------ */
 
@@ -458,4 +460,50 @@ int aph_rendezvous_listen(int dir_fd, const char *file)
 		return r;
 	}
 	return sock;
+}
+
+/* Whether this is the hidden name of a service that registers: a dot and its serial number. */
+static bool is_hidden(const char *file)
+{
+	uint64_t serial;
+
+	return file[0] == '.' && strlen(file) == 1 + 16 && parse_hex(&serial, file + 1, 16);
+}
+
+static void sweep_hidden(int dir_fd, const char *file)
+{
+	struct aph_rendezvous_entry entry = { 0 };
+	struct timespec now;
+	struct stat st;
+	int sock;
+
+	if (fstatat(dir_fd, file, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISSOCK(st.st_mode))
+		return;
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	if (st.st_mtim.tv_sec > now.tv_sec - HIDDEN_AGE_S)
+		return;
+	entry.owner = st.st_uid;
+	memcpy(entry.file, file, strlen(file) + 1);
+	sock = connect_file(dir_fd, &entry); /* removes it if nobody listens */
+	if (sock >= 0)
+		(void)close(sock);
+}
+
+void aph_rendezvous_sweep_hidden(int dir_fd)
+{
+	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct dirent *file;
+	DIR *dir;
+
+	dir = fd >= 0 ? fdopendir(fd) : NULL;
+	if (!dir) {
+		if (fd >= 0)
+			(void)close(fd);
+		return;
+	}
+	while ((file = readdir(dir))) {
+		if (is_hidden(file->d_name))
+			sweep_hidden(dir_fd, file->d_name);
+	}
+	(void)closedir(dir);
 }

@@ -53,4 +53,10 @@ int aph_rendezvous_connect(const struct aph_rendezvous_entry *entry);
 /* Makes a listening socket and shows it as `file` in the directory. The socket or -errno. */
 int aph_rendezvous_listen(int dir_fd, const char *file);
 
+/*
+ * Removes the hidden files of this user (for root: of anybody) whose processes died between the two steps of
+ * aph_rendezvous_listen(). They are told from those that are just being made by their age.
+ */
+void aph_rendezvous_sweep_hidden(int dir_fd);
+
 #endif

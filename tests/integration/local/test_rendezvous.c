@@ -8,7 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 static void newest_first(void **state)
@@ -147,6 +150,69 @@ static void stale_files_do_not_pile_up(void **state)
 	dir_check_sockets(2);
 	service_stop(&newest);
 	service_stop(&alive);
+}
+
+/* A socket file as one is made on the way to a name: `age` seconds old, and perhaps with somebody behind it. */
+static int hidden_socket(const char *file, int age, bool listening)
+{
+	struct timespec times[2] = { { 0 }, { 0 } };
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	assert_true(sock >= 0);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", dir_path(), file);
+	assert_int_equal(bind(sock, (struct sockaddr *)&address, sizeof(address)), 0);
+	if (listening)
+		assert_int_equal(listen(sock, 5), 0);
+	times[0].tv_sec = times[1].tv_sec = time(NULL) - age;
+	assert_int_equal(utimensat(AT_FDCWD, address.sun_path, times, AT_SYMLINK_NOFOLLOW), 0);
+	return sock;
+}
+
+static bool is_there(const char *file)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/%s", dir_path(), file);
+	return access(path, F_OK) == 0;
+}
+
+/* Who dies between bind() and rename() leaves a file that is no service's. */
+static void hidden_files_are_removed(void **state)
+{
+	static const struct {
+		const char *file;
+		int age;
+		bool listening, open, stays;
+	} files[] = {
+		{ ".0123456789abcdef", 100, false, false, false },
+		{ ".0123456789abcd00", 100, false, true,
+		  false }, /* stopped for ever before listen() */
+		{ ".0123456789abcd01", 5, false, false, true }, /* perhaps just being made */
+		{ ".0123456789abcd02", 100, true, true, true }, /* somebody is there */
+		{ ".0123456789abcd03", 100, true, false, false },
+		{ ".0123456789ABCDEF", 100, false, false, true }, /* not ours */
+		{ ".0123456789abcde", 100, false, false, true },
+		{ "0123456789abcdef", 100, false, false, true },
+	};
+	int socks[SUITE_LEN(files)];
+	struct service service;
+
+	(void)state;
+	for (size_t i = 0; i < SUITE_LEN(files); i++) {
+		socks[i] = hidden_socket(files[i].file, files[i].age, files[i].listening);
+		if (!files[i].open)
+			close(socks[i]);
+	}
+	service_start_simple(&service, suite_mode, "next");
+	for (size_t i = 0; i < SUITE_LEN(files); i++)
+		assert_int_equal(is_there(files[i].file), files[i].stays);
+	service_stop(&service);
+	for (size_t i = 0; i < SUITE_LEN(files); i++) {
+		if (files[i].open)
+			close(socks[i]);
+	}
+	dir_remove_sockets();
 }
 
 static void wait_for_the_service(void **state)
@@ -461,6 +527,7 @@ int main(void)
 		SUITE_TEST(exclusive),
 		SUITE_TEST(stale_files_are_replaced),
 		SUITE_TEST(stale_files_do_not_pile_up),
+		SUITE_TEST(hidden_files_are_removed),
 		SUITE_TEST(wait_for_the_service),
 		SUITE_TEST(rubbish_in_the_directory),
 		SUITE_TEST(bad_directories),

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -420,6 +421,114 @@ static void figures_are_for_those_let_in(void **state)
 	service_stop(&service);
 }
 
+/* Another user's file is left alone, whatever it looks like. */
+static int leave_hidden(int ctl, void *arg)
+{
+	const struct timespec old[2] = { { .tv_sec = 1000000000 }, { .tv_sec = 1000000000 } };
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	(void)ctl;
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/.00000000000000aa", dir_path());
+	become(*(uid_t *)arg, *(uid_t *)arg, NULL, 0);
+	CHECK_OK(bind(sock, (struct sockaddr *)&address, sizeof(address)));
+	CHECK_OK(utimensat(AT_FDCWD, address.sun_path, old, AT_SYMLINK_NOFOLLOW));
+	close(sock);
+	return 0;
+}
+
+static void hidden_files_of_others(void **state)
+{
+	struct service_config config = { .address = "next", .uid = BERT, .gid = BERT };
+	uid_t anna = ANNA, bert = BERT;
+	struct service service;
+	struct child child;
+
+	(void)state;
+	if (!needs_root())
+		return;
+	child_start(&child, leave_hidden, &anna);
+	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	service_start(&service, SERVICE_PROCESS, &config);
+	dir_check_sockets(2);
+	service_stop(&service);
+	/* Root tidies up after everybody. */
+	service_start_simple(&service, SERVICE_PROCESS, "next");
+	dir_check_sockets(1);
+	service_stop(&service);
+	child_start(&child, leave_hidden, &bert);
+	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	service_start(&service, SERVICE_PROCESS, &config);
+	dir_check_sockets(1);
+	service_stop(&service);
+}
+
+struct crowd {
+	_Atomic uint32_t n; /* channels that were opened */
+	uid_t uid;
+};
+
+/* Opens channels until it is turned away, and stays. */
+static int take_all(int ctl, void *arg)
+{
+	struct crowd *crowd = arg;
+	struct aph_endpoint *ep;
+	struct aph_channel *channel;
+	int r;
+
+	become(crowd->uid, crowd->uid, NULL, 0);
+	CHECK_OK(aph_endpoint_new(&ep, NULL));
+	while ((r = aph_channel_open(&channel, ep, "caps:scarce,uid=0", NULL)) == 0)
+		crowd->n++;
+	CHECK(r == -EBUSY);
+	child_say(ctl, 'r');
+	CHECK(child_hear(ctl, check_ms(10000)) == 'q');
+	aph_endpoint_free(ep);
+	return 0;
+}
+
+/*
+ * One user cannot use up the descriptors of a service: two for each channel, and three where the service keeps
+ * the segments to give them away. Others still come in, and root does.
+ */
+static void a_share_of_the_descriptors(void **state)
+{
+	enum {
+		NOFILE = 120
+	};
+	struct service_config config = { .address = "scarce", .nofile = NOFILE };
+	struct crowd *crowd = mmap(NULL, 2 * sizeof(*crowd), PROT_READ | PROT_WRITE,
+				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct service service;
+	struct child children[2];
+	struct client client;
+
+	(void)state;
+	assert_true(crowd != MAP_FAILED);
+	for (uint32_t each = 2; each <= 3 && needs_root(); each++) {
+		crowd[0] = (struct crowd){ .uid = ANNA };
+		crowd[1] = (struct crowd){ .uid = BERT };
+		config.options.flags = APH_ALLOW_WORLD | (each == 3 ? APH_SERVICE_GIVE : 0);
+		service_start(&service, SERVICE_PROCESS, &config);
+		for (int i = 0; i < 2; i++) {
+			child_start(&children[i], take_all, &crowd[i]);
+			assert_int_equal(child_hear(children[i].ctl, check_ms(10000)), 'r');
+		}
+		assert_int_equal(crowd[0].n, NOFILE / each / 4 * 3);
+		assert_true(crowd[1].n >= 3);
+		assert_true(crowd[0].n + crowd[1].n < NOFILE / each);
+		client_open(&client, "scarce");
+		client_echo(client.channel);
+		client_close(&client);
+		for (int i = 0; i < 2; i++) {
+			child_say(children[i].ctl, 'q');
+			assert_int_equal(child_finish(&children[i], check_ms(5000)), 0);
+		}
+		service_stop(&service);
+	}
+	munmap(crowd, 2 * sizeof(*crowd));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -431,6 +540,8 @@ int main(void)
 		SUITE_TEST(squatting_is_in_vain),
 		SUITE_TEST(another_users_service_is_not_met),
 		SUITE_TEST(figures_are_for_those_let_in),
+		SUITE_TEST(hidden_files_of_others),
+		SUITE_TEST(a_share_of_the_descriptors),
 	};
 
 	return suite_run("users", tests, SUITE_LEN(tests), 60);
