@@ -406,6 +406,13 @@ struct aph_rx_udp_options {
 	uint32_t receive_buffer; /* bytes of SO_RCVBUF to ask for; 0: 4 MiB */
 	const struct aph_rx_config *
 		config; /* NULL: defaults. What is not given of memory and randomness is filled in */
+	/*
+	 * For users with several threads: given back around the time in which aph_rx_udp_wait() sleeps or
+	 * spins, so that others may use the engine and aph_rx_udp_flush() meanwhile. Both or neither.
+	 */
+	void (*lock)(void *arg);
+	void (*unlock)(void *arg);
+	void *lock_arg;
 };
 
 /* 0, -EADDRINUSE, -EADDRNOTAVAIL, -EACCES, -EAFNOSUPPORT, -EMFILE, -ENOMEM, ...; see aph_error(). */

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the network says about datagrams that were sent: ICMP, through the socket's error queue. Anybody can
+ * forge one, so the engine gets what it quotes of our datagram and decides.
+ */
+#include "udp/udp.h"
+
+#include <errno.h>
+#include <linux/errqueue.h>
+#include <string.h>
+
+#define ERRORS_MAX 64 /* of one reading: a flood of them must not keep the driver from its work */
+
+bool aph_udp_is_reported(int error)
+{
+	switch (error) {
+	case ECONNREFUSED:
+	case ENETUNREACH:
+	case EHOSTUNREACH:
+	case EHOSTDOWN:
+	case ENONET:
+	case ENOPROTOOPT:
+	case EOPNOTSUPP:
+	case EPROTO:
+	case EMSGSIZE:
+	case EACCES:
+		return true;
+	default:
+		return false;
+	}
+}
+
+struct report {
+	struct sock_extended_err error;
+	struct aph_rx_path path; /* that the datagram took */
+	char quote[128];
+	size_t quote_len;
+};
+
+/* The next one in the queue; false: there is none. One that is not understood has ee_errno 0. */
+static bool read_report(const struct aph_rx_udp *udp, struct report *report)
+{
+	union aph_udp_name name = { 0 };
+	union {
+		size_t align;
+		char bytes[512];
+	} control;
+	struct iovec iov = { .iov_base = report->quote, .iov_len = sizeof(report->quote) };
+	struct msghdr header = {
+		.msg_name = &name,
+		.msg_namelen = sizeof(name),
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control),
+	};
+	ssize_t n;
+
+	n = recvmsg(udp->fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT);
+	if (n < 0)
+		return false;
+	report->error = (struct sock_extended_err){ 0 };
+	report->quote_len = (size_t)n;
+	report->path = (struct aph_rx_path){ 0 };
+	if (header.msg_namelen > 0)
+		aph_udp_from_name(&name, &report->path.remote);
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = CMSG_NXTHDR(&header, c)) {
+		bool is_error = (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_RECVERR) ||
+				(c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_RECVERR);
+
+		if (is_error && c->cmsg_len >= CMSG_LEN(sizeof(report->error)))
+			memcpy(&report->error, CMSG_DATA(c), sizeof(report->error));
+	}
+	return true;
+}
+
+void aph_udp_read_errors(struct aph_rx_udp *udp, uint64_t now_ns)
+{
+	struct report report;
+
+	udp->errors_there = false;
+	for (unsigned i = 0; i < ERRORS_MAX && read_report(udp, &report); i++) {
+		const struct sock_extended_err *e = &report.error;
+		bool from_network = e->ee_origin == SO_EE_ORIGIN_ICMP ||
+				    e->ee_origin == SO_EE_ORIGIN_ICMP6;
+
+		/* What our own kernel refused, the sending call has told already. */
+		if (!from_network || e->ee_errno == 0 || report.path.remote.family == AF_UNSPEC)
+			continue;
+		aph_rx_receive_error(udp->rx, &report.path, (int)e->ee_errno,
+				     e->ee_errno == EMSGSIZE ? e->ee_info : 0,
+				     report.quote_len ? report.quote : NULL, report.quote_len,
+				     false, now_ns);
+	}
+}
+
+uint32_t aph_udp_read_local_mtu(struct aph_rx_udp *udp)
+{
+	struct report report;
+	uint32_t mtu = 0;
+
+	/*
+	 * ICMP that is in the queue before it would be lost here. The one that counts will come again: the
+	 * engine goes on sending to whoever it was about.
+	 */
+	for (unsigned i = 0; i < ERRORS_MAX && read_report(udp, &report); i++)
+		if (report.error.ee_origin == SO_EE_ORIGIN_LOCAL &&
+		    report.error.ee_errno == EMSGSIZE)
+			mtu = report.error.ee_info;
+	return mtu;
+}

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Receiving: from the socket into the inbox, from the inbox into the engine. They are two steps because the
+ * first may go on while another thread uses the engine.
+ *
+ * With UDP_GRO each slot is a buffer of 64 KiB: a smaller one would cut runs off. Without it several slots
+ * share a buffer. How many slots are offered follows how many were filled.
+ */
+#include "udp/udp.h"
+
+#include <errno.h>
+#include <netinet/udp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SLOTS_PER_BUFFER 8u /* without UDP_GRO */
+#define SLOT_SIZE	 (APH_RX_BUFFER_SIZE / SLOTS_PER_BUFFER)
+#define VECTOR_GRO_MAX	 4u
+
+static void set_slot(struct aph_udp_inbox *inbox, unsigned i, struct aph_rx_buffer *buffer,
+		     char *memory, size_t size)
+{
+	inbox->buffers[i] = buffer;
+	inbox->iov[i].iov_base = memory;
+	inbox->iov[i].iov_len = size;
+}
+
+/* The first buffer that several slots share, or each slot's own. */
+static void fill_from(struct aph_rx_udp *udp, unsigned i, struct aph_rx_buffer *buffer)
+{
+	struct aph_udp_inbox *inbox = &udp->inbox;
+	char *bytes = aph_rx_buffer_bytes(buffer);
+
+	if (udp->has_gro) {
+		set_slot(inbox, i, buffer, bytes, APH_RX_BUFFER_SIZE);
+		return;
+	}
+	for (size_t k = 0; k < SLOTS_PER_BUFFER; k++)
+		set_slot(inbox, (unsigned)k, buffer, bytes + k * SLOT_SIZE, SLOT_SIZE);
+	inbox->n_slots = SLOTS_PER_BUFFER;
+}
+
+/* Gives back what somebody reads from, takes as many buffers as the vector wants. */
+static void make_ready(struct aph_rx_udp *udp)
+{
+	struct aph_udp_inbox *inbox = &udp->inbox;
+	unsigned n_buffers = udp->has_gro ? inbox->vector : 1;
+
+	for (unsigned i = 0; i < n_buffers; i++) {
+		struct aph_rx_buffer *buffer = i < inbox->n_slots ? inbox->buffers[i] : NULL;
+
+		if (buffer && !aph_rx_buffer_is_shared(buffer))
+			continue;
+		if (buffer)
+			aph_rx_buffer_put(udp->rx, buffer);
+		buffer = aph_rx_buffer_take(udp->rx);
+		if (!buffer) {
+			/* Memory is short: what is received next will be copied. */
+			for (unsigned k = i + 1; udp->has_gro && k < inbox->n_slots; k++)
+				if (inbox->buffers[k])
+					aph_rx_buffer_put(udp->rx, inbox->buffers[k]);
+			set_slot(inbox, i, NULL, inbox->reserve, APH_RX_BUFFER_SIZE);
+			inbox->n_slots = i + 1;
+			return;
+		}
+		if (i >= inbox->n_slots)
+			inbox->n_slots = i + 1;
+		fill_from(udp, i, buffer);
+	}
+}
+
+int aph_udp_inbox_init(struct aph_rx_udp *udp)
+{
+	struct aph_udp_inbox *inbox = &udp->inbox;
+
+	inbox->reserve = malloc(APH_RX_BUFFER_SIZE);
+	if (!inbox->reserve)
+		return -ENOMEM;
+	inbox->vector = 1;
+	make_ready(udp);
+	return 0;
+}
+
+void aph_udp_inbox_deinit(struct aph_rx_udp *udp)
+{
+	struct aph_udp_inbox *inbox = &udp->inbox;
+
+	for (unsigned i = 0; i < inbox->n_slots; i++)
+		if (inbox->buffers[i] && (i == 0 || udp->has_gro))
+			aph_rx_buffer_put(udp->rx, inbox->buffers[i]);
+	inbox->n_slots = 0;
+	free(inbox->reserve);
+	inbox->reserve = NULL;
+}
+
+/* A receiving call changes the lengths: they are set anew before each. */
+static void prepare(struct aph_udp_inbox *inbox, unsigned i)
+{
+	inbox->headers[i].msg_hdr = (struct msghdr){
+		.msg_name = &inbox->names[i],
+		.msg_namelen = sizeof(inbox->names[i]),
+		.msg_iov = &inbox->iov[i],
+		.msg_iovlen = 1,
+		.msg_control = &inbox->controls[i],
+		.msg_controllen = sizeof(inbox->controls[i]),
+	};
+}
+
+int aph_udp_receive(struct aph_rx_udp *udp, int flags)
+{
+	struct aph_udp_inbox *inbox = &udp->inbox;
+	unsigned n = inbox->vector < inbox->n_slots ? inbox->vector : inbox->n_slots;
+	int r;
+
+	if (n <= 1) {
+		ssize_t len;
+
+		prepare(inbox, 0);
+		len = recvmsg(udp->fd, &inbox->headers[0].msg_hdr, flags);
+		if (len < 0)
+			return -errno;
+		inbox->headers[0].msg_len = (unsigned)len;
+		inbox->n_received = 1;
+		return 1;
+	}
+	for (unsigned i = 0; i < n; i++)
+		prepare(inbox, i);
+	r = recvmmsg(udp->fd, inbox->headers, n, flags | MSG_WAITFORONE, NULL);
+	if (r < 0)
+		return -errno;
+	inbox->n_received = (unsigned)r;
+	return r;
+}
+
+static void adapt(struct aph_rx_udp *udp, bool at_once)
+{
+	struct aph_udp_inbox *inbox = &udp->inbox;
+	unsigned max = udp->has_gro ? VECTOR_GRO_MAX : SLOTS_PER_BUFFER;
+
+	if (inbox->n_received >= inbox->vector) {
+		/* One that was waited for says nothing about there being more. */
+		if ((inbox->vector > 1 || at_once) && inbox->vector < max)
+			inbox->vector *= 2;
+	} else if (inbox->n_received * 2 <= inbox->vector) {
+		inbox->vector /= 2;
+	}
+}
+
+/* What the control messages say. */
+struct marks {
+	size_t segment; /* 0: it is one datagram */
+	uint32_t n_dropped;
+};
+
+static void read_pktinfo_v6(const void *data, struct aph_rx_path *path)
+{
+	struct in6_pktinfo info;
+	union aph_udp_name name = { .in6 = { .sin6_family = AF_INET6 } };
+
+	memcpy(&info, data, sizeof(info));
+	name.in6.sin6_addr = info.ipi6_addr;
+	aph_udp_from_name(&name, &path->local);
+	path->interface = info.ipi6_ifindex;
+}
+
+static void read_pktinfo_v4(const void *data, struct aph_rx_path *path)
+{
+	struct in_pktinfo info;
+
+	memcpy(&info, data, sizeof(info));
+	path->local.in = (struct sockaddr_in){
+		.sin_family = AF_INET,
+		.sin_addr = info.ipi_addr,
+	};
+	path->interface = (uint32_t)info.ipi_ifindex;
+}
+
+static void read_control(struct msghdr *header, struct aph_rx_path *path, struct marks *marks)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c; c = CMSG_NXTHDR(header, c)) {
+		if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO) {
+			int segment;
+
+			memcpy(&segment, CMSG_DATA(c), sizeof(segment));
+			marks->segment = segment > 0 ? (size_t)segment : 0;
+		} else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
+			read_pktinfo_v6(CMSG_DATA(c), path);
+		} else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
+			read_pktinfo_v4(CMSG_DATA(c), path);
+		} else if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SO_RXQ_OVFL) {
+			memcpy(&marks->n_dropped, CMSG_DATA(c), sizeof(marks->n_dropped));
+		}
+	}
+}
+
+void aph_udp_deliver(struct aph_rx_udp *udp, bool at_once, uint64_t now_ns)
+{
+	struct aph_udp_inbox *inbox = &udp->inbox;
+
+	for (unsigned i = 0; i < inbox->n_received; i++) {
+		struct msghdr *header = &inbox->headers[i].msg_hdr;
+		struct marks marks = { .n_dropped = udp->n_dropped };
+		size_t len = inbox->headers[i].msg_len;
+		struct aph_rx_path path = { 0 };
+
+		aph_udp_from_name(&inbox->names[i], &path.remote);
+		read_control(header, &path, &marks);
+		if (marks.n_dropped != udp->n_dropped)
+			aph_udp_note_drops(udp, marks.n_dropped, now_ns);
+		/* Nothing of Rx is that short, but wake-ups of ours are; what was cut off is of no use. */
+		if (len < APH_RX_HEADER_SIZE || (header->msg_flags & MSG_TRUNC) ||
+		    path.remote.family == AF_UNSPEC)
+			continue;
+		aph_rx_receive(udp->rx, &path, inbox->iov[i].iov_base, len,
+			       marks.segment ? marks.segment : len, inbox->buffers[i], now_ns);
+	}
+	adapt(udp, at_once);
+	inbox->n_received = 0;
+	make_ready(udp);
+	if (udp->budget < udp->budget_max)
+		aph_udp_grow_budget(udp, now_ns);
+}

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The socket: family, options, what the kernel can do for it, and how many packets its receive buffer holds.
+ *
+ * The receive buffer is why nothing needs to be paced on a fast path: the windows that the engine offers never
+ * sum up to more packets than the buffer holds (credit). Where datagrams are dropped all the same, because
+ * others send too or because the kernel counts differently, the budget shrinks.
+ */
+#include "base/error.h"
+#include "udp/udp.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/udp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#define RECEIVE_BUFFER (4u << 20) /* bytes to ask for */
+#define SEND_BUFFER    (1 << 20)
+#define BYTES_PER_PACKET \
+	2304u /* what the kernel charges for the most expensive packet of 1440 bytes */
+#define BUDGET_MIN 16u
+
+/* A receiving system call ends after this, so that a thread that waits for long goes to sleep in poll. */
+#define RECEIVE_TIMEOUT_US 4000
+/* A full device queue may hold a sender up for so long; then datagrams are dropped. */
+#define SEND_TIMEOUT_US 20000
+
+#define SHRINK_EVERY_NS UINT64_C(10000000)
+#define GROW_EVERY_NS	UINT64_C(1000000000)
+
+static bool set_int(int fd, int level, int option, int value)
+{
+	return setsockopt(fd, level, option, &value, sizeof(value)) == 0;
+}
+
+static const char *text_of(const struct aph_rx_address *address, char *text, size_t size)
+{
+	char host[INET6_ADDRSTRLEN] = "?";
+
+	if (address->family == AF_INET) {
+		(void)inet_ntop(AF_INET, &address->in.sin_addr, host, sizeof(host));
+		(void)snprintf(text, size, "%s port %u", host, ntohs(address->in.sin_port));
+	} else {
+		(void)inet_ntop(AF_INET6, &address->in6.sin6_addr, host, sizeof(host));
+		(void)snprintf(text, size, "%s port %u", host, ntohs(address->in6.sin6_port));
+	}
+	return text;
+}
+
+/* Makes the socket and binds it. */
+static int bind_socket(struct aph_rx_udp *udp, const struct aph_rx_address *local, uint32_t flags)
+{
+	char text[INET6_ADDRSTRLEN + 16];
+	union aph_udp_name name;
+	socklen_t len;
+	int r;
+
+	udp->is_v6 = local->family == AF_INET6;
+	udp->fd = socket(local->family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (udp->fd < 0) {
+		r = -errno;
+		return aph_err(r, "cannot make a UDP socket: %s", strerror(-r));
+	}
+	if (udp->is_v6)
+		(void)set_int(udp->fd, IPPROTO_IPV6, IPV6_V6ONLY, (flags & APH_RX_UDP_V6ONLY) != 0);
+	if (flags & APH_RX_UDP_REUSE)
+		(void)set_int(udp->fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	len = aph_udp_to_name(udp, local, &name);
+	if (bind(udp->fd, &name.any, len) < 0) {
+		r = -errno;
+		(void)close(udp->fd);
+		udp->fd = -1;
+		return aph_err(r, "cannot bind to %s: %s", text_of(local, text, sizeof(text)),
+			       strerror(-r));
+	}
+	return 0;
+}
+
+/* Both families where the machine has both, else IPv4. */
+static int bind_any(struct aph_rx_udp *udp, uint32_t flags)
+{
+	struct aph_rx_address any = { .in6 = { .sin6_family = AF_INET6 } };
+	int r = bind_socket(udp, &any, flags);
+
+	if (r != -EAFNOSUPPORT && r != -EADDRNOTAVAIL)
+		return r;
+	any = (struct aph_rx_address){ .in = { .sin_family = AF_INET } };
+	return bind_socket(udp, &any, flags);
+}
+
+static int learn_address(struct aph_rx_udp *udp, bool is_v6only)
+{
+	union aph_udp_name name;
+	socklen_t len = sizeof(name);
+
+	if (getsockname(udp->fd, &name.any, &len) < 0)
+		return aph_err(-errno, "cannot learn the address of a socket: %s", strerror(errno));
+	aph_udp_from_name(&name, &udp->local);
+	udp->is_wildcard = aph_udp_is_wildcard(&udp->local);
+	udp->self = name;
+	udp->self_len = len;
+	if (!udp->is_wildcard)
+		return 0;
+	if (!udp->is_v6) {
+		udp->self.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	} else if (is_v6only) {
+		udp->self.in6.sin6_addr = in6addr_loopback;
+	} else {
+		struct aph_rx_address loopback = { .in = { .sin_family = AF_INET,
+							   .sin_port = name.in6.sin6_port } };
+
+		/* There may be no ::1 where IPv6 is switched off. */
+		loopback.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+		(void)aph_udp_to_name(udp, &loopback, &udp->self);
+	}
+	return 0;
+}
+
+/* What a socket of this kind must be able to do; without any of it the driver would be wrong, not slow. */
+static int set_needed(struct aph_rx_udp *udp)
+{
+	struct timeval receive = { .tv_usec = RECEIVE_TIMEOUT_US };
+	struct timeval send = { .tv_usec = SEND_TIMEOUT_US };
+	int fd = udp->fd;
+	bool ok;
+
+	ok = setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &receive, sizeof(receive)) == 0 &&
+	     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &send, sizeof(send)) == 0;
+	/* A socket of both families has the options of both. */
+	if (ok && (!udp->is_v6 || udp->is_wildcard))
+		ok = set_int(fd, IPPROTO_IP, IP_RECVERR, 1) &&
+		     set_int(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_WANT);
+	if (ok && udp->is_v6)
+		ok = set_int(fd, IPPROTO_IPV6, IPV6_RECVERR, 1) &&
+		     set_int(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_WANT) &&
+		     set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+	if (ok && !udp->is_v6)
+		ok = set_int(fd, IPPROTO_IP, IP_PKTINFO, 1);
+	return ok ? 0 : aph_err(-errno, "cannot set up a UDP socket: %s", strerror(errno));
+}
+
+/* As large a receive buffer as we may have, and what it is good for. */
+static void size_buffers(struct aph_rx_udp *udp, uint32_t wanted)
+{
+	int want = wanted > INT32_MAX / 2 ? INT32_MAX / 2 : (int)wanted;
+	int granted = 0;
+	socklen_t len = sizeof(granted);
+
+	if (!set_int(udp->fd, SOL_SOCKET, SO_RCVBUFFORCE, want))
+		(void)set_int(udp->fd, SOL_SOCKET, SO_RCVBUF, want);
+	(void)set_int(udp->fd, SOL_SOCKET, SO_SNDBUF, SEND_BUFFER);
+	(void)set_int(udp->fd, SOL_SOCKET, SO_RXQ_OVFL, 1);
+	if (getsockopt(udp->fd, SOL_SOCKET, SO_RCVBUF, &granted, &len) < 0 || granted < 0)
+		granted = 0;
+	udp->budget_max = (uint32_t)granted / BYTES_PER_PACKET;
+	if (udp->budget_max < BUDGET_MIN)
+		udp->budget_max = BUDGET_MIN;
+	udp->budget = udp->budget_max;
+}
+
+/* What makes it fast and is not there in every kernel. */
+static void probe(struct aph_rx_udp *udp, uint32_t flags)
+{
+	int segment = 0;
+	socklen_t len = sizeof(segment);
+
+	udp->has_segment = !(flags & APH_RX_UDP_NO_SEGMENT) &&
+			   getsockopt(udp->fd, IPPROTO_UDP, UDP_SEGMENT, &segment, &len) == 0;
+	udp->has_gro = !(flags & APH_RX_UDP_NO_GRO) && set_int(udp->fd, IPPROTO_UDP, UDP_GRO, 1);
+}
+
+int aph_udp_socket_open(struct aph_rx_udp *udp, const struct aph_rx_udp_options *options)
+{
+	int r;
+
+	udp->fd = udp->epoll_fd = udp->timer_fd = -1;
+	udp->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (udp->event_fd < 0)
+		return aph_err(-errno, "cannot make an eventfd: %s", strerror(errno));
+	r = options->local.family == AF_UNSPEC ? bind_any(udp, options->flags)
+					       : bind_socket(udp, &options->local, options->flags);
+	if (r == 0)
+		r = learn_address(udp, options->flags & APH_RX_UDP_V6ONLY);
+	if (r == 0)
+		r = set_needed(udp);
+	if (r < 0) {
+		aph_udp_socket_close(udp);
+		return r;
+	}
+	size_buffers(udp, options->receive_buffer ? options->receive_buffer : RECEIVE_BUFFER);
+	probe(udp, options->flags);
+	return 0;
+}
+
+void aph_udp_socket_close(struct aph_rx_udp *udp)
+{
+	int *const fds[] = { &udp->fd, &udp->event_fd, &udp->timer_fd, &udp->epoll_fd };
+
+	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
+		if (*fds[i] >= 0)
+			(void)close(*fds[i]);
+		*fds[i] = -1;
+	}
+}
+
+static void move_budget(struct aph_rx_udp *udp, uint32_t budget, uint64_t now_ns)
+{
+	udp->budget_moved_ns = now_ns;
+	if (budget == udp->budget)
+		return;
+	udp->budget = budget;
+	aph_rx_set_receive_budget(udp->rx, budget);
+}
+
+void aph_udp_note_drops(struct aph_rx_udp *udp, uint32_t n_dropped, uint64_t now_ns)
+{
+	uint32_t budget = udp->budget - udp->budget / 4;
+
+	if (n_dropped == udp->n_dropped)
+		return;
+	/* One overflow shows in many datagrams: it is one reason to shrink. */
+	udp->n_dropped = n_dropped;
+	if (now_ns - udp->budget_moved_ns < SHRINK_EVERY_NS)
+		return;
+	move_budget(udp, budget < BUDGET_MIN ? BUDGET_MIN : budget, now_ns);
+}
+
+void aph_udp_grow_budget(struct aph_rx_udp *udp, uint64_t now_ns)
+{
+	uint32_t budget = udp->budget + udp->budget_max / 16 + 1;
+
+	if (now_ns - udp->budget_moved_ns < GROW_EVERY_NS)
+		return;
+	move_budget(udp, budget > udp->budget_max ? udp->budget_max : budget, now_ns);
+}

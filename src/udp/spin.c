@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The rules, each with its reason (docs/decisions has the figures):
+ *
+ * - A wake-up on another CPU costs about 5 us at each end, so it pays to spin for what comes within 25 us.
+ *   Four of the last eight waits must have been about that short, whether they span or slept.
+ * - It must not double the bill of a program that makes a call now and then. Such a program stays away for
+ *   long between two waits: only one that comes back quickly spins.
+ * - Nobody may spin on the CPU that the peer needs. The socket does not tell where that is, so it is learned:
+ *   each spin in vain doubles the number of waits that go without one; each that was not quarters it. Data
+ *   that was there already proves nothing.
+ */
+#include "udp/spin.h"
+
+#define US UINT64_C(1000)
+
+#define WAKE_UP_NS     (10 * US) /* what a short wait may take longer when it ended asleep */
+#define GAPS_PER_SPIN  4 /* a program that stays away for longer than so many spins is slow */
+#define N_SKIP_MAX     1024u
+#define SHORTS_NEEDED  4
+#define SHORT_GAPS_MIN 4u
+
+void aph_udp_spin_init(struct aph_udp_spin *spin, uint64_t max_ns)
+{
+	*spin = (struct aph_udp_spin){ .max_ns = max_ns, .shorts = 0xff };
+}
+
+uint64_t aph_udp_spin_begin(struct aph_udp_spin *spin, uint64_t now_ns)
+{
+	spin->began_ns = now_ns;
+	spin->spinning = false;
+	if (!spin->max_ns)
+		return 0;
+	if (now_ns - spin->ended_ns > GAPS_PER_SPIN * spin->max_ns)
+		spin->n_short_gaps = 0;
+	else if (spin->n_short_gaps < SHORT_GAPS_MIN)
+		spin->n_short_gaps++;
+	if (spin->n_skip) {
+		spin->n_skip--;
+		return 0;
+	}
+	if (spin->n_short_gaps < SHORT_GAPS_MIN || __builtin_popcount(spin->shorts) < SHORTS_NEEDED)
+		return 0;
+	spin->spinning = true;
+	return now_ns + spin->max_ns;
+}
+
+void aph_udp_spin_fail(struct aph_udp_spin *spin)
+{
+	if (!spin->spinning)
+		return;
+	spin->spinning = false;
+	spin->n_skip_next = spin->n_skip_next ? spin->n_skip_next * 2 : 1;
+	if (spin->n_skip_next > N_SKIP_MAX)
+		spin->n_skip_next = N_SKIP_MAX;
+	spin->n_skip = spin->n_skip_next;
+}
+
+void aph_udp_spin_end(struct aph_udp_spin *spin, bool at_once, uint64_t now_ns)
+{
+	bool was_short = now_ns - spin->began_ns <= spin->max_ns + WAKE_UP_NS;
+
+	spin->shorts = (uint8_t)(spin->shorts << 1 | was_short);
+	if (spin->spinning && !at_once)
+		spin->n_skip_next /= 4;
+	spin->spinning = false;
+	spin->ended_ns = now_ns;
+}

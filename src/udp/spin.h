@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Whether a wait begins with looking again and again for some microseconds, rather than with sleep: what
+ * earlier waits have taught. It knows nothing of sockets.
+ */
+#ifndef ANTIPHON_UDP_SPIN_H
+#define ANTIPHON_UDP_SPIN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct aph_udp_spin {
+	uint64_t max_ns;       /* 0: never */
+	uint64_t began_ns;     /* of the wait that goes on */
+	uint64_t ended_ns;     /* of the wait before */
+	unsigned n_skip;       /* waits that still go without */
+	unsigned n_skip_next;  /* after the next spin in vain */
+	unsigned n_short_gaps; /* the program came back quickly, so often in a row */
+	uint8_t shorts;	       /* the last eight waits, bit 0 the latest: was it a short one? */
+	bool spinning;
+};
+
+void aph_udp_spin_init(struct aph_udp_spin *spin, uint64_t max_ns);
+/* A wait begins. Returns until when to spin; `now_ns` or less: not at all. */
+uint64_t aph_udp_spin_begin(struct aph_udp_spin *spin, uint64_t now_ns);
+/* The spin was in vain: the thread goes to sleep. */
+void aph_udp_spin_fail(struct aph_udp_spin *spin);
+/* Something has arrived; `at_once`: it was there at the first look. */
+void aph_udp_spin_end(struct aph_udp_spin *spin, bool at_once, uint64_t now_ns);
+
+#endif

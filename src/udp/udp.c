@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The driver as its user sees it: opening, closing, and what it fills in for the engine.
+ */
+#include "udp/udp.h"
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#define SPIN_MAX_US 25
+
+static void *default_alloc(void *arg, size_t size)
+{
+	(void)arg;
+	return malloc(size);
+}
+
+static void default_free(void *arg, void *memory, size_t size)
+{
+	(void)arg;
+	(void)size;
+	free(memory);
+}
+
+static void default_random(void *arg, void *out, size_t len)
+{
+	char *bytes = out;
+
+	(void)arg;
+	while (len) {
+		ssize_t n = getrandom(bytes, len, 0);
+
+		/* Without it nothing the engine promises holds; no kernel we run on lacks it. */
+		if (n < 0 && errno != EINTR)
+			abort();
+		if (n > 0) {
+			bytes += n;
+			len -= (size_t)n;
+		}
+	}
+}
+
+static int check(const struct aph_rx_udp_options *options)
+{
+	const struct aph_rx_config *config = options->config;
+	sa_family_t family = options->local.family;
+
+	if (options->size != sizeof(*options))
+		return aph_err(-EINVAL,
+			       "UDP options of an unknown size: set size to sizeof *options");
+	if (config && config->size != sizeof(*config))
+		return aph_err(
+			-EINVAL,
+			"an engine's configuration of an unknown size: set size to its sizeof");
+	if (config && !config->alloc != !config->free)
+		return aph_err(-EINVAL, "give both alloc and free, or neither");
+	if (!options->lock != !options->unlock)
+		return aph_err(-EINVAL, "give both lock and unlock, or neither");
+	if (family != AF_UNSPEC && family != AF_INET && family != AF_INET6)
+		return aph_err(-EAFNOSUPPORT, "address family %d is neither IPv4 nor IPv6", family);
+	return 0;
+}
+
+static int new_engine(struct aph_rx_udp *udp, const struct aph_rx_config *given)
+{
+	struct aph_rx_config config = { .size = sizeof(config) };
+
+	if (given)
+		config = *given;
+	if (!config.alloc) {
+		config.alloc = default_alloc;
+		config.free = default_free;
+	}
+	if (!config.random)
+		config.random = default_random;
+	if (udp->has_segment)
+		config.flags |= APH_RX_SEGMENTS;
+	if (config.receive_budget && config.receive_budget < udp->budget_max)
+		udp->budget = udp->budget_max = config.receive_budget;
+	config.receive_budget = udp->budget;
+	return aph_rx_new(&udp->rx, &config, aph_rx_udp_now());
+}
+
+int aph_rx_udp_open(struct aph_rx_udp **out, const struct aph_rx_udp_options *options)
+{
+	struct aph_rx_udp_options defaults = { .size = sizeof(defaults) };
+	uint32_t spin_us = SPIN_MAX_US;
+	struct aph_rx_udp *udp;
+	int r;
+
+	options = options ? options : &defaults;
+	r = check(options);
+	if (r < 0)
+		return r;
+	udp = calloc(1, sizeof(*udp));
+	if (!udp)
+		return aph_err(-ENOMEM, "no memory for a UDP driver");
+	if (options->spin_max_us)
+		spin_us = options->spin_max_us == UINT32_MAX ? 0 : options->spin_max_us;
+	aph_udp_spin_init(&udp->spin, spin_us * UINT64_C(1000));
+	udp->lock = options->lock;
+	udp->unlock = options->unlock;
+	udp->lock_arg = options->lock_arg;
+	r = aph_udp_socket_open(udp, options);
+	if (r == 0)
+		r = new_engine(udp, options->config);
+	if (r == 0)
+		r = aph_udp_inbox_init(udp);
+	if (r < 0) {
+		(void)aph_rx_udp_close(udp);
+		return r;
+	}
+	*out = udp;
+	return 0;
+}
+
+struct aph_rx_udp *aph_rx_udp_close(struct aph_rx_udp *udp)
+{
+	if (!udp)
+		return NULL;
+	if (udp->rx) {
+		aph_udp_inbox_deinit(udp);
+		(void)aph_udp_send(udp, aph_rx_udp_now());
+		(void)aph_rx_free(udp->rx);
+	}
+	aph_udp_socket_close(udp);
+	free(udp);
+	return NULL;
+}
+
+struct aph_rx *aph_rx_udp_engine(struct aph_rx_udp *udp)
+{
+	return udp->rx;
+}
+
+int aph_rx_udp_address(const struct aph_rx_udp *udp, struct aph_rx_address *out)
+{
+	*out = udp->local;
+	return 0;
+}
+
+int aph_rx_udp_flush(struct aph_rx_udp *udp)
+{
+	int r = aph_udp_send(udp, aph_rx_udp_now());
+
+	aph_udp_update(udp);
+	return r;
+}

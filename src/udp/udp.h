@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The UDP driver's object, and what its files offer each other.
+ *
+ * Two things may go on at once when the user gave `lock` and `unlock`: one thread sleeps or spins in
+ * aph_udp_sleep(), which touches nothing but the inbox, the socket and the atomics; another one uses the
+ * engine and sends. Everything else happens under the user's serialisation.
+ */
+#ifndef ANTIPHON_UDP_UDP_H
+#define ANTIPHON_UDP_UDP_H
+
+#include <antiphon/rx.h>
+
+#include "udp/spin.h"
+
+#include <stdatomic.h>
+#include <sys/socket.h>
+
+#define APH_UDP_INBOX_MAX   8	/* buffers that one system call may fill */
+#define APH_UDP_OUTBOX_MAX  64	/* messages that one system call may send */
+#define APH_UDP_CONTROL_MAX 128 /* bytes of control messages with one message */
+#define APH_UDP_ROUTES	    64 /* peers whose way takes shorter runs than usual, remembered at most */
+#define APH_UDP_RUN_MAX	    64	  /* segments of one send; kernels before 6.2 take no more */
+#define APH_UDP_BYTES_MAX   65507 /* of one send */
+
+/* A socket address of either family, as the system calls want it. */
+union aph_udp_name {
+	struct sockaddr any;
+	struct sockaddr_in in;
+	struct sockaddr_in6 in6;
+};
+
+/* Control messages need the alignment of their header. */
+union aph_udp_control {
+	size_t align;
+	char bytes[APH_UDP_CONTROL_MAX];
+};
+
+/*
+ * What was received and the engine has not seen. A slot's memory lies in `buffer`, or is the driver's own
+ * when memory was short; several slots share one buffer where datagrams come one by one.
+ */
+struct aph_udp_inbox {
+	struct mmsghdr headers[APH_UDP_INBOX_MAX];
+	struct iovec iov[APH_UDP_INBOX_MAX];
+	union aph_udp_name names[APH_UDP_INBOX_MAX];
+	union aph_udp_control controls[APH_UDP_INBOX_MAX];
+	struct aph_rx_buffer *buffers[APH_UDP_INBOX_MAX];
+	char *reserve;	     /* one slot for when there is no buffer */
+	unsigned n_slots;    /* ready to be filled */
+	unsigned vector;     /* slots to offer next time */
+	unsigned n_received; /* filled */
+};
+
+/* A message, or a piece of one, on its way to the kernel. */
+struct aph_udp_piece {
+	const struct aph_rx_message *message;
+	size_t offset, len; /* of the message */
+};
+
+struct aph_udp_outbox {
+	struct mmsghdr headers[APH_UDP_OUTBOX_MAX];
+	struct aph_udp_piece pieces[APH_UDP_OUTBOX_MAX];
+	union aph_udp_name names[APH_UDP_OUTBOX_MAX];
+	union aph_udp_control controls[APH_UDP_OUTBOX_MAX];
+	struct iovec iov[4 * APH_UDP_OUTBOX_MAX];
+	unsigned n, n_iov;
+};
+
+/* A message that our kernel did not take: told to the engine once its other messages have left. */
+struct aph_udp_failure {
+	struct aph_rx_path path;
+	int error;
+	uint32_t mtu;
+	size_t quote_len;
+	char quote[APH_RX_HEADER_SIZE];
+};
+
+#define APH_UDP_FAILURES_MAX 16
+
+/* A way on which runs are limited. */
+struct aph_udp_route {
+	struct aph_rx_address remote; /* its port is not looked at; family 0: a free entry */
+	unsigned segments_max;	      /* 1: no UDP_SEGMENT */
+	uint64_t until_ns;	      /* then it is tried again */
+};
+
+/* Where the waiting thread is: what it takes to wake it. */
+enum aph_udp_place {
+	APH_UDP_AWAKE,
+	APH_UDP_IN_RECEIVE, /* in a receiving system call: only a datagram ends it early */
+	APH_UDP_IN_POLL,    /* the eventfd ends it */
+};
+
+struct aph_rx_udp {
+	struct aph_rx *rx;
+	int fd;
+	int event_fd;
+	int epoll_fd; /* -1 until somebody asked for a descriptor */
+	int timer_fd;
+	bool is_v6;	   /* the socket's family is AF_INET6; IPv4 addresses are mapped */
+	bool is_wildcard;  /* the local address of a path has to be told and chosen */
+	bool has_segment;  /* UDP_SEGMENT may be used */
+	bool has_gro;	   /* UDP_GRO is on */
+	bool errors_there; /* the error queue is to be read */
+	bool raised;	   /* the eventfd is readable because of events */
+	struct aph_rx_address local;
+	uint64_t armed_ns; /* what the timerfd is set to */
+
+	/* Receive buffer: packets it is good for, at most and as things are. */
+	uint32_t budget_max, budget;
+	uint32_t n_dropped;	  /* as the kernel counted last */
+	uint64_t budget_moved_ns; /* when the budget was changed last */
+
+	_Atomic bool woken;
+	_Atomic enum aph_udp_place place;
+	uint64_t sleep_until_ns; /* of the thread that sleeps */
+	union aph_udp_name self; /* how to reach this socket from this machine */
+	socklen_t self_len;
+	void (*lock)(void *arg);
+	void (*unlock)(void *arg);
+	void *lock_arg;
+
+	struct aph_udp_spin spin;
+	struct aph_udp_inbox inbox;
+	struct aph_udp_outbox outbox;
+	struct aph_udp_failure failures[APH_UDP_FAILURES_MAX];
+	unsigned n_failures;
+	struct aph_udp_route routes[APH_UDP_ROUTES];
+	unsigned n_routes; /* entries in use */
+};
+
+/* -- address.c: between the engine's addresses and the socket's ------------------------------------------- */
+
+/* The form that the socket takes; returns its length, 0 when it cannot reach that family. */
+socklen_t aph_udp_to_name(const struct aph_rx_udp *udp, const struct aph_rx_address *address,
+			  union aph_udp_name *name);
+/* The engine's form, never a mapped address. */
+void aph_udp_from_name(const union aph_udp_name *name, struct aph_rx_address *address);
+bool aph_udp_same_host(const struct aph_rx_address *a, const struct aph_rx_address *b);
+bool aph_udp_is_wildcard(const struct aph_rx_address *address);
+/* A control message that chooses the source address; returns the space it took, 0: none is needed. */
+size_t aph_udp_put_source(const struct aph_rx_udp *udp, const struct aph_rx_path *path,
+			  void *space);
+
+/* -- socket.c ------------------------------------------------------------------------------------------------ */
+
+/* Makes the socket, binds it, asks for what it can do. Everything is undone by aph_udp_socket_close(). */
+int aph_udp_socket_open(struct aph_rx_udp *udp, const struct aph_rx_udp_options *options);
+void aph_udp_socket_close(struct aph_rx_udp *udp);
+/* The kernel has counted `n_dropped` datagrams in all that found no room. */
+void aph_udp_note_drops(struct aph_rx_udp *udp, uint32_t n_dropped, uint64_t now_ns);
+/* What was shrunk grows again while nothing is dropped. */
+void aph_udp_grow_budget(struct aph_rx_udp *udp, uint64_t now_ns);
+
+/* -- send.c -------------------------------------------------------------------------------------------------- */
+
+/* Sends all that the engine has. 0, or what the socket said last. */
+int aph_udp_send(struct aph_rx_udp *udp, uint64_t now_ns);
+
+/* -- receive.c ----------------------------------------------------------------------------------------------- */
+
+int aph_udp_inbox_init(struct aph_rx_udp *udp);
+void aph_udp_inbox_deinit(struct aph_rx_udp *udp);
+/* One system call with `flags`. 1 or more messages are in the inbox, or -EAGAIN, or what it said. */
+int aph_udp_receive(struct aph_rx_udp *udp, int flags);
+/* Hands the inbox to the engine and makes it ready again. `at_once`: it had been there before anybody waited. */
+void aph_udp_deliver(struct aph_rx_udp *udp, bool at_once, uint64_t now_ns);
+
+/* -- errqueue.c ---------------------------------------------------------------------------------------------- */
+
+/* An error that the network reported for an earlier datagram, not for what the system call was about. */
+bool aph_udp_is_reported(int error);
+/* Tells the engine what is in the error queue. */
+void aph_udp_read_errors(struct aph_rx_udp *udp, uint64_t now_ns);
+/* Takes what our own kernel put there about the size of a probe; returns the MTU it said, 0: nothing. */
+uint32_t aph_udp_read_local_mtu(struct aph_rx_udp *udp);
+
+/* -- wait.c -------------------------------------------------------------------------------------------------- */
+
+/* After somebody changed the engine: whoever sleeps, or the pollable descriptor, has to know. */
+void aph_udp_update(struct aph_rx_udp *udp);
+
+#endif

@@ -1,0 +1,683 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The driver between an engine made for tests and plain sockets on loopback: what leaves, what arrives, what
+ * is told, and when a wait ends.
+ */
+#include "engine.h"
+#include "suite.h"
+
+#include <errno.h>
+#include <netinet/udp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#define PACKETS 45
+#define PACKET	1440
+#define RUN	(PACKETS * PACKET - 100)
+#define SOON	aph_deadline_ms((uint64_t)check_ms(2000))
+
+static struct aph_rx_udp *udp;
+static int peer; /* a plain socket */
+static struct aph_rx_path to_peer;
+static unsigned char run[PACKETS * PACKET];
+
+static struct aph_rx_address v4(uint32_t host, uint16_t port)
+{
+	return (struct aph_rx_address){ .in = { .sin_family = AF_INET,
+						.sin_port = htons(port),
+						.sin_addr.s_addr = htonl(host) } };
+}
+
+static int plain_socket(struct aph_rx_address *address)
+{
+	int fd = socket(address->family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct timeval patience = { .tv_sec = 2 };
+	int size = 4 << 20;
+	socklen_t len = address->family == AF_INET ? sizeof(address->in) : sizeof(address->in6);
+
+	if (fd < 0 || bind(fd, &address->any, len) < 0) {
+		close(fd);
+		return -1;
+	}
+	assert_int_equal(getsockname(fd, &address->any, &len), 0);
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+	return fd;
+}
+
+static void open_driver(struct aph_rx_udp_options *options)
+{
+	struct aph_rx_udp_options defaults = { .size = sizeof(defaults) };
+
+	options = options ? options : &defaults;
+	options->size = sizeof(*options);
+	assert_int_equal(aph_rx_udp_open(&udp, options), 0);
+	to_peer = (struct aph_rx_path){ .remote = v4(INADDR_LOOPBACK, 0) };
+	peer = plain_socket(&to_peer.remote);
+	assert_true(peer >= 0);
+	for (size_t i = 0; i < sizeof(run); i++)
+		run[i] = (unsigned char)(i / PACKET + i);
+}
+
+static void open_with(uint32_t flags)
+{
+	open_driver(&(struct aph_rx_udp_options){ .flags = flags });
+}
+
+static void close_driver(void)
+{
+	udp = aph_rx_udp_close(udp);
+	close(peer);
+}
+
+/* Where the driver is met on loopback. */
+static struct aph_rx_address driver_address(void)
+{
+	struct aph_rx_address address;
+
+	assert_int_equal(aph_rx_udp_address(udp, &address), 0);
+	return v4(INADDR_LOOPBACK,
+		  ntohs(address.family == AF_INET ? address.in.sin_port : address.in6.sin6_port));
+}
+
+static void send_from(int fd, const void *data, size_t len, uint16_t segment)
+{
+	struct aph_rx_address to = driver_address();
+	union {
+		size_t align;
+		char bytes[CMSG_SPACE(sizeof(segment))];
+	} control = { 0 };
+	struct iovec iov = { (void *)(uintptr_t)data, len };
+	struct msghdr header = {
+		.msg_name = &to.in, .msg_namelen = sizeof(to.in), .msg_iov = &iov, .msg_iovlen = 1
+	};
+
+	if (segment) {
+		struct cmsghdr *c;
+
+		header.msg_control = &control;
+		header.msg_controllen = sizeof(control);
+		c = CMSG_FIRSTHDR(&header);
+		c->cmsg_level = IPPROTO_UDP;
+		c->cmsg_type = UDP_SEGMENT;
+		c->cmsg_len = CMSG_LEN(sizeof(segment));
+		memcpy(CMSG_DATA(c), &segment, sizeof(segment));
+	}
+	assert_int_equal(sendmsg(fd, &header, 0), (ssize_t)len);
+}
+
+/* Reads the run from the plain socket: datagrams of PACKET bytes, and a shorter last one. */
+static void expect_run(size_t len)
+{
+	unsigned char got[2 * PACKET];
+
+	for (size_t i = 0; i < len; i += PACKET) {
+		size_t want = len - i < PACKET ? len - i : PACKET;
+
+		assert_int_equal(recv(peer, got, sizeof(got), 0), (ssize_t)want);
+		assert_memory_equal(got, run + i, want);
+	}
+	assert_int_equal(recv(peer, got, sizeof(got), MSG_DONTWAIT), -1);
+}
+
+/* -- sending ---------------------------------------------------------------------------------------------------- */
+
+static void sends_runs(uint32_t flags)
+{
+	open_with(flags);
+	engine_put(&to_peer, run, RUN, PACKET, 0);
+	assert_int_equal(aph_rx_udp_flush(udp), 0);
+	expect_run(RUN);
+	engine_put(&to_peer, run, RUN, PACKET, 28);
+	engine_put(&to_peer, run, 3 * PACKET, PACKET, 2 * PACKET + 5);
+	assert_int_equal(aph_rx_udp_flush(udp), 0);
+	for (size_t i = 0; i < RUN; i += PACKET) {
+		unsigned char got[PACKET];
+
+		assert_int_equal(recv(peer, got, sizeof(got), 0),
+				 i + PACKET > RUN ? RUN - i : PACKET);
+		assert_memory_equal(got, run + i, i + PACKET > RUN ? RUN - i : PACKET);
+	}
+	expect_run(3 * PACKET);
+	assert_int_equal(engine->n_errors, 0);
+	close_driver();
+}
+
+static void a_run_is_datagrams(void **state)
+{
+	(void)state;
+	sends_runs(0);
+}
+
+static void the_same_without_offload(void **state)
+{
+	(void)state;
+	sends_runs(APH_RX_UDP_NO_SEGMENT);
+}
+
+static void tells_the_engine_what_it_can_do(void **state)
+{
+	(void)state;
+	open_with(APH_RX_UDP_NO_SEGMENT);
+	assert_int_equal(engine->config.flags & APH_RX_SEGMENTS, 0);
+	assert_true(engine->config.receive_budget >= 16);
+	close_driver();
+	open_with(0);
+	assert_int_equal(engine->config.flags & APH_RX_SEGMENTS, APH_RX_SEGMENTS);
+	close_driver();
+}
+
+/* More messages than one system call takes, to several peers, in order. */
+static void many_small_messages(void **state)
+{
+	struct aph_rx_path second = { .remote = v4(INADDR_LOOPBACK, 0) };
+	int other;
+	char got[64];
+
+	(void)state;
+	open_with(0);
+	other = plain_socket(&second.remote);
+	for (size_t i = 0; i < 200; i++)
+		engine_put(i % 3 ? &to_peer : &second, run + i, 40, 40, 0);
+	assert_int_equal(aph_rx_udp_flush(udp), 0);
+	for (size_t i = 0; i < 200; i++) {
+		assert_int_equal(recv(i % 3 ? peer : other, got, sizeof(got), 0), 40);
+		assert_memory_equal(got, run + i, 40);
+	}
+	close(other);
+	close_driver();
+}
+
+static void a_probe_that_is_too_large(void **state)
+{
+	static unsigned char large[65535];
+
+	(void)state;
+	open_with(0);
+	engine_put(&to_peer, run, 60, 60, 0);
+	engine_put(&to_peer, large, sizeof(large), sizeof(large), 0);
+	engine->to_send[1].probe = true;
+	memcpy(large, run, 28);
+	engine_put(&to_peer, run, 60, 60, 0);
+	(void)aph_rx_udp_flush(udp);
+	assert_int_equal(engine->n_errors, 1);
+	assert_int_equal(engine->errors[0].error, EMSGSIZE);
+	assert_true(engine->errors[0].local);
+	assert_int_equal(engine->errors[0].quote_len, 28);
+	assert_memory_equal(engine->errors[0].quote, run, 28);
+	/* What was around it has left. */
+	assert_int_equal(recv(peer, large, sizeof(large), 0), 60);
+	assert_int_equal(recv(peer, large, sizeof(large), 0), 60);
+	close_driver();
+}
+
+static void a_family_out_of_reach(void **state)
+{
+	struct aph_rx_path path = { .remote = { .in6 = { .sin6_family = AF_INET6,
+							 .sin6_port = htons(9),
+							 .sin6_addr = IN6ADDR_LOOPBACK_INIT } } };
+
+	(void)state;
+	open_driver(&(struct aph_rx_udp_options){ .local = v4(INADDR_LOOPBACK, 0) });
+	engine_put(&path, run, 60, 60, 0);
+	assert_int_equal(aph_rx_udp_flush(udp), -EAFNOSUPPORT);
+	assert_int_equal(engine->n_errors, 1);
+	assert_int_equal(engine->errors[0].error, EAFNOSUPPORT);
+	close_driver();
+}
+
+/* -- receiving -------------------------------------------------------------------------------------------------- */
+
+static void wait_for_bytes(size_t len)
+{
+	size_t sum = 0;
+
+	while (sum < len) {
+		sum = 0;
+		engine->n_events = 0;
+		assert_int_equal(aph_rx_udp_wait(udp, SOON), 0);
+		for (unsigned i = 0; i < engine->n_received; i++)
+			sum += engine->received[i]->len;
+	}
+	assert_int_equal(sum, len);
+}
+
+static void expect_received_run(size_t len)
+{
+	size_t at = 0;
+
+	for (unsigned i = 0; i < engine->n_received; i++) {
+		const struct engine_received *got = engine->received[i];
+
+		assert_true(got->len <= got->segment || got->segment == PACKET);
+		assert_memory_equal(got->bytes, run + at, got->len);
+		at += got->len;
+	}
+	assert_int_equal(at, len);
+}
+
+static void receives_runs(uint32_t flags, bool keep)
+{
+	open_with(flags);
+	engine->receiving_is_event = true;
+	engine->keep_buffers = keep;
+	for (int i = 0; i < 20; i++) {
+		send_from(peer, run, RUN, PACKET);
+		wait_for_bytes(RUN);
+		if (!(flags & APH_RX_UDP_NO_GRO) && i == 0)
+			assert_int_equal(engine->n_received, 1);
+		expect_received_run(RUN);
+		assert_true(engine->received[0]->had_buffer);
+		engine_forget();
+	}
+	close_driver();
+}
+
+static void a_run_arrives_whole(void **state)
+{
+	(void)state;
+	receives_runs(0, false);
+}
+
+static void or_in_pieces(void **state)
+{
+	(void)state;
+	receives_runs(APH_RX_UDP_NO_GRO, false);
+}
+
+static void buffers_that_are_read_are_replaced(void **state)
+{
+	(void)state;
+	receives_runs(0, true);
+	receives_runs(APH_RX_UDP_NO_GRO, true);
+}
+
+static void short_of_memory(void **state)
+{
+	(void)state;
+	for (int gro = 0; gro < 2; gro++) {
+		open_with(gro ? 0 : APH_RX_UDP_NO_GRO);
+		engine->receiving_is_event = true;
+		engine->keep_buffers = true;
+		engine->no_memory = true;
+		for (int i = 0; i < 3; i++) {
+			send_from(peer, run, RUN, PACKET);
+			wait_for_bytes(RUN);
+			expect_received_run(RUN);
+			engine_forget();
+		}
+		engine->no_memory = false;
+		for (int i = 0; i < 3; i++) {
+			send_from(peer, run, RUN, PACKET);
+			wait_for_bytes(RUN);
+			assert_true(i == 0 || engine->received[0]->had_buffer);
+			engine_forget();
+		}
+		close_driver();
+	}
+}
+
+static void short_datagrams_are_nothing(void **state)
+{
+	(void)state;
+	open_with(0);
+	engine->receiving_is_event = true;
+	send_from(peer, run, 0, 0);
+	send_from(peer, run, 27, 0);
+	send_from(peer, run, 28, 0);
+	wait_for_bytes(28);
+	assert_int_equal(engine->n_received, 1);
+	close_driver();
+}
+
+/* The path says who sent it, to which of our addresses, and the answer leaves from there. */
+static void keeps_to_the_path(void **state)
+{
+	struct aph_rx_address to = v4(INADDR_LOOPBACK + 5, 0), from;
+	socklen_t len = sizeof(from.in);
+	struct aph_rx_path path;
+
+	(void)state;
+	open_with(0);
+	engine->receiving_is_event = true;
+	to.in.sin_port = driver_address().in.sin_port;
+	assert_int_equal(sendto(peer, run, 40, 0, &to.any, sizeof(to.in)), 40);
+	wait_for_bytes(40);
+	path = engine->received[0]->path;
+	assert_int_equal(path.remote.family, AF_INET);
+	assert_memory_equal(&path.remote.in, &to_peer.remote.in, sizeof(path.remote.in));
+	assert_int_equal(path.local.family, AF_INET);
+	assert_int_equal(path.local.in.sin_addr.s_addr, to.in.sin_addr.s_addr);
+	assert_int_not_equal(path.interface, 0);
+	engine_put(&path, run, 40, 40, 0);
+	assert_int_equal(aph_rx_udp_flush(udp), 0);
+	assert_int_equal(recvfrom(peer, run, 40, 0, &from.any, &len), 40);
+	assert_int_equal(from.in.sin_addr.s_addr, to.in.sin_addr.s_addr);
+	close_driver();
+}
+
+static void speaks_ipv6(void **state)
+{
+	struct aph_rx_address address = { .in6 = { .sin6_family = AF_INET6,
+						   .sin6_addr = IN6ADDR_LOOPBACK_INIT } };
+	int other = plain_socket(&address);
+	struct aph_rx_path path = { .remote = address };
+	unsigned char got[PACKET];
+
+	(void)state;
+	if (other < 0) {
+		print_message("SKIP: this machine has no IPv6 on its loopback interface\n");
+		skip();
+	}
+	open_with(0);
+	engine->receiving_is_event = true;
+	engine_put(&path, run, 3 * PACKET, PACKET, 0);
+	assert_int_equal(aph_rx_udp_flush(udp), 0);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(recv(other, got, sizeof(got), 0), PACKET);
+	assert_int_equal(aph_rx_udp_address(udp, &address), 0);
+	assert_int_equal(address.family, AF_INET6);
+	address.in6.sin6_addr = in6addr_loopback;
+	assert_int_equal(sendto(other, run, 40, 0, &address.any, sizeof(address.in6)), 40);
+	wait_for_bytes(40);
+	assert_int_equal(engine->received[0]->path.remote.family, AF_INET6);
+	assert_int_equal(engine->received[0]->path.local.family, AF_INET6);
+	close(other);
+	close_driver();
+}
+
+static void nobody_is_there(void **state)
+{
+	struct aph_rx_udp_options options = { .flags = 0 };
+	struct aph_rx_path path = { .remote = v4(INADDR_LOOPBACK, 0) };
+	int other;
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		if (i)
+			options.local = v4(INADDR_LOOPBACK, 0);
+		open_driver(&options);
+		engine->receiving_is_event = true;
+		path.remote = v4(INADDR_LOOPBACK, 0);
+		other = plain_socket(&path.remote);
+		close(other);
+		engine_put(&path, run, 60, 60, 0);
+		engine_put(&to_peer, run, 60, 60, 0);
+		assert_int_equal(aph_rx_udp_wait(udp, SOON), 0);
+		assert_int_equal(engine->n_errors, 1);
+		assert_int_equal(engine->errors[0].error, ECONNREFUSED);
+		assert_false(engine->errors[0].local);
+		assert_memory_equal(&engine->errors[0].path.remote.in, &path.remote.in,
+				    sizeof(path.remote.in));
+		assert_true(engine->errors[0].quote_len >= 8);
+		assert_memory_equal(engine->errors[0].quote, run, engine->errors[0].quote_len);
+		/* The other peer has lost nothing by it. */
+		assert_int_equal(recv(peer, run, sizeof(run), 0), 60);
+		close_driver();
+	}
+}
+
+/* More than the receive buffer holds: the engine is told to offer less. */
+static void drops_shrink_the_budget(void **state)
+{
+	uint32_t before;
+
+	(void)state;
+	open_driver(&(struct aph_rx_udp_options){ .receive_buffer = 100000 });
+	engine->receiving_is_event = true;
+	before = engine->budget;
+	for (int i = 0; i < 300; i++)
+		send_from(peer, run, PACKET, 0);
+	for (int i = 0; i < 300 && engine->budget == before; i++) {
+		engine->n_events = 0;
+		if (aph_rx_udp_wait(udp, APH_NOW) != 0)
+			send_from(peer, run, PACKET, 0);
+	}
+	assert_true(engine->budget < before);
+	assert_true(engine->budget >= 16);
+	close_driver();
+}
+
+/* -- waiting ---------------------------------------------------------------------------------------------------- */
+
+static void a_wait_ends_in_time(void **state)
+{
+	static const unsigned waits_ms[] = { 0, 1, 12, 30 };
+	uint64_t start;
+
+	(void)state;
+	open_with(0);
+	for (size_t i = 0; i < 4; i++) {
+		start = aph_rx_udp_now();
+		assert_int_equal(aph_rx_udp_wait(udp, waits_ms[i] ? aph_deadline_ms(waits_ms[i])
+								  : APH_NOW),
+				 -ETIMEDOUT);
+		assert_true(aph_rx_udp_now() - start >=
+			    (waits_ms[i] ? waits_ms[i] - 1 : 0) * UINT64_C(1000000));
+	}
+	/* The engine's deadline is not the user's. */
+	start = aph_rx_udp_now();
+	engine->deadline_ns = start + 500000;
+	assert_int_equal(aph_rx_udp_wait(udp, aph_deadline_ms(20)), -ETIMEDOUT);
+	assert_int_equal(engine->n_ticks, 1);
+	engine->deadline_ns = aph_deadline_ms(3);
+	assert_int_equal(aph_rx_udp_wait(udp, aph_deadline_ms(20)), -ETIMEDOUT);
+	assert_int_equal(engine->n_ticks, 2);
+	engine->n_events = 1;
+	assert_int_equal(aph_rx_udp_wait(udp, APH_FOREVER), 0);
+	close_driver();
+}
+
+static void *wake_later(void *arg)
+{
+	struct timespec delay = { .tv_nsec = *(long *)arg };
+
+	nanosleep(&delay, NULL);
+	CHECK_OK(aph_rx_udp_wake(udp));
+	return NULL;
+}
+
+static void is_woken(void **state)
+{
+	/* While it spins, sleeps in recvmsg(), sleeps in poll. */
+	static long delays_ns[] = { 0, 10000, 100000, 1000000, 3000000, 30000000 };
+	pthread_t thread;
+
+	(void)state;
+	open_with(0);
+	assert_int_equal(aph_rx_udp_wake(udp), 0);
+	assert_int_equal(aph_rx_udp_wake(udp), 0);
+	assert_int_equal(aph_rx_udp_wait(udp, APH_FOREVER), -ECANCELED);
+	assert_int_equal(aph_rx_udp_wait(udp, APH_NOW), -ETIMEDOUT);
+	for (size_t i = 0; i < 6; i++) {
+		assert_int_equal(pthread_create(&thread, NULL, wake_later, &delays_ns[i]), 0);
+		assert_int_equal(aph_rx_udp_wait(udp, APH_FOREVER), -ECANCELED);
+		assert_int_equal(pthread_join(thread, NULL), 0);
+	}
+	close_driver();
+}
+
+static void on_alarm(int number)
+{
+	(void)number;
+	(void)aph_rx_udp_wake(udp);
+}
+
+static void is_woken_by_a_handler(void **state)
+{
+	struct sigaction action = { .sa_handler = on_alarm, .sa_flags = SA_RESTART }, old;
+	struct itimerval soon = { .it_value.tv_usec = 2000 };
+	int r;
+
+	(void)state;
+	open_with(0);
+	assert_int_equal(sigaction(SIGALRM, &action, &old), 0);
+	assert_int_equal(setitimer(ITIMER_REAL, &soon, NULL), 0);
+	r = aph_rx_udp_wait(udp, APH_FOREVER);
+	assert_true(r == -EINTR || r == -ECANCELED);
+	if (r == -EINTR)
+		assert_int_equal(aph_rx_udp_wait(udp, APH_FOREVER), -ECANCELED);
+	assert_int_equal(sigaction(SIGALRM, &old, NULL), 0);
+	close_driver();
+}
+
+static bool is_readable(int fd, int wait_ms)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	return poll(&p, 1, wait_ms) == 1;
+}
+
+static void has_a_descriptor_to_poll(void **state)
+{
+	int fd;
+
+	(void)state;
+	open_with(0);
+	engine->receiving_is_event = true;
+	fd = aph_rx_udp_fd(udp);
+	assert_true(fd >= 0);
+	assert_int_equal(aph_rx_udp_fd(udp), fd);
+	assert_false(is_readable(fd, 0));
+	/* A datagram. */
+	send_from(peer, run, 40, 0);
+	assert_true(is_readable(fd, check_ms(2000)));
+	assert_int_equal(aph_rx_udp_wait(udp, APH_NOW), 0);
+	/* An event that is there. */
+	assert_true(is_readable(fd, 0));
+	engine->n_events = 0;
+	assert_int_equal(aph_rx_udp_wait(udp, APH_NOW), -ETIMEDOUT);
+	assert_false(is_readable(fd, 0));
+	/* A deadline. */
+	engine->deadline_ns = aph_deadline_ms(2);
+	assert_int_equal(aph_rx_udp_flush(udp), 0);
+	assert_false(is_readable(fd, 0));
+	assert_true(is_readable(fd, check_ms(2000)));
+	assert_int_equal(aph_rx_udp_wait(udp, APH_NOW), -ETIMEDOUT);
+	assert_int_equal(engine->n_ticks, 1);
+	assert_false(is_readable(fd, 0));
+	/* A wake. */
+	assert_int_equal(aph_rx_udp_wake(udp), 0);
+	assert_true(is_readable(fd, 0));
+	assert_int_equal(aph_rx_udp_wait(udp, APH_NOW), -ECANCELED);
+	assert_false(is_readable(fd, 0));
+	close_driver();
+}
+
+/* -- several threads -------------------------------------------------------------------------------------------- */
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+
+static void lock(void *arg)
+{
+	(void)arg;
+	CHECK(pthread_mutex_lock(&mutex) == 0);
+}
+
+static void unlock(void *arg)
+{
+	(void)arg;
+	CHECK(pthread_mutex_unlock(&mutex) == 0);
+}
+
+/* Changes the engine while another thread sleeps: it has to see the deadline, and then the event. */
+static void *use_it_meanwhile(void *arg)
+{
+	struct timespec delay = { .tv_nsec = *(long *)arg };
+
+	nanosleep(&delay, NULL);
+	lock(NULL);
+	engine_put(&to_peer, run, 60, 60, 0);
+	engine->deadline_ns = aph_rx_udp_now() + 1000000;
+	CHECK_OK(aph_rx_udp_flush(udp));
+	unlock(NULL);
+	while (true) {
+		unsigned n;
+
+		lock(NULL);
+		n = engine->n_ticks;
+		if (n) {
+			engine->n_events = 1;
+			CHECK_OK(aph_rx_udp_flush(udp));
+		}
+		unlock(NULL);
+		if (n)
+			return NULL;
+		nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
+	}
+}
+
+static void lets_others_in(void **state)
+{
+	static long delays_ns[] = { 0, 1000000, 20000000 };
+	pthread_t thread;
+
+	(void)state;
+	for (size_t i = 0; i < 3; i++) {
+		open_driver(&(struct aph_rx_udp_options){ .lock = lock, .unlock = unlock });
+		lock(NULL);
+		assert_int_equal(pthread_create(&thread, NULL, use_it_meanwhile, &delays_ns[i]), 0);
+		assert_int_equal(aph_rx_udp_wait(udp, APH_FOREVER), 0);
+		unlock(NULL);
+		assert_int_equal(pthread_join(thread, NULL), 0);
+		assert_int_equal(recv(peer, run, sizeof(run), 0), 60);
+		close_driver();
+	}
+}
+
+static void refuses_nonsense(void **state)
+{
+	struct aph_rx_config config = { .size = sizeof(config) - 1 };
+	struct aph_rx_udp_options options = { .size = 1 };
+	struct aph_rx_udp *none = NULL;
+
+	(void)state;
+	assert_int_equal(aph_rx_udp_open(&none, &options), -EINVAL);
+	options.size = sizeof(options);
+	options.config = &config;
+	assert_int_equal(aph_rx_udp_open(&none, &options), -EINVAL);
+	options.config = NULL;
+	options.lock = lock;
+	assert_int_equal(aph_rx_udp_open(&none, &options), -EINVAL);
+	options.lock = NULL;
+	options.local.family = AF_UNIX;
+	assert_int_equal(aph_rx_udp_open(&none, &options), -EAFNOSUPPORT);
+	options.local = v4(0xc0000201, 0); /* 192.0.2.1 is nobody's */
+	assert_int_equal(aph_rx_udp_open(&none, &options), -EADDRNOTAVAIL);
+	assert_null(none);
+	assert_null(aph_rx_udp_close(NULL));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		SUITE_TEST(a_run_is_datagrams),
+		SUITE_TEST(the_same_without_offload),
+		SUITE_TEST(tells_the_engine_what_it_can_do),
+		SUITE_TEST(many_small_messages),
+		SUITE_TEST(a_probe_that_is_too_large),
+		SUITE_TEST(a_family_out_of_reach),
+		SUITE_TEST(a_run_arrives_whole),
+		SUITE_TEST(or_in_pieces),
+		SUITE_TEST(buffers_that_are_read_are_replaced),
+		SUITE_TEST(short_of_memory),
+		SUITE_TEST(short_datagrams_are_nothing),
+		SUITE_TEST(keeps_to_the_path),
+		SUITE_TEST(speaks_ipv6),
+		SUITE_TEST(nobody_is_there),
+		SUITE_TEST(drops_shrink_the_budget),
+		SUITE_TEST(a_wait_ends_in_time),
+		SUITE_TEST(is_woken),
+		SUITE_TEST(is_woken_by_a_handler),
+		SUITE_TEST(has_a_descriptor_to_poll),
+		SUITE_TEST(lets_others_in),
+		SUITE_TEST(refuses_nonsense),
+	};
+
+	return suite_run("udp driver", tests, SUITE_LEN(tests), 60);
+}

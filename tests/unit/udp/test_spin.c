@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT */
+/* When the driver spins: a table of lives it has learned from, no clock and no socket. */
+#include "udp/spin.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#define US  UINT64_C(1000)
+#define MAX (25 * US)
+
+static struct aph_udp_spin spin;
+static uint64_t now;
+
+static void set_up(uint64_t max_ns)
+{
+	aph_udp_spin_init(&spin, max_ns);
+	now = 1000000 * US;
+}
+
+/* One wait: whether it span. What comes takes `wait_us`, and the program then stays away for `gap_us`. */
+static bool one_wait(uint64_t wait_us, uint64_t gap_us, bool peer_needs_cpu)
+{
+	uint64_t start = now, until = aph_udp_spin_begin(&spin, now);
+	bool spins = until > now, in_time = !peer_needs_cpu && start + wait_us * US < until;
+
+	now = start + wait_us * US;
+	if (spins && !in_time) {
+		aph_udp_spin_fail(&spin);
+		if (peer_needs_cpu)
+			now += MAX;
+	}
+	aph_udp_spin_end(&spin, false, now);
+	now += gap_us * US;
+	return spins;
+}
+
+static unsigned n_spins(unsigned n, uint64_t wait_us, uint64_t gap_us, bool peer_needs_cpu)
+{
+	unsigned sum = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		sum += one_wait(wait_us, gap_us, peer_needs_cpu);
+	return sum;
+}
+
+static void short_waits_spin(void **state)
+{
+	(void)state;
+	set_up(MAX);
+	assert_in_range(n_spins(100, 6, 1, false), 90, 100);
+	/* Those that only sleep would make short teach it too. */
+	set_up(MAX);
+	(void)n_spins(100, 500, 1, false);
+	(void)n_spins(20, 30, 1, false);
+	assert_in_range(n_spins(100, 17, 1, false), 90, 100);
+}
+
+static void never_when_told(void **state)
+{
+	(void)state;
+	set_up(0);
+	assert_int_equal(n_spins(100, 6, 1, false), 0);
+}
+
+/* A call every 200 us: the service waits long, the client stays away for long. */
+static void slow_calls_do_not(void **state)
+{
+	(void)state;
+	set_up(MAX);
+	(void)n_spins(100, 6, 1, false);
+	assert_in_range(n_spins(1000, 185, 1, false), 0, 10);
+	set_up(MAX);
+	(void)n_spins(100, 6, 1, false);
+	assert_in_range(n_spins(1000, 15, 185, false), 0, 1);
+}
+
+/* The peer needs this CPU: after a while it is tried once in a thousand waits, and forgotten soon after. */
+static void same_cpu_is_learned(void **state)
+{
+	(void)state;
+	set_up(MAX);
+	(void)n_spins(3000, 7, 1, true);
+	assert_in_range(n_spins(10000, 7, 1, true), 1, 11);
+	(void)n_spins(4000, 7, 1, false);
+	assert_in_range(n_spins(100, 7, 1, false), 99, 100);
+}
+
+/* What had been there before anybody waited says nothing about the peer's CPU. */
+static void at_once_proves_nothing(void **state)
+{
+	(void)state;
+	set_up(MAX);
+	(void)n_spins(3000, 7, 1, true);
+	for (unsigned i = 0; i < 5000; i++) {
+		(void)aph_udp_spin_begin(&spin, now);
+		aph_udp_spin_end(&spin, true, now);
+		now += US;
+	}
+	assert_int_equal(spin.n_skip_next, 1024);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(short_waits_spin),	  cmocka_unit_test(never_when_told),
+		cmocka_unit_test(slow_calls_do_not),	  cmocka_unit_test(same_cpu_is_learned),
+		cmocka_unit_test(at_once_proves_nothing),
+	};
+
+	return cmocka_run_group_tests_name("udp spin", tests, NULL, NULL);
+}
