@@ -9,6 +9,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -211,6 +212,7 @@ WRAP(int, -1, fstat64, (int fd, struct stat64 *st), (fd, st))
 WRAP(int, -1, fstatat64, (int dir, const char *path, struct stat64 *st, int flags),
      (dir, path, st, flags))
 WRAP(int, -1, ftruncate64, (int fd, int64_t size), (fd, size))
+WRAP(int, -1, getsockname, (int fd, struct sockaddr *addr, socklen_t *len), (fd, addr, len))
 WRAP(int, -1, getsockopt, (int fd, int level, int name, void *value, socklen_t *len),
      (fd, level, name, value, len))
 WRAP(int, -1, inotify_add_watch, (int fd, const char *path, uint32_t mask), (fd, path, mask))
@@ -220,9 +222,17 @@ WRAP(int, -1, memfd_create, (const char *name, unsigned flags), (name, flags))
 WRAP(int, -1, mkdir, (const char *path, mode_t mode), (path, mode))
 WRAP(void *, MAP_FAILED, mmap64, (void *addr, size_t len, int prot, int flags, int fd, int64_t off),
      (addr, len, prot, flags, fd, off))
+WRAP(int, -1, ppoll,
+     (struct pollfd * fds, nfds_t n, const struct timespec *time, const sigset_t *mask),
+     (fds, n, time, mask))
+WRAP(int, -1, recvmmsg,
+     (int fd, struct mmsghdr *headers, unsigned n, int flags, struct timespec *time),
+     (fd, headers, n, flags, time))
 WRAP(ssize_t, -1, recvmsg, (int fd, struct msghdr *msg, int flags), (fd, msg, flags))
 WRAP(int, -1, renameat, (int from_dir, const char *from, int to_dir, const char *to),
      (from_dir, from, to_dir, to))
+WRAP(int, -1, sendmmsg, (int fd, struct mmsghdr *headers, unsigned n, int flags),
+     (fd, headers, n, flags))
 WRAP(ssize_t, -1, sendmsg, (int fd, const struct msghdr *msg, int flags), (fd, msg, flags))
 WRAP(int, -1, setsockopt, (int fd, int level, int name, const void *value, socklen_t len),
      (fd, level, name, value, len))

@@ -26,6 +26,7 @@
 	X(fstat64)           \
 	X(fstatat64)         \
 	X(ftruncate64)       \
+	X(getsockname)       \
 	X(getsockopt)        \
 	X(inotify_add_watch) \
 	X(inotify_init1)     \
@@ -35,8 +36,11 @@
 	X(mmap64)            \
 	X(open64)            \
 	X(openat64)          \
+	X(ppoll)             \
+	X(recvmmsg)          \
 	X(recvmsg)           \
 	X(renameat)          \
+	X(sendmmsg)          \
 	X(sendmsg)           \
 	X(setsockopt)        \
 	X(socket)            \

@@ -122,7 +122,9 @@ void aph_rx_receive(struct aph_rx *rx, const struct aph_rx_path *path, const voi
 	struct engine_received *got = malloc(sizeof(*got));
 
 	(void)now_ns;
-	CHECK(got && rx->e.n_received < ENGINE_MAX && len <= APH_RX_BUFFER_SIZE);
+	CHECK(rx->e.n_received < ENGINE_MAX && len <= APH_RX_BUFFER_SIZE);
+	if (!got)
+		return;
 	if (buffer)
 		CHECK((const char *)data >= buffer->bytes &&
 		      (const char *)data + len <= buffer->bytes + APH_RX_BUFFER_SIZE);

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Kernels and ways that refuse what another one does: the same datagrams leave all the same, and what was
+ * refused is not tried again with every run. The system calls that send are wrapped and answer for them.
+ */
+#include "engine.h"
+#include "suite.h"
+
+#include <errno.h>
+#include <netinet/udp.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#define PACKETS 45
+#define PACKET	1440
+
+/* What the kernel of the moment does not take. */
+static struct {
+	size_t segments_max; /* of one message; 0: any number */
+	int error;	     /* what it says to more */
+	int once;	     /* the next call fails with this, whatever it is */
+	int always;	     /* each call does */
+	unsigned n_calls, n_refused;
+} kernel;
+
+static struct aph_rx_udp *udp;
+static int peer;
+static struct aph_rx_path to_peer;
+static unsigned char run[PACKETS * PACKET];
+
+ssize_t __real_sendmsg(int fd, const struct msghdr *header, int flags);
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *header, int flags);
+int __wrap_sendmmsg(int fd, struct mmsghdr *headers, unsigned n, int flags);
+
+static size_t segments_of(const struct msghdr *header)
+{
+	struct msghdr *h = (struct msghdr *)(uintptr_t)header;
+	size_t len = 0;
+	uint16_t segment;
+
+	for (size_t i = 0; i < header->msg_iovlen; i++)
+		len += header->msg_iov[i].iov_len;
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
+		if (c->cmsg_level != IPPROTO_UDP || c->cmsg_type != UDP_SEGMENT)
+			continue;
+		memcpy(&segment, CMSG_DATA(c), sizeof(segment));
+		return (len + segment - 1) / segment;
+	}
+	return 1;
+}
+
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *header, int flags)
+{
+	kernel.n_calls++;
+	if (kernel.once || kernel.always) {
+		errno = kernel.once ? kernel.once : kernel.always;
+		kernel.once = 0;
+		return -1;
+	}
+	if (kernel.segments_max && segments_of(header) > kernel.segments_max) {
+		kernel.n_refused++;
+		errno = kernel.error;
+		return -1;
+	}
+	return __real_sendmsg(fd, header, flags);
+}
+
+int __wrap_sendmmsg(int fd, struct mmsghdr *headers, unsigned n, int flags)
+{
+	unsigned i;
+
+	for (i = 0; i < n; i++) {
+		ssize_t len = __wrap_sendmsg(fd, &headers[i].msg_hdr, flags);
+
+		if (len < 0)
+			break;
+		headers[i].msg_len = (unsigned)len;
+	}
+	return i || !n ? (int)i : -1;
+}
+
+static int set_up(void **state)
+{
+	struct timeval patience = { .tv_sec = 2 };
+	struct sockaddr_in *in = &to_peer.remote.in;
+	socklen_t len = sizeof(*in);
+
+	(void)state;
+	memset(&kernel, 0, sizeof(kernel));
+	memset(&to_peer, 0, sizeof(to_peer));
+	assert_int_equal(aph_rx_udp_open(&udp, NULL), 0);
+	in->sin_family = AF_INET;
+	in->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	peer = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(peer, &to_peer.remote.any, len), 0);
+	assert_int_equal(getsockname(peer, &to_peer.remote.any, &len), 0);
+	assert_int_equal(setsockopt(peer, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
+	for (size_t i = 0; i < sizeof(run); i++)
+		run[i] = (unsigned char)(i / PACKET + i);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	udp = aph_rx_udp_close(udp);
+	close(peer);
+	return 0;
+}
+
+/* Sends `n` packets as one run, the last a little short, and expects them. */
+static void send_run(size_t n)
+{
+	size_t len = n * PACKET - 7;
+	unsigned char got[PACKET + 1];
+
+	engine_put(&to_peer, run, len, PACKET, n > 3 ? 3 * PACKET + 1 : 0);
+	assert_int_equal(aph_rx_udp_flush(udp), 0);
+	for (size_t i = 0; i < len; i += PACKET) {
+		size_t want = len - i < PACKET ? len - i : PACKET;
+
+		assert_int_equal(recv(peer, got, sizeof(got), 0), (ssize_t)want);
+		assert_memory_equal(got, run + i, want);
+	}
+	assert_int_equal(recv(peer, got, sizeof(got), MSG_DONTWAIT), -1);
+	assert_int_equal(engine->n_errors, 0);
+}
+
+static void shorter_runs(void **state)
+{
+	(void)state;
+	kernel.segments_max = 16;
+	kernel.error = EINVAL;
+	send_run(PACKETS);
+	/* 45 and 22 were refused, 11 are taken; and that is remembered. */
+	assert_int_equal(kernel.n_refused, 2);
+	kernel.n_calls = 0;
+	send_run(PACKETS);
+	assert_int_equal(kernel.n_refused, 2);
+	assert_int_equal(kernel.n_calls, 5);
+}
+
+static void none_at_all(void **state)
+{
+	(void)state;
+	kernel.segments_max = 1;
+	kernel.error = EIO;
+	send_run(PACKETS);
+	assert_int_equal(kernel.n_refused, 1);
+	send_run(PACKETS);
+	assert_int_equal(kernel.n_refused, 1);
+}
+
+static void halved_down_to_one(void **state)
+{
+	(void)state;
+	kernel.segments_max = 1;
+	kernel.error = EINVAL;
+	send_run(PACKETS);
+	assert_int_equal(kernel.n_refused, 5);
+	send_run(PACKETS);
+	assert_int_equal(kernel.n_refused, 5);
+}
+
+static void segments_too_large_for_the_way(void **state)
+{
+	(void)state;
+	kernel.segments_max = 1;
+	kernel.error = EMSGSIZE;
+	send_run(PACKETS);
+	send_run(2);
+}
+
+/* An address that is no longer ours has nothing to do with runs. */
+static void another_kind_of_invalid(void **state)
+{
+	(void)state;
+	kernel.always = EINVAL;
+	engine_put(&to_peer, run, 4 * PACKET, PACKET, 0);
+	assert_int_equal(aph_rx_udp_flush(udp), -EINVAL);
+	assert_true(engine->n_errors >= 1);
+	assert_int_equal(engine->errors[0].error, EINVAL);
+	assert_true(engine->errors[0].local);
+	engine_forget();
+	memset(&kernel, 0, sizeof(kernel));
+	send_run(PACKETS);
+	assert_int_equal(kernel.n_calls, 1);
+}
+
+/* An error of an earlier datagram surfaces here; this one leaves. */
+static void errors_of_others(void **state)
+{
+	static const int errors[] = { ECONNREFUSED, EHOSTUNREACH, EINTR };
+
+	(void)state;
+	for (size_t i = 0; i < 3; i++) {
+		kernel.once = errors[i];
+		send_run(PACKETS);
+		kernel.once = errors[i];
+		send_run(1);
+	}
+}
+
+static void errors_that_stay(void **state)
+{
+	(void)state;
+	kernel.always = ENETUNREACH;
+	engine_put(&to_peer, run, PACKET, PACKET, 0);
+	engine_put(&to_peer, run, PACKET, PACKET, 0);
+	assert_int_equal(aph_rx_udp_flush(udp), -ENETUNREACH);
+	assert_int_equal(engine->n_errors, 2);
+	assert_int_equal(engine->errors[0].error, ENETUNREACH);
+	assert_int_equal(engine->errors[0].quote_len, 28);
+	assert_memory_equal(engine->errors[0].quote, run, 28);
+}
+
+/* A full queue is a loss, and nobody's error. */
+static void no_room(void **state)
+{
+	static const int errors[] = { ENOBUFS, EAGAIN, ENOMEM };
+
+	(void)state;
+	for (size_t i = 0; i < 3; i++) {
+		kernel.once = errors[i];
+		engine_put(&to_peer, run, PACKET, PACKET, 0);
+		assert_int_equal(aph_rx_udp_flush(udp), -errors[i]);
+		assert_int_equal(engine->n_errors, 0);
+	}
+	send_run(PACKETS);
+}
+
+#define REFUSAL(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		REFUSAL(shorter_runs),
+		REFUSAL(none_at_all),
+		REFUSAL(halved_down_to_one),
+		REFUSAL(segments_too_large_for_the_way),
+		REFUSAL(another_kind_of_invalid),
+		REFUSAL(errors_of_others),
+		REFUSAL(errors_that_stay),
+		REFUSAL(no_room),
+	};
+
+	return cmocka_run_group_tests_name("udp refusals", tests, NULL, NULL);
+}
