@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The life of a call: how it begins at a service, what it waits for, and the one way in which it ends. The states
+ * are in engine.h.
+ */
+#include "rx/engine.h"
+
+#include <errno.h>
+
+/* -- events and the lists a call is in ------------------------------------------------------------------------- */
+
+void aph_rx_call_post(struct aph_rx_call *call, enum aph_rx_event_type type)
+{
+	if (!call->user_holds)
+		return;
+	if (!call->events)
+		aph_list_append(&call->rx->ready, &call->event_link);
+	call->events |= 1u << type;
+}
+
+static void drop_events(struct aph_rx_call *call, uint32_t keep)
+{
+	call->events &= keep;
+	if (!call->events)
+		aph_list_remove(&call->event_link);
+}
+
+void aph_rx_call_wants_to_send(struct aph_rx_call *call)
+{
+	if (call->conn && aph_list_empty(&call->send_link))
+		aph_list_append(&call->rx->sending, &call->send_link);
+}
+
+/* -- time ------------------------------------------------------------------------------------------------------------ */
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static uint64_t later_by(uint64_t since_ns, uint64_t by_ns)
+{
+	return by_ns > UINT64_MAX - since_ns ? UINT64_MAX : since_ns + by_ns;
+}
+
+/* Whether silence of the peer means anything now. */
+static bool expects_peer(const struct aph_rx_call *call)
+{
+	return call->conn && call->state != APH_RX_STATE_COMPLETE &&
+	       (call->n_sent || !call->is_client);
+}
+
+static uint64_t deadline(const struct aph_rx_call *call)
+{
+	uint64_t due = call->hard_ns;
+
+	if (call->idle_ns)
+		due = earlier(due, later_by(call->data_ns, call->idle_ns));
+	if (!call->conn)
+		return due;
+	due = earlier(due, aph_rx_recover_deadline(call));
+	if (call->in.ack_reason)
+		due = earlier(due, call->in.ack_ns);
+	if (expects_peer(call)) {
+		due = earlier(due, later_by(call->heard_ns, call->dead_ns));
+		due = earlier(due, call->ping_ns);
+	}
+	return due;
+}
+
+/* A timer that is too early only makes us look once too often: it is moved when it expires. */
+void aph_rx_call_arm(struct aph_rx_call *call)
+{
+	uint64_t due;
+
+	if (call->state == APH_RX_STATE_ENDED)
+		return;
+	due = deadline(call);
+	if (due < call->timer.deadline_ns)
+		aph_rx_timer_set(&call->rx->timers, &call->timer, due);
+}
+
+static void keep_alive(struct aph_rx_call *call)
+{
+	struct aph_rx *rx = call->rx;
+	uint64_t interval = call->dead_ns / 6;
+
+	if (call->out.last_sent_ns + interval > rx->now_ns) {
+		call->ping_ns = call->out.last_sent_ns + interval;
+		return;
+	}
+	call->ping_ns = later_by(rx->now_ns, interval);
+	call->ping_due = true;
+	aph_rx_call_wants_to_send(call);
+}
+
+void aph_rx_call_expired(struct aph_rx_call *call)
+{
+	uint64_t now = call->rx->now_ns;
+
+	if (now >= call->hard_ns ||
+	    (call->idle_ns && now >= later_by(call->data_ns, call->idle_ns))) {
+		aph_rx_call_abort_now(call, APH_RX_TIMED_OUT, APH_RX_CALL_TIMEOUT);
+		return;
+	}
+	if (expects_peer(call) && now >= later_by(call->heard_ns, call->dead_ns)) {
+		aph_rx_call_abort_now(call, APH_RX_TIMED_OUT, APH_RX_CALL_DEAD);
+		return;
+	}
+	if (call->conn) {
+		if (call->in.ack_reason && now >= call->in.ack_ns) {
+			call->in.ack_now = true;
+			call->in.ack_ns = UINT64_MAX;
+			aph_rx_call_wants_to_send(call);
+		}
+		if (now >= aph_rx_recover_deadline(call))
+			aph_rx_recover_expired(call);
+		if (call->state == APH_RX_STATE_ENDED)
+			return;
+		if (expects_peer(call) && now >= call->ping_ns)
+			keep_alive(call);
+	}
+	aph_rx_timer_set(&call->rx->timers, &call->timer, deadline(call));
+}
+
+void aph_rx_call_set_timeouts(struct aph_rx_call *call, uint32_t dead_ms, uint32_t idle_ms,
+			      uint32_t hard_ms)
+{
+	if (dead_ms)
+		call->dead_ns = dead_ms * APH_RX_MS;
+	if (idle_ms)
+		call->idle_ns = idle_ms * APH_RX_MS;
+	if (hard_ms)
+		call->hard_ns = call->rx->now_ns + hard_ms * APH_RX_MS;
+	aph_rx_call_arm(call);
+}
+
+/* -- beginning ------------------------------------------------------------------------------------------------------------- */
+
+void aph_rx_call_begin(struct aph_rx_call *call)
+{
+	call->state = APH_RX_STATE_REQUEST;
+	call->heard_ns = call->rx->now_ns;
+	call->ping_ns = later_by(call->rx->now_ns, call->dead_ns / 6);
+	if (call->out.end > call->out.next)
+		aph_rx_call_wants_to_send(call);
+	aph_rx_call_arm(call);
+}
+
+struct aph_rx_call *aph_rx_call_incoming(struct aph_rx_conn *conn, struct aph_rx_service *service,
+					 unsigned channel, uint32_t number)
+{
+	struct aph_rx *rx = conn->rx;
+	struct aph_rx_call *call = aph_rx_call_alloc(rx);
+
+	if (!call)
+		return NULL;
+	call->peer = conn->peer;
+	call->owner = service;
+	call->user_holds = true;
+	call->service = service->id;
+	call->data_ns = rx->now_ns;
+	call->dead_ns = rx->config.dead_ms * APH_RX_MS;
+	call->hard_ns = UINT64_MAX;
+	call->received = true;
+	aph_rx_conn_attach(conn, channel, call, number);
+	aph_rx_in_init(call);
+	aph_rx_out_init(call);
+	aph_list_append(&service->calls, &call->link);
+	if (service->credit != APH_RX_UNLIMITED)
+		service->credit--;
+	rx->stats.calls_served++;
+	aph_rx_call_begin(call);
+	aph_rx_call_post(call, APH_RX_EVENT_CALL);
+	return call;
+}
+
+/* -- ending ----------------------------------------------------------------------------------------------------------------- */
+
+void aph_rx_call_settle(struct aph_rx_call *call)
+{
+	if (call->state != APH_RX_STATE_ENDED || call->user_holds)
+		return;
+	drop_events(call, 0);
+	aph_list_remove(&call->link);
+	aph_rx_in_deinit(call);
+	aph_rx_call_release_memory(call);
+}
+
+/* Nobody has seen it yet: nobody needs to hear of it, and another call may come in its place. */
+static void forget_unseen(struct aph_rx_call *call)
+{
+	if (!(call->events & 1u << APH_RX_EVENT_CALL))
+		return;
+	call->user_holds = false;
+	if (call->owner && call->owner->credit != APH_RX_UNLIMITED)
+		call->owner->credit++;
+}
+
+void aph_rx_call_end(struct aph_rx_call *call, enum aph_rx_outcome outcome, int32_t code)
+{
+	struct aph_rx *rx = call->rx;
+
+	if (call->state == APH_RX_STATE_ENDED)
+		return;
+	call->state = APH_RX_STATE_ENDED;
+	if (!call->told)
+		call->end = (struct aph_rx_end){ outcome, code };
+	rx->stats.calls_ended++;
+	aph_rx_trace_call(call, APH_RX_TRACE_ENDED, 0, NULL);
+	aph_rx_timer_set(&rx->timers, &call->timer, UINT64_MAX);
+	aph_list_remove(&call->wait_link);
+	aph_list_remove(&call->send_link);
+	if (call->started_counted) {
+		call->started_counted = false;
+		rx->n_bulk--;
+	}
+	aph_rx_out_deinit(call);
+	forget_unseen(call);
+	if (!call->told && call->user_holds) {
+		call->told = true;
+		drop_events(call, 0);
+		aph_rx_call_post(call, APH_RX_EVENT_END);
+	}
+	if (call->conn)
+		aph_rx_conn_release(call->conn, call);
+	aph_rx_call_settle(call);
+}
+
+void aph_rx_call_abort_now(struct aph_rx_call *call, enum aph_rx_outcome outcome, int32_t code)
+{
+	if (call->conn && (call->n_sent || !call->is_client))
+		aph_rx_send_abort(call->conn, call->cid, call->number, code);
+	aph_rx_call_end(call, outcome, code);
+}
+
+/* Client: the whole reply is here. The channel is the call's until the user has read it. */
+void aph_rx_call_complete(struct aph_rx_call *call)
+{
+	call->state = APH_RX_STATE_COMPLETE;
+	call->end = (struct aph_rx_end){ APH_RX_DONE, 0 };
+	call->told = true;
+	aph_rx_call_post(call, APH_RX_EVENT_END);
+	if (!call->user_holds)
+		aph_rx_call_end(call, APH_RX_DONE, 0);
+}
+
+int aph_rx_call_abort(struct aph_rx_call *call, int32_t code)
+{
+	if (!code)
+		return -EINVAL;
+	if (call->told || call->state == APH_RX_STATE_ENDED)
+		return -EALREADY;
+	aph_rx_call_abort_now(call, APH_RX_ABORTED_HERE, code);
+	return 0;
+}
+
+struct aph_rx_call *aph_rx_call_free(struct aph_rx_call *call)
+{
+	if (!call)
+		return NULL;
+	call->user_holds = false;
+	drop_events(call, 0);
+	if (call->state == APH_RX_STATE_ENDED)
+		aph_rx_call_settle(call);
+	else if (call->state == APH_RX_STATE_COMPLETE)
+		aph_rx_call_end(call, APH_RX_DONE, 0);
+	else if (call->is_client || !call->out.finished)
+		aph_rx_call_abort_now(call, APH_RX_ABORTED_HERE, APH_RX_CALL_DEAD);
+	return NULL;
+}
+
+/* -- what is known of it ---------------------------------------------------------------------------------------------------- */
+
+void aph_rx_call_info(const struct aph_rx_call *call, struct aph_rx_call_info *info)
+{
+	*info = (struct aph_rx_call_info){
+		.path = &call->peer->path,
+		.service = call->service,
+		.is_client = call->is_client,
+		.epoch = call->epoch,
+		.cid = call->cid,
+		.call_number = call->number,
+		.n_sent = call->n_sent,
+		.n_resent = call->n_resent,
+		.received = call->received,
+	};
+	if (call->conn)
+		info->security = call->conn->class->index;
+}
+
+void *aph_rx_call_data(const struct aph_rx_call *call)
+{
+	return call->data;
+}
+
+void aph_rx_call_set_data(struct aph_rx_call *call, void *data)
+{
+	call->data = data;
+}

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Clients: a bundle of connections to one service of one peer. A call takes a free channel of a connection that is
+ * there, else of a new one, else it waits for its turn.
+ */
+#include "rx/engine.h"
+
+#include <errno.h>
+
+int aph_rx_client_new(struct aph_rx_client **out, struct aph_rx *rx, const struct aph_rx_path *path,
+		      uint16_t id, const struct aph_rx_client_options *options)
+{
+	struct aph_rx_client *client;
+	struct aph_rx_peer *peer;
+
+	if (options && options->size != sizeof(*options))
+		return -EINVAL;
+	if (path->remote.family != AF_INET && path->remote.family != AF_INET6)
+		return -EAFNOSUPPORT;
+	peer = aph_rx_peer_get(rx, path);
+	if (!peer)
+		return rx->peers.n >= rx->config.peers_max ? -ENOBUFS : -ENOMEM;
+	client = aph_rx_zalloc(rx, sizeof(*client));
+	if (!client)
+		return -ENOMEM;
+	client->rx = rx;
+	client->peer = peer;
+	client->class = &aph_rx_null;
+	client->service = id;
+	client->connections_max = options && options->connections_max ? options->connections_max
+								      : 4;
+	client->data = options ? options->data : NULL;
+	aph_list_init(&client->conns);
+	aph_list_init(&client->waiting);
+	aph_list_init(&client->calls);
+	aph_list_append(&rx->clients, &client->link);
+	aph_rx_peer_ref(peer);
+	/* We call it of our own accord: there is nothing to be had by forging its address. */
+	aph_rx_peer_prove(peer);
+	*out = client;
+	return 0;
+}
+
+/* Says what is still owed before the connection goes. */
+static void say_goodbye(struct aph_rx_conn *conn)
+{
+	unsigned i;
+
+	for (i = 0; i < 4; i++) {
+		struct aph_rx_channel *ch = &conn->channels[i];
+		struct aph_rx_header header = {
+			.epoch = conn->epoch,
+			.cid = conn->cid | i,
+			.call_number = ch->call_number,
+			.type = APH_RX_ACKALL,
+			.flags = APH_RX_CLIENT_INITIATED,
+			.security = conn->class->index,
+			.service = conn->service,
+		};
+
+		if (!ch->receipt_due)
+			continue;
+		header.serial = aph_rx_conn_serial(conn);
+		aph_rx_raw_send(conn->rx, &conn->peer->path, &header, NULL, 0);
+	}
+}
+
+struct aph_rx_client *aph_rx_client_free(struct aph_rx_client *client)
+{
+	struct aph_list *pos, *tmp;
+
+	if (!client)
+		return NULL;
+	aph_list_for_each(pos, tmp, &client->calls) {
+		struct aph_rx_call *call = aph_container(pos, struct aph_rx_call, link);
+
+		aph_list_remove(&call->link);
+		if (call->state == APH_RX_STATE_COMPLETE)
+			aph_rx_call_end(call, APH_RX_DONE, 0);
+		else if (call->state != APH_RX_STATE_ENDED)
+			aph_rx_call_abort_now(call, APH_RX_ABORTED_HERE, APH_RX_CALL_DEAD);
+		call->client = NULL;
+	}
+	while (!aph_list_empty(&client->conns)) {
+		struct aph_rx_conn *conn =
+			aph_container(client->conns.next, struct aph_rx_conn, bundle_link);
+
+		say_goodbye(conn);
+		aph_rx_conn_free(conn);
+	}
+	aph_list_remove(&client->link);
+	aph_rx_peer_unref(client->peer);
+	aph_rx_release(client->rx, client, sizeof(*client));
+	return NULL;
+}
+
+void *aph_rx_client_data(const struct aph_rx_client *client)
+{
+	return client->data;
+}
+
+/* A channel of the connection that may take a call now, -1: none. */
+static int free_channel(const struct aph_rx_conn *conn)
+{
+	int i;
+
+	if (conn->failed || conn->exclusive || conn->n_calls == 4 ||
+	    (conn->probing && conn->n_calls))
+		return -1;
+	for (i = 0; i < 4; i++) {
+		if (!conn->channels[i].call && conn->channels[i].call_number < INT32_MAX)
+			return i;
+	}
+	return -1;
+}
+
+uint32_t aph_rx_client_free_channels(const struct aph_rx_client *client)
+{
+	uint32_t n = client->connections_max > client->n_conns
+			     ? (client->connections_max - client->n_conns) * 4
+			     : 0;
+	struct aph_list *pos, *tmp;
+
+	if (!aph_list_empty(&client->waiting))
+		return 0;
+	aph_list_for_each(pos, tmp, &client->conns) {
+		struct aph_rx_conn *conn = aph_container(pos, struct aph_rx_conn, bundle_link);
+
+		if (free_channel(conn) >= 0)
+			n += 4u - conn->n_calls;
+	}
+	return n;
+}
+
+/* Connections that take no more calls do not count, so that a failed one can be replaced. */
+static bool may_connect(const struct aph_rx_client *client)
+{
+	struct aph_list *pos, *tmp;
+	uint32_t n = 0;
+
+	if (client->n_conns < client->connections_max)
+		return true;
+	aph_list_for_each(pos, tmp, &client->conns) {
+		const struct aph_rx_conn *conn =
+			aph_container(pos, struct aph_rx_conn, bundle_link);
+
+		n += !conn->failed && !conn->exclusive;
+	}
+	return n < client->connections_max;
+}
+
+static struct aph_rx_conn *find_conn(struct aph_rx_client *client, struct aph_rx_call *call,
+				     int *channel)
+{
+	struct aph_list *pos, *tmp;
+	struct aph_rx_conn *conn;
+
+	if (!(call->flags & (APH_RX_CALL_EXCLUSIVE | APH_RX_CALL_UPGRADE))) {
+		aph_list_for_each(pos, tmp, &client->conns) {
+			conn = aph_container(pos, struct aph_rx_conn, bundle_link);
+			*channel = free_channel(conn);
+			if (*channel >= 0)
+				return conn;
+		}
+	}
+	if (!(call->flags & APH_RX_CALL_EXCLUSIVE) && !may_connect(client))
+		return NULL;
+	conn = aph_rx_conn_new_client(client);
+	if (!conn)
+		return NULL;
+	conn->exclusive = (call->flags & APH_RX_CALL_EXCLUSIVE) != 0;
+	conn->probing = (call->flags & APH_RX_CALL_UPGRADE) != 0;
+	*channel = 0;
+	return conn;
+}
+
+static bool assign(struct aph_rx_client *client, struct aph_rx_call *call)
+{
+	int channel;
+	struct aph_rx_conn *conn = find_conn(client, call, &channel);
+
+	if (!conn)
+		return false;
+	/* What has failed is of no more use once it is empty. */
+	aph_rx_conn_attach(conn, (unsigned)channel, call, conn->channels[channel].call_number + 1);
+	call->service = conn->service;
+	aph_rx_call_begin(call);
+	return true;
+}
+
+void aph_rx_client_assign(struct aph_rx_client *client)
+{
+	while (!aph_list_empty(&client->waiting)) {
+		struct aph_rx_call *call =
+			aph_container(client->waiting.next, struct aph_rx_call, wait_link);
+
+		if (!assign(client, call))
+			return;
+		aph_list_remove(&call->wait_link);
+	}
+}
+
+int aph_rx_call_new(struct aph_rx_call **out, struct aph_rx_client *client,
+		    const struct aph_rx_call_options *options)
+{
+	struct aph_rx *rx = client->rx;
+	struct aph_rx_call *call;
+
+	if (options && options->size != sizeof(*options))
+		return -EINVAL;
+	call = aph_rx_call_alloc(rx);
+	if (!call)
+		return -ENOMEM;
+	call->client = client;
+	call->peer = client->peer;
+	call->is_client = true;
+	call->user_holds = true;
+	call->service = client->service;
+	call->heard_ns = call->data_ns = rx->now_ns;
+	call->dead_ns = rx->config.dead_ms * APH_RX_MS;
+	call->hard_ns = UINT64_MAX;
+	if (options) {
+		call->flags = (uint8_t)options->flags;
+		call->data = options->data;
+		aph_rx_call_set_timeouts(call, options->dead_ms, options->idle_ms,
+					 options->hard_ms);
+	}
+	aph_rx_in_init(call);
+	call->in.want = true;
+	aph_rx_out_init(call);
+	aph_list_append(&client->calls, &call->link);
+	rx->stats.calls_begun++;
+	if (aph_list_empty(&client->waiting) && assign(client, call)) {
+		*out = call;
+		return 0;
+	}
+	if (call->flags & APH_RX_CALL_NO_WAIT) {
+		call->user_holds = false;
+		aph_rx_call_end(call, APH_RX_LOCAL_ERROR, EAGAIN);
+		return -EAGAIN;
+	}
+	call->state = APH_RX_STATE_WAITING;
+	aph_list_append(&client->waiting, &call->wait_link);
+	aph_rx_call_arm(call);
+	*out = call;
+	return 0;
+}

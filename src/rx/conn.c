@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Connections: four channels, each with one call at a time, between us and one peer. The client end numbers calls
+ * and connections; the server end only remembers. An idle connection costs its structure and a place in a list
+ * that is ordered by time, and no work.
+ */
+#include "rx/engine.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define CALL_NUMBER_MAX UINT32_C(0x7fffffff)
+/* An idle connection of a service that is younger than this is not thrown out for another one. */
+#define EVICT_NS (60000 * APH_RX_MS)
+
+/* -- finding ------------------------------------------------------------------------------------------------------- */
+
+static uint32_t hash_conn(const struct aph_rx *rx, const struct aph_rx_peer *peer, uint32_t epoch,
+			  uint32_t cid)
+{
+	uint64_t key[2] = { (uint64_t)epoch << 32 | cid, (uintptr_t)peer };
+
+	return aph_rx_hash(rx, key, sizeof(key));
+}
+
+static bool matches(const struct aph_rx_conn *conn, const struct aph_rx_header *header,
+		    uint32_t cid, bool is_client)
+{
+	return conn->cid == cid && conn->epoch == header->epoch && conn->is_client == is_client;
+}
+
+static bool same_port(const struct aph_rx_path *a, const struct aph_rx_path *b)
+{
+	/* The port lies at the same place in both families. */
+	return a->remote.in.sin_port == b->remote.in.sin_port;
+}
+
+/* A server is found by its peer; a client of ours by the ids alone, and then it may insist on the address. */
+static bool is_from(const struct aph_rx_conn *conn, const struct aph_rx_path *path,
+		    const struct aph_rx_peer *peer)
+{
+	if (conn->peer == peer)
+		return true;
+	if (!conn->is_client)
+		return false;
+	if (conn->rx->config.flags & APH_RX_MULTIHOMED)
+		return same_port(&conn->peer->path, path);
+	/* Our own address may have been unknown when the client was made. */
+	if (conn->peer->path.local.family == 0) {
+		struct aph_rx_path remote = *path;
+
+		remote.local.family = 0;
+		return aph_rx_peer_find(conn->rx, &remote) == conn->peer;
+	}
+	return false;
+}
+
+struct aph_rx_conn *aph_rx_conn_find(struct aph_rx *rx, const struct aph_rx_path *path,
+				     struct aph_rx_peer *peer, const struct aph_rx_header *header)
+{
+	bool is_client = !(header->flags & APH_RX_CLIENT_INITIATED);
+	uint32_t cid = header->cid & ~UINT32_C(3);
+	struct aph_rx_node *node;
+	uint32_t hash;
+
+	if (rx->last_conn && matches(rx->last_conn, header, cid, is_client) &&
+	    is_from(rx->last_conn, path, peer))
+		return rx->last_conn;
+	if (!is_client && !peer)
+		return NULL;
+	hash = hash_conn(rx, is_client ? NULL : peer, header->epoch, cid);
+	node = aph_rx_table_chain(is_client ? &rx->client_conns : &rx->service_conns, hash);
+	for (; node; node = node->next) {
+		struct aph_rx_conn *conn = aph_container(node, struct aph_rx_conn, node);
+
+		if (node->hash == hash && matches(conn, header, cid, is_client) &&
+		    is_from(conn, path, peer)) {
+			rx->last_conn = conn;
+			return conn;
+		}
+	}
+	return NULL;
+}
+
+/* -- life ------------------------------------------------------------------------------------------------------------- */
+
+static struct aph_list *idle_list(struct aph_rx_conn *conn)
+{
+	return conn->is_client ? &conn->rx->idle_clients : &conn->rx->idle_services;
+}
+
+static void make_idle(struct aph_rx_conn *conn)
+{
+	conn->idle_since_ns = conn->rx->now_ns;
+	aph_list_remove(&conn->idle_link);
+	aph_list_append(idle_list(conn), &conn->idle_link);
+}
+
+static struct aph_rx_conn *conn_new(struct aph_rx *rx, struct aph_rx_peer *peer,
+				    struct aph_rx_client *client, uint32_t epoch, uint32_t cid)
+{
+	struct aph_rx_conn *conn = aph_rx_zalloc(rx, sizeof(*conn));
+
+	if (!conn)
+		return NULL;
+	conn->rx = rx;
+	conn->peer = peer;
+	conn->client = client;
+	conn->is_client = client != NULL;
+	conn->class = &aph_rx_null;
+	conn->epoch = epoch;
+	conn->cid = cid;
+	conn->challenge_ns = UINT64_MAX;
+	conn->node.hash = hash_conn(rx, client ? NULL : peer, epoch, cid);
+	if (aph_rx_table_insert(rx, client ? &rx->client_conns : &rx->service_conns, &conn->node) <
+	    0) {
+		aph_rx_release(rx, conn, sizeof(*conn));
+		return NULL;
+	}
+	aph_list_init(&conn->idle_link);
+	aph_list_init(&conn->receipt_link);
+	aph_list_init(&conn->bundle_link);
+	aph_list_init(&conn->peer_link);
+	aph_list_append(&peer->conns, &conn->peer_link);
+	aph_rx_peer_ref(peer);
+	make_idle(conn);
+	if (client)
+		rx->stats.n_client_connections++;
+	else
+		rx->stats.n_service_connections++;
+	return conn;
+}
+
+struct aph_rx_conn *aph_rx_conn_new_client(struct aph_rx_client *client)
+{
+	struct aph_rx *rx = client->rx;
+	struct aph_rx_conn *conn;
+
+	rx->next_cid += 4;
+	if (!rx->next_cid)
+		rx->next_cid = 4;
+	conn = conn_new(rx, client->peer, client, rx->epoch, rx->next_cid);
+	if (!conn)
+		return NULL;
+	conn->service = client->service;
+	conn->class = client->class;
+	aph_list_append(&client->conns, &conn->bundle_link);
+	client->n_conns++;
+	return conn;
+}
+
+struct aph_rx_conn *aph_rx_conn_new_service(struct aph_rx *rx, struct aph_rx_peer *peer,
+					    const struct aph_rx_header *header)
+{
+	struct aph_rx_conn *conn;
+
+	if (rx->service_conns.n >= rx->config.connections_max) {
+		struct aph_rx_conn *oldest;
+
+		if (aph_list_empty(&rx->idle_services))
+			return NULL;
+		oldest = aph_container(rx->idle_services.next, struct aph_rx_conn, idle_link);
+		if (oldest->idle_since_ns + EVICT_NS > rx->now_ns)
+			return NULL;
+		aph_rx_conn_free(oldest);
+	}
+	conn = conn_new(rx, peer, NULL, header->epoch, header->cid & ~UINT32_C(3));
+	if (!conn)
+		return NULL;
+	conn->service = header->service;
+	return conn;
+}
+
+void aph_rx_conn_free(struct aph_rx_conn *conn)
+{
+	struct aph_rx *rx = conn->rx;
+
+	if (conn->class->deinit)
+		conn->class->deinit(conn);
+	if (rx->last_conn == conn)
+		rx->last_conn = NULL;
+	aph_list_remove(&conn->idle_link);
+	aph_list_remove(&conn->receipt_link);
+	aph_list_remove(&conn->bundle_link);
+	aph_list_remove(&conn->peer_link);
+	if (conn->is_client) {
+		conn->client->n_conns--;
+		rx->stats.n_client_connections--;
+		aph_rx_table_remove(&rx->client_conns, &conn->node);
+	} else {
+		rx->stats.n_service_connections--;
+		aph_rx_table_remove(&rx->service_conns, &conn->node);
+	}
+	aph_rx_peer_unref(conn->peer);
+	aph_rx_release(rx, conn, sizeof(*conn));
+}
+
+/* -- channels ------------------------------------------------------------------------------------------------------------ */
+
+uint32_t aph_rx_conn_serial(struct aph_rx_conn *conn)
+{
+	return ++conn->serial;
+}
+
+void aph_rx_conn_attach(struct aph_rx_conn *conn, unsigned channel, struct aph_rx_call *call,
+			uint32_t number)
+{
+	struct aph_rx_channel *ch = &conn->channels[channel];
+
+	ch->call = call;
+	ch->call_number = number;
+	ch->abort_code = 0;
+	ch->done = false;
+	ch->receipt_due = false; /* the next call says it */
+	call->conn = conn;
+	call->channel = (uint8_t)channel;
+	call->number = number;
+	call->epoch = conn->epoch;
+	call->cid = conn->cid | channel;
+	if (conn->n_calls++ == 0)
+		aph_list_remove(&conn->idle_link);
+	/* No number is left for another call. */
+	if (conn->is_client && number >= CALL_NUMBER_MAX)
+		conn->failed = true;
+}
+
+static void owe_receipt(struct aph_rx_conn *conn, struct aph_rx_channel *ch,
+			const struct aph_rx_call *call)
+{
+	struct aph_rx *rx = conn->rx;
+
+	ch->last_seq = call->in.last;
+	ch->receipt_serial = 0;
+	/* What was said after the last packet was read needs no saying again. */
+	if (!call->in.ack_reason && !call->in.n_unacked && !call->in.n_consumed)
+		return;
+	ch->receipt_due = true;
+	if (!aph_list_empty(&conn->receipt_link))
+		return;
+	conn->receipt_ns = rx->now_ns + rx->config.final_ack_delay_ms * APH_RX_MS;
+	aph_list_append(&rx->receipts, &conn->receipt_link);
+}
+
+void aph_rx_conn_release(struct aph_rx_conn *conn, struct aph_rx_call *call)
+{
+	struct aph_rx_channel *ch = &conn->channels[call->channel];
+
+	ch->call = NULL;
+	ch->done = call->end.outcome == APH_RX_DONE;
+	ch->abort_code = 0;
+	if (!ch->done)
+		ch->abort_code = call->end.code < 0 || call->end.outcome == APH_RX_ABORTED_HERE
+					 ? call->end.code
+					 : APH_RX_CALL_DEAD;
+	if (ch->done && conn->is_client)
+		owe_receipt(conn, ch, call);
+	call->conn = NULL;
+	if (--conn->n_calls == 0)
+		make_idle(conn);
+	if (!conn->client)
+		return;
+	if (conn->n_calls == 0 && conn->exclusive)
+		conn->failed = true;
+	aph_rx_client_assign(conn->client);
+}
+
+void aph_rx_conn_fail(struct aph_rx_conn *conn, enum aph_rx_outcome outcome, int32_t code)
+{
+	unsigned i;
+
+	conn->failed = true;
+	if (outcome == APH_RX_ABORTED || outcome == APH_RX_ABORTED_HERE)
+		conn->abort_code = code;
+	for (i = 0; i < 4; i++) {
+		struct aph_rx_call *call = conn->channels[i].call;
+
+		if (call)
+			aph_rx_call_end(call, outcome, code);
+	}
+}
+
+/* -- what is idle ------------------------------------------------------------------------------------------------------------ */
+
+static uint64_t expiry(const struct aph_list *list, uint32_t idle_ms)
+{
+	if (aph_list_empty(list))
+		return UINT64_MAX;
+	return aph_container(list->next, struct aph_rx_conn, idle_link)->idle_since_ns +
+	       idle_ms * APH_RX_MS;
+}
+
+uint64_t aph_rx_conn_expiry(const struct aph_rx *rx)
+{
+	uint64_t clients = expiry(&rx->idle_clients, rx->config.idle_client_ms);
+	uint64_t services = expiry(&rx->idle_services, rx->config.idle_service_ms);
+
+	return clients < services ? clients : services;
+}
+
+void aph_rx_conn_expire(struct aph_rx *rx)
+{
+	while (expiry(&rx->idle_clients, rx->config.idle_client_ms) <= rx->now_ns)
+		aph_rx_conn_free(
+			aph_container(rx->idle_clients.next, struct aph_rx_conn, idle_link));
+	while (expiry(&rx->idle_services, rx->config.idle_service_ms) <= rx->now_ns)
+		aph_rx_conn_free(
+			aph_container(rx->idle_services.next, struct aph_rx_conn, idle_link));
+}

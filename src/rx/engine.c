@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engine: its life, its services, its clock, and the events it hands out. What it does with packets is in the
+ * files it calls.
+ */
+#include "rx/engine.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* -- small things that all need -------------------------------------------------------------------------------- */
+
+static uint64_t mix(uint64_t x)
+{
+	x ^= x >> 32;
+	x *= UINT64_C(0xd6e8feb86659fd93);
+	x ^= x >> 32;
+	x *= UINT64_C(0xd6e8feb86659fd93);
+	x ^= x >> 32;
+	return x;
+}
+
+/* Keyed: two random words enter it between the data, so that chains cannot be chosen from outside. */
+uint32_t aph_rx_hash(const struct aph_rx *rx, const void *data, size_t len)
+{
+	const uint8_t *p = data;
+	uint64_t h = rx->key[0];
+
+	for (; len >= 8; p += 8, len -= 8) {
+		uint64_t word;
+
+		memcpy(&word, p, 8);
+		h = mix(h ^ word) + rx->key[1];
+	}
+	return (uint32_t)mix(h);
+}
+
+void aph_rx_trace_packet(struct aph_rx *rx, enum aph_rx_trace_type type,
+			 const struct aph_rx_path *path, const uint8_t *packet, size_t len,
+			 const char *why)
+{
+	struct aph_rx_trace trace = {
+		.now_ns = rx->now_ns,
+		.type = type,
+		.path = path,
+		.packet = packet,
+		.len = len,
+		.why = why,
+	};
+
+	if (!rx->config.trace)
+		return;
+	if (len >= APH_RX_HEADER) {
+		trace.epoch = aph_get32(packet);
+		trace.cid = aph_get32(packet + 4);
+		trace.call_number = aph_get32(packet + 8);
+		trace.seq = aph_get32(packet + 12);
+	}
+	rx->config.trace(rx->config.trace_arg, &trace);
+}
+
+void aph_rx_trace_call(struct aph_rx_call *call, enum aph_rx_trace_type type, uint32_t seq,
+		       const char *why)
+{
+	struct aph_rx *rx = call->rx;
+	struct aph_rx_trace trace = {
+		.now_ns = rx->now_ns,
+		.type = type,
+		.path = &call->peer->path,
+		.epoch = call->epoch,
+		.cid = call->cid,
+		.call_number = call->number,
+		.seq = seq,
+		.why = why,
+	};
+
+	if (rx->config.trace)
+		rx->config.trace(rx->config.trace_arg, &trace);
+}
+
+/* -- life ------------------------------------------------------------------------------------------------------------ */
+
+static void set_default(uint32_t *value, uint32_t what)
+{
+	if (!*value)
+		*value = what;
+}
+
+static void fill_config(struct aph_rx_config *config)
+{
+	set_default(&config->mtu, APH_RX_MTU_DEFAULT);
+	set_default(&config->window, APH_RX_WINDOW_MAX);
+	set_default(&config->peers_max, 65536);
+	set_default(&config->connections_max, 1048576);
+	set_default(&config->calls_max, 65536);
+	set_default(&config->peer_memory_max, 64u << 20);
+	set_default(&config->dead_ms, 12000);
+	set_default(&config->idle_client_ms, 120000);
+	set_default(&config->idle_service_ms, 600000);
+	set_default(&config->soft_ack_delay_ms, 100);
+	set_default(&config->final_ack_delay_ms, 20);
+	if (config->window > APH_RX_WINDOW_MAX)
+		config->window = APH_RX_WINDOW_MAX;
+	if (config->flags & APH_RX_NO_EXTENSION && config->window > APH_RX_WINDOW_SMALL)
+		config->window = APH_RX_WINDOW_SMALL;
+	if (config->mtu < APH_RX_MTU_FLOOR)
+		config->mtu = APH_RX_MTU_FLOOR;
+	if (config->mtu > APH_RX_MTU_MAX)
+		config->mtu = APH_RX_MTU_MAX;
+	config->version[sizeof(config->version) - 1] = '\0';
+	if (!config->version[0])
+		memcpy(config->version, "antiphon", sizeof("antiphon"));
+}
+
+int aph_rx_new(struct aph_rx **out, const struct aph_rx_config *config, uint64_t now_ns)
+{
+	struct aph_rx *rx;
+
+	if (!config || config->size != sizeof(*config) || !config->alloc || !config->free ||
+	    !config->random)
+		return -EINVAL;
+	rx = config->alloc(config->alloc_arg, sizeof(*rx));
+	if (!rx)
+		return -ENOMEM;
+	/* The staging area at the end need not be touched before it is used. */
+	memset(rx, 0, offsetof(struct aph_rx, raw));
+	rx->raw_first = rx->n_raw = 0;
+	rx->n_drafts = rx->n_iovs = rx->staged = 0;
+	rx->config = *config;
+	fill_config(&rx->config);
+	rx->stats.memory = sizeof(*rx);
+	rx->now_ns = now_ns;
+	rx->config.random(rx->config.random_arg, rx->key, sizeof(rx->key));
+	rx->config.random(rx->config.random_arg, &rx->epoch, sizeof(rx->epoch));
+	/* Bit 31: random, and so unique without an address; 999 and the like cannot come up. */
+	rx->epoch = (rx->epoch | UINT32_C(0x80000000)) & ~UINT32_C(0x40000000);
+	rx->config.random(rx->config.random_arg, &rx->next_cid, sizeof(rx->next_cid));
+	rx->next_cid &= ~UINT32_C(3);
+	aph_list_init(&rx->clients);
+	aph_list_init(&rx->idle_peers);
+	aph_list_init(&rx->idle_clients);
+	aph_list_init(&rx->idle_services);
+	aph_list_init(&rx->receipts);
+	aph_list_init(&rx->challenges);
+	aph_list_init(&rx->sending);
+	aph_list_init(&rx->ready);
+	aph_list_init(&rx->free_calls);
+	*out = rx;
+	return 0;
+}
+
+struct aph_rx *aph_rx_free(struct aph_rx *rx)
+{
+	size_t i;
+
+	if (!rx)
+		return NULL;
+	while (!aph_list_empty(&rx->clients))
+		(void)aph_rx_client_free(
+			aph_container(rx->clients.next, struct aph_rx_client, link));
+	for (i = 0; i < sizeof(rx->services) / sizeof(rx->services[0]); i++) {
+		while (rx->services[i])
+			(void)aph_rx_service_remove(rx->services[i]);
+	}
+	while (!aph_list_empty(&rx->idle_services))
+		aph_rx_conn_free(
+			aph_container(rx->idle_services.next, struct aph_rx_conn, idle_link));
+	aph_rx_peer_free_all(rx);
+	aph_rx_table_deinit(rx, &rx->peers);
+	aph_rx_table_deinit(rx, &rx->client_conns);
+	aph_rx_table_deinit(rx, &rx->service_conns);
+	aph_rx_memory_deinit(rx);
+	rx->config.free(rx->config.alloc_arg, rx, sizeof(*rx));
+	return NULL;
+}
+
+void aph_rx_set_receive_budget(struct aph_rx *rx, uint32_t packets)
+{
+	rx->config.receive_budget = packets;
+}
+
+void aph_rx_get_stats(const struct aph_rx *rx, struct aph_rx_stats *stats)
+{
+	*stats = rx->stats;
+}
+
+/* -- time ---------------------------------------------------------------------------------------------------------------- */
+
+static uint64_t receipts_due(const struct aph_rx *rx)
+{
+	if (aph_list_empty(&rx->receipts))
+		return UINT64_MAX;
+	return aph_container(rx->receipts.next, struct aph_rx_conn, receipt_link)->receipt_ns;
+}
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+uint64_t aph_rx_deadline(const struct aph_rx *rx)
+{
+	uint64_t due = aph_rx_timers_next(&rx->timers);
+
+	if (!aph_list_empty(&rx->sending) || rx->n_raw)
+		return 0;
+	due = earlier(due, receipts_due(rx));
+	due = earlier(due, aph_rx_conn_expiry(rx));
+	return earlier(due, aph_rx_peer_expiry(rx));
+}
+
+void aph_rx_tick(struct aph_rx *rx, uint64_t now_ns)
+{
+	struct aph_rx_timer *timer;
+
+	if (now_ns > rx->now_ns)
+		rx->now_ns = now_ns;
+	while ((timer = aph_rx_timers_pop(&rx->timers, rx->now_ns)))
+		aph_rx_call_expired(aph_container(timer, struct aph_rx_call, timer));
+	aph_rx_conn_expire(rx);
+	aph_rx_peer_expire(rx);
+}
+
+/* -- events ---------------------------------------------------------------------------------------------------------------- */
+
+bool aph_rx_has_event(const struct aph_rx *rx)
+{
+	return !aph_list_empty(&rx->ready);
+}
+
+bool aph_rx_next(struct aph_rx *rx, struct aph_rx_event *event)
+{
+	struct aph_rx_call *call;
+	unsigned type;
+
+	if (aph_list_empty(&rx->ready))
+		return false;
+	call = aph_container(rx->ready.next, struct aph_rx_call, event_link);
+	/* They are numbered in the order in which one call's are handed out. */
+	type = (unsigned)__builtin_ctz(call->events);
+	call->events &= ~(1u << type);
+	aph_list_remove(&call->event_link);
+	if (call->events)
+		aph_list_append(&rx->ready, &call->event_link);
+	*event = (struct aph_rx_event){
+		.type = (enum aph_rx_event_type)type,
+		.call = call,
+		.service = call->owner,
+		.data = call->data,
+		.end = call->end,
+	};
+	return true;
+}
+
+/* -- services ---------------------------------------------------------------------------------------------------------------- */
+
+static struct aph_rx_service **service_head(struct aph_rx *rx, uint16_t id)
+{
+	return &rx->services[id % (sizeof(rx->services) / sizeof(rx->services[0]))];
+}
+
+struct aph_rx_service *aph_rx_find_service(struct aph_rx *rx, uint16_t id)
+{
+	struct aph_rx_service *service = *service_head(rx, id);
+
+	while (service && service->id != id)
+		service = service->hash_next;
+	return service;
+}
+
+int aph_rx_service_add(struct aph_rx_service **out, struct aph_rx *rx, uint16_t id,
+		       const struct aph_rx_service_options *options)
+{
+	struct aph_rx_service *service;
+
+	if (!id || (options && options->size != sizeof(*options)))
+		return -EINVAL;
+	if (aph_rx_find_service(rx, id))
+		return -EADDRINUSE;
+	service = aph_rx_zalloc(rx, sizeof(*service));
+	if (!service)
+		return -ENOMEM;
+	service->rx = rx;
+	service->id = id;
+	service->credit = APH_RX_UNLIMITED;
+	if (options) {
+		service->upgrade_to = options->upgrade_to;
+		service->data = options->data;
+		if (options->credit)
+			service->credit = options->credit;
+	}
+	aph_list_init(&service->calls);
+	service->hash_next = *service_head(rx, id);
+	*service_head(rx, id) = service;
+	*out = service;
+	return 0;
+}
+
+struct aph_rx_service *aph_rx_service_remove(struct aph_rx_service *service)
+{
+	struct aph_rx *rx;
+	struct aph_rx_service **link;
+	struct aph_list *pos, *tmp;
+
+	if (!service)
+		return NULL;
+	rx = service->rx;
+	for (link = service_head(rx, service->id); *link != service; link = &(*link)->hash_next)
+		;
+	*link = service->hash_next;
+	/* Calls that the user still holds stay for it to free; they belong to nobody then. */
+	aph_list_for_each(pos, tmp, &service->calls) {
+		struct aph_rx_call *call = aph_container(pos, struct aph_rx_call, link);
+
+		aph_list_remove(&call->link);
+		call->owner = NULL;
+		if (call->state != APH_RX_STATE_ENDED)
+			aph_rx_call_abort_now(call, APH_RX_ABORTED_HERE, APH_RX_CALL_DEAD);
+	}
+	aph_rx_release(rx, service, sizeof(*service));
+	return NULL;
+}
+
+void aph_rx_service_set_credit(struct aph_rx_service *service, uint32_t credit)
+{
+	service->credit = credit;
+}
+
+uint32_t aph_rx_service_credit(const struct aph_rx_service *service)
+{
+	return service->credit;
+}
+
+void *aph_rx_service_data(const struct aph_rx_service *service)
+{
+	return service->data;
+}
+
+uint16_t aph_rx_service_id(const struct aph_rx_service *service)
+{
+	return service->id;
+}

@@ -1,0 +1,534 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engine's objects, outermost first: engine, peer, connection, call with its two halves. One file for
+ * each concern works on them; who does what is in docs/architecture.md.
+ *
+ * Ownership: the engine owns everything. A peer lives while connections or clients refer to it, and then for a
+ * while; a connection while it has calls, and then for a while; a call until it has ended, its user has let go of
+ * it and its peer has been told.
+ */
+#ifndef ANTIPHON_RX_ENGINE_H
+#define ANTIPHON_RX_ENGINE_H
+
+#include "base/list.h"
+#include "rx/congest.h"
+#include "rx/pmtu.h"
+#include "rx/rtt.h"
+#include "rx/security/class.h"
+#include "rx/timer.h"
+#include "rx/wire.h"
+
+#include <antiphon/rx.h>
+
+#define APH_RX_MS UINT64_C(1000000) /* nanoseconds */
+
+#define APH_RX_SLOT	    (APH_RX_HEADER + APH_RX_PAYLOAD_MAX)
+#define APH_RX_CHUNK_SLOTS  16
+#define APH_RX_INLINE_MAX   228 /* bytes of a body that fit into the call itself */
+#define APH_RX_UNSENT_MAX   256 /* packets written beyond those in flight */
+#define APH_RX_STAGING	    64000
+#define APH_RX_RUN_SEGMENTS 64
+#define APH_RX_N_MESSAGES   32
+#define APH_RX_N_IOVECS	    1024
+#define APH_RX_N_RAW	    128 /* packets that wait to be sent once */
+#define APH_RX_RAW_MAX	    320
+#define APH_RX_N_LIMITS	    256
+#define APH_RX_WINDOW_SMALL 255 /* what the trailer can say */
+#define APH_RX_WINDOW_START 16	/* of a peer that has not said */
+
+/* -- hash tables ------------------------------------------------------------------------------------------------- */
+
+struct aph_rx_node {
+	struct aph_rx_node *next;
+	uint32_t hash;
+};
+
+struct aph_rx_table {
+	struct aph_rx_node **heads;
+	uint32_t n_heads; /* a power of two, or 0 */
+	uint32_t n;
+};
+
+/* -- memory ---------------------------------------------------------------------------------------------------- */
+
+/* Holds what arrived: a whole receive buffer, or a copy of one packet. */
+struct aph_rx_buffer {
+	uint32_t refs;
+	uint32_t size; /* of bytes[] */
+	struct aph_rx_buffer *next;
+	uint8_t bytes[];
+};
+
+struct aph_rx_meta {
+	uint64_t sent_ns; /* last transmission */
+	uint32_t serial;
+	uint32_t prev, next; /* in the list of those in flight, or of those lost; seq, 0: none */
+	uint16_t len;	     /* behind the header */
+	uint16_t cksum;
+	uint8_t state; /* enum aph_rx_packet_state */
+	uint8_t n_sent;
+	bool last;
+};
+
+enum aph_rx_packet_state {
+	APH_RX_PACKET_WRITTEN,
+	APH_RX_PACKET_FLYING,
+	APH_RX_PACKET_LOST,
+	APH_RX_PACKET_SACKED,
+};
+
+/* Packets of a body that leaves, header room first, back to back: a run of full ones is one range of bytes. */
+struct aph_rx_chunk {
+	struct aph_rx_chunk *next; /* while it is free */
+	struct aph_rx_meta meta[APH_RX_CHUNK_SLOTS];
+	uint8_t slots[APH_RX_CHUNK_SLOTS][APH_RX_SLOT];
+};
+
+/* A packet of a body that arrives. */
+struct aph_rx_slot {
+	const uint8_t *data;
+	struct aph_rx_buffer *hold; /* NULL: it is not here */
+	uint16_t len;
+};
+
+/* -- peers ----------------------------------------------------------------------------------------------------- */
+
+struct aph_rx_peer {
+	struct aph_rx_node node; /* in the engine's peers */
+	struct aph_rx *rx;
+	struct aph_list conns;
+	struct aph_list idle; /* in the engine's idle_peers while refs is 0 */
+	struct aph_rx_path path;
+	uint32_t refs;
+	struct aph_rx_rtt rtt;
+	struct aph_rx_pmtu pmtu;
+	uint32_t ssthresh; /* where the last bulk call came to */
+	uint32_t rwind;	   /* window that the peer last offered */
+	uint64_t memory;   /* bytes held on its account */
+	uint64_t idle_since_ns;
+	uint32_t bytes_in, bytes_out; /* until the address is proven */
+	uint32_t probe_serial;	      /* of the size probe under way */
+	uint64_t probe_ns;
+	uint16_t max_jumbo;
+	bool proven;   /* something of ours has arrived there */
+	bool extended; /* it speaks the extension */
+};
+
+/* -- connections --------------------------------------------------------------------------------------------------- */
+
+struct aph_rx_channel {
+	struct aph_rx_call *call;
+	uint32_t call_number; /* of `call`, or of the one before */
+	uint32_t last_seq;    /* client: of the reply that was read, for its receipt */
+	int32_t abort_code;   /* of the last call; 0: it was not aborted */
+	uint32_t receipt_serial;
+	bool done; /* the last call ended well */
+	bool receipt_due;
+};
+
+struct aph_rx_conn {
+	struct aph_rx_node node; /* in the engine's client_conns or service_conns */
+	struct aph_rx *rx;
+	struct aph_rx_peer *peer;
+	struct aph_list peer_link;
+	struct aph_list idle_link;    /* in idle_clients or idle_services while n_calls is 0 */
+	struct aph_list receipt_link; /* in the engine's receipts while one is due */
+	struct aph_list bundle_link;  /* client: in the client's conns */
+	struct aph_rx_client *client; /* NULL at a service */
+	const struct aph_rx_class *class;
+	void *class_state;
+	uint64_t idle_since_ns;
+	uint64_t receipt_ns;
+	uint64_t challenge_ns; /* when the next CHALLENGE is due; UINT64_MAX: none */
+	uint32_t epoch, cid;
+	uint32_t serial;       /* last one used */
+	uint32_t heard_serial; /* highest one seen */
+	uint16_t service;      /* as in packets */
+	uint8_t n_calls;
+	bool is_client;
+	bool failed;	/* no new calls */
+	bool exclusive; /* one call only */
+	bool probing;	/* client: asked for an upgrade and has no answer yet */
+	bool answered;	/* client: something has come back */
+	bool upgraded;
+	int32_t abort_code; /* of the connection, when it failed by ABORT */
+	struct aph_rx_channel channels[4];
+};
+
+struct aph_rx_client {
+	struct aph_rx *rx;
+	struct aph_list link;
+	struct aph_rx_peer *peer;
+	struct aph_list conns;
+	struct aph_list waiting; /* calls without a channel */
+	struct aph_list calls;	 /* all that are not freed */
+	const struct aph_rx_class *class;
+	uint16_t service;
+	uint32_t n_conns;
+	uint32_t connections_max;
+	void *data;
+};
+
+struct aph_rx_service {
+	struct aph_rx *rx;
+	struct aph_rx_service *hash_next;
+	uint16_t id;
+	uint16_t upgrade_to;
+	uint32_t credit;
+	struct aph_list calls; /* not freed */
+	void *data;
+};
+
+/* -- calls --------------------------------------------------------------------------------------------------------------- */
+
+/*
+ *   client:   WAITING --channel--> REQUEST --first reply DATA--> REPLY --all here--> COMPLETE --read or freed--> ENDED
+ *   service:  REQUEST --all here--> WORK --first reply byte written--> REPLY --acknowledged for good--> ENDED
+ *
+ * Anything leads to ENDED by an abort, a time-out or an error. END is told at COMPLETE (client) or ENDED.
+ */
+enum aph_rx_state {
+	APH_RX_STATE_WAITING,
+	APH_RX_STATE_REQUEST,
+	APH_RX_STATE_WORK,
+	APH_RX_STATE_REPLY,
+	APH_RX_STATE_COMPLETE,
+	APH_RX_STATE_ENDED,
+};
+
+struct aph_rx_timing {
+	uint32_t serial;
+	uint64_t sent_ns;
+};
+
+#define APH_RX_N_TIMINGS 8
+
+/* The half of a call that sends. Sequence numbers begin with 1. */
+struct aph_rx_out {
+	struct aph_rx_chunk **chunks; /* ring of n_chunks; packet seq is in chunk (seq - 1) / 16 */
+	struct aph_rx_chunk *few_chunks[2];
+	uint32_t n_chunks;
+	uint32_t base; /* lowest packet that is not acknowledged for good */
+	uint32_t next; /* next packet to be sent for the first time */
+	uint32_t end;  /* next packet to be written */
+	uint16_t fill; /* bytes in packet `end` */
+	uint16_t payload_max;
+	struct aph_rx_layout layout;
+	bool inlined;  /* packet 1 is in the call itself, and the only one */
+	bool finished; /* packet end - 1 is the last */
+	bool started;  /* something was written */
+	bool short_write;
+	uint32_t window_end; /* first packet that the peer does not take yet */
+	uint32_t previous;   /* highest previousPacket seen */
+	/* recovery */
+	uint32_t n_flying, n_lost, n_sacked;
+	uint32_t flying_head, flying_tail; /* in order of their last transmission */
+	uint32_t lost_head, lost_tail;
+	uint32_t
+		acked_serial; /* highest of a transmission known to have arrived, and when it was made */
+	uint64_t acked_sent_ns;
+	uint32_t highest_sacked;
+	uint64_t timeout_ns;   /* retransmission, or probe */
+	uint64_t reorder_ns;   /* when those that look lost are */
+	uint64_t pace_ns;      /* up to when packets have used their time */
+	uint64_t pace_wait_ns; /* nothing leaves before; UINT64_MAX: not waiting */
+	uint64_t progress_ns;
+	uint64_t last_sent_ns;
+	uint8_t n_backoffs;
+	uint8_t reorder_mult;
+	bool reordering_seen;
+	bool probed; /* a tail loss probe is under way */
+	bool keep_ack_request;
+	uint32_t n_ranges;
+	struct aph_rx_range ranges[APH_RX_ACK_RANGES_MAX]; /* of the last extended ACK */
+	struct aph_rx_congest congest;
+	struct aph_rx_timing timings[APH_RX_N_TIMINGS];
+	uint8_t timing_next;
+	struct aph_rx_meta inline_meta;
+	uint8_t inline_packet[APH_RX_HEADER + APH_RX_INLINE_MAX];
+};
+
+/* The half of a call that receives. */
+struct aph_rx_in {
+	struct aph_rx_slot *slots; /* ring of n_slots; packet seq is in seq & (n_slots - 1) */
+	struct aph_rx_slot few_slots[4];
+	uint32_t n_slots;
+	uint32_t base;	     /* next packet to be read */
+	uint32_t next;	     /* lowest packet that is not here */
+	uint32_t highest;    /* highest packet that is here, 0: none */
+	uint32_t last;	     /* the last packet of the body, 0: not known */
+	uint32_t offset;     /* bytes of packet `base` that were read */
+	uint32_t window_end; /* first packet beyond what was offered */
+	size_t available;    /* bytes in base .. next - 1 not read */
+	bool want;	     /* a read came up empty: READABLE is due */
+	bool started;	     /* has bulk: counts for the receive budget */
+	/* acknowledgement */
+	uint8_t ack_reason; /* 0: none is pending */
+	bool ack_now;
+	uint32_t ack_serial;
+	uint64_t ack_ns;
+	uint32_t n_unacked;  /* packets that arrived since the last ACK */
+	uint32_t n_consumed; /* packets read since the last ACK */
+};
+
+struct aph_rx_call {
+	struct aph_rx *rx;
+	struct aph_rx_conn *conn; /* NULL while it waits, and after the end */
+	struct aph_rx_client *client;
+	struct aph_rx_service *owner; /* at a service */
+	struct aph_rx_peer *peer;
+	struct aph_list link;	   /* in the client's or the service's calls */
+	struct aph_list wait_link; /* in the client's waiting */
+	struct aph_list send_link; /* in the engine's sending */
+	struct aph_list event_link;
+	struct aph_rx_timer timer;
+	uint32_t events; /* bits 1 << enum aph_rx_event_type */
+	enum aph_rx_state state;
+	struct aph_rx_end end;
+	uint32_t number;
+	uint16_t service;
+	uint8_t flags; /* APH_RX_CALL_* */
+	uint8_t channel;
+	bool is_client;
+	bool user_holds;
+	bool told; /* END is queued or was delivered */
+	bool received;
+	bool ping_due;
+	bool started_counted;
+	uint32_t epoch, cid;
+	uint32_t ping_serial; /* of the last PING we sent */
+	uint32_t n_busy;
+	uint32_t n_sent, n_resent;
+	uint32_t last_reason;	   /* OpenAFS: see ack.c */
+	uint64_t heard_ns;	   /* a packet of the call, or a sign of life */
+	uint64_t data_ns;	   /* data moved */
+	uint64_t ping_ns;	   /* next keep-alive */
+	uint64_t dead_ns, idle_ns; /* how long each may last; idle 0: no limit */
+	uint64_t hard_ns;	   /* when it is over at the latest */
+	void *data;
+	struct aph_rx_in in;
+	struct aph_rx_out out;
+};
+
+/* -- engine --------------------------------------------------------------------------------------------------------------------- */
+
+/* A packet that is sent once: an answer outside connections, an ABORT, a CHALLENGE. */
+struct aph_rx_raw {
+	struct aph_rx_path path;
+	uint16_t len;
+	uint8_t bytes[APH_RX_RAW_MAX];
+};
+
+struct aph_rx_limit {
+	uint32_t address; /* hash */
+	uint32_t tokens;
+	uint64_t filled_ns;
+};
+
+/* A message that is being put together. */
+struct aph_rx_draft {
+	struct aph_rx_peer *peer; /* NULL: raw */
+	size_t first_iov, n_iov;
+	size_t len, segment;
+	size_t n_segments;
+	bool staged; /* may be continued in the staging area */
+	bool closed; /* its last packet is short: it cannot be continued */
+	bool probe;
+};
+
+struct aph_rx {
+	struct aph_rx_config config;
+	uint64_t now_ns;
+	uint64_t key[2]; /* of the hash tables */
+	uint32_t epoch;
+	uint32_t next_cid;
+	struct aph_rx_table peers, client_conns, service_conns;
+	struct aph_rx_service *services[64];
+	struct aph_list clients;
+	struct aph_list idle_peers, idle_clients, idle_services, receipts, challenges;
+	struct aph_list sending, ready;
+	struct aph_rx_timers timers;
+	struct aph_rx_peer *last_peer;
+	struct aph_rx_conn *last_conn;
+	struct aph_rx_buffer *free_buffers, *free_cells, *free_small_cells;
+	uint32_t n_free_buffers, n_free_cells, n_free_small_cells;
+	struct aph_rx_chunk *free_chunks;
+	uint32_t n_free_chunks;
+	struct aph_list free_calls;
+	uint32_t n_free_calls;
+	uint32_t n_bulk; /* calls that receive bulk */
+	struct aph_rx_stats stats;
+	struct aph_rx_limit limits[APH_RX_N_LIMITS];
+	/* output */
+	struct aph_rx_raw raw[APH_RX_N_RAW];
+	uint32_t raw_first, n_raw;
+	struct aph_rx_draft drafts[APH_RX_N_MESSAGES];
+	size_t n_drafts, drafts_max;
+	struct iovec iovs[APH_RX_N_IOVECS];
+	size_t n_iovs;
+	size_t staged; /* bytes of the staging area in use */
+	uint8_t staging[APH_RX_STAGING];
+};
+
+/* -- engine.c */
+void *aph_rx_alloc(struct aph_rx *rx, size_t size);
+void *aph_rx_zalloc(struct aph_rx *rx, size_t size);
+void aph_rx_release(struct aph_rx *rx, void *memory, size_t size);
+uint32_t aph_rx_hash(const struct aph_rx *rx, const void *data, size_t len);
+struct aph_rx_service *aph_rx_find_service(struct aph_rx *rx, uint16_t id);
+void aph_rx_trace_packet(struct aph_rx *rx, enum aph_rx_trace_type type,
+			 const struct aph_rx_path *path, const uint8_t *packet, size_t len,
+			 const char *why);
+void aph_rx_trace_call(struct aph_rx_call *call, enum aph_rx_trace_type type, uint32_t seq,
+		       const char *why);
+
+/* -- memory.c */
+/* A cell for one packet; NULL when memory is short. */
+struct aph_rx_buffer *aph_rx_cell_new(struct aph_rx *rx, size_t len);
+void aph_rx_buffer_unref(struct aph_rx *rx, struct aph_rx_buffer *buffer);
+struct aph_rx_chunk *aph_rx_chunk_new(struct aph_rx *rx);
+void aph_rx_chunk_free(struct aph_rx *rx, struct aph_rx_chunk *chunk);
+struct aph_rx_call *aph_rx_call_alloc(struct aph_rx *rx);
+void aph_rx_call_release_memory(struct aph_rx_call *call);
+void aph_rx_memory_deinit(struct aph_rx *rx);
+
+/* -- table.c */
+/* 0 or -ENOMEM. `node->hash` is set. */
+int aph_rx_table_insert(struct aph_rx *rx, struct aph_rx_table *table, struct aph_rx_node *node);
+void aph_rx_table_remove(struct aph_rx_table *table, struct aph_rx_node *node);
+void aph_rx_table_deinit(struct aph_rx *rx, struct aph_rx_table *table);
+/* The chain that an object with this hash would be in. */
+static inline struct aph_rx_node *aph_rx_table_chain(const struct aph_rx_table *table,
+						     uint32_t hash)
+{
+	return table->n_heads ? table->heads[hash & (table->n_heads - 1)] : NULL;
+}
+
+/* -- peer.c */
+struct aph_rx_peer *aph_rx_peer_find(struct aph_rx *rx, const struct aph_rx_path *path);
+/* Finds or makes it. NULL: no memory, or peers_max. */
+struct aph_rx_peer *aph_rx_peer_get(struct aph_rx *rx, const struct aph_rx_path *path);
+void aph_rx_peer_ref(struct aph_rx_peer *peer);
+void aph_rx_peer_unref(struct aph_rx_peer *peer);
+void aph_rx_peer_expire(struct aph_rx *rx);
+uint64_t aph_rx_peer_expiry(const struct aph_rx *rx);
+void aph_rx_peer_free_all(struct aph_rx *rx);
+/* Bytes of a packet's body for this peer. */
+uint16_t aph_rx_peer_payload(const struct aph_rx_peer *peer);
+/* How many bytes may be sent to it before its address is proven. */
+bool aph_rx_peer_may_send(const struct aph_rx_peer *peer, size_t len);
+void aph_rx_peer_prove(struct aph_rx_peer *peer);
+
+/* -- conn.c */
+struct aph_rx_conn *aph_rx_conn_find(struct aph_rx *rx, const struct aph_rx_path *path,
+				     struct aph_rx_peer *peer, const struct aph_rx_header *header);
+struct aph_rx_conn *aph_rx_conn_new_client(struct aph_rx_client *client);
+struct aph_rx_conn *aph_rx_conn_new_service(struct aph_rx *rx, struct aph_rx_peer *peer,
+					    const struct aph_rx_header *header);
+void aph_rx_conn_free(struct aph_rx_conn *conn);
+/* The channel is free; `receipt`: the client owes one for a reply whose last packet is channel->last_seq. */
+void aph_rx_conn_release(struct aph_rx_conn *conn, struct aph_rx_call *call);
+void aph_rx_conn_attach(struct aph_rx_conn *conn, unsigned channel, struct aph_rx_call *call,
+			uint32_t number);
+/* Ends all its calls; it takes no new ones. */
+void aph_rx_conn_fail(struct aph_rx_conn *conn, enum aph_rx_outcome outcome, int32_t code);
+void aph_rx_conn_expire(struct aph_rx *rx);
+uint64_t aph_rx_conn_expiry(const struct aph_rx *rx);
+uint32_t aph_rx_conn_serial(struct aph_rx_conn *conn);
+
+/* -- client.c */
+/* Gives channels to calls that wait for one. */
+void aph_rx_client_assign(struct aph_rx_client *client);
+
+/* -- call.c */
+struct aph_rx_call *aph_rx_call_incoming(struct aph_rx_conn *conn, struct aph_rx_service *service,
+					 unsigned channel, uint32_t number);
+void aph_rx_call_end(struct aph_rx_call *call, enum aph_rx_outcome outcome, int32_t code);
+/* Tells the peer, then ends it. */
+void aph_rx_call_abort_now(struct aph_rx_call *call, enum aph_rx_outcome outcome, int32_t code);
+void aph_rx_call_post(struct aph_rx_call *call, enum aph_rx_event_type type);
+/* Something is to be sent for the call: it is looked at by aph_rx_send(). */
+void aph_rx_call_wants_to_send(struct aph_rx_call *call);
+/* Its earliest deadline may have changed. */
+void aph_rx_call_arm(struct aph_rx_call *call);
+void aph_rx_call_expired(struct aph_rx_call *call);
+void aph_rx_call_complete(struct aph_rx_call *call);
+/* Frees it when nobody needs it. */
+void aph_rx_call_settle(struct aph_rx_call *call);
+/* It has its connection: sizes and windows are known. */
+void aph_rx_call_begin(struct aph_rx_call *call);
+
+/* -- write.c: what the user writes */
+void aph_rx_out_init(struct aph_rx_call *call);
+void aph_rx_out_deinit(struct aph_rx_call *call);
+struct aph_rx_meta *aph_rx_out_meta(struct aph_rx_out *out, uint32_t seq);
+uint8_t *aph_rx_out_packet(struct aph_rx_out *out, uint32_t seq);
+/* Frees what lies below `base` now. */
+void aph_rx_out_trim(struct aph_rx_call *call, uint32_t old_base);
+bool aph_rx_out_has_room(const struct aph_rx_call *call);
+
+/* -- read.c: what arrives and the user reads */
+void aph_rx_in_init(struct aph_rx_call *call);
+void aph_rx_in_deinit(struct aph_rx_call *call);
+enum aph_rx_taken {
+	APH_RX_TAKEN,
+	APH_RX_TAKEN_DUPLICATE,
+	APH_RX_TAKEN_BEYOND_WINDOW,
+	APH_RX_TAKEN_NO_SPACE,
+	APH_RX_TAKEN_WRONG, /* breaks the protocol */
+};
+enum aph_rx_taken aph_rx_in_take(struct aph_rx_call *call, uint32_t seq, bool last,
+				 const uint8_t *data, size_t len, struct aph_rx_buffer *buffer);
+static inline bool aph_rx_in_is_complete(const struct aph_rx_in *in)
+{
+	return in->last && in->next > in->last;
+}
+static inline bool aph_rx_in_is_consumed(const struct aph_rx_in *in)
+{
+	return in->last && in->base > in->last;
+}
+
+/* -- ack.c: when and how we acknowledge */
+void aph_rx_ack_want(struct aph_rx_call *call, enum aph_rx_ack_reason reason, uint32_t serial,
+		     bool now);
+void aph_rx_ack_arrived(struct aph_rx_call *call, const struct aph_rx_header *header,
+			enum aph_rx_taken taken, bool was_gap);
+void aph_rx_ack_consumed(struct aph_rx_call *call, uint32_t n_packets);
+/* The packets from here on say it as well. */
+void aph_rx_ack_drop(struct aph_rx_call *call);
+uint32_t aph_rx_ack_window(const struct aph_rx_call *call);
+/* Writes the body for the call as it stands. */
+size_t aph_rx_ack_build(struct aph_rx_call *call, uint8_t *body, enum aph_rx_ack_reason reason,
+			uint32_t serial);
+
+/* -- recover.c: what their acknowledgements mean, and what to do when they do not come */
+void aph_rx_recover_ack(struct aph_rx_call *call, const struct aph_rx_header *header,
+			const struct aph_rx_ack *ack);
+/* All that was sent has arrived. */
+void aph_rx_recover_all_acked(struct aph_rx_call *call);
+void aph_rx_recover_sent(struct aph_rx_call *call, uint32_t seq, uint32_t serial,
+			 bool ack_requested);
+void aph_rx_recover_expired(struct aph_rx_call *call);
+uint64_t aph_rx_recover_deadline(const struct aph_rx_call *call);
+void aph_rx_recover_arm(struct aph_rx_call *call);
+void aph_rx_recover_note_ping(struct aph_rx_call *call, uint32_t serial);
+
+/* -- input.c */
+void aph_rx_input_ack(struct aph_rx_call *call, const struct aph_rx_header *header,
+		      const uint8_t *body, size_t len);
+
+/* -- output.c */
+/* Queues a packet that is sent once and remembered nowhere; dropped when there is no room. */
+void aph_rx_raw_send(struct aph_rx *rx, const struct aph_rx_path *path,
+		     const struct aph_rx_header *header, const uint8_t *body, size_t len);
+/* Whether `path` may have one more answer to something that anybody could have sent. */
+bool aph_rx_limit_take(struct aph_rx *rx, const struct aph_rx_path *path);
+void aph_rx_send_abort(struct aph_rx_conn *conn, uint32_t cid, uint32_t call_number, int32_t code);
+
+/* -- misc.c: VERSION and DEBUG */
+void aph_rx_input_version(struct aph_rx *rx, const struct aph_rx_path *path,
+			  const struct aph_rx_header *header, const uint8_t *body, size_t len);
+void aph_rx_input_debug(struct aph_rx *rx, const struct aph_rx_path *path,
+			const struct aph_rx_header *header, const uint8_t *body, size_t len);
+
+#endif

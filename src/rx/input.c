@@ -1,0 +1,608 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Datagrams in: each packet finds its connection, its channel and its call, or is answered or dropped as
+ * docs/spec/rx.md says. Anybody can send anything here: nothing is believed that is not checked, nothing is made
+ * that is not bounded, and what concerns one call ends at most that call.
+ */
+#include "rx/engine.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* A run of at least so many bytes is kept where it arrived; less is copied, so that it does not pin a buffer. */
+#define KEEP_MIN 16384
+
+#define RESTARTED_CODE APH_RX_CALL_DEAD
+
+/* One packet and where it came from. */
+struct input {
+	struct aph_rx *rx;
+	const struct aph_rx_path *path;
+	struct aph_rx_peer *peer;     /* NULL: nobody we know */
+	struct aph_rx_buffer *buffer; /* NULL: copy what is kept */
+	const uint8_t *packet;
+	size_t len;
+	struct aph_rx_header header;
+};
+
+static void drop(const struct input *input, uint64_t *counter, const char *why)
+{
+	if (counter)
+		(*counter)++;
+	aph_rx_trace_packet(input->rx, APH_RX_TRACE_DROPPED, input->path, input->packet, input->len,
+			    why);
+}
+
+/* -- answers without a connection ------------------------------------------------------------------------------- */
+
+static void answer(const struct input *input, uint8_t type, uint32_t call_number,
+		   const uint8_t *body, size_t len)
+{
+	struct aph_rx_header header = {
+		.epoch = input->header.epoch,
+		.cid = call_number ? input->header.cid : input->header.cid & ~UINT32_C(3),
+		.call_number = call_number,
+		.type = type,
+		.flags = (input->header.flags ^ APH_RX_CLIENT_INITIATED) & APH_RX_CLIENT_INITIATED,
+		.security = input->header.security,
+		.service = input->header.service,
+	};
+
+	if (input->header.type == APH_RX_ABORT || !aph_rx_limit_take(input->rx, input->path))
+		return;
+	aph_rx_raw_send(input->rx, input->path, &header, body, len);
+}
+
+static void reject(const struct input *input, uint32_t call_number, int32_t code, const char *why)
+{
+	uint8_t body[4];
+
+	aph_put32(body, (uint32_t)code);
+	answer(input, APH_RX_ABORT, call_number, body, sizeof(body));
+	drop(input, &input->rx->stats.rejected, why);
+}
+
+/* -- DATA ---------------------------------------------------------------------------------------------------------- */
+
+static void tell_readable(struct aph_rx_call *call)
+{
+	if (!call->in.want || (!call->in.available && !aph_rx_in_is_complete(&call->in)))
+		return;
+	call->in.want = false;
+	aph_rx_call_post(call, APH_RX_EVENT_READABLE);
+}
+
+/* The first DATA of a reply says that all of the request has arrived. */
+static bool begin_reply(struct aph_rx_call *call)
+{
+	struct aph_rx *rx = call->rx;
+
+	if (!call->out.finished || call->out.next != call->out.end)
+		return false;
+	if (!call->peer->rtt.n_samples && !call->n_resent)
+		aph_rx_rtt_sample(&call->peer->rtt, rx->now_ns - call->out.last_sent_ns,
+				  rx->now_ns);
+	call->state = APH_RX_STATE_REPLY;
+	aph_rx_recover_all_acked(call);
+	return true;
+}
+
+/* All of the body is here. */
+static void complete(struct aph_rx_call *call)
+{
+	if (call->is_client) {
+		if (call->state == APH_RX_STATE_REPLY)
+			aph_rx_call_complete(call);
+	} else if (call->state == APH_RX_STATE_REQUEST) {
+		call->state = APH_RX_STATE_WORK;
+	}
+}
+
+static int32_t take_packet(const struct input *input, struct aph_rx_call *call,
+			   const struct aph_rx_header *header, const uint8_t *payload, size_t len)
+{
+	struct aph_rx_in *in = &call->in;
+	struct aph_rx_conn *conn = call->conn;
+	bool was_gap = in->highest >= in->next;
+	bool last = header->flags & APH_RX_LAST_PACKET;
+	size_t start = 0, user_len = len;
+	enum aph_rx_taken taken;
+	int32_t code;
+
+	if (!header->seq || (last && header->flags & APH_RX_JUMBO_PACKET))
+		return APH_RX_PROTOCOL_ERROR;
+	if (conn->class->verify) {
+		/* It works in place: the buffer is ours, and nobody else reads what it changes. */
+		code = conn->class->verify(conn, header, (uint8_t *)(uintptr_t)payload, len, &start,
+					   &user_len);
+		if (code)
+			return code;
+	}
+	taken = aph_rx_in_take(call, header->seq, last, payload + start, user_len, input->buffer);
+	switch (taken) {
+	case APH_RX_TAKEN:
+		input->rx->stats.bytes_received += user_len;
+		call->data_ns = input->rx->now_ns;
+		break;
+	case APH_RX_TAKEN_WRONG:
+		return APH_RX_PROTOCOL_ERROR;
+	case APH_RX_TAKEN_DUPLICATE:
+		input->rx->stats.data_duplicate++;
+		break;
+	case APH_RX_TAKEN_BEYOND_WINDOW:
+	case APH_RX_TAKEN_NO_SPACE:
+		input->rx->stats.data_out_of_window++;
+		break;
+	}
+	aph_rx_ack_arrived(call, header, taken, was_gap);
+	return 0;
+}
+
+static void input_data(const struct input *input, struct aph_rx_call *call)
+{
+	struct aph_rx_header header = input->header;
+	const uint8_t *data = input->packet + APH_RX_HEADER;
+	size_t left = input->len - APH_RX_HEADER;
+	int more;
+
+	if (call->is_client && call->state == APH_RX_STATE_REQUEST && !begin_reply(call)) {
+		aph_rx_call_abort_now(call, APH_RX_ABORTED_HERE, APH_RX_PROTOCOL_ERROR);
+		return;
+	}
+	do {
+		const uint8_t *payload;
+		size_t len;
+		struct aph_rx_header this = header;
+		int32_t code;
+
+		more = aph_rx_jumbo_next(&header, &data, &left, &payload, &len);
+		if (more < 0) {
+			drop(input, &input->rx->stats.malformed, "a jumbogram that is cut short");
+			break;
+		}
+		code = take_packet(input, call, &this, payload, len);
+		if (code) {
+			aph_rx_call_abort_now(call, APH_RX_ABORTED_HERE, code);
+			return;
+		}
+	} while (more);
+	if (aph_rx_in_is_complete(&call->in))
+		complete(call);
+	/* A call that ended with it is gone when nobody holds it. */
+	if (call->state != APH_RX_STATE_ENDED)
+		tell_readable(call);
+}
+
+/* -- ACK ------------------------------------------------------------------------------------------------------------------- */
+
+static void take_trailer(struct aph_rx_peer *peer, const struct aph_rx_ack *ack)
+{
+	if (ack->extended) {
+		peer->extended = true;
+		peer->rwind = ack->window;
+	} else if (ack->n_words >= 3) {
+		peer->rwind = ack->rwind;
+	}
+	if (peer->rwind < 1)
+		peer->rwind = 1;
+	if (peer->rwind > APH_RX_WINDOW_MAX)
+		peer->rwind = APH_RX_WINDOW_MAX;
+	if (ack->n_words >= 1)
+		aph_rx_pmtu_set_peer_max(&peer->pmtu, ack->max_mtu);
+	if (ack->n_words >= 4)
+		peer->max_jumbo = (uint16_t)(ack->max_jumbo < 46 ? ack->max_jumbo : 46);
+}
+
+static void answer_ping(struct aph_rx_call *call, const struct aph_rx_header *header,
+			const struct aph_rx_ack *ack)
+{
+	if (ack->reason == APH_RX_ACK_PING)
+		aph_rx_ack_want(call, APH_RX_ACK_PING_RESPONSE, header->serial, true);
+	else if (header->flags & APH_RX_REQUEST_ACK && ack->reason != APH_RX_ACK_PING_RESPONSE)
+		aph_rx_ack_want(call, APH_RX_ACK_PING_RESPONSE, header->serial, true);
+}
+
+void aph_rx_input_ack(struct aph_rx_call *call, const struct aph_rx_header *header,
+		      const uint8_t *body, size_t len)
+{
+	struct aph_rx *rx = call->rx;
+	struct aph_rx_ack ack;
+
+	if (!aph_rx_ack_decode(&ack, body, len)) {
+		rx->stats.malformed++;
+		return;
+	}
+	if (rx->config.flags & APH_RX_NO_EXTENSION) {
+		ack.extended = false;
+		ack.n_ranges = 0;
+	}
+	take_trailer(call->peer, &ack);
+	answer_ping(call, header, &ack);
+	if (ack.reason == APH_RX_ACK_PING_RESPONSE && call->peer->pmtu.probing &&
+	    ack.serial == call->peer->probe_serial)
+		aph_rx_pmtu_probe_acked(&call->peer->pmtu, rx->now_ns);
+	aph_rx_recover_ack(call, header, &ack);
+}
+
+static void input_ackall(struct aph_rx_call *call)
+{
+	if (!call->is_client && call->state == APH_RX_STATE_REPLY && call->out.finished &&
+	    call->out.next == call->out.end)
+		aph_rx_recover_all_acked(call);
+}
+
+/* -- ABORT and BUSY ------------------------------------------------------------------------------------------------------------ */
+
+static int32_t abort_code(const struct input *input)
+{
+	return (int32_t)aph_get32(input->packet + APH_RX_HEADER);
+}
+
+static void input_busy(struct aph_rx_call *call)
+{
+	if (!call->is_client || call->state != APH_RX_STATE_REQUEST || call->received)
+		return;
+	call->n_busy++;
+	if (call->rx->config.flags & APH_RX_BUSY_ENDS)
+		aph_rx_call_end(call, APH_RX_BUSY, 0);
+}
+
+/* -- one call ----------------------------------------------------------------------------------------------------------------------- */
+
+static void input_call(const struct input *input, struct aph_rx_call *call)
+{
+	const uint8_t *body = input->packet + APH_RX_HEADER;
+	size_t len = input->len - APH_RX_HEADER;
+
+	call->heard_ns = input->rx->now_ns;
+	switch (input->header.type) {
+	case APH_RX_DATA:
+		input_data(input, call);
+		return;
+	case APH_RX_ACK:
+		aph_rx_input_ack(call, &input->header, body, len);
+		return;
+	case APH_RX_ACKALL:
+		input_ackall(call);
+		return;
+	case APH_RX_BUSY_PACKET:
+		input_busy(call);
+		return;
+	case APH_RX_ABORT:
+		if (len < 4)
+			drop(input, &input->rx->stats.malformed, "an ABORT without a code");
+		else if (call->state == APH_RX_STATE_COMPLETE)
+			drop(input, NULL, "an ABORT after all of the reply");
+		else
+			aph_rx_call_end(call, APH_RX_ABORTED, abort_code(input));
+		return;
+	default:
+		drop(input, &input->rx->stats.unknown, "a type that no call takes");
+		return;
+	}
+}
+
+/* The last call of the channel is over: what it was is said again to those who did not hear it. */
+static void input_over(const struct input *input, struct aph_rx_conn *conn,
+		       struct aph_rx_channel *ch)
+{
+	const struct aph_rx_header *header = &input->header;
+	struct aph_rx *rx = input->rx;
+
+	if (header->type == APH_RX_ABORT || header->type == APH_RX_BUSY_PACKET ||
+	    header->type == APH_RX_ACKALL)
+		return;
+	if (header->type == APH_RX_ACK) {
+		struct aph_rx_ack ack;
+
+		if (!aph_rx_ack_decode(&ack, input->packet + APH_RX_HEADER,
+				       input->len - APH_RX_HEADER) ||
+		    ack.reason == APH_RX_ACK_PING_RESPONSE)
+			return;
+	}
+	if (ch->done) {
+		if (!conn->is_client)
+			return; /* the client has acknowledged all of it */
+		ch->receipt_due = true;
+		ch->receipt_serial = header->serial;
+		conn->receipt_ns = rx->now_ns;
+		aph_list_remove(&conn->receipt_link);
+		/* It is due at once: the list is in order of time. */
+		aph_list_append(rx->receipts.next == &rx->receipts ? &rx->receipts
+								   : rx->receipts.next,
+				&conn->receipt_link);
+		return;
+	}
+	if (ch->abort_code && aph_rx_limit_take(rx, input->path))
+		aph_rx_send_abort(conn, header->cid, header->call_number, ch->abort_code);
+}
+
+/* -- new calls ------------------------------------------------------------------------------------------------------------------------ */
+
+/* What a client asks for may have moved to a better service. */
+static struct aph_rx_service *find_service(struct aph_rx *rx, struct aph_rx_conn *conn,
+					   const struct aph_rx_header *header)
+{
+	struct aph_rx_service *service =
+		aph_rx_find_service(rx, conn ? conn->service : header->service);
+	struct aph_rx_service *better;
+
+	if (!service || conn || !service->upgrade_to ||
+	    header->user_status != APH_RX_USER_STATUS_UPGRADE)
+		return service;
+	better = aph_rx_find_service(rx, service->upgrade_to);
+	return better ? better : service;
+}
+
+/* The client has gone on to its next call on this channel. */
+static void supersede(struct aph_rx_call *call)
+{
+	if (call->state == APH_RX_STATE_REPLY && call->out.finished &&
+	    call->out.next == call->out.end)
+		aph_rx_recover_all_acked(call);
+	else
+		aph_rx_call_end(call, APH_RX_ABORTED, APH_RX_CALL_DEAD);
+}
+
+static bool has_room(const struct aph_rx *rx, const struct aph_rx_service *service)
+{
+	return service->credit && rx->stats.n_calls < rx->config.calls_max;
+}
+
+static void input_new_call(struct input *input, struct aph_rx_conn *conn)
+{
+	struct aph_rx *rx = input->rx;
+	const struct aph_rx_header *header = &input->header;
+	unsigned channel = header->cid & 3;
+	struct aph_rx_service *service;
+	struct aph_rx_call *call;
+
+	if (!header->service || !header->seq) {
+		reject(input, 0, APH_RX_PROTOCOL_ERROR, "no service, or no sequence number");
+		return;
+	}
+	if (header->call_number > INT32_MAX || header->seq > APH_RX_WINDOW_SMALL) {
+		drop(input, &rx->stats.malformed, "a new call that does not begin");
+		return;
+	}
+	service = find_service(rx, conn, header);
+	if (!service || header->security != aph_rx_null.index) {
+		reject(input, 0, APH_RX_INVALID_OPERATION, "no such service, or not so secured");
+		return;
+	}
+	if (conn && conn->channels[channel].call)
+		supersede(conn->channels[channel].call);
+	if (!has_room(rx, service)) {
+		answer(input, APH_RX_BUSY_PACKET, header->call_number, NULL, 0);
+		drop(input, &rx->stats.rejected, "busy");
+		return;
+	}
+	if (!conn) {
+		input->peer = aph_rx_peer_get(rx, input->path);
+		if (input->peer)
+			conn = aph_rx_conn_new_service(rx, input->peer, header);
+		if (!conn) {
+			answer(input, APH_RX_BUSY_PACKET, header->call_number, NULL, 0);
+			drop(input, &rx->stats.rejected, "no room for a connection");
+			return;
+		}
+		input->peer->bytes_in += (uint32_t)input->len;
+		conn->upgraded = service->id != header->service;
+		conn->service = service->id;
+		rx->last_conn = conn;
+	}
+	call = aph_rx_call_incoming(conn, service, channel, header->call_number);
+	if (!call) {
+		drop(input, NULL, "no memory for a call");
+		return;
+	}
+	conn->heard_serial = header->serial;
+	input_call(input, call);
+}
+
+/* -- connections -------------------------------------------------------------------------------------------------------------------------- */
+
+static void input_connection_level(const struct input *input, struct aph_rx_conn *conn)
+{
+	switch (input->header.type) {
+	case APH_RX_ABORT:
+		if (input->len < APH_RX_HEADER + 4)
+			drop(input, &input->rx->stats.malformed, "an ABORT without a code");
+		else
+			aph_rx_conn_fail(conn, APH_RX_ABORTED, abort_code(input));
+		return;
+	case APH_RX_CHALLENGE:
+	case APH_RX_RESPONSE:
+		/* A connection without security has no business with either; forged ones must not end it. */
+		drop(input, &input->rx->stats.unknown, "security where there is none");
+		return;
+	default:
+		drop(input, &input->rx->stats.unknown, "call number 0");
+		return;
+	}
+}
+
+/* Whether the packet's service is the connection's, or tells the client of its upgrade. */
+static bool is_service(struct aph_rx_conn *conn, const struct aph_rx_header *header)
+{
+	struct aph_rx_call *call;
+
+	if (header->service == conn->service)
+		return true;
+	/* The client goes on writing the old number until it has heard the new one. */
+	if (!conn->is_client)
+		return conn->upgraded;
+	if (!conn->probing || conn->answered || !header->call_number)
+		return false;
+	conn->service = header->service;
+	call = conn->channels[header->cid & 3].call;
+	if (call)
+		call->service = conn->service;
+	return true;
+}
+
+static void input_conn(struct input *input, struct aph_rx_conn *conn)
+{
+	const struct aph_rx_header *header = &input->header;
+	struct aph_rx_channel *ch = &conn->channels[header->cid & 3];
+
+	if (header->security != conn->class->index || !is_service(conn, header)) {
+		drop(input, &input->rx->stats.unknown,
+		     "another class or service than the connection's");
+		return;
+	}
+	if ((int32_t)(header->serial - conn->heard_serial) > 0)
+		conn->heard_serial = header->serial;
+	if (!conn->answered) {
+		conn->answered = true;
+		/* The probe is over; its channel mates may begin. */
+		if (conn->probing && conn->is_client && header->call_number) {
+			conn->probing = false;
+			aph_rx_client_assign(conn->client);
+		}
+	}
+	if (!header->call_number) {
+		input_connection_level(input, conn);
+		return;
+	}
+	if (header->call_number < ch->call_number) {
+		drop(input, NULL, "an older call");
+	} else if (header->call_number == ch->call_number) {
+		if (ch->call)
+			input_call(input, ch->call);
+		else
+			input_over(input, conn, ch);
+	} else if (conn->is_client) {
+		drop(input, &input->rx->stats.malformed, "a call that we never made");
+	} else if (header->type == APH_RX_DATA) {
+		input_new_call(input, conn);
+	} else {
+		drop(input, NULL, "a call that has not begun");
+	}
+}
+
+/* Nobody knows the connection. */
+static void input_stranger(struct input *input)
+{
+	const struct aph_rx_header *header = &input->header;
+	bool from_client = header->flags & APH_RX_CLIENT_INITIATED;
+
+	if (header->type == APH_RX_DATA && from_client && header->call_number) {
+		input_new_call(input, NULL);
+		return;
+	}
+	drop(input, &input->rx->stats.unknown, "a connection that is not known");
+	/* Who asks whether we are still there hears that we have forgotten; who replies to nobody, too. */
+	if (!header->call_number)
+		return;
+	if (header->type == APH_RX_ACK && input->len > APH_RX_HEADER + 16 &&
+	    input->packet[APH_RX_HEADER + 16] == APH_RX_ACK_PING)
+		reject(input, header->call_number, RESTARTED_CODE,
+		       "a question about a forgotten call");
+	else if (header->type == APH_RX_DATA)
+		reject(input, header->call_number, RESTARTED_CODE, "a reply to a forgotten call");
+}
+
+/* -- one datagram --------------------------------------------------------------------------------------------------------------------------- */
+
+static void input_packet(struct input *input)
+{
+	struct aph_rx *rx = input->rx;
+	struct aph_rx_conn *conn;
+
+	if (input->len < APH_RX_HEADER) {
+		drop(input, &rx->stats.malformed, "shorter than a header");
+		return;
+	}
+	aph_rx_header_decode(&input->header, input->packet);
+	aph_rx_trace_packet(rx, APH_RX_TRACE_RECEIVED, input->path, input->packet, input->len,
+			    NULL);
+	if (input->header.type > 13 || !input->header.type) {
+		drop(input, &rx->stats.malformed, "no type that exists");
+		return;
+	}
+	rx->stats.packets_received[input->header.type]++;
+	if (input->header.type == APH_RX_VERSION) {
+		aph_rx_input_version(rx, input->path, &input->header, input->packet + APH_RX_HEADER,
+				     input->len - APH_RX_HEADER);
+		return;
+	}
+	if (input->header.type == APH_RX_DEBUG) {
+		aph_rx_input_debug(rx, input->path, &input->header, input->packet + APH_RX_HEADER,
+				   input->len - APH_RX_HEADER);
+		return;
+	}
+	if (input->peer && !input->peer->proven)
+		input->peer->bytes_in += (uint32_t)input->len;
+	conn = aph_rx_conn_find(rx, input->path, input->peer, &input->header);
+	if (conn)
+		input_conn(input, conn);
+	else
+		input_stranger(input);
+}
+
+void aph_rx_receive(struct aph_rx *rx, const struct aph_rx_path *path, const void *data, size_t len,
+		    size_t segment, struct aph_rx_buffer *buffer, uint64_t now_ns)
+{
+	struct input input = { .rx = rx, .path = path };
+	const uint8_t *p = data;
+
+	if (now_ns > rx->now_ns)
+		rx->now_ns = now_ns;
+	if (!segment || segment > len)
+		segment = len;
+	input.peer = aph_rx_peer_find(rx, path);
+	input.buffer = len >= KEEP_MIN ? buffer : NULL;
+	do {
+		input.packet = p;
+		input.len = len < segment ? len : segment;
+		input_packet(&input);
+		p += input.len;
+		len -= input.len;
+	} while (len);
+}
+
+/* -- what the network says -------------------------------------------------------------------------------------------------------------------- */
+
+/* The connection that the quoted packet of ours belonged to; forged ones rarely quote one that there is. */
+static bool is_quote_plausible(struct aph_rx_peer *peer, const uint8_t *quote, size_t len)
+{
+	struct aph_list *pos, *tmp;
+
+	if (!quote || len < 8)
+		return true;
+	aph_list_for_each(pos, tmp, &peer->conns) {
+		const struct aph_rx_conn *conn = aph_container(pos, struct aph_rx_conn, peer_link);
+
+		if (aph_get32(quote) == conn->epoch && (aph_get32(quote + 4) & ~3u) == conn->cid)
+			return true;
+	}
+	return false;
+}
+
+void aph_rx_receive_error(struct aph_rx *rx, const struct aph_rx_path *path, int error,
+			  uint32_t mtu, const void *quote, size_t quote_len, bool local,
+			  uint64_t now_ns)
+{
+	struct aph_rx_peer *peer;
+	struct aph_list *pos, *tmp;
+
+	if (now_ns > rx->now_ns)
+		rx->now_ns = now_ns;
+	peer = aph_rx_peer_find(rx, path);
+	if (!peer || !is_quote_plausible(peer, quote, quote_len))
+		return;
+	if (error == EMSGSIZE) {
+		aph_rx_pmtu_too_large(&peer->pmtu, mtu, rx->now_ns);
+		return;
+	}
+	aph_rx_peer_ref(peer);
+	aph_list_for_each(pos, tmp, &peer->conns) {
+		struct aph_rx_conn *conn = aph_container(pos, struct aph_rx_conn, peer_link);
+
+		if (!conn->n_calls)
+			continue;
+		aph_rx_conn_fail(conn, local ? APH_RX_LOCAL_ERROR : APH_RX_NET_ERROR, error);
+	}
+	aph_rx_peer_unref(peer);
+}

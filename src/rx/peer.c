@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Peers: one for each path, with all that is known of it. A peer that nobody refers to is kept for a minute, as
+ * its round-trip time and window are worth something; when there are too many, the one idle longest goes.
+ *
+ * Until something of ours is known to have arrived there, an address may be forged: what we send to it is then
+ * bounded by what came from it.
+ */
+#include "rx/engine.h"
+
+#include <string.h>
+
+#define KEEP_NS		   (60000 * APH_RX_MS)
+#define UNPROVEN_FACTOR	   3
+#define UNPROVEN_ALLOWANCE 256
+
+static bool same_address(const struct aph_rx_address *a, const struct aph_rx_address *b, bool port)
+{
+	if (a->family != b->family)
+		return false;
+	if (a->family == AF_INET)
+		return a->in.sin_addr.s_addr == b->in.sin_addr.s_addr &&
+		       (!port || a->in.sin_port == b->in.sin_port);
+	if (a->family == AF_INET6)
+		return memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, sizeof(a->in6.sin6_addr)) ==
+			       0 &&
+		       a->in6.sin6_scope_id == b->in6.sin6_scope_id &&
+		       (!port || a->in6.sin6_port == b->in6.sin6_port);
+	return true;
+}
+
+static bool same_path(const struct aph_rx_path *a, const struct aph_rx_path *b)
+{
+	return same_address(&a->remote, &b->remote, true) &&
+	       same_address(&a->local, &b->local, false);
+}
+
+static uint32_t hash_path(const struct aph_rx *rx, const struct aph_rx_path *path)
+{
+	struct {
+		uint8_t remote[16];
+		uint8_t local[16];
+		uint32_t port, scope;
+	} key = { .scope = 0 };
+
+	if (path->remote.family == AF_INET) {
+		memcpy(key.remote, &path->remote.in.sin_addr, 4);
+		key.port = path->remote.in.sin_port;
+	} else if (path->remote.family == AF_INET6) {
+		memcpy(key.remote, &path->remote.in6.sin6_addr, 16);
+		key.port = path->remote.in6.sin6_port;
+		key.scope = path->remote.in6.sin6_scope_id;
+	}
+	if (path->local.family == AF_INET)
+		memcpy(key.local, &path->local.in.sin_addr, 4);
+	else if (path->local.family == AF_INET6)
+		memcpy(key.local, &path->local.in6.sin6_addr, 16);
+	return aph_rx_hash(rx, &key, sizeof(key));
+}
+
+static struct aph_rx_peer *find(struct aph_rx *rx, const struct aph_rx_path *path, uint32_t hash)
+{
+	struct aph_rx_node *node;
+
+	for (node = aph_rx_table_chain(&rx->peers, hash); node; node = node->next) {
+		struct aph_rx_peer *peer = aph_container(node, struct aph_rx_peer, node);
+
+		if (node->hash == hash && same_path(&peer->path, path)) {
+			rx->last_peer = peer;
+			return peer;
+		}
+	}
+	return NULL;
+}
+
+struct aph_rx_peer *aph_rx_peer_find(struct aph_rx *rx, const struct aph_rx_path *path)
+{
+	if (rx->last_peer && same_path(&rx->last_peer->path, path))
+		return rx->last_peer;
+	return find(rx, path, hash_path(rx, path));
+}
+
+static void free_peer(struct aph_rx_peer *peer)
+{
+	struct aph_rx *rx = peer->rx;
+
+	if (rx->last_peer == peer)
+		rx->last_peer = NULL;
+	aph_list_remove(&peer->idle);
+	aph_rx_table_remove(&rx->peers, &peer->node);
+	rx->stats.n_peers--;
+	aph_rx_release(rx, peer, sizeof(*peer));
+}
+
+struct aph_rx_peer *aph_rx_peer_get(struct aph_rx *rx, const struct aph_rx_path *path)
+{
+	struct aph_rx_peer *peer = aph_rx_peer_find(rx, path);
+
+	if (peer)
+		return peer;
+	if (rx->peers.n >= rx->config.peers_max) {
+		if (aph_list_empty(&rx->idle_peers))
+			return NULL;
+		free_peer(aph_container(rx->idle_peers.next, struct aph_rx_peer, idle));
+	}
+	peer = aph_rx_zalloc(rx, sizeof(*peer));
+	if (!peer)
+		return NULL;
+	peer->rx = rx;
+	peer->path = *path;
+	peer->node.hash = hash_path(rx, path);
+	if (aph_rx_table_insert(rx, &rx->peers, &peer->node) < 0) {
+		aph_rx_release(rx, peer, sizeof(*peer));
+		return NULL;
+	}
+	aph_list_init(&peer->conns);
+	aph_rx_pmtu_init(&peer->pmtu, (uint16_t)rx->config.mtu);
+	peer->ssthresh = UINT32_MAX;
+	peer->rwind = APH_RX_WINDOW_START;
+	peer->idle_since_ns = rx->now_ns;
+	aph_list_init(&peer->idle);
+	aph_list_append(&rx->idle_peers, &peer->idle);
+	rx->stats.n_peers++;
+	return peer;
+}
+
+void aph_rx_peer_ref(struct aph_rx_peer *peer)
+{
+	if (peer->refs++ == 0)
+		aph_list_remove(&peer->idle);
+}
+
+void aph_rx_peer_unref(struct aph_rx_peer *peer)
+{
+	if (--peer->refs)
+		return;
+	peer->idle_since_ns = peer->rx->now_ns;
+	aph_list_append(&peer->rx->idle_peers, &peer->idle);
+}
+
+uint64_t aph_rx_peer_expiry(const struct aph_rx *rx)
+{
+	if (aph_list_empty(&rx->idle_peers))
+		return UINT64_MAX;
+	return aph_container(rx->idle_peers.next, struct aph_rx_peer, idle)->idle_since_ns +
+	       KEEP_NS;
+}
+
+void aph_rx_peer_expire(struct aph_rx *rx)
+{
+	while (aph_rx_peer_expiry(rx) <= rx->now_ns)
+		free_peer(aph_container(rx->idle_peers.next, struct aph_rx_peer, idle));
+}
+
+void aph_rx_peer_free_all(struct aph_rx *rx)
+{
+	while (!aph_list_empty(&rx->idle_peers))
+		free_peer(aph_container(rx->idle_peers.next, struct aph_rx_peer, idle));
+}
+
+uint16_t aph_rx_peer_payload(const struct aph_rx_peer *peer)
+{
+	uint16_t payload = (uint16_t)(peer->pmtu.current - APH_RX_HEADER);
+
+	return payload < APH_RX_PAYLOAD_MAX ? payload : APH_RX_PAYLOAD_MAX;
+}
+
+bool aph_rx_peer_may_send(const struct aph_rx_peer *peer, size_t len)
+{
+	return peer->proven || peer->bytes_out + len <= (uint64_t)UNPROVEN_FACTOR * peer->bytes_in +
+								UNPROVEN_ALLOWANCE;
+}
+
+void aph_rx_peer_prove(struct aph_rx_peer *peer)
+{
+	peer->proven = true;
+}

@@ -1,0 +1,482 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the peer's acknowledgements say about our packets, and what to do when none come: loss detection by time and
+ * order of transmission (RACK), probes of the tail (TLP), and the retransmission time-out, after RFC 8985 and
+ * RFC 6298. Serial numbers, new for every transmission, take the place of time stamps.
+ */
+#include "rx/engine.h"
+
+#define PROBE_MIN_NS (10 * APH_RX_MS)
+#define PROBE_UNASKED_NS \
+	(120 * APH_RX_MS)		/* for a packet whose acknowledgement was not asked for */
+#define STOCK_LAST_NS (400 * APH_RX_MS) /* how long OpenAFS holds a receipt back */
+#define RECEIPT_NS    (1000 * APH_RX_MS)
+#define RECEIPT_TRIES 3
+#define BACKOFFS_MAX  10
+
+/* -- lists of packets -------------------------------------------------------------------------------------------- */
+
+static void link_tail(struct aph_rx_out *out, uint32_t *head, uint32_t *tail, uint32_t seq,
+		      struct aph_rx_meta *meta)
+{
+	meta->prev = *tail;
+	meta->next = 0;
+	if (*tail)
+		aph_rx_out_meta(out, *tail)->next = seq;
+	else
+		*head = seq;
+	*tail = seq;
+}
+
+static void unlink_packet(struct aph_rx_out *out, uint32_t *head, uint32_t *tail,
+			  struct aph_rx_meta *meta)
+{
+	if (meta->prev)
+		aph_rx_out_meta(out, meta->prev)->next = meta->next;
+	else
+		*head = meta->next;
+	if (meta->next)
+		aph_rx_out_meta(out, meta->next)->prev = meta->prev;
+	else
+		*tail = meta->prev;
+}
+
+static void take_from_list(struct aph_rx_out *out, struct aph_rx_meta *meta)
+{
+	if (meta->state == APH_RX_PACKET_FLYING) {
+		unlink_packet(out, &out->flying_head, &out->flying_tail, meta);
+		out->n_flying--;
+	} else if (meta->state == APH_RX_PACKET_LOST) {
+		unlink_packet(out, &out->lost_head, &out->lost_tail, meta);
+		out->n_lost--;
+	} else if (meta->state == APH_RX_PACKET_SACKED) {
+		out->n_sacked--;
+	}
+}
+
+static void set_lost(struct aph_rx_out *out, uint32_t seq, struct aph_rx_meta *meta)
+{
+	take_from_list(out, meta);
+	meta->state = APH_RX_PACKET_LOST;
+	link_tail(out, &out->lost_head, &out->lost_tail, seq, meta);
+	out->n_lost++;
+}
+
+/* -- deadlines ----------------------------------------------------------------------------------------------------- */
+
+static uint64_t timeout(const struct aph_rx_call *call)
+{
+	const struct aph_rx_out *out = &call->out;
+	const struct aph_rx_rtt *rtt = &call->peer->rtt;
+	uint64_t rto = aph_rx_rtt_rto_ns(rtt, out->n_backoffs);
+	uint64_t probe;
+
+	/* Stock peers may keep quiet about the last packet of a body for a while. */
+	if (out->finished && out->next == out->end && !call->peer->extended)
+		rto += STOCK_LAST_NS;
+	if (!out->n_flying || out->probed || out->n_backoffs || !rtt->n_samples)
+		return rto;
+	probe = 2 * (uint64_t)rtt->srtt_us * 1000;
+	probe += out->keep_ack_request ? PROBE_MIN_NS : PROBE_UNASKED_NS;
+	return probe < rto ? probe : rto;
+}
+
+void aph_rx_recover_arm(struct aph_rx_call *call)
+{
+	struct aph_rx_out *out = &call->out;
+	uint64_t now = call->rx->now_ns;
+
+	if (out->n_flying)
+		out->timeout_ns = now + timeout(call);
+	else if (out->n_sacked && !out->n_lost && out->next == out->end)
+		out->timeout_ns = now + (RECEIPT_NS << out->n_backoffs);
+	else if (out->end > out->next || out->n_lost)
+		out->timeout_ns = now + timeout(call);
+	else
+		out->timeout_ns = UINT64_MAX;
+	aph_rx_call_arm(call);
+}
+
+uint64_t aph_rx_recover_deadline(const struct aph_rx_call *call)
+{
+	const struct aph_rx_out *out = &call->out;
+	uint64_t due = out->timeout_ns < out->reorder_ns ? out->timeout_ns : out->reorder_ns;
+
+	return out->pace_wait_ns < due ? out->pace_wait_ns : due;
+}
+
+/* -- sending --------------------------------------------------------------------------------------------------------- */
+
+static void note_time(struct aph_rx_call *call, uint32_t serial)
+{
+	struct aph_rx_out *out = &call->out;
+
+	out->timings[out->timing_next] =
+		(struct aph_rx_timing){ .serial = serial, .sent_ns = call->rx->now_ns };
+	out->timing_next = (uint8_t)((out->timing_next + 1) % APH_RX_N_TIMINGS);
+}
+
+void aph_rx_recover_note_ping(struct aph_rx_call *call, uint32_t serial)
+{
+	call->ping_serial = serial;
+	note_time(call, serial);
+}
+
+void aph_rx_recover_sent(struct aph_rx_call *call, uint32_t seq, uint32_t serial,
+			 bool ack_requested)
+{
+	struct aph_rx_out *out = &call->out;
+	struct aph_rx_meta *meta = aph_rx_out_meta(out, seq);
+
+	take_from_list(out, meta);
+	meta->state = APH_RX_PACKET_FLYING;
+	meta->serial = serial;
+	meta->sent_ns = call->rx->now_ns;
+	if (meta->n_sent < UINT8_MAX)
+		meta->n_sent++;
+	link_tail(out, &out->flying_head, &out->flying_tail, seq, meta);
+	out->n_flying++;
+	out->keep_ack_request = ack_requested;
+	if (ack_requested)
+		note_time(call, serial);
+}
+
+/* -- losses ------------------------------------------------------------------------------------------------------------ */
+
+static uint64_t reorder_window_ns(const struct aph_rx_call *call)
+{
+	const struct aph_rx_out *out = &call->out;
+	const struct aph_rx_rtt *rtt = &call->peer->rtt;
+	uint64_t window;
+
+	if (!out->reordering_seen && out->n_sacked >= 3)
+		return 0;
+	window = (uint64_t)rtt->min_us * 1000 * (out->reorder_mult + 1u) / 4;
+	return window < (uint64_t)rtt->srtt_us * 1000 ? window : (uint64_t)rtt->srtt_us * 1000;
+}
+
+/* Those that were sent before one that has arrived, and long enough ago, are lost. */
+static void detect_losses(struct aph_rx_call *call)
+{
+	struct aph_rx_out *out = &call->out;
+	uint64_t now = call->rx->now_ns;
+	uint64_t patience = (uint64_t)call->peer->rtt.latest_us * 1000 + reorder_window_ns(call);
+	uint32_t in_flight = out->n_flying;
+	uint32_t n = 0, lowest = 0, seq;
+
+	out->reorder_ns = UINT64_MAX;
+	while ((seq = out->flying_head)) {
+		struct aph_rx_meta *meta = aph_rx_out_meta(out, seq);
+
+		if ((int32_t)(meta->serial - out->acked_serial) >= 0)
+			break;
+		if (meta->sent_ns + patience > now) {
+			out->reorder_ns = meta->sent_ns + patience;
+			break;
+		}
+		aph_rx_trace_call(call, APH_RX_TRACE_LOST, seq, "a later one has arrived");
+		set_lost(out, seq, meta);
+		if (!lowest || seq < lowest)
+			lowest = seq;
+		n++;
+	}
+	if (!n)
+		return;
+	aph_rx_congest_on_loss(&out->congest, n, lowest, out->next, in_flight, &call->peer->rtt,
+			       now);
+	aph_rx_call_wants_to_send(call);
+}
+
+/* -- an acknowledgement ----------------------------------------------------------------------------------------------------- */
+
+struct progress {
+	uint32_t n_acked;
+	uint32_t highest;
+};
+
+static void note_arrival(struct aph_rx_call *call, uint32_t seq, struct aph_rx_meta *meta,
+			 struct progress *progress)
+{
+	struct aph_rx_out *out = &call->out;
+
+	if (meta->state == APH_RX_PACKET_SACKED)
+		return;
+	take_from_list(out, meta);
+	progress->n_acked++;
+	if (seq > progress->highest)
+		progress->highest = seq;
+	/* It was overtaken by one that was sent after it, and was not lost. */
+	if (seq < out->highest_sacked && meta->n_sent == 1)
+		out->reordering_seen = true;
+	if (!out->acked_serial || (int32_t)(meta->serial - out->acked_serial) > 0) {
+		out->acked_serial = meta->serial;
+		out->acked_sent_ns = meta->sent_ns;
+	}
+}
+
+static void sack(struct aph_rx_call *call, uint32_t seq, struct progress *progress)
+{
+	struct aph_rx_meta *meta = aph_rx_out_meta(&call->out, seq);
+
+	if (meta->state == APH_RX_PACKET_SACKED)
+		return;
+	note_arrival(call, seq, meta, progress);
+	meta->state = APH_RX_PACKET_SACKED;
+	call->out.n_sacked++;
+	if (seq > call->out.highest_sacked)
+		call->out.highest_sacked = seq;
+}
+
+static void take_soft(struct aph_rx_call *call, const struct aph_rx_ack *ack,
+		      struct progress *progress)
+{
+	struct aph_rx_out *out = &call->out;
+	uint32_t i, seq;
+
+	for (i = 0; i < ack->n_acks; i++) {
+		struct aph_rx_meta *meta;
+
+		seq = ack->first + i;
+		if (ack->acks[i] & 1) {
+			sack(call, seq, progress);
+			continue;
+		}
+		meta = aph_rx_out_meta(out, seq);
+		/* Peers may drop what they had not handed on. */
+		if (meta->state == APH_RX_PACKET_SACKED)
+			set_lost(out, seq, meta);
+	}
+	for (i = 0; i < ack->n_ranges; i++) {
+		uint32_t start = ack->ranges[i].start;
+		uint32_t end = ack->ranges[i].end;
+		uint32_t j;
+
+		/* Ranges are repeated from one ACK to the next and mostly grow at their ends. */
+		for (j = 0; j < out->n_ranges; j++) {
+			if (start >= out->ranges[j].start && start < out->ranges[j].end)
+				start = end < out->ranges[j].end ? end : out->ranges[j].end;
+		}
+		if (start < out->base)
+			start = out->base;
+		for (seq = start; seq < end && seq < out->next; seq++)
+			sack(call, seq, progress);
+	}
+	out->n_ranges = ack->n_ranges;
+	for (i = 0; i < ack->n_ranges; i++)
+		out->ranges[i] = ack->ranges[i];
+}
+
+static void sample_rtt(struct aph_rx_call *call, const struct aph_rx_ack *ack)
+{
+	struct aph_rx_out *out = &call->out;
+	uint64_t now = call->rx->now_ns;
+	unsigned i;
+
+	if (!ack->serial || ack->reason > APH_RX_ACK_PING_RESPONSE)
+		return;
+	for (i = 0; i < APH_RX_N_TIMINGS; i++) {
+		struct aph_rx_timing *timing = &out->timings[i];
+
+		if (timing->serial != ack->serial)
+			continue;
+		aph_rx_rtt_sample(&call->peer->rtt, now - timing->sent_ns, now);
+		/* Who knows the serial has got the packet. */
+		aph_rx_peer_prove(call->peer);
+		timing->serial = 0;
+		return;
+	}
+}
+
+/* Whether it is about packets that we sent, and not older than what we know. */
+static bool is_plausible(const struct aph_rx_call *call, const struct aph_rx_ack *ack)
+{
+	const struct aph_rx_out *out = &call->out;
+	uint32_t i;
+
+	if (ack->first > out->next || ack->n_acks > out->next - ack->first)
+		return false;
+	for (i = 0; i < ack->n_ranges; i++) {
+		if (ack->ranges[i].start >= ack->ranges[i].end || ack->ranges[i].end > out->next ||
+		    ack->ranges[i].start < ack->first)
+			return false;
+	}
+	return true;
+}
+
+static bool is_stale(struct aph_rx_out *out, const struct aph_rx_ack *ack)
+{
+	if (ack->first != out->base)
+		return ack->first < out->base;
+	/* A weak test: some peers put something else there, see docs/spec/rx.md. */
+	if (ack->previous < out->previous && out->previous < out->next)
+		return true;
+	out->previous = ack->previous;
+	return false;
+}
+
+static void take_hard(struct aph_rx_call *call, uint32_t first, struct progress *progress)
+{
+	struct aph_rx_out *out = &call->out;
+	uint32_t old_base = out->base;
+	uint32_t seq;
+
+	for (seq = old_base; seq < first; seq++) {
+		struct aph_rx_meta *meta = aph_rx_out_meta(out, seq);
+
+		if (meta->state == APH_RX_PACKET_SACKED)
+			out->n_sacked--;
+		else
+			note_arrival(call, seq, meta, progress);
+	}
+	if (first == old_base)
+		return;
+	out->base = first;
+	out->previous = 0;
+	aph_rx_out_trim(call, old_base);
+}
+
+static void after_progress(struct aph_rx_call *call, const struct progress *progress)
+{
+	struct aph_rx_out *out = &call->out;
+	uint32_t in_flight = out->n_flying + progress->n_acked;
+
+	call->received = true;
+	call->data_ns = call->rx->now_ns;
+	aph_rx_peer_prove(call->peer);
+	out->n_backoffs = 0;
+	out->probed = false;
+	out->progress_ns = call->rx->now_ns;
+	aph_rx_congest_on_ack(&out->congest, progress->n_acked, progress->highest, out->next,
+			      in_flight, &call->peer->rtt, call->rx->now_ns);
+	aph_rx_pmtu_black_hole(&call->peer->pmtu, false, call->rx->now_ns);
+}
+
+void aph_rx_recover_ack(struct aph_rx_call *call, const struct aph_rx_header *header,
+			const struct aph_rx_ack *ack)
+{
+	struct aph_rx_out *out = &call->out;
+	struct progress progress = { 0 };
+	uint32_t window;
+
+	(void)header;
+	if (!is_plausible(call, ack)) {
+		call->rx->stats.malformed++;
+		return;
+	}
+	sample_rtt(call, ack);
+	if (is_stale(out, ack))
+		return;
+	window = ack->extended ? ack->window : ack->rwind;
+	if (ack->n_words >= 3)
+		out->window_end = ack->first + window;
+	take_hard(call, ack->first, &progress);
+	take_soft(call, ack, &progress);
+	if (ack->reason == APH_RX_ACK_DUPLICATE && out->reorder_mult < 16)
+		out->reorder_mult++;
+	if (progress.n_acked)
+		after_progress(call, &progress);
+	if (out->finished && out->base == out->end) {
+		aph_rx_recover_all_acked(call);
+		return;
+	}
+	if (out->flying_head)
+		detect_losses(call);
+	if (out->n_lost || out->end > out->next)
+		aph_rx_call_wants_to_send(call);
+	if (progress.n_acked || out->timeout_ns == UINT64_MAX)
+		aph_rx_recover_arm(call);
+	if (out->short_write && aph_rx_out_has_room(call)) {
+		out->short_write = false;
+		aph_rx_call_post(call, APH_RX_EVENT_WRITABLE);
+	}
+}
+
+void aph_rx_recover_all_acked(struct aph_rx_call *call)
+{
+	struct aph_rx_out *out = &call->out;
+	uint32_t old_base = out->base;
+
+	call->received = true;
+	out->base = out->next = out->end;
+	out->n_flying = out->n_lost = out->n_sacked = 0;
+	out->flying_head = out->flying_tail = out->lost_head = out->lost_tail = 0;
+	out->timeout_ns = out->reorder_ns = out->pace_wait_ns = UINT64_MAX;
+	out->n_backoffs = 0;
+	aph_rx_out_trim(call, old_base);
+	if (!call->is_client)
+		aph_rx_call_end(call, APH_RX_DONE, 0);
+}
+
+/* -- when nothing comes ---------------------------------------------------------------------------------------------------- */
+
+/* The last packet again, and a request to say what has arrived: most often that mends it. */
+static void probe_tail(struct aph_rx_call *call)
+{
+	struct aph_rx_out *out = &call->out;
+	uint32_t seq = out->flying_tail;
+
+	out->probed = true;
+	set_lost(out, seq, aph_rx_out_meta(out, seq));
+}
+
+static void give_up_all(struct aph_rx_call *call)
+{
+	struct aph_rx_out *out = &call->out;
+	uint32_t in_flight = out->n_flying;
+	bool full_sized = false;
+	uint32_t seq;
+
+	while ((seq = out->flying_head)) {
+		struct aph_rx_meta *meta = aph_rx_out_meta(out, seq);
+
+		full_sized |= meta->len >= out->payload_max;
+		set_lost(out, seq, meta);
+	}
+	aph_rx_trace_call(call, APH_RX_TRACE_LOST, out->base, "time-out");
+	if (out->n_backoffs < BACKOFFS_MAX)
+		out->n_backoffs++;
+	out->probed = false;
+	aph_rx_congest_on_timeout(&out->congest, out->next, in_flight);
+	if (full_sized)
+		aph_rx_pmtu_black_hole(&call->peer->pmtu, true, call->rx->now_ns);
+}
+
+static void ask(struct aph_rx_call *call)
+{
+	struct aph_rx_out *out = &call->out;
+
+	if (out->n_backoffs < BACKOFFS_MAX)
+		out->n_backoffs++;
+	/* All of a reply has arrived, and the client has nothing more to say about it. */
+	if (!call->is_client && out->finished && out->n_sacked && out->next == out->end &&
+	    !out->n_lost && out->n_backoffs > RECEIPT_TRIES) {
+		aph_rx_recover_all_acked(call);
+		return;
+	}
+	call->ping_due = true;
+}
+
+void aph_rx_recover_expired(struct aph_rx_call *call)
+{
+	struct aph_rx_out *out = &call->out;
+	uint64_t now = call->rx->now_ns;
+
+	if (now >= out->pace_wait_ns) {
+		out->pace_wait_ns = UINT64_MAX;
+		aph_rx_call_wants_to_send(call);
+	}
+	if (now >= out->reorder_ns)
+		detect_losses(call);
+	if (now < out->timeout_ns)
+		return;
+	if (!out->n_flying)
+		ask(call);
+	else if (!out->probed && !out->n_backoffs && call->peer->rtt.n_samples)
+		probe_tail(call);
+	else
+		give_up_all(call);
+	if (call->state == APH_RX_STATE_ENDED)
+		return;
+	aph_rx_recover_arm(call);
+	aph_rx_call_wants_to_send(call);
+}
