@@ -3,7 +3,9 @@
 #ifndef ANTIPHON_BASE_ERROR_H
 #define ANTIPHON_BASE_ERROR_H
 
+#include <antiphon/api.h>
+
 /* Keeps the text for this thread and returns `r`, a negative errno value. Leaves errno alone. */
-__attribute__((format(printf, 2, 3))) int aph_err(int r, const char *format, ...);
+APH_API __attribute__((format(printf, 2, 3))) int aph_err(int r, const char *format, ...);
 
 #endif
