@@ -28,6 +28,7 @@ struct aph_giving {
 	int sock;
 	bool agreed;	      /* the newcomer has the listener */
 	bool done;	      /* DONE was sent */
+	bool told;	      /* the user was */
 	struct aph_hello how; /* what it can take */
 	uint32_t n_left;
 	struct aph_fd_stash *stash; /* of a channel that was given: still to be sent */
@@ -214,10 +215,17 @@ static void stop_giving(struct aph_giving *giving)
 /* The service has lost its name, and what it still has it may finish. */
 static void tell_user(struct aph_giving *giving)
 {
-	if (giving->done)
+	if (giving->told)
 		return;
-	giving->done = true;
+	giving->told = true;
 	aph_pending_add(giving->ls->base.ep, &giving->ls->base.pending, APH_EVENT_TERMINATE);
+}
+
+/* Not while channels may still come from the service before: they are to go on to the next. */
+static void tell_user_in_time(struct aph_giving *giving)
+{
+	if (giving->done && !giving->ls->taking)
+		tell_user(giving);
 }
 
 static void lose_newcomer(struct aph_giving *giving)
@@ -259,10 +267,12 @@ static void go_on(struct aph_giving *giving)
 
 	/* Until the socket has room, or another call ends, there is nothing to do. */
 	aph_list_remove(&giving->link);
-	if (r == 0 && !giving->done)
+	if (r == 0 && !giving->done) {
 		r = say_done(giving);
+		giving->done = r == 0;
+	}
 	if (r == 0)
-		tell_user(giving);
+		tell_user_in_time(giving);
 	else if (r != -EAGAIN)
 		lose_newcomer(giving);
 }
@@ -376,6 +386,12 @@ void aph_local_give_last(struct aph_local_service *ls)
 		return;
 	enlist_all(ls->giving);
 	go_on(ls->giving);
+}
+
+void aph_local_taken_all(struct aph_local_service *ls)
+{
+	if (ls->giving)
+		tell_user_in_time(ls->giving);
 }
 
 void aph_local_give_stop(struct aph_local_service *ls)

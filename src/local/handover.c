@@ -217,6 +217,7 @@ static void stop_taking(struct aph_taking *taking)
 	ls->taking = NULL;
 	drop_arriving(taking);
 	settle(taking);
+	aph_local_taken_all(ls);
 	if (!ls->base.ep->forked)
 		aph_source_remove(ls->base.ep, taking->sock);
 	close_fd(&taking->sock);

@@ -266,6 +266,8 @@ void aph_local_give(struct aph_local *local);
 /* The same for all channels of a service that is about to close. */
 void aph_local_give_last(struct aph_local_service *ls);
 void aph_local_give_stop(struct aph_local_service *ls);
+/* Nothing more comes from the service before: our user may end too, if we have been taken over. */
+void aph_local_taken_all(struct aph_local_service *ls);
 
 /* -- handover.c: from the service before */
 /*
