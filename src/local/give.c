@@ -55,7 +55,7 @@ static bool is_wanted(const struct aph_giving *giving, const struct aph_local_ch
 {
 	return giving->n_left && lc->base.state == APH_CHANNEL_OPEN && !lc->doom && lc->give >= 0 &&
 	       lc->base.calls_max <= giving->how.calls_max && lc->arena_size <= giving->how.arena &&
-	       (lc->receipts || !(giving->how.allow & APH_WELCOME_RECEIPTS)) &&
+	       (lc->base.receipts || !(giving->how.allow & APH_WELCOME_RECEIPTS)) &&
 	       (lc->receipts_ring || !(giving->how.allow & APH_WELCOME_RECEIPTS_NOW));
 }
 
@@ -155,7 +155,7 @@ static int say_channel(struct aph_giving *giving, struct aph_local_channel *lc)
 
 	fill_head(&message, APH_HANDOVER_CHANNEL);
 	message.flags = (lc->bell >= 0 ? APH_WELCOME_BELL : 0) |
-			(lc->receipts ? APH_WELCOME_RECEIPTS : 0) |
+			(lc->base.receipts ? APH_WELCOME_RECEIPTS : 0) |
 			(lc->receipts_ring ? APH_WELCOME_RECEIPTS_NOW : 0);
 	message.n_messages = lc->stash ? lc->stash->n_messages : 0;
 	message.depth = lc->depth;
