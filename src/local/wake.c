@@ -71,15 +71,12 @@ static bool is_single_cpu(struct aph_wake *wake, uint64_t now)
 /* Whether the last waits say that this one will be short. */
 static bool pays(struct aph_wake_history *history, bool reply)
 {
-	unsigned shorts = history->shorts;
+	int shorts = __builtin_popcount(history->shorts);
 
-	shorts &= shorts - 1;
-	if (reply && shorts)
-		return true; /* two were */
-	if (!reply) {
-		shorts &= shorts - 1;
-		return shorts & (shorts - 1); /* four were */
-	}
+	if (!reply)
+		return shorts >= 4;
+	if (shorts >= 2)
+		return true;
 	return ++history->n_since_probe % PROBE_EVERY == 0;
 }
 

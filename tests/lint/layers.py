@@ -26,6 +26,7 @@ MAY_USE = {
 
 # The headers with historical names that belong to a facade.
 OWN_COMPAT = {
+    "af_rxrpc": ("linux/rxrpc.h",),
     "caps": ("sys/caps.h",),
 }
 

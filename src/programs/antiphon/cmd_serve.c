@@ -27,9 +27,6 @@ static const char help[] =
 	"its standard output is the reply. An exit status other than 0 aborts the call with it.\n\n"
 	"  --allow WHO[,WHO]   who may call: user, group or world; by default user\n"
 	"  --exclusive         fail if the name is served already\n"
-	"  --give              let the next service with --take take over\n"
-	"  --take              take over the name and its clients from one with --give\n"
-	"  --terminate         ask the service that has the name now to end\n"
 	"  --max N             at most N processes at once, further calls wait; by default 16\n"
 	"  --kill-after SECONDS  when the caller has gone: from SIGTERM to SIGKILL; by default 2\n"
 	"  --persistent        keep one process, which reads and writes frames: four bytes of\n"
@@ -44,9 +41,6 @@ static const char help[] =
 enum {
 	OPT_ALLOW = 256,
 	OPT_EXCLUSIVE,
-	OPT_GIVE,
-	OPT_TAKE,
-	OPT_TERMINATE,
 	OPT_MAX,
 	OPT_KILL_AFTER,
 	OPT_PERSISTENT,
@@ -58,9 +52,6 @@ enum {
 static const struct option long_options[] = {
 	{ "allow", required_argument, NULL, OPT_ALLOW },
 	{ "exclusive", no_argument, NULL, OPT_EXCLUSIVE },
-	{ "give", no_argument, NULL, OPT_GIVE },
-	{ "take", no_argument, NULL, OPT_TAKE },
-	{ "terminate", no_argument, NULL, OPT_TERMINATE },
 	{ "max", required_argument, NULL, OPT_MAX },
 	{ "kill-after", required_argument, NULL, OPT_KILL_AFTER },
 	{ "persistent", no_argument, NULL, OPT_PERSISTENT },
@@ -114,15 +105,6 @@ static int read_option(struct serve_options *options, int option, const char *va
 		return read_allow(value, &options->flags);
 	case OPT_EXCLUSIVE:
 		options->flags |= APH_SERVICE_EXCLUSIVE;
-		return 0;
-	case OPT_GIVE:
-		options->flags |= APH_SERVICE_GIVE;
-		return 0;
-	case OPT_TAKE:
-		options->flags |= APH_SERVICE_TAKE;
-		return 0;
-	case OPT_TERMINATE:
-		options->flags |= APH_SERVICE_TERMINATE;
 		return 0;
 	case OPT_MAX:
 		return cli_read_count("max", value, 1, 10000, &options->processes_max);
@@ -181,15 +163,6 @@ static void stop(struct serve *serve)
 	serve->mode->stop(serve, hard);
 }
 
-/* Another service wants the name. One that gives has no new clients then, and finishes what it has. */
-static void end_for_another(struct serve *serve)
-{
-	if (serve->options.flags & APH_SERVICE_GIVE)
-		serve->finishing = true;
-	else
-		stop(serve);
-}
-
 static void endpoint_ready(struct loop_source *source, uint32_t events)
 {
 	struct serve *serve = source->data;
@@ -200,7 +173,7 @@ static void endpoint_ready(struct loop_source *source, uint32_t events)
 		if (aph_endpoint_next(serve->ep, &event, APH_NOW) < 0)
 			return;
 		if (event.type == APH_EVENT_TERMINATE)
-			end_for_another(serve);
+			stop(serve);
 		else if (event.call != NULL)
 			serve->mode->event(serve, &event);
 	}
@@ -303,8 +276,6 @@ static int run(struct serve *serve)
 
 	while (!serve->stopping || !serve->mode->is_idle(serve)) {
 		next_ns = serve->mode->turn(serve, aph_time_ns());
-		if (serve->finishing && !serve->stopping && !serve->mode->has_calls(serve))
-			stop(serve);
 		if (serve->stopping && serve->mode->is_idle(serve))
 			break;
 		r = loop_wait(&serve->loop, next_ns);

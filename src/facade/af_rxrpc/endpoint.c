@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * UDP ports. Each has a driver, an engine and a thread, which sleeps without the lock until datagrams have come, a
+ * time limit has passed, or a socket's last descriptor was closed. Whoever else does something to the engine sends
+ * what follows from it at once (aph_afrx_endpoint_push()), so that the thread is for what comes from outside.
+ */
+#include "socket.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define CLIENTS_MAX 256u /* that are kept without a call */
+#define BURST	    64	 /* turns of the engine before others may have the lock */
+
+static struct aph_afrx_link endpoints = { &endpoints, &endpoints };
+
+/* -- the thread --------------------------------------------------------------------------------------------- */
+
+static void dispatch(struct aph_afrx_endpoint *ep)
+{
+	struct aph_rx_event ev;
+
+	while (aph_rx_next(ep->rx, &ev))
+		aph_afrx_event(&ev);
+}
+
+void aph_afrx_endpoint_push(struct aph_afrx_endpoint *ep)
+{
+	(void)aph_rx_udp_flush(ep->udp);
+	if (aph_rx_has_event(ep->rx)) {
+		dispatch(ep);
+		(void)aph_rx_udp_flush(ep->udp);
+	}
+}
+
+static void work(struct aph_afrx_endpoint *ep)
+{
+	int i, r;
+
+	for (i = 0; i < BURST; i++) {
+		r = aph_rx_udp_wait(ep->udp, APH_NOW);
+		dispatch(ep);
+		if (r < 0)
+			break;
+	}
+	(void)aph_rx_udp_flush(ep->udp);
+}
+
+static void sleep_and_work(struct aph_afrx_endpoint *ep)
+{
+	struct epoll_event events[8];
+	int i, n;
+
+	aph_afrx_leave();
+	n = epoll_wait(ep->epoll, events, 8, -1);
+	aph_afrx_enter();
+	if (ep->stop)
+		return;
+	for (i = 0; i < n; i++) {
+		if (events[i].data.u64 == 0)
+			work(ep);
+		else if (events[i].events & (EPOLLHUP | EPOLLERR))
+			aph_afrx_reap();
+		if (ep->stop)
+			return;
+	}
+}
+
+static void *run(void *arg)
+{
+	struct aph_afrx_endpoint *ep = arg;
+
+	aph_afrx_enter();
+	while (!ep->stop)
+		sleep_and_work(ep);
+	aph_afrx_leave();
+	(void)close(ep->epoll);
+	(void)close(ep->wake);
+	ep->epoll = ep->wake = -1;
+	if (ep->detached)
+		free(ep);
+	return NULL;
+}
+
+static int start(struct aph_afrx_endpoint *ep)
+{
+	sigset_t all, old;
+	int r;
+
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = pthread_create(&ep->thread, NULL, run, ep);
+	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return -r;
+}
+
+static int watch(struct aph_afrx_endpoint *ep, int fd, uint32_t events, uint64_t what)
+{
+	struct epoll_event event = { .events = events, .data.u64 = what };
+
+	return epoll_ctl(ep->epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+/* -- opening ------------------------------------------------------------------------------------------------------ */
+
+static int open_driver(struct aph_afrx_endpoint *ep)
+{
+	struct aph_rx_config config = { .size = sizeof(config) };
+	struct aph_rx_udp_options options = {
+		.size = sizeof(options),
+		.local = ep->asked,
+		.config = &config,
+	};
+	int r;
+
+	aph_afrx_tune(&config);
+	r = aph_rx_udp_open(&ep->udp, &options);
+	if (r < 0)
+		return r;
+	ep->rx = aph_rx_udp_engine(ep->udp);
+	return aph_rx_udp_address(ep->udp, &ep->local);
+}
+
+static void close_driver(struct aph_afrx_endpoint *ep)
+{
+	while (!aph_afrx_list_empty(&ep->clients)) {
+		struct aph_afrx_client *client =
+			APH_AFRX_OF(ep->clients.next, struct aph_afrx_client, link);
+
+		aph_afrx_list_del(&client->link);
+		(void)aph_rx_client_free(client->rx);
+		free(client);
+	}
+	if (ep->udp) {
+		(void)aph_rx_udp_flush(ep->udp);
+		ep->udp = aph_rx_udp_close(ep->udp);
+	}
+}
+
+static void discard(struct aph_afrx_endpoint *ep)
+{
+	close_driver(ep);
+	if (ep->epoll >= 0)
+		(void)close(ep->epoll);
+	if (ep->wake >= 0)
+		(void)close(ep->wake);
+	free(ep);
+}
+
+static int open_endpoint(struct aph_afrx_endpoint **out, const struct aph_rx_address *address)
+{
+	struct aph_afrx_endpoint *ep = calloc(1, sizeof(*ep));
+	int r;
+
+	if (!ep)
+		return -ENOMEM;
+	aph_afrx_list_init(&ep->clients);
+	ep->asked = *address;
+	ep->wake = -1;
+	ep->epoll = epoll_create1(EPOLL_CLOEXEC);
+	r = ep->epoll < 0 ? -errno : 0;
+	if (r == 0) {
+		ep->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		r = ep->wake < 0 ? -errno : watch(ep, ep->wake, EPOLLIN, UINT64_MAX);
+	}
+	if (r == 0)
+		r = open_driver(ep);
+	if (r == 0)
+		r = watch(ep, aph_rx_udp_fd(ep->udp), EPOLLIN, 0);
+	if (r == 0)
+		r = start(ep);
+	if (r < 0) {
+		discard(ep);
+		return r;
+	}
+	aph_afrx_list_add(&endpoints, &ep->link);
+	*out = ep;
+	return 0;
+}
+
+static struct aph_afrx_endpoint *find(const struct aph_rx_address *address)
+{
+	struct aph_afrx_link *pos;
+
+	for (pos = endpoints.next; pos != &endpoints; pos = pos->next) {
+		struct aph_afrx_endpoint *ep = APH_AFRX_OF(pos, struct aph_afrx_endpoint, link);
+
+		if (aph_afrx_address_equal(&ep->asked, address) ||
+		    aph_afrx_address_equal(&ep->local, address))
+			return ep;
+	}
+	return NULL;
+}
+
+int aph_afrx_endpoint_join(struct aph_afrx_socket *s, const struct aph_rx_address *address)
+{
+	struct aph_afrx_endpoint *ep;
+	int r;
+
+	aph_afrx_reap();
+	ep = find(address);
+	if (!ep) {
+		r = open_endpoint(&ep, address);
+		if (r < 0)
+			return r;
+	}
+	/* Once: as long as somebody uses the socket the hang-up stays, and has to wait. */
+	r = watch(ep, s->inner, EPOLLET, s->cookie);
+	ep->n_sockets++;
+	s->endpoint = ep;
+	s->bound = s->n_services ? ep->local : *address;
+	if (r < 0)
+		aph_afrx_endpoint_part(s);
+	return r;
+}
+
+/* -- closing ------------------------------------------------------------------------------------------------------ */
+
+void aph_afrx_endpoint_part(struct aph_afrx_socket *s)
+{
+	struct aph_afrx_endpoint *ep = s->endpoint;
+	uint64_t one = 1;
+
+	s->endpoint = NULL;
+	if (s->inner >= 0)
+		(void)epoll_ctl(ep->epoll, EPOLL_CTL_DEL, s->inner, NULL);
+	if (--ep->n_sockets) {
+		aph_afrx_endpoint_push(ep);
+		return;
+	}
+	aph_afrx_list_del(&ep->link);
+	close_driver(ep);
+	ep->stop = true;
+	if (pthread_equal(pthread_self(), ep->thread)) {
+		ep->detached = true;
+		(void)pthread_detach(ep->thread);
+		return;
+	}
+	if (write(ep->wake, &one, sizeof(one)) < 0) {
+		/* Its counter is full: it is readable already. */
+	}
+	aph_afrx_leave();
+	(void)pthread_join(ep->thread, NULL);
+	aph_afrx_enter();
+	free(ep);
+}
+
+void aph_afrx_endpoints_forget(void)
+{
+	while (!aph_afrx_list_empty(&endpoints)) {
+		struct aph_afrx_endpoint *ep =
+			APH_AFRX_OF(endpoints.next, struct aph_afrx_endpoint, link);
+
+		aph_afrx_list_del(&ep->link);
+		while (!aph_afrx_list_empty(&ep->clients)) {
+			struct aph_afrx_client *client =
+				APH_AFRX_OF(ep->clients.next, struct aph_afrx_client, link);
+
+			aph_afrx_list_del(&client->link);
+			free(client);
+		}
+		/* The driver knows that this is another process, and is silent. */
+		ep->udp = aph_rx_udp_close(ep->udp);
+		discard(ep);
+	}
+}
+
+void aph_afrx_endpoints_end(void)
+{
+	struct aph_afrx_link *pos;
+
+	for (pos = endpoints.next; pos != &endpoints; pos = pos->next) {
+		struct aph_afrx_endpoint *ep = APH_AFRX_OF(pos, struct aph_afrx_endpoint, link);
+
+		ep->stop = true;
+		close_driver(ep);
+	}
+}
+
+/* -- what is at an endpoint ------------------------------------------------------------------------------------------ */
+
+void aph_afrx_set_credit(struct aph_afrx_socket *s)
+{
+	unsigned i;
+	uint32_t credit = 0;
+
+	if (s->state == APH_AFRX_LISTENING && s->charging)
+		credit = s->n_charged;
+	else if (s->state == APH_AFRX_LISTENING && s->n_waiting <= s->backlog)
+		credit = s->backlog + 1 - s->n_waiting;
+	for (i = 0; i < s->n_services; i++)
+		if (s->rx_services[i])
+			aph_rx_service_set_credit(s->rx_services[i], credit);
+}
+
+static void drop_client(struct aph_afrx_client *client)
+{
+	aph_afrx_list_del(&client->link);
+	client->endpoint->n_clients--;
+	(void)aph_rx_client_free(client->rx);
+	free(client);
+}
+
+/* The least lately used ones are first. */
+static void trim_clients(struct aph_afrx_endpoint *ep)
+{
+	struct aph_afrx_link *pos, *next;
+
+	for (pos = ep->clients.next; pos != &ep->clients && ep->n_clients >= CLIENTS_MAX;
+	     pos = next) {
+		struct aph_afrx_client *client = APH_AFRX_OF(pos, struct aph_afrx_client, link);
+
+		next = pos->next;
+		if (client->n_calls == 0)
+			drop_client(client);
+	}
+}
+
+static int open_client(struct aph_afrx_client **out, struct aph_afrx_endpoint *ep,
+		       const struct aph_rx_address *remote, uint16_t service)
+{
+	struct aph_rx_path path = { .remote = *remote };
+	struct aph_afrx_client *client;
+	int r;
+
+	trim_clients(ep);
+	client = calloc(1, sizeof(*client));
+	if (!client)
+		return -ENOMEM;
+	r = aph_rx_client_new(&client->rx, ep->rx, &path, service, NULL);
+	if (r < 0) {
+		free(client);
+		return r;
+	}
+	client->endpoint = ep;
+	client->remote = *remote;
+	client->service = service;
+	ep->n_clients++;
+	aph_afrx_list_add(&ep->clients, &client->link);
+	*out = client;
+	return 0;
+}
+
+int aph_afrx_client_get(struct aph_afrx_client **out, struct aph_afrx_endpoint *ep,
+			const struct aph_rx_address *remote, uint16_t service)
+{
+	struct aph_afrx_link *pos;
+
+	for (pos = ep->clients.prev; pos != &ep->clients; pos = pos->prev) {
+		struct aph_afrx_client *client = APH_AFRX_OF(pos, struct aph_afrx_client, link);
+
+		if (client->service == service && aph_afrx_address_equal(&client->remote, remote)) {
+			aph_afrx_list_del(&client->link);
+			aph_afrx_list_add(&ep->clients, &client->link);
+			*out = client;
+			return 0;
+		}
+	}
+	return open_client(out, ep, remote, service);
+}
+
+void aph_afrx_client_put(struct aph_afrx_client *client)
+{
+	client->n_calls--;
+}

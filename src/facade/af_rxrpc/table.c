@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Which sockets there are: found by the cookie that the kernel gives to the outer end, so that it does not matter
+ * how a descriptor was copied, or whether it was closed and its number used again. Also the lock, sleeping, and
+ * what fork() and the end of the process do.
+ */
+#include "socket.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define N_HEADS 64
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static _Thread_local bool inside; /* this thread has the lock: what it asks of the system is ours */
+static struct aph_afrx_link heads[N_HEADS];
+static _Atomic unsigned n_sockets;
+
+void aph_afrx_enter(void)
+{
+	/* Before, as a signal's handler may come in between and write to some file. */
+	inside = true;
+	(void)pthread_mutex_lock(&lock);
+}
+
+void aph_afrx_leave(void)
+{
+	(void)pthread_mutex_unlock(&lock);
+	inside = false;
+}
+
+/* -- finding -------------------------------------------------------------------------------------------- */
+
+/* Asked of the kernel directly: the preload library has a getsockopt() that comes here. */
+int aph_afrx_cookie(int fd, uint64_t *cookie)
+{
+	socklen_t len = sizeof(*cookie);
+
+	if (syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, cookie, &len) < 0)
+		return -errno;
+	return 0;
+}
+
+static struct aph_afrx_socket *find(uint64_t cookie)
+{
+	struct aph_afrx_link *head = &heads[cookie % N_HEADS], *pos;
+
+	if (atomic_load_explicit(&n_sockets, memory_order_relaxed) == 0)
+		return NULL;
+	for (pos = head->next; pos != head; pos = pos->next) {
+		struct aph_afrx_socket *s = APH_AFRX_OF(pos, struct aph_afrx_socket, link);
+
+		if (s->cookie == cookie)
+			return s;
+	}
+	return NULL;
+}
+
+int aph_afrx_get_as_is(struct aph_afrx_socket **out, int fd)
+{
+	struct aph_afrx_socket *s;
+	uint64_t cookie;
+	int r;
+
+	r = aph_afrx_cookie(fd, &cookie);
+	if (r < 0)
+		return r;
+	aph_afrx_enter();
+	s = find(cookie);
+	if (!s) {
+		aph_afrx_leave();
+		return -ENOTSOCK;
+	}
+	s->users++;
+	*out = s;
+	return 0;
+}
+
+int aph_afrx_get(struct aph_afrx_socket **out, int fd)
+{
+	int r = aph_afrx_get_as_is(out, fd);
+
+	if (r == 0 && (*out)->inherited) {
+		r = aph_afrx_adopt(*out, fd);
+		if (r < 0)
+			(void)aph_afrx_put(*out, 0);
+	}
+	return r;
+}
+
+ssize_t aph_afrx_result(ssize_t result)
+{
+	if (result >= 0)
+		return result;
+	errno = (int)-result;
+	return -1;
+}
+
+static void socket_free(struct aph_afrx_socket *s)
+{
+	free(s->key);
+	free(s->keyring);
+	free(s);
+}
+
+ssize_t aph_afrx_put(struct aph_afrx_socket *s, ssize_t result)
+{
+	/* Who is in a function keeps the socket, as a system call keeps a file. */
+	if (--s->users == 0 && s->hung_up)
+		aph_afrx_socket_end(s);
+	aph_afrx_leave();
+	return aph_afrx_result(result);
+}
+
+APH_API bool aph_rxrpc_is_socket(int fd)
+{
+	int saved = errno;
+	uint64_t cookie;
+	bool found;
+
+	if (inside || atomic_load_explicit(&n_sockets, memory_order_relaxed) == 0 ||
+	    aph_afrx_cookie(fd, &cookie) < 0) {
+		errno = saved;
+		return false;
+	}
+	aph_afrx_enter();
+	found = find(cookie) != NULL;
+	aph_afrx_leave();
+	return found;
+}
+
+/* -- sleeping -------------------------------------------------------------------------------------------- */
+
+void aph_afrx_notify(struct aph_afrx_socket *s)
+{
+	atomic_fetch_add_explicit(&s->changes, 1, memory_order_relaxed);
+	if (s->n_sleepers)
+		(void)syscall(SYS_futex, &s->changes, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+}
+
+int aph_afrx_sleep(struct aph_afrx_socket *s, unsigned *n, uint64_t deadline_ns)
+{
+	struct timespec until = { .tv_sec = (time_t)(deadline_ns / 1000000000),
+				  .tv_nsec = (long)(deadline_ns % 1000000000) };
+	uint32_t seen = atomic_load_explicit(&s->changes, memory_order_relaxed);
+	long r;
+
+	if (deadline_ns == APH_NOW)
+		return -EAGAIN;
+	if (n)
+		++*n;
+	s->n_sleepers++;
+	aph_afrx_leave();
+	/* What changes from here on changes the word: see aph_afrx_notify(). */
+	r = syscall(SYS_futex, &s->changes, FUTEX_WAIT_BITSET_PRIVATE, seen,
+		    deadline_ns == APH_FOREVER ? NULL : &until, NULL, FUTEX_BITSET_MATCH_ANY);
+	r = r < 0 ? -errno : 0;
+	aph_afrx_enter();
+	s->n_sleepers--;
+	if (n)
+		--*n;
+	if (r == -ETIMEDOUT)
+		return -EAGAIN;
+	return r == -EINTR ? -EINTR : 0;
+}
+
+void aph_afrx_wake_senders(struct aph_afrx_endpoint *ep)
+{
+	struct aph_afrx_link *pos;
+	int i;
+
+	for (i = 0; i < N_HEADS && ep->n_channel_waiters; i++) {
+		for (pos = heads[i].next; pos != &heads[i]; pos = pos->next) {
+			struct aph_afrx_socket *s = APH_AFRX_OF(pos, struct aph_afrx_socket, link);
+
+			if (s->endpoint == ep)
+				aph_afrx_notify(s);
+		}
+	}
+}
+
+/* -- fork, and the end -------------------------------------------------------------------------------------- */
+
+static void forget(struct aph_afrx_socket *s)
+{
+	int i;
+
+	/* The pair is the parent's too: what lies in it stays. */
+	s->full = false;
+	for (i = 0; i < APH_AFRX_N_TAGS; i++)
+		while (!aph_afrx_list_empty(&s->tags[i]))
+			aph_afrx_call_forget(
+				APH_AFRX_OF(s->tags[i].next, struct aph_afrx_call, hash));
+	while (!aph_afrx_list_empty(&s->waiting))
+		aph_afrx_call_forget(APH_AFRX_OF(s->waiting.next, struct aph_afrx_call, place));
+	while (!aph_afrx_list_empty(&s->queue))
+		aph_afrx_call_forget(APH_AFRX_OF(s->queue.next, struct aph_afrx_call, pending));
+	s->rx_services[0] = s->rx_services[1] = NULL;
+	s->endpoint = NULL;
+	s->users = s->n_sleepers = s->n_readers = 0;
+	s->inherited = s->copied = true;
+	s->adopting = false;
+}
+
+static void for_each(void (*visit)(struct aph_afrx_socket *s))
+{
+	struct aph_afrx_link *pos, *next;
+	int i;
+
+	for (i = 0; i < N_HEADS; i++) {
+		for (pos = heads[i].next; pos != &heads[i]; pos = next) {
+			next = pos->next;
+			visit(APH_AFRX_OF(pos, struct aph_afrx_socket, link));
+		}
+	}
+}
+
+static void copied(struct aph_afrx_socket *s)
+{
+	s->copied = true;
+}
+
+static void after_fork_in_parent(void)
+{
+	for_each(copied);
+	aph_afrx_leave();
+}
+
+/* Threads other than this one do not exist here, and the parent's UDP ports are the parent's. */
+static void after_fork_in_child(void)
+{
+	for_each(forget);
+	aph_afrx_endpoints_forget();
+	aph_afrx_leave();
+}
+
+static void begin(void)
+{
+	int i;
+
+	for (i = 0; i < N_HEADS; i++)
+		aph_afrx_list_init(&heads[i]);
+	(void)pthread_atfork(aph_afrx_enter, after_fork_in_parent, after_fork_in_child);
+}
+
+/*
+ * The process ends: what is not closed is closed, as a kernel would. The lock is kept, so that no thread that is
+ * still there comes to an engine that is not.
+ */
+__attribute__((destructor)) static void end(void)
+{
+	if (atomic_load_explicit(&n_sockets, memory_order_relaxed) == 0)
+		return;
+	if (pthread_mutex_trylock(&lock) != 0)
+		return;
+	inside = true;
+	aph_afrx_endpoints_end();
+}
+
+/* -- making and ending ----------------------------------------------------------------------------------------- */
+
+int aph_afrx_socket_new(struct aph_afrx_socket **out, int *fd, int flags)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	struct aph_afrx_socket *s;
+	int i, r;
+
+	(void)pthread_once(&once, begin);
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return -ENOMEM;
+	aph_afrx_enter();
+	r = aph_afrx_pair_new(fd, &s->inner, &s->cookie, flags);
+	if (r < 0) {
+		aph_afrx_leave();
+		free(s);
+		return r;
+	}
+	for (i = 0; i < APH_AFRX_N_TAGS; i++)
+		aph_afrx_list_init(&s->tags[i]);
+	aph_afrx_list_init(&s->charged);
+	aph_afrx_list_init(&s->waiting);
+	aph_afrx_list_init(&s->queue);
+	s->users = 1;
+	aph_afrx_list_add(&heads[s->cookie % N_HEADS], &s->link);
+	atomic_fetch_add_explicit(&n_sockets, 1, memory_order_relaxed);
+	*out = s;
+	return 0;
+}
+
+void aph_afrx_socket_rehash(struct aph_afrx_socket *s, uint64_t cookie)
+{
+	aph_afrx_list_del(&s->link);
+	s->cookie = cookie;
+	aph_afrx_list_add(&heads[cookie % N_HEADS], &s->link);
+}
+
+void aph_afrx_socket_end(struct aph_afrx_socket *s)
+{
+	int i;
+
+	aph_afrx_list_del(&s->link);
+	atomic_fetch_sub_explicit(&n_sockets, 1, memory_order_relaxed);
+	for (i = 0; i < APH_AFRX_N_TAGS; i++)
+		while (!aph_afrx_list_empty(&s->tags[i]))
+			aph_afrx_call_free(
+				APH_AFRX_OF(s->tags[i].next, struct aph_afrx_call, hash));
+	while (!aph_afrx_list_empty(&s->waiting))
+		aph_afrx_call_free(APH_AFRX_OF(s->waiting.next, struct aph_afrx_call, place));
+	while (!aph_afrx_list_empty(&s->queue))
+		aph_afrx_call_free(APH_AFRX_OF(s->queue.next, struct aph_afrx_call, pending));
+	for (i = 0; i < 2; i++)
+		if (s->rx_services[i])
+			s->rx_services[i] = aph_rx_service_remove(s->rx_services[i]);
+	(void)close(s->inner);
+	s->inner = -1;
+	if (s->endpoint)
+		aph_afrx_endpoint_part(s);
+	socket_free(s);
+}
+
+static struct aph_afrx_socket *find_closed(void)
+{
+	struct aph_afrx_link *pos;
+	int i;
+
+	for (i = 0; i < N_HEADS; i++) {
+		for (pos = heads[i].next; pos != &heads[i]; pos = pos->next) {
+			struct aph_afrx_socket *s = APH_AFRX_OF(pos, struct aph_afrx_socket, link);
+
+			if (!s->hung_up && aph_afrx_is_closed(s)) {
+				s->hung_up = true;
+				return s;
+			}
+		}
+	}
+	return NULL;
+}
+
+/* Ending one may let go of the lock: the search begins again each time. */
+void aph_afrx_reap(void)
+{
+	struct aph_afrx_socket *s;
+
+	while ((s = find_closed()))
+		if (s->users == 0)
+			aph_afrx_socket_end(s);
+}
