@@ -325,6 +325,12 @@ struct aph_rx_limit {
 	uint64_t filled_ns;
 };
 
+/* Where the last DEBUG answer out of a list came from: `index` entries lie in the chains before `head`. */
+struct aph_rx_cursor {
+	uint32_t query, n_heads;
+	uint32_t index, head;
+};
+
 /* A message that is being put together. */
 struct aph_rx_draft {
 	struct aph_rx_peer *peer; /* NULL: raw */
@@ -359,6 +365,7 @@ struct aph_rx {
 	uint32_t n_bulk; /* calls that receive bulk */
 	struct aph_rx_stats stats;
 	struct aph_rx_limit limits[APH_RX_N_LIMITS];
+	struct aph_rx_cursor cursor;
 	/* output */
 	struct aph_rx_raw raw[APH_RX_N_RAW];
 	uint32_t raw_first, n_raw;
@@ -525,9 +532,10 @@ void aph_rx_raw_send(struct aph_rx *rx, const struct aph_rx_path *path,
 bool aph_rx_limit_take(struct aph_rx *rx, const struct aph_rx_path *path);
 void aph_rx_send_abort(struct aph_rx_conn *conn, uint32_t cid, uint32_t call_number, int32_t code);
 
-/* -- misc.c: VERSION and DEBUG */
+/* -- misc.c: VERSION packets */
 void aph_rx_input_version(struct aph_rx *rx, const struct aph_rx_path *path,
 			  const struct aph_rx_header *header, const uint8_t *body, size_t len);
+/* -- answer.c: DEBUG packets */
 void aph_rx_input_debug(struct aph_rx *rx, const struct aph_rx_path *path,
 			const struct aph_rx_header *header, const uint8_t *body, size_t len);
 

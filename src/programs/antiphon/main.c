@@ -19,6 +19,7 @@ static const struct {
 	{ "call", "antiphon call", "call a name, write its reply to standard output", cmd_call },
 	{ "ls", "antiphon ls", "list the services", cmd_ls },
 	{ "top", "antiphon top", "watch rates, latencies and queues of the services", cmd_top },
+	{ "rx", "antiphon rx", "ask and measure what speaks Rx on other machines", cmd_rx },
 	{ "bench", "antiphon bench", "measure calls on this machine beside a socket", cmd_bench },
 };
 

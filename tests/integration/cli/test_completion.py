@@ -31,17 +31,20 @@ def complete(box, *words):
     return set(done.stdout.split())
 
 
-def options_of(box, command):
-    text = box.run(command, "--help").stdout.decode()
+def options_of(box, *command):
+    text = box.run(*command, "--help").stdout.decode()
     return {o for line in text.splitlines() for o in re.findall(r"^  (-[\w-]+)(?:, (--[\w-]+))?", line) for o in o if o}
 
 
 @test
 def commands_and_options(box):
-    assert complete(box, "antiphon", "") == {"serve", "call", "ls", "top", "bench", "--help", "--version"}
+    assert complete(box, "antiphon", "") == {"serve", "call", "ls", "top", "rx", "bench", "--help", "--version"}
     assert complete(box, "antiphon", "s") == {"serve"}
     for command in ("serve", "call", "ls", "top", "bench"):
         assert complete(box, "antiphon", command, "-") - {"--"} == options_of(box, command), command
+    assert complete(box, "antiphon", "rx", "") == {"version", "debug", "ping", "--help"}
+    for command in ("version", "debug", "ping"):
+        assert complete(box, "antiphon", "rx", command, "-") == options_of(box, "rx", command), command
 
 
 @test

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * antiphon rx COMMAND: what is about the protocol between machines and not about names. This file finds the command.
+ */
+#include "rx.h"
+
+#include <string.h>
+
+static const struct {
+	const char *name;
+	const char *program;
+	const char *help;
+	int (*run)(int argc, char **argv);
+} commands[] = {
+	{ "version", "antiphon rx version", rx_version_help, rx_version },
+	{ "debug", "antiphon rx debug", rx_debug_help, rx_debug },
+	{ "ping", "antiphon rx ping", rx_ping_help, rx_ping },
+};
+
+#define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+static void print_help(void)
+{
+	fputs("usage: antiphon rx COMMAND [ARGUMENT...]\n"
+	      "Talks to whatever speaks Rx, the protocol of AFS, at a UDP port: this program's services,\n"
+	      "OpenAFS, Linux. HOST is a name, an IPv4 address, or an IPv6 address, in brackets where a\n"
+	      "port follows.\n\n"
+	      "options:\n"
+	      "  --help  show this text; 'antiphon rx COMMAND --help' shows the part about one command\n",
+	      stdout);
+	for (size_t i = 0; i < N_COMMANDS; i++) {
+		putchar('\n');
+		fputs(commands[i].help, stdout);
+	}
+}
+
+int cmd_rx(int argc, char **argv)
+{
+	const char *name = argc > 1 ? argv[1] : NULL;
+
+	if (name == NULL)
+		return cli_misused("a command is missing");
+	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+		print_help();
+		return cli_finish(CLI_OK);
+	}
+	for (size_t i = 0; i < N_COMMANDS; i++) {
+		static char program[32];
+
+		if (strcmp(name, commands[i].name) != 0)
+			continue;
+		snprintf(program, sizeof(program), "%s", commands[i].program);
+		cli_set_program(program);
+		argv[1] = program;
+		return commands[i].run(argc - 1, argv + 1);
+	}
+	return cli_misused("there is no command '%s'", name);
+}
