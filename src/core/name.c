@@ -113,7 +113,8 @@ static int skip_scheme(const char **address)
 		if (strncmp(*address, others[i], strlen(others[i])) == 0)
 			return aph_err(
 				-EPROTONOSUPPORT,
-				"'%s' is not the name of a service on this host, as caps:NAME is",
+				"this build carries no calls to '%s': use caps:NAME for a service on "
+				"this host",
 				*address);
 	}
 	return 0;

@@ -291,8 +291,7 @@ static void withdrawn_or_used(void **state)
 	(void)state;
 	assert_non_null(race);
 	memset((void *)race, 0, sizeof(*race));
-	race->start = UINT32_MAX - RECORDS / 2;
-	race->both.taken = race->start;
+	race->start = race->both.taken = UINT32_MAX - RECORDS / 2;
 	aph_ring_init(&reader, race->both.slots, DEPTH, &race->both.taken);
 	reader.revoked = race->both.revoked;
 	reader.next = race->start;
