@@ -10,7 +10,7 @@ SECONDS_EACH ?= 60
 MESON ?= meson
 
 .DEFAULT_GOAL := all
-.PHONY: help all demo test test-quick test-long bench bench-local fuzz lint format coverage \
+.PHONY: help all demo test test-quick test-long bench bench-local bench-rx fuzz lint format coverage \
 	hooks install clean
 
 help:			## list the targets
@@ -47,12 +47,19 @@ bench:			## measure this project beside floors and peers
 	@$(MAKE) --no-print-directory $(BUILD_BENCH)/build.ninja
 	@tools/quietly build $(MESON) compile -C $(BUILD_BENCH)
 	@APH_BUILD=$(BUILD_BENCH) bench/run $(if $(JSON),--json)
+	@APH_BUILD=$(BUILD_BENCH) bench/run-rx $(if $(JSON),--json)
 
 bench-local:		## only calls inside one host; JSON=1 for one JSON object a line
 	@tools/install-deps --bench >&2
 	@$(MAKE) --no-print-directory $(BUILD_BENCH)/build.ninja >&2
 	@tools/quietly build $(MESON) compile -C $(BUILD_BENCH) >&2
 	@APH_BUILD=$(BUILD_BENCH) bench/run --only local $(if $(JSON),--json)
+
+bench-rx:		## only calls between machines, on loopback; JSON=1 for one JSON object a line
+	@tools/install-deps --bench >&2
+	@$(MAKE) --no-print-directory $(BUILD_BENCH)/build.ninja >&2
+	@tools/quietly build $(MESON) compile -C $(BUILD_BENCH) >&2
+	@APH_BUILD=$(BUILD_BENCH) bench/run-rx $(if $(JSON),--json)
 
 fuzz:			## fuzz every target for SECONDS_EACH seconds (TARGET=name for one)
 	@tools/install-deps

@@ -42,6 +42,8 @@ APH_BEGIN_DECLS
  */
 #define APH_SERVICE_TAKE 0x200u
 #define APH_SERVICE_GIVE 0x400u /* let a newcomer take over; one descriptor more for each channel */
+/* Remote services: callers that prove nothing may come from other hosts. Needed on addresses they can reach. */
+#define APH_ALLOW_ANONYMOUS 0x800u
 
 struct aph_service_options {
 	size_t size;	       /* sizeof(struct aph_service_options) */

@@ -6,6 +6,8 @@
 #ifndef ANTIPHON_BASE_TIMERS_H
 #define ANTIPHON_BASE_TIMERS_H
 
+#include <antiphon/api.h>
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,14 +27,14 @@ struct aph_timers {
 void aph_timers_deinit(struct aph_timers *timers);
 
 /* Makes room for one more timer, or gives that room back. 0 or -ENOMEM. */
-int aph_timers_reserve(struct aph_timers *timers);
-void aph_timers_unreserve(struct aph_timers *timers);
+APH_API int aph_timers_reserve(struct aph_timers *timers);
+APH_API void aph_timers_unreserve(struct aph_timers *timers);
 
 /* Starts a timer that does not run; `deadline_ns` APH_FOREVER starts nothing. */
-void aph_timers_start(struct aph_timers *timers, struct aph_timer *timer, uint64_t deadline_ns);
+APH_API void aph_timers_start(struct aph_timers *timers, struct aph_timer *timer, uint64_t deadline_ns);
 
 /* Stops a timer; one that does not run is left alone. */
-void aph_timers_stop(struct aph_timers *timers, struct aph_timer *timer);
+APH_API void aph_timers_stop(struct aph_timers *timers, struct aph_timer *timer);
 
 /* The earliest deadline, or APH_FOREVER. */
 static inline uint64_t aph_timers_next(const struct aph_timers *timers)

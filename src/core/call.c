@@ -384,55 +384,62 @@ int aph_call_new(struct aph_call **out, struct aph_channel *channel, uint64_t de
 	return r;
 }
 
-int aph_call_cancel(struct aph_call *call)
-{
-	struct aph_endpoint *ep = call->channel->ep;
-	int r = 0;
-
-	aph_lock(ep);
-	if (!call->is_client)
-		r = aph_err(-EINVAL, "only the client can cancel: a service aborts or refuses");
-	else if (call->state == APH_CALL_ENDED)
-		r = -EALREADY;
-	else
-		give_up(call, APH_REASON_CANCELLED);
-	aph_unlock(ep);
-	return r;
-}
-
-int aph_call_withdraw(struct aph_call *call)
-{
-	struct aph_endpoint *ep = call->channel->ep;
-	int r = 0;
-
-	aph_lock(ep);
-	if (!call->is_client)
-		r = aph_err(-EINVAL, "only the client can withdraw a request");
-	else if (call->state == APH_CALL_ENDED)
-		r = -EALREADY;
-	else if (call->state != APH_CALL_NEW && !call->channel->ops->revoke(call))
-		r = aph_err(-EBUSY,
-			    "the service has received the request: cancel the call instead");
-	else
-		aph_call_end(call, APH_REFUSED, APH_REASON_CANCELLED, 0);
-	aph_unlock(ep);
-	return r;
-}
-
-int aph_call_signal(struct aph_call *call, int32_t code)
+/* What a client says about its call in one go, under the lock. */
+static int tell_service(struct aph_call *call, int (*word)(struct aph_call *call, int32_t value),
+			int32_t value)
 {
 	struct aph_endpoint *ep = call->channel->ep;
 	int r;
 
 	aph_lock(ep);
-	if (!call->is_client)
-		r = aph_err(-EINVAL, "only the client can signal a service");
-	else if (call->state != APH_CALL_REQUEST && call->state != APH_CALL_REPLY)
-		r = aph_err(-EPIPE, "the call has not begun or has ended");
+	if (call->is_client)
+		r = word(call, value);
 	else
-		r = call->channel->ops->signal(call, code);
+		r = aph_err(-EINVAL, "only the client can cancel, withdraw or signal: a service "
+				     "answers, aborts or refuses");
 	aph_unlock(ep);
 	return r;
+}
+
+static int cancel(struct aph_call *call, int32_t reason)
+{
+	if (call->state == APH_CALL_ENDED)
+		return -EALREADY;
+	give_up(call, (enum aph_reason)reason);
+	return 0;
+}
+
+int aph_call_cancel(struct aph_call *call)
+{
+	return tell_service(call, cancel, APH_REASON_CANCELLED);
+}
+
+static int withdraw(struct aph_call *call, int32_t reason)
+{
+	if (call->state == APH_CALL_ENDED)
+		return -EALREADY;
+	if (call->state != APH_CALL_NEW && !call->channel->ops->revoke(call))
+		return aph_err(-EBUSY,
+			       "the service has received the request: cancel the call instead");
+	aph_call_end(call, APH_REFUSED, (enum aph_reason)reason, 0);
+	return 0;
+}
+
+int aph_call_withdraw(struct aph_call *call)
+{
+	return tell_service(call, withdraw, APH_REASON_CANCELLED);
+}
+
+static int signal_service(struct aph_call *call, int32_t code)
+{
+	if (call->state != APH_CALL_REQUEST && call->state != APH_CALL_REPLY)
+		return aph_err(-EPIPE, "the call has not begun or has ended");
+	return call->channel->ops->signal(call, code);
+}
+
+int aph_call_signal(struct aph_call *call, int32_t code)
+{
+	return tell_service(call, signal_service, code);
 }
 
 void aph_call_dispose(struct aph_call *call)

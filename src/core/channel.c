@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ALLOW_FLAGS (APH_ALLOW_ANY | APH_ALLOW_NONE)
-
 /* -- life ------------------------------------------------------------------------------------------------- */
 
 void aph_channel_init(struct aph_channel *channel, struct aph_endpoint *ep,
@@ -139,51 +137,6 @@ struct aph_channel *aph_channel_close(struct aph_channel *channel)
 	return NULL;
 }
 
-/* -- opening ------------------------------------------------------------------------------------------------ */
-
-int aph_channel_open_name(struct aph_channel **out, struct aph_endpoint *ep,
-			  const struct aph_name *name, const struct aph_channel_options *options)
-{
-	struct aph_channel_options defaults = { .size = sizeof(defaults) };
-	int r;
-
-	if (options && options->size != sizeof(*options))
-		return aph_err(-EINVAL,
-			       "channel options of an unknown size: set size to sizeof *options");
-	if (options)
-		defaults = *options;
-	if (defaults.flags & ~(ALLOW_FLAGS | APH_CHANNEL_WAIT | APH_CHANNEL_ASYNC))
-		return aph_err(-EINVAL, "unknown channel flags 0x%x", defaults.flags);
-	if (!(defaults.flags & ALLOW_FLAGS))
-		defaults.flags |= APH_ALLOW_ANY;
-	if (defaults.depth > 512 || (defaults.depth && defaults.depth < 32) ||
-	    (defaults.depth & (defaults.depth - 1)) || defaults.calls_max > 4096 ||
-	    defaults.arena > 16u << 20)
-		return aph_err(-EINVAL,
-			       "channel options out of range: depth is a power of two from 32 to "
-			       "512, calls_max at most 4096, arena at most 16 MiB");
-	if ((defaults.flags & APH_CHANNEL_WAIT) && (defaults.flags & APH_CHANNEL_ASYNC))
-		return aph_err(-EINVAL,
-			       "APH_CHANNEL_WAIT blocks: it does not go with APH_CHANNEL_ASYNC");
-	if (!defaults.deadline_ns)
-		defaults.deadline_ns = aph_deadline_ms(10000);
-	aph_lock(ep);
-	r = aph_endpoint_check(ep);
-	if (r == 0)
-		r = aph_local_channel_open(out, ep, name, &defaults);
-	aph_unlock(ep);
-	return r;
-}
-
-int aph_channel_open(struct aph_channel **out, struct aph_endpoint *ep, const char *address,
-		     const struct aph_channel_options *options)
-{
-	struct aph_name name;
-	int r = aph_name_parse(&name, address);
-
-	return r < 0 ? r : aph_channel_open_name(out, ep, &name, options);
-}
-
 /* -- what is known of a channel -------------------------------------------------------------------------------- */
 
 int64_t aph_channel_generation(const struct aph_channel *channel)
@@ -228,58 +181,11 @@ int aph_channel_is_open(const struct aph_channel *channel)
 
 /* -- services ---------------------------------------------------------------------------------------------------- */
 
-#define SERVICE_FLAGS                                                                      \
-	(ALLOW_FLAGS | APH_SERVICE_EXCLUSIVE | APH_SERVICE_EVENTS | APH_SERVICE_RECEIPTS | \
-	 APH_SERVICE_RECEIPTS_NOW | APH_SERVICE_TERMINATE | APH_SERVICE_TAKE | APH_SERVICE_GIVE)
-
 void aph_service_init(struct aph_service *service)
 {
 	service->pending.kind = APH_PENDING_SERVICE;
 	aph_list_init(&service->channels);
 	aph_list_append(&service->ep->services, &service->link);
-}
-
-int aph_service_open_name(struct aph_service **out, struct aph_endpoint *ep,
-			  const struct aph_name *name, const struct aph_service_options *options)
-{
-	struct aph_service_options defaults = { .size = sizeof(defaults) };
-	struct aph_service *service;
-	int r;
-
-	if (options && options->size != sizeof(*options))
-		return aph_err(-EINVAL,
-			       "service options of an unknown size: set size to sizeof *options");
-	if (options)
-		defaults = *options;
-	if (defaults.flags & ~SERVICE_FLAGS)
-		return aph_err(-EINVAL, "unknown service flags 0x%x", defaults.flags);
-	if (!(defaults.flags & ALLOW_FLAGS))
-		defaults.flags |= APH_ALLOW_USER;
-	if (defaults.flags & APH_SERVICE_RECEIPTS_NOW)
-		defaults.flags |= APH_SERVICE_RECEIPTS;
-	if (defaults.calls_max > 4096 || defaults.arena_max > 16u << 20)
-		return aph_err(-EINVAL,
-			       "service options out of range: calls_max is at most 4096, arena_max "
-			       "at most 16 MiB");
-	if (!defaults.channels_max)
-		defaults.channels_max = 65536;
-	aph_lock(ep);
-	r = aph_endpoint_check(ep);
-	if (r == 0)
-		r = aph_local_service_open(&service, ep, name, &defaults);
-	aph_unlock(ep);
-	if (r == 0 && out)
-		*out = service;
-	return r;
-}
-
-int aph_service_open(struct aph_service **out, struct aph_endpoint *ep, const char *address,
-		     const struct aph_service_options *options)
-{
-	struct aph_name name;
-	int r = aph_name_parse(&name, address);
-
-	return r < 0 ? r : aph_service_open_name(out, ep, &name, options);
 }
 
 void aph_service_end(struct aph_service *service)

@@ -84,6 +84,8 @@ struct aph_endpoint {
 	struct aph_list channels;
 	struct aph_grave *graves;
 	struct aph_transport *local;
+	struct aph_transport *remote;
+	_Atomic bool in_driver; /* the leader sleeps in `remote`, without the lock */
 	uint32_t spin_max_us;
 	struct aph_list all; /* every endpoint of the process, for fork */
 };
@@ -215,11 +217,12 @@ static inline void aph_unlock(struct aph_endpoint *ep)
 		aph_unlock_among_threads(ep);
 }
 
-int aph_source_add(struct aph_endpoint *ep, int fd, struct aph_source *source, uint32_t events);
+APH_API int aph_source_add(struct aph_endpoint *ep, int fd, struct aph_source *source,
+			   uint32_t events);
 int aph_source_change(struct aph_endpoint *ep, int fd, struct aph_source *source, uint32_t events);
-void aph_source_remove(struct aph_endpoint *ep, int fd);
+APH_API void aph_source_remove(struct aph_endpoint *ep, int fd);
 /* Frees `grave->memory` when no thread can come back from epoll_wait() with a pointer into it. */
-void aph_bury(struct aph_endpoint *ep, struct aph_grave *grave, void *memory);
+APH_API void aph_bury(struct aph_endpoint *ep, struct aph_grave *grave, void *memory);
 /* Queues an event of `pending` and tells threads that wait for it. */
 void aph_pending_add(struct aph_endpoint *ep, struct aph_pending *pending,
 		     enum aph_event_type type);
@@ -227,10 +230,16 @@ void aph_pending_clear(struct aph_pending *pending);
 /* Takes back one event that was not delivered. */
 void aph_pending_remove(struct aph_pending *pending, enum aph_event_type type);
 /* Lets the threads that wait for calls of theirs look again. */
-void aph_endpoint_changed(struct aph_endpoint *ep);
+APH_API void aph_endpoint_changed(struct aph_endpoint *ep);
 /* Starts a timer, and makes sure that a sleeping leader knows. */
 void aph_endpoint_start_timer(struct aph_endpoint *ep, struct aph_timer *timer,
 			      uint64_t deadline_ns);
+/* Brings the leader back from its sleep. */
+void aph_endpoint_raise(struct aph_endpoint *ep);
+void aph_graves_free(struct aph_endpoint *ep);
+/* The leader gives up the lock to sleep in a transport of its own way, and is back. */
+APH_API void aph_endpoint_driver_sleeps(struct aph_endpoint *ep);
+APH_API void aph_endpoint_driver_woke(struct aph_endpoint *ep);
 /* 0, or -ENOTCONN in a forked child. */
 int aph_endpoint_check(const struct aph_endpoint *ep);
 /* What a thread waits for, and so which arrivals it may take in. */
@@ -249,32 +258,32 @@ int aph_endpoint_wait(struct aph_endpoint *ep, bool (*done)(void *arg), void *ar
 
 /* -- channel.c */
 /* For a service whose other members are filled in: the endpoint's from here on. */
-void aph_service_init(struct aph_service *service);
+APH_API void aph_service_init(struct aph_service *service);
 /* As aph_service_close(), with the lock held. */
 void aph_service_end(struct aph_service *service);
-void aph_channel_init(struct aph_channel *channel, struct aph_endpoint *ep,
-		      struct aph_service *service);
-void aph_channel_ref(struct aph_channel *channel);
+APH_API void aph_channel_init(struct aph_channel *channel, struct aph_endpoint *ep,
+			      struct aph_service *service);
+APH_API void aph_channel_ref(struct aph_channel *channel);
 void aph_channel_unref(struct aph_channel *channel);
 /* The channel can be used: OPEN or CONNECT where they were asked for. */
-void aph_channel_opened(struct aph_channel *channel, bool announce);
+APH_API void aph_channel_opened(struct aph_channel *channel, bool announce);
 /* The channel is over: ends its calls, then says CLOSED or DISCONNECT. Only the first time counts. */
-void aph_channel_end(struct aph_channel *channel, enum aph_reason reason);
+APH_API void aph_channel_end(struct aph_channel *channel, enum aph_reason reason);
 
 /* -- call.c */
 /* Service: a request has begun to arrive. NULL when memory is short. The caller fills in the body. */
-struct aph_call *aph_call_incoming(struct aph_channel *channel, uint64_t deadline_ns);
+APH_API struct aph_call *aph_call_incoming(struct aph_channel *channel, uint64_t deadline_ns);
 /* More of the body is here; with `last`, all of it. */
-void aph_call_arrived(struct aph_call *call, bool last);
+APH_API void aph_call_arrived(struct aph_call *call, bool last);
 /* Service: the rest of a reply that send_all() kept is on its way. */
-void aph_call_flushed(struct aph_call *call);
+APH_API void aph_call_flushed(struct aph_call *call);
 /* Service: the client has sent a signal. */
 void aph_call_signalled(struct aph_call *call, int32_t code);
 /* There is room again for a sender that was told EAGAIN. */
-void aph_call_writable(struct aph_call *call);
+APH_API void aph_call_writable(struct aph_call *call);
 /* Enters ENDED, once. */
-void aph_call_end(struct aph_call *call, enum aph_outcome outcome, enum aph_reason reason,
-		  int32_t code);
+APH_API void aph_call_end(struct aph_call *call, enum aph_outcome outcome, enum aph_reason reason,
+			  int32_t code);
 /* Frees the call if it has ended and neither the user nor the transport needs it. */
 void aph_call_settle(struct aph_call *call);
 /* The last step of a channel's life: frees the calls kept for reuse. */

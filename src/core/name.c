@@ -113,8 +113,7 @@ static int skip_scheme(const char **address)
 		if (strncmp(*address, others[i], strlen(others[i])) == 0)
 			return aph_err(
 				-EPROTONOSUPPORT,
-				"this build carries no calls to '%s': use caps:NAME for a service on "
-				"this host",
+				"'%s' is not the name of a service on this host, as caps:NAME is",
 				*address);
 	}
 	return 0;

@@ -93,11 +93,33 @@ struct aph_transport_ops {
 	bool (*spin)(struct aph_transport *transport, bool requests, uint64_t deadline_ns);
 	/* This thread is about to sleep. False when there is something after all that poll() would take. */
 	bool (*sleep)(struct aph_transport *transport, bool requests);
+	/*
+	 * The three are NULL, or: whether all that it waits for can be waited for without epoll; such a wait,
+	 * in which it calls aph_endpoint_driver_sleeps(), until something has changed or the deadline has come
+	 * (0, -ETIMEDOUT, -EINTR, ...); and the end of a wait, from any thread or signal handler.
+	 */
+	bool (*can_wait)(struct aph_transport *transport);
+	int (*wait)(struct aph_transport *transport, bool requests, uint64_t deadline_ns);
+	void (*interrupt)(struct aph_transport *transport);
 	/* The sleep is over. */
 	void (*awake)(struct aph_transport *transport, uint64_t ticks);
 	void (*free)(struct aph_transport *transport);
 	void (*abandon)(struct aph_transport *transport);
 };
+
+/* What carries addresses of one scheme: as the functions of channel.h, options filled in, under the lock. */
+struct aph_scheme {
+	int (*service_open)(struct aph_service **out, struct aph_endpoint *ep, const char *address,
+			    const struct aph_service_options *options);
+	int (*channel_open)(struct aph_channel **out, struct aph_endpoint *ep, const char *address,
+			    const struct aph_channel_options *options);
+};
+
+/* `rx:`, in libantiphon-rx, which is loaded when such an address is first used. */
+extern const struct aph_scheme aph_rx_scheme;
+
+/* The scheme of an address, NULL: one of this host. 0 or -EPROTONOSUPPORT. */
+int aph_scheme_find(const struct aph_scheme **out, const char *address);
 
 /* The local transport (src/local). `out` is set only on success. */
 int aph_local_service_open(struct aph_service **out, struct aph_endpoint *ep,

@@ -271,7 +271,7 @@ static size_t show_peer(const struct aph_rx_peer *peer, uint8_t *body)
 		.max_mtu = peer->pmtu.peer_max,
 		.max_dgram_packets = peer->max_jumbo,
 		.mtu = peer->pmtu.current,
-		.cwind = to_u16(peer->ssthresh),
+		.cwind = peer->ssthresh == UINT32_MAX ? 0 : to_u16(peer->ssthresh),
 		.bytes_sent = peer->bytes_out,
 		.bytes_received = peer->bytes_in,
 	};

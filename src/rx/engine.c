@@ -109,7 +109,7 @@ static void fill_config(struct aph_rx_config *config)
 		config->mtu = APH_RX_MTU_MAX;
 	config->version[sizeof(config->version) - 1] = '\0';
 	if (!config->version[0])
-		memcpy(config->version, "antiphon", sizeof("antiphon"));
+		memcpy(config->version, "antiphon " APH_VERSION, sizeof("antiphon " APH_VERSION));
 }
 
 int aph_rx_new(struct aph_rx **out, const struct aph_rx_config *config, uint64_t now_ns)

@@ -21,10 +21,8 @@ static void extension_decode(struct aph_rx_ack *out, const uint8_t *p, size_t le
 	if (n > APH_RX_ACK_RANGES_MAX || len - EXTENSION_FIXED < 8 * (size_t)n)
 		return;
 	for (uint32_t i = 0; i < n; i++) {
-		struct aph_rx_range range = {
-			.start = aph_get32(p + EXTENSION_FIXED + 8 * i),
-			.end = aph_get32(p + EXTENSION_FIXED + 8 * i + 4),
-		};
+		const uint8_t *at = p + EXTENSION_FIXED + 8 * (size_t)i;
+		struct aph_rx_range range = { .start = aph_get32(at), .end = aph_get32(at + 4) };
 		uint32_t start = range.start - out->first, end = range.end - out->first;
 
 		/* Above first, not empty, in order and apart: so they can be walked once. */

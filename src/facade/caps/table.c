@@ -204,31 +204,19 @@ static void reset(struct aph_caps_port *port, caps_type_t type, int flags)
 	port->own_raised = false;
 }
 
-/* One whose number may be given out again. */
-static struct aph_caps_port *find_unused(void)
-{
-	int i, life;
-
-	for (i = 1; i <= n_ports; i++) {
-		struct aph_caps_port *port = find(i);
-
-		if (!port)
-			continue;
-		life = atomic_load_explicit(&port->life, memory_order_relaxed);
-		if (life == APH_CAPS_FREE || life == APH_CAPS_STALE)
-			return port;
-	}
-	return NULL;
-}
-
 struct aph_caps_port *aph_caps_port_claim(caps_type_t type, int flags)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
-	struct aph_caps_port *port;
+	struct aph_caps_port *port = NULL;
+	int i, life;
 
 	(void)pthread_once(&once, watch_fork);
 	(void)pthread_mutex_lock(&table_lock);
-	port = find_unused();
+	for (i = 1; i <= n_ports && !port; i++) {
+		life = atomic_load_explicit(&find(i)->life, memory_order_relaxed);
+		if (life == APH_CAPS_FREE || life == APH_CAPS_STALE)
+			port = find(i);
+	}
 	if (!port)
 		port = add_port();
 	if (port) {

@@ -15,6 +15,7 @@ static const struct {
 	{ "version", "antiphon rx version", rx_version_help, rx_version },
 	{ "debug", "antiphon rx debug", rx_debug_help, rx_debug },
 	{ "ping", "antiphon rx ping", rx_ping_help, rx_ping },
+	{ "perf", "antiphon rx perf", rx_perf_help, rx_perf },
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))

@@ -50,7 +50,7 @@ int rx_resolve(const char *text, uint16_t port_default, struct aph_rx_address *o
 		cli_error("'%.20s...' is too long for the address of a host", text);
 		return -EINVAL;
 	}
-	strcpy(copy, text);
+	memcpy(copy, text, strlen(text) + 1);
 	if (split(copy, &host, &port) < 0) {
 		cli_error("'%s' is not HOST, HOST:PORT or [ADDRESS]:PORT", text);
 		return -EINVAL;

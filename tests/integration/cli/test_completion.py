@@ -42,8 +42,8 @@ def commands_and_options(box):
     assert complete(box, "antiphon", "s") == {"serve"}
     for command in ("serve", "call", "ls", "top", "bench"):
         assert complete(box, "antiphon", command, "-") - {"--"} == options_of(box, command), command
-    assert complete(box, "antiphon", "rx", "") == {"version", "debug", "ping", "--help"}
-    for command in ("version", "debug", "ping"):
+    assert complete(box, "antiphon", "rx", "") == {"version", "debug", "ping", "perf", "--help"}
+    for command in ("version", "debug", "ping", "perf"):
         assert complete(box, "antiphon", "rx", command, "-") == options_of(box, "rx", command), command
 
 
@@ -62,6 +62,7 @@ def values_of_options(box):
     assert complete(box, "antiphon", "call", "--in", "some") == {"somefile"}
     assert complete(box, "antiphon", "call", "--timeout", "") == {"forever"}
     assert complete(box, "antiphon", "serve", "--allow", "w") == {"world"}
+    assert complete(box, "antiphon", "rx", "perf", "127.0.0.1", "") == {"rpc", "send", "recv", "file"}
     assert "somefile" in complete(box, "antiphon", "serve", "x", "--", "cat", "some")
     assert "cat" in complete(box, "antiphon", "serve", "x", "--", "ca")
 

@@ -84,4 +84,9 @@ def call(box):
     run(box, "antiphon-call.1")
 
 
+@test
+def rx(box):
+    run(box, "antiphon-rx.1")
+
+
 main()

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""antiphon rx: questions to an endpoint that this test plays itself, so that it can also be an odd one."""
+"""antiphon rx: questions to an endpoint that this test plays itself, so that it can also be an odd one; load tests."""
 
 import contextlib
 import json
@@ -54,6 +54,8 @@ class Endpoint:
                 return
             header = HEADER.unpack(packet[:28])
             epoch, cid, number, _, _, kind, flags, _, _, _, service = header
+            if kind not in (DEBUG, VERSION):
+                continue
             assert flags == 5 and cid == 0 and service == 0 and epoch == 999
             query, index = (0, 0) if kind == VERSION else struct.unpack(">II", packet[28:])
             self.seen.append((query, index))
@@ -196,6 +198,115 @@ def ping_until_interrupted(box):
         assert b" asked, 0 lost" in text, text
 
 
+@contextlib.contextmanager
+def perf_server(box, *options):
+    process = box.start("rx", "perf", "--serve", *options, "127.0.0.1:0")
+    try:
+        words = process.stdout.readline().decode().split()
+        assert words[0] == "service" and words[2] == "at", words
+        yield words[3]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == ANSWERED, process.stderr.read()
+    finally:
+        process.kill()
+        process.wait()
+
+
+@test
+def perf_each_test(box):
+    with perf_server(box) as address:
+        for words, sent, received in (
+            (("rpc",), 4, 4),
+            (("rpc", "--request", "100K", "--reply", "3"), 102400, 3),
+            (("send", "--parallel", "3"), 1 << 20, 0),
+            (("recv", "--reply", "2M", "--window", "1000"), 0, 2 << 20),
+            (("file", "--request", "40K", "--reply", "80K"), 40960, 81920),
+            (("rpc", "--request", "1", "--reply", "1", "--parallel", "50"), 1, 1),
+        ):
+            done = box.run("rx", "perf", "--count", "60", "--json", *words[1:], address, words[0])
+            assert done.returncode == ANSWERED, (words, done)
+            told = json.loads(done.stdout)
+            assert told["command"] == words[0] and told["calls"] == 60 and told["failed"] == 0, told
+            assert (told["request"], told["reply"]) == (sent, received), told
+            assert told["packets"] >= 60 * max(1, sent // 1412), told
+            assert 0 < told["latency_us"]["p50"] <= told["latency_us"]["max"]
+        done = box.run("rx", "perf", "--seconds", "0.2", address, "rpc")
+        assert done.returncode == ANSWERED and re.match(rb"rpc: \d+ calls in ", done.stdout), done
+        done = box.run("rx", "debug", "--rxstats", "--stats", "--all", "--json", address)
+        told = json.loads(done.stdout)
+        assert told["stats"]["calls_executed"] > 360 and len(told["connections"]) > 6, told
+        assert told["counters"]["packets_read"]["data"] > 60 * 29
+
+
+@test
+def perf_of_another_service(box):
+    with perf_server(box, "--service", "9") as address:
+        done = box.run("rx", "perf", "--count", "2", "--service", "9", address, "rpc")
+        assert done.returncode == ANSWERED, done
+        done = box.run("rx", "perf", "--count", "2", address, "rpc")
+        assert done.returncode == FAILED and b"aborted by the server, code -2" in done.stderr, done
+
+
+@test
+def perf_of_nobody(box):
+    with endpoint({}) as it:
+        done = box.run("rx", "perf", "--count", "1", "--timeout", "0.3", it.address, "rpc")
+        assert done.returncode == FAILED and b"timed out" in done.stderr, done
+
+
+@test
+def perf_server_for_others_is_on_request(box):
+    done = box.run("rx", "perf", "--serve", "0.0.0.0:0")
+    assert done.returncode == FAILED and b"--allow-anonymous" in done.stderr, done
+    process = box.start("rx", "perf", "--serve", "--allow-anonymous", "0.0.0.0:0")
+    try:
+        assert process.stdout.readline().startswith(b"service 147 at 0.0.0.0:")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == ANSWERED
+    finally:
+        process.kill()
+        process.wait()
+
+
+def one_call(sock, address, number, body):
+    """A request of one packet; what the reply says, or the code that it was aborted with."""
+    host, port = address.split(":")
+    request = HEADER.pack(0x80000123, 0x4440, number, 1, number, 1, 5, 0, 0, 0, 147) + body
+    sock.sendto(request, (host, int(port)))
+    while True:
+        packet = sock.recv(2000)
+        _, _, about, _, _, kind, *_ = HEADER.unpack(packet[:28])
+        if kind == 1 and about == number:
+            return packet[28:]
+        if kind == 4:
+            return struct.unpack(">i", packet[28:32])[0]
+
+
+@test
+def perf_by_hand(box):
+    with perf_server(box) as address, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(20)
+        cookie = b"\0\0\x47\x11"
+        cases = (
+            ((3, 0, 1, 1, 3), b"abc", cookie),
+            ((3, 1, 1, 1, 3), b"", b"\0\0\0" + cookie),
+            ((3, 3, 1, 1, 2, 1), b"ab", b"\0" + cookie),
+            ((3, 4, 1, 1, 3, 1, 0, 2), b"abcd", bytes(8)),
+            ((3, 4, 1, 1, 1, 1), b"abcd", b""),
+            ((3, 0, 1, 1, 3), b"ab", -5),  # less data than said
+            ((3, 0, 1, 1, 3), b"abcd", -5),  # more
+            ((2, 0, 1, 1, 3), b"abc", -5),  # another version
+            ((3, 2, 1, 1, 3), b"abc", -5),  # no such command
+            ((3, 0, 1), b"", -5),  # a head cut short
+            ((3, 4, 1, 1, 1 << 30), b"", -5),  # a list without end
+            ((3, 4, 1, 1, 3, 0, 0, 1), b"", -5),  # back to a direction that is over
+            ((3, 4, 1, 1, 2, 0xFFFFFFFF, 0xFFFFFFFF), b"", -5),
+        )
+        for number, (words, data, wanted) in enumerate(cases, 1):
+            told = one_call(sock, address, number, struct.pack(f">{len(words)}I", *words) + data)
+            assert told == wanted, (words, data, told)
+
+
 @test
 def addresses(box):
     for wrong in ("", ":7000", "host:", "[::1", "[::1]x", "x" * 400):
@@ -215,10 +326,16 @@ def misuse(box):
         ("rx", "ping", "--count", "x", "a"),
         ("rx", "version", "--timeout", "0", "a"),
         ("rx", "ping", "--no-such-option"),
+        ("rx", "perf", "127.0.0.1"),
+        ("rx", "perf", "127.0.0.1", "sing"),
+        ("rx", "perf", "--reply", "4", "127.0.0.1", "send"),
+        ("rx", "perf", "--request", "5", "127.0.0.1", "file"),
+        ("rx", "perf", "--window", "8193", "127.0.0.1", "rpc"),
+        ("rx", "perf", "--serve", "a", "b"),
     ):
         done = box.run(*words)
         assert done.returncode == MISUSED and b"--help" in done.stderr, (words, done)
-    for command in ("version", "debug", "ping"):
+    for command in ("version", "debug", "ping", "perf"):
         text = box.run("rx", command, "--help").stdout
         assert text.startswith(b"usage: antiphon rx " + command.encode()), text
         assert text in box.run("rx", "--help").stdout

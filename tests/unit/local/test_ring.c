@@ -291,7 +291,8 @@ static void withdrawn_or_used(void **state)
 	(void)state;
 	assert_non_null(race);
 	memset((void *)race, 0, sizeof(*race));
-	race->start = race->both.taken = UINT32_MAX - RECORDS / 2;
+	race->start = UINT32_MAX - RECORDS / 2;
+	race->both.taken = race->start;
 	aph_ring_init(&reader, race->both.slots, DEPTH, &race->both.taken);
 	reader.revoked = race->both.revoked;
 	reader.next = race->start;

@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Waiting. The threads that wait on an endpoint choose a leader. It asks the transports for what has arrived,
+ * spins while they expect that to pay, and sleeps without the lock: in epoll, or in the one transport there is, if
+ * that has a faster way. The other threads follow: they wait on a condition until the leader has queued something
+ * for them or steps down. A single thread is always the leader and pays for none of this.
+ */
+#include "base/error.h"
+#include "base/time.h"
+#include "core/transport.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#define EPOLL_BATCH 64
+#define TIDY_TICKS  100000u /* 25 to 100 us */
+
+static bool poll_transports(struct aph_endpoint *ep, bool requests)
+{
+	bool any = ep->local && ep->local->ops->poll(ep->local, requests);
+
+	/* One request at a time: the second would wait for the user with the first. */
+	if (any && requests && !aph_list_empty(&ep->ready))
+		requests = false;
+	return (ep->remote && ep->remote->ops->poll(ep->remote, requests)) || any;
+}
+
+static bool expire_timers(struct aph_endpoint *ep, uint64_t now_ns)
+{
+	struct aph_timer *timer;
+	bool any = false;
+
+	while ((timer = aph_timers_pop(&ep->timers, now_ns))) {
+		timer->expire(timer);
+		any = true;
+	}
+	return any;
+}
+
+/* Sleeps to the nanosecond, or to the millisecond on kernels before 5.11 and under valgrind. */
+static int wait_for_epoll(int fd, struct epoll_event *events, const struct timespec *timeout)
+{
+	int n = epoll_pwait2(fd, events, EPOLL_BATCH, timeout, NULL);
+	int64_t ms;
+
+	if (n >= 0 || errno != ENOSYS)
+		return n;
+	if (!timeout)
+		return epoll_wait(fd, events, EPOLL_BATCH, -1);
+	ms = (int64_t)timeout->tv_sec * 1000 + (timeout->tv_nsec + 999999) / 1000000;
+	return epoll_wait(fd, events, EPOLL_BATCH, ms > INT_MAX ? INT_MAX : (int)ms);
+}
+
+/* Runs what epoll has found. The lock is given up while it sleeps. The count of events, or -errno. */
+static int run_epoll(struct aph_endpoint *ep, const struct timespec *timeout)
+{
+	struct epoll_event events[EPOLL_BATCH];
+	bool sleeps = !timeout || timeout->tv_sec || timeout->tv_nsec;
+	int n, i, e = 0;
+
+	if (sleeps) {
+		ep->in_epoll = true;
+		aph_unlock(ep);
+	}
+	n = wait_for_epoll(ep->epoll_fd, events, timeout);
+	if (n < 0)
+		e = errno;
+	if (sleeps) {
+		aph_lock(ep);
+		ep->in_epoll = false;
+	}
+	for (i = 0; i < n; i++) {
+		struct aph_source *source = events[i].data.ptr;
+
+		source->on_ready(source, events[i].events);
+	}
+	aph_graves_free(ep);
+	return n < 0 ? -e : n;
+}
+
+static void wake_up(struct aph_endpoint *ep)
+{
+	if (!ep->asleep)
+		return;
+	ep->asleep = false;
+	if (ep->local)
+		ep->local->ops->awake(ep->local, aph_ticks());
+	if (ep->remote)
+		ep->remote->ops->awake(ep->remote, aph_ticks());
+}
+
+/* Says that we sleep. False when something is there after all; we are awake again then. */
+static bool fall_asleep(struct aph_endpoint *ep, bool requests)
+{
+	ep->asleep = true;
+	if ((!ep->local || ep->local->ops->sleep(ep->local, requests)) &&
+	    (!ep->remote || ep->remote->ops->sleep(ep->remote, requests)))
+		return true;
+	wake_up(ep);
+	return false;
+}
+
+/* One look at everything that is not seen by polling: epoll's sources, timers, quiet channels. */
+static bool tidy(struct aph_endpoint *ep)
+{
+	static const struct timespec zero;
+	bool any;
+
+	ep->tidied = ep->ticks;
+	if (ep->local)
+		ep->local->ops->tidy(ep->local);
+	any = run_epoll(ep, &zero) > 0;
+	return (ep->timers.n && expire_timers(ep, aph_time_ns())) || any;
+}
+
+static void set_timer_fd(struct aph_endpoint *ep)
+{
+	uint64_t next = aph_timers_next(&ep->timers);
+	struct itimerspec spec = { 0 };
+
+	if (next != APH_FOREVER) {
+		spec.it_value.tv_sec = (time_t)(next / UINT64_C(1000000000));
+		spec.it_value.tv_nsec = (long)(next % UINT64_C(1000000000));
+		if (next == 0)
+			spec.it_value.tv_nsec = 1;
+	}
+	(void)timerfd_settime(ep->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL);
+}
+
+/* Nothing may be waited for: one look everywhere. */
+static int lead_now(struct aph_endpoint *ep, bool requests)
+{
+	if (tidy(ep) || poll_transports(ep, requests))
+		return 0;
+	if (!ep->external)
+		return -EAGAIN;
+	/* From here on somebody else's loop waits for us: our peers have to ring. */
+	if (!fall_asleep(ep, requests))
+		return 0;
+	set_timer_fd(ep);
+	return -EAGAIN;
+}
+
+static int lead_asleep(struct aph_endpoint *ep, uint64_t deadline_ns, bool requests,
+		       bool interruptible)
+{
+	uint64_t until = aph_timers_next(&ep->timers);
+	struct timespec left;
+	uint64_t now;
+	int n;
+
+	if (deadline_ns < until)
+		until = deadline_ns;
+	if (until != APH_FOREVER)
+		left = aph_time_left(until, aph_time_ns());
+	if (ep->local && ep->ticks - ep->tidied > TIDY_TICKS)
+		ep->local->ops->tidy(ep->local);
+	if (!fall_asleep(ep, requests))
+		return 0;
+	ep->sleep_until_ns = until;
+	n = run_epoll(ep, until == APH_FOREVER ? NULL : &left);
+	now = aph_time_ns();
+	ep->tidied = aph_ticks();
+	wake_up(ep);
+	if (n == -EINTR)
+		return interruptible ? -EINTR : 0;
+	if (n < 0)
+		return aph_err(n, "cannot wait for events: %s", strerror(-n));
+	if (!expire_timers(ep, now) && n == 0 && now >= deadline_ns)
+		return -ETIMEDOUT;
+	return 0;
+}
+
+/* The endpoint has one source, and that has a way to wait that is faster than epoll. */
+static bool has_driver(const struct aph_endpoint *ep)
+{
+	return ep->remote && !ep->local && !ep->external && ep->remote->ops->can_wait &&
+	       ep->remote->ops->can_wait(ep->remote);
+}
+
+static int lead_in_driver(struct aph_endpoint *ep, uint64_t deadline_ns, bool requests,
+			  bool interruptible)
+{
+	uint64_t until = aph_timers_next(&ep->timers);
+	int r;
+
+	if (deadline_ns < until)
+		until = deadline_ns;
+	ep->sleep_until_ns = until;
+	r = ep->remote->ops->wait(ep->remote, requests, until);
+	if (r == -EINTR)
+		return interruptible ? r : 0;
+	if (r != -ETIMEDOUT)
+		return r;
+	if (!expire_timers(ep, aph_time_ns()) && aph_time_ns() >= deadline_ns)
+		return -ETIMEDOUT;
+	return 0;
+}
+
+/* One step of the leader: 0 when something may have changed. */
+static int lead(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter waiter)
+{
+	bool receives = waiter == APH_WAITER_RECEIVER || ep->n_receivers;
+	bool requests = waiter == APH_WAITER_SERVICE || ep->n_service_callers ||
+			(receives && aph_list_empty(&ep->ready));
+	bool found;
+
+	ep->takes_requests = requests;
+
+	if (ep->asleep)
+		wake_up(ep);
+	if (deadline_ns != APH_NOW && has_driver(ep))
+		return lead_in_driver(ep, deadline_ns, requests, waiter != APH_WAITER_CLIENT);
+	ep->ticks = aph_ticks();
+	found = poll_transports(ep, requests);
+	if (!found && deadline_ns == APH_NOW)
+		return lead_now(ep, requests);
+	if (!found && ep->local && ep->local->ops->spin(ep->local, requests, deadline_ns)) {
+		(void)poll_transports(ep, requests);
+		found = true;
+	}
+	/* A thread that is never idle must not forget the rest; one that sleeps looks at it anyway. */
+	if (found) {
+		if (ep->ticks - ep->tidied > TIDY_TICKS)
+			(void)tidy(ep);
+		return 0;
+	}
+	return lead_asleep(ep, deadline_ns, requests, waiter != APH_WAITER_CLIENT);
+}
+
+static int follow(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter waiter)
+{
+	bool receiver = waiter == APH_WAITER_RECEIVER;
+	pthread_cond_t *cond = receiver ? &ep->for_receivers : &ep->for_callers;
+	unsigned *n = receiver ? &ep->n_receivers : &ep->n_callers;
+	bool wants_requests = receiver || waiter == APH_WAITER_SERVICE;
+	int r;
+
+	if (deadline_ns == APH_NOW)
+		return -EAGAIN;
+	(*n)++;
+	ep->n_service_callers += waiter == APH_WAITER_SERVICE;
+	/* A leader that lay down for its own call has left requests where they are. */
+	if (wants_requests && ep->in_epoll && !ep->takes_requests)
+		aph_endpoint_raise(ep);
+	ep->locked = false; /* the wait gives the lock up and takes it again */
+	if (deadline_ns == APH_FOREVER) {
+		r = pthread_cond_wait(cond, &ep->lock);
+	} else {
+		struct timespec until = aph_time_left(deadline_ns, 0);
+
+		r = pthread_cond_timedwait(cond, &ep->lock, &until);
+	}
+	ep->locked = true;
+	ep->n_service_callers -= waiter == APH_WAITER_SERVICE;
+	(*n)--;
+	return r == ETIMEDOUT ? -ETIMEDOUT : 0;
+}
+
+/* Nobody leads: lets one of those who wait do it. */
+static void hand_over(struct aph_endpoint *ep)
+{
+	if (ep->led)
+		return;
+	if (ep->n_receivers)
+		(void)pthread_cond_signal(&ep->for_receivers);
+	else if (ep->n_callers)
+		(void)pthread_cond_signal(&ep->for_callers);
+}
+
+/* Whether this thread is the one that a call of aph_endpoint_wake() is for. */
+static bool was_woken(struct aph_endpoint *ep)
+{
+	unsigned wakes = atomic_load_explicit(&ep->wakes, memory_order_relaxed);
+
+	while (wakes) {
+		if (atomic_compare_exchange_weak(&ep->wakes, &wakes, wakes - 1))
+			return true;
+	}
+	return false;
+}
+
+static int wait_turns(struct aph_endpoint *ep, bool (*done)(void *arg), void *arg,
+		      uint64_t deadline_ns, enum aph_waiter waiter)
+{
+	int r = 0;
+	unsigned n;
+
+	for (n = 1;; n++) {
+		if (done(arg))
+			return 0;
+		if (r < 0)
+			return r;
+		if (waiter >= APH_WAITER_TENDER && was_woken(ep))
+			return -ECANCELED;
+		if (ep->led) {
+			r = follow(ep, deadline_ns, waiter);
+			continue;
+		}
+		ep->led = true;
+		r = lead(ep, deadline_ns, waiter);
+		ep->led = false;
+		/* Events of others must not keep this thread beyond its deadline. */
+		if (r == 0 && n % 16 == 0 && deadline_ns != APH_FOREVER && deadline_ns != APH_NOW &&
+		    aph_time_ns() >= deadline_ns)
+			r = -ETIMEDOUT;
+	}
+}
+
+int aph_endpoint_wait(struct aph_endpoint *ep, bool (*done)(void *arg), void *arg,
+		      uint64_t deadline_ns, enum aph_waiter waiter)
+{
+	int r = wait_turns(ep, done, arg, deadline_ns, waiter);
+
+	hand_over(ep);
+	/*
+	 * Somebody else's loop polls our descriptor, and our peers do not ring, as we are awake: stay
+	 * readable until a look has found nothing and has put us to sleep.
+	 */
+	if (ep->external && !ep->asleep)
+		aph_endpoint_raise(ep);
+	return r;
+}

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT */
+/* Remote addresses: `rx:HOST:PORT/SERVICE`, HOST a name, an IPv4 address or an IPv6 address in brackets. */
+#include "base/error.h"
+#include "remote/remote.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EXAMPLE "write rx:HOST:PORT/SERVICE, as in rx:127.0.0.1:7009/147 or rx:[::1]:7009/147"
+
+static int parse_number(uint16_t *out, const char *text, uint16_t least, const char *what)
+{
+	char *end;
+	unsigned long value;
+
+	if (*text < '0' || *text > '9')
+		return aph_err(-EINVAL, "'%s' is no %s: " EXAMPLE, text, what);
+	errno = 0;
+	value = strtoul(text, &end, 10);
+	if (errno || *end || value < least || value > UINT16_MAX)
+		return aph_err(-EINVAL, "'%s' is no %s: it is a number from %u to %d", text, what,
+			       least, UINT16_MAX);
+	*out = (uint16_t)value;
+	return 0;
+}
+
+/* Cuts the host off at the front: `[...]:` or up to the last colon. Returns what follows, NULL: malformed. */
+static char *split_host(char *text, char **host)
+{
+	char *end;
+
+	*host = text;
+	if (*text == '[') {
+		*host = text + 1;
+		end = strchr(text, ']');
+		if (!end || end[1] != ':')
+			return NULL;
+		*end = '\0';
+		return end + 2;
+	}
+	end = strrchr(text, ':');
+	if (!end || strchr(text, ':') != end)
+		return NULL;
+	*end = '\0';
+	return end + 1;
+}
+
+static int resolve(struct aph_rx_address *out, const char *host, uint16_t port, bool passive)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_DGRAM,
+				  .ai_flags = AI_NUMERICSERV | (passive ? AI_PASSIVE : 0) };
+	struct addrinfo *found;
+	char text[8];
+	int r;
+
+	(void)snprintf(text, sizeof(text), "%u", port);
+	r = getaddrinfo(*host ? host : NULL, text, &hints, &found);
+	if (r != 0)
+		return aph_err(-ENOENT, "cannot find the host '%s': %s", host, gai_strerror(r));
+	memset(out, 0, sizeof(*out));
+	memcpy(out, found->ai_addr,
+	       found->ai_addrlen < sizeof(*out) ? found->ai_addrlen : sizeof(*out));
+	freeaddrinfo(found);
+	return 0;
+}
+
+static bool is_loopback(const struct aph_rx_address *a)
+{
+	if (a->family == AF_INET)
+		return ntohl(a->in.sin_addr.s_addr) >> 24 == 127;
+	return IN6_IS_ADDR_LOOPBACK(&a->in6.sin6_addr);
+}
+
+int aph_remote_address_parse(struct aph_remote_address *out, const char *address, bool passive)
+{
+	char buf[APH_ADDRESS_MAX + 160];
+	char *host, *port_text, *service_text;
+	uint16_t port;
+	int r;
+
+	*out = (struct aph_remote_address){ .service = 0 };
+	if (strlen(address) >= sizeof(buf))
+		return aph_err(-EINVAL, "the address is longer than %zu bytes", sizeof(buf) - 1);
+	memcpy(buf, address + 3, strlen(address + 3) + 1); /* behind "rx:" */
+	service_text = strrchr(buf, '/');
+	if (!service_text)
+		return aph_err(-EINVAL, "'%s' names no service: " EXAMPLE, address);
+	*service_text++ = '\0';
+	port_text = split_host(buf, &host);
+	if (!port_text)
+		return aph_err(-EINVAL, "'%s' is not HOST:PORT: " EXAMPLE, buf);
+	r = parse_number(&out->service, service_text, 1, "service number");
+	if (r == 0)
+		r = parse_number(&port, port_text, passive ? 0 : 1, "port");
+	if (r < 0)
+		return r;
+	if (!*host && !passive)
+		return aph_err(-EINVAL, "'%s' names no host: " EXAMPLE, address);
+	if (strcmp(host, "*") == 0 || !*host) {
+		out->is_wildcard = true;
+		out->address.in6 =
+			(struct sockaddr_in6){ .sin6_family = AF_INET6, .sin6_port = htons(port) };
+		return passive ? 0 : aph_err(-EINVAL, "'*' is for services: name a host");
+	}
+	r = resolve(&out->address, host, port, passive);
+	if (r < 0)
+		return r;
+	out->is_loopback = is_loopback(&out->address);
+	return 0;
+}

@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A call of the core on a call of the engine: which words of the one mean which of the other. What decides between
+ * REFUSED and LOST is whether anybody can have run the request; where nobody can prove that, it is LOST.
+ */
+#include "base/error.h"
+#include "remote/remote.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct aph_remote_port *port_of(const struct aph_call *call)
+{
+	return aph_remote_channel(call->channel)->port;
+}
+
+/* -- life ------------------------------------------------------------------------------------------------------------ */
+
+int aph_remote_call_init(struct aph_call *call)
+{
+	struct aph_remote_call *rc = aph_remote_call(call);
+	struct aph_remote_channel *channel = aph_remote_channel(call->channel);
+	struct aph_rx_call_options options = { .size = sizeof(options), .data = rc };
+
+	if (!call->is_client)
+		return 0;
+	if (call->channel->n_calls >= call->channel->calls_max)
+		return aph_err(-EAGAIN,
+			       "%u calls of this channel are in progress: wait for one to end",
+			       call->channel->calls_max);
+	if (aph_rx_call_new(&rc->rx, channel->client, &options) < 0)
+		return aph_err(-ENOMEM, "no memory for another call");
+	return 0;
+}
+
+void aph_remote_call_ended(struct aph_call *call)
+{
+	(void)call;
+}
+
+void aph_remote_call_deinit(struct aph_call *call)
+{
+	struct aph_remote_call *rc = aph_remote_call(call);
+
+	free(rc->kept);
+	/* In a child the engine is the parent's. */
+	if (call->channel->ep->forked)
+		return;
+	if (rc->rx) {
+		/* A reply that is written goes on to its end without us. */
+		aph_rx_call_set_data(rc->rx, NULL);
+		rc->rx = aph_rx_call_free(rc->rx);
+	}
+	if (!call->is_client)
+		aph_remote_channel_quiet(aph_remote_channel(call->channel));
+}
+
+/* -- bodies out ------------------------------------------------------------------------------------------------------- */
+
+static int no_descriptors(void)
+{
+	return aph_err(-EOPNOTSUPP,
+		       "descriptors do not cross the network: use a service of this host");
+}
+
+ssize_t aph_remote_send(struct aph_call *call, const void *data, size_t len, const int *fds,
+			size_t n_fds, bool more)
+{
+	struct aph_remote_call *rc = aph_remote_call(call);
+	ssize_t r;
+
+	(void)fds;
+	if (n_fds)
+		return no_descriptors();
+	r = aph_rx_call_write(rc->rx, data, len, more ? APH_RX_MORE : 0);
+	if (r >= 0)
+		aph_remote_flush(port_of(call));
+	if (r == -EPROTO || r == -ESHUTDOWN)
+		return aph_err(-EPIPE, "the call takes no more of this body");
+	return r;
+}
+
+/* Goes on with a reply that was kept. */
+static void send_kept(struct aph_remote_call *rc)
+{
+	ssize_t r =
+		aph_rx_call_write(rc->rx, rc->kept + rc->kept_off, rc->kept_len - rc->kept_off, 0);
+
+	if (r < 0)
+		return;
+	rc->kept_off += (size_t)r;
+	if (rc->kept_off < rc->kept_len)
+		return;
+	free(rc->kept);
+	rc->kept = NULL;
+	aph_call_flushed(&rc->base);
+}
+
+int aph_remote_send_all(struct aph_call *call, const void *data, size_t len)
+{
+	struct aph_remote_call *rc = aph_remote_call(call);
+	ssize_t r = aph_rx_call_write(rc->rx, data, len, 0);
+	size_t done = r > 0 ? (size_t)r : 0;
+
+	if (r == (ssize_t)len) {
+		aph_remote_flush(port_of(call));
+		return 0;
+	}
+	if (r < 0 && r != -EAGAIN)
+		return r == -ENOMEM ? aph_err(-ENOMEM, "no memory for the reply") : -ECANCELED;
+	rc->kept_len = len - done;
+	rc->kept_off = 0;
+	rc->kept = malloc(rc->kept_len);
+	if (!rc->kept) {
+		if (!done)
+			return aph_err(-ENOMEM, "no memory for the reply");
+		aph_remote_farewell(call, APH_FAREWELL_LOSE, APH_REASON_RESOURCES);
+		return -ECANCELED;
+	}
+	memcpy(rc->kept, (const uint8_t *)data + done, rc->kept_len);
+	aph_remote_flush(port_of(call));
+	return 1;
+}
+
+int aph_remote_reserve(struct aph_call *call, void **data, size_t *len)
+{
+	struct aph_remote_call *rc = aph_remote_call(call);
+	size_t room;
+	int r;
+
+	if (rc->reserved)
+		return aph_err(-EBUSY, "a reservation is open: commit it first");
+	r = aph_rx_call_reserve(rc->rx, data, &room);
+	if (r < 0)
+		return r == -EAGAIN || r == -ENOMEM ? r : -EPIPE;
+	if (*len > room)
+		*len = room;
+	rc->reserved = true;
+	return 0;
+}
+
+int aph_remote_commit(struct aph_call *call, size_t len, bool more)
+{
+	struct aph_remote_call *rc = aph_remote_call(call);
+	int r;
+
+	if (!rc->reserved)
+		return aph_err(-EINVAL, "there is no reservation to commit");
+	r = aph_rx_call_commit(rc->rx, len, more ? APH_RX_MORE : 0);
+	if (r < 0)
+		return r == -EINVAL || r == -ENOMEM ? aph_err(r, "cannot commit %zu bytes", len)
+						    : -EPIPE;
+	rc->reserved = false;
+	aph_remote_flush(port_of(call));
+	return 0;
+}
+
+/* -- bodies in --------------------------------------------------------------------------------------------------------- */
+
+/* The engine tells of the end of a body only to those who wait for it. */
+static void look_for_end(struct aph_remote_call *rc)
+{
+	if (!rc->base.in_last && aph_rx_call_is_complete(rc->rx))
+		rc->base.in_last = true;
+}
+
+ssize_t aph_remote_read(struct aph_call *call, void *buf, size_t max, bool consume)
+{
+	struct aph_remote_call *rc = aph_remote_call(call);
+	ssize_t r;
+
+	look_for_end(rc);
+	r = aph_rx_call_read(rc->rx, buf, max, consume ? 0 : APH_RX_PEEK);
+	return r > 0 || (r == 0 && !max && aph_rx_call_available(rc->rx)) ? r : -EAGAIN;
+}
+
+size_t aph_remote_available(const struct aph_call *call)
+{
+	return aph_rx_call_available(aph_remote_call(call)->rx);
+}
+
+int aph_remote_borrow(struct aph_call *call, const void **data, size_t *len)
+{
+	struct aph_remote_call *rc = aph_remote_call(call);
+
+	look_for_end(rc);
+	if (aph_rx_call_borrow(rc->rx, data, len) < 0 || !*len)
+		return -EAGAIN;
+	return 0;
+}
+
+void aph_remote_release(struct aph_call *call, size_t len)
+{
+	aph_rx_call_release(aph_remote_call(call)->rx, len);
+}
+
+ssize_t aph_remote_take_fds(struct aph_call *call, int *fds, size_t max)
+{
+	(void)call;
+	(void)fds;
+	(void)max;
+	return 0;
+}
+
+/* -- ends ---------------------------------------------------------------------------------------------------------------- */
+
+bool aph_remote_revoke(struct aph_call *call)
+{
+	struct aph_remote_call *rc = aph_remote_call(call);
+	struct aph_rx_call_info info;
+
+	aph_rx_call_info(rc->rx, &info);
+	if (info.n_sent)
+		return false;
+	(void)aph_rx_call_abort(rc->rx, APH_RX_USER_ABORT);
+	return true;
+}
+
+int aph_remote_signal(struct aph_call *call, int32_t code)
+{
+	(void)call;
+	(void)code;
+	return aph_err(-EOPNOTSUPP, "signals do not cross the network");
+}
+
+void aph_remote_farewell(struct aph_call *call, enum aph_farewell kind, int32_t value)
+{
+	struct aph_remote_call *rc = aph_remote_call(call);
+	int32_t code = value ? value : APH_RX_USER_ABORT; /* 0 may not be sent */
+
+	switch (kind) {
+	case APH_FAREWELL_DISPOSE:
+		return; /* the engine acknowledges what was read */
+	case APH_FAREWELL_CANCEL:
+		code = value == APH_REASON_DEADLINE ? APH_RX_CALL_TIMEOUT : APH_RX_USER_ABORT;
+		break;
+	case APH_FAREWELL_ABORT:
+		break;
+	case APH_FAREWELL_REFUSE:
+		code = APH_REMOTE_REFUSED | value;
+		break;
+	case APH_FAREWELL_LOSE:
+		code = APH_REMOTE_LOST | value;
+		break;
+	}
+	(void)aph_rx_call_abort(rc->rx, code);
+	aph_remote_flush(port_of(call));
+}
+
+/* -- what the engine says ----------------------------------------------------------------------------------------------- */
+
+static bool is_own_code(int32_t code, int32_t kind)
+{
+	return (code & APH_REMOTE_KIND) == kind && (code & 0xff) <= APH_REASON_RESOURCES;
+}
+
+static void end_aborted(struct aph_remote_call *rc, int32_t code,
+			const struct aph_rx_call_info *info)
+{
+	struct aph_call *call = &rc->base;
+
+	if (is_own_code(code, APH_REMOTE_REFUSED))
+		aph_call_end(call, APH_REFUSED, (enum aph_reason)(code & 0xff), 0);
+	else if (is_own_code(code, APH_REMOTE_LOST))
+		aph_call_end(call, APH_LOST, (enum aph_reason)(code & 0xff), 0);
+	else if (code == APH_RX_RESTARTING)
+		aph_call_end(call, APH_REFUSED, APH_REASON_BUSY, 0);
+	else if (code == APH_RX_INVALID_OPERATION && !info->received)
+		aph_call_end(call, APH_REFUSED, APH_REASON_NO_SERVICE, 0);
+	else if (code == APH_RX_CALL_DEAD)
+		aph_call_end(call, APH_LOST, APH_REASON_CLOSED, 0);
+	else
+		aph_call_end(call, APH_ABORTED, APH_REASON_NONE, code);
+}
+
+static void end_client(struct aph_remote_call *rc, const struct aph_rx_end *end)
+{
+	struct aph_call *call = &rc->base;
+	struct aph_rx_call_info info;
+	bool once;
+
+	aph_rx_call_info(rc->rx, &info);
+	/* Each packet left once, and what came back is about it: nothing of it is still on its way. */
+	once = !info.n_resent && !info.received;
+	switch (end->outcome) {
+	case APH_RX_DONE:
+		aph_call_arrived(call, true);
+		return;
+	case APH_RX_ABORTED:
+		end_aborted(rc, end->code, &info);
+		return;
+	case APH_RX_BUSY:
+		aph_call_end(call, once ? APH_REFUSED : APH_LOST, APH_REASON_BUSY, 0);
+		return;
+	case APH_RX_NET_ERROR:
+	case APH_RX_LOCAL_ERROR:
+		aph_call_end(call, once ? APH_REFUSED : APH_LOST,
+			     end->code == ECONNREFUSED && once ? APH_REASON_NO_SERVICE
+							       : APH_REASON_CLOSED,
+			     0);
+		return;
+	case APH_RX_ABORTED_HERE:
+		aph_call_end(call, APH_LOST, APH_REASON_PROTOCOL, 0);
+		return;
+	case APH_RX_TIMED_OUT:
+	case APH_RX_RESET:
+		aph_call_end(call, info.n_sent ? APH_LOST : APH_REFUSED, APH_REASON_CLOSED, 0);
+		return;
+	}
+}
+
+static void end_service(struct aph_remote_call *rc, const struct aph_rx_end *end)
+{
+	enum aph_reason reason = APH_REASON_CLOSED;
+
+	if (end->outcome == APH_RX_DONE) {
+		aph_call_end(&rc->base, APH_DISPOSED, APH_REASON_NONE, 0);
+		return;
+	}
+	if (end->outcome == APH_RX_ABORTED && end->code == APH_RX_CALL_TIMEOUT)
+		reason = APH_REASON_DEADLINE;
+	else if (end->outcome == APH_RX_ABORTED && end->code != APH_RX_CALL_DEAD)
+		reason = APH_REASON_CANCELLED;
+	else if (end->outcome == APH_RX_ABORTED_HERE)
+		reason = APH_REASON_PROTOCOL;
+	aph_call_end(&rc->base, APH_GONE, reason, 0);
+}
+
+void aph_remote_call_event(struct aph_remote_call *rc, const struct aph_rx_event *event)
+{
+	switch (event->type) {
+	case APH_RX_EVENT_READABLE:
+		/* A reply that is complete is told by END, which follows. */
+		if (!rc->base.is_client || !aph_rx_call_is_complete(rc->rx))
+			aph_call_arrived(&rc->base, aph_rx_call_is_complete(rc->rx));
+		return;
+	case APH_RX_EVENT_WRITABLE:
+		if (rc->kept)
+			send_kept(rc);
+		else
+			aph_call_writable(&rc->base);
+		return;
+	case APH_RX_EVENT_END:
+		if (rc->base.is_client)
+			end_client(rc, &event->end);
+		else
+			end_service(rc, &event->end);
+		return;
+	case APH_RX_EVENT_CALL:
+		return;
+	}
+}
+
+bool aph_remote_call_arrive(struct aph_remote_service *service, struct aph_rx_call *rx)
+{
+	struct aph_remote_channel *channel;
+	struct aph_rx_call_info info;
+	struct aph_call *call = NULL;
+	enum aph_reason reason = APH_REASON_BUSY;
+
+	aph_rx_call_info(rx, &info);
+	channel = aph_remote_channel_for(service, info.path);
+	if (channel && channel->n_calls < channel->base.calls_max) {
+		call = aph_call_incoming(&channel->base, APH_FOREVER);
+		reason = APH_REASON_RESOURCES;
+	}
+	if (!call) {
+		(void)aph_rx_call_abort(rx, APH_REMOTE_REFUSED | (int32_t)reason);
+		(void)aph_rx_call_free(rx);
+		return false;
+	}
+	aph_remote_channel_busy(channel);
+	aph_remote_call(call)->rx = rx;
+	aph_rx_call_set_data(rx, aph_remote_call(call));
+	if (aph_rx_call_is_complete(rx))
+		aph_call_arrived(call, true);
+	return true;
+}

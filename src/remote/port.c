@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The transport in an endpoint: its ports, what they receive, and how it sleeps. A single port that is all the
+ * endpoint waits for sleeps in the driver's own way, which is the fastest; beside others its socket is in epoll.
+ */
+#include "base/error.h"
+#include "base/time.h"
+#include "remote/remote.h"
+#include "udp/udp.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+static struct aph_remote *of(struct aph_transport *transport)
+{
+	return aph_container(transport, struct aph_remote, base);
+}
+
+static struct aph_remote_port *port_at(struct aph_list *link)
+{
+	return aph_container(link, struct aph_remote_port, link);
+}
+
+/* -- what has happened --------------------------------------------------------------------------------------------- */
+
+static void forget_incoming(struct aph_remote_incoming *incoming)
+{
+	aph_list_remove(&incoming->link);
+	free(incoming);
+}
+
+/* A new call waits here until the endpoint takes requests, and can end before anybody knew of it. */
+static void take_call(struct aph_remote_port *port, const struct aph_rx_event *event)
+{
+	struct aph_remote_incoming *incoming = calloc(1, sizeof(*incoming));
+
+	if (!incoming) {
+		(void)aph_rx_call_abort(event->call, APH_REMOTE_REFUSED | APH_REASON_RESOURCES);
+		(void)aph_rx_call_free(event->call);
+		return;
+	}
+	incoming->rx = event->call;
+	incoming->service = aph_rx_service_data(event->service);
+	aph_list_append(&port->incoming, &incoming->link);
+	aph_rx_call_set_data(event->call, NULL);
+}
+
+static void end_incoming(struct aph_remote_port *port, struct aph_rx_call *rx)
+{
+	struct aph_list *pos, *tmp;
+
+	aph_list_for_each(pos, tmp, &port->incoming) {
+		struct aph_remote_incoming *incoming =
+			aph_container(pos, struct aph_remote_incoming, link);
+
+		if (incoming->rx != rx)
+			continue;
+		forget_incoming(incoming);
+		(void)aph_rx_call_free(rx);
+		return;
+	}
+}
+
+static bool pump(struct aph_remote_port *port)
+{
+	struct aph_rx_event event;
+	bool any = false;
+
+	while (aph_rx_next(port->rx, &event)) {
+		any = true;
+		if (event.type == APH_RX_EVENT_CALL)
+			take_call(port, &event);
+		else if (event.data)
+			aph_remote_call_event(event.data, &event);
+		else if (event.type == APH_RX_EVENT_END)
+			end_incoming(port, event.call);
+	}
+	return any;
+}
+
+/* Tells the service of one request. */
+static bool deliver(struct aph_remote_port *port)
+{
+	while (!aph_list_empty(&port->incoming)) {
+		struct aph_remote_incoming *incoming =
+			aph_container(port->incoming.next, struct aph_remote_incoming, link);
+		struct aph_remote_service *service = incoming->service;
+		struct aph_rx_call *rx = incoming->rx;
+
+		forget_incoming(incoming);
+		if (aph_remote_call_arrive(service, rx))
+			return true;
+	}
+	return false;
+}
+
+static bool poll_ports(struct aph_transport *transport, bool requests)
+{
+	struct aph_remote *remote = of(transport);
+	struct aph_list *pos, *tmp;
+	bool any = false;
+
+	aph_list_for_each(pos, tmp, &remote->ports) {
+		struct aph_remote_port *port = port_at(pos);
+
+		if (requests && deliver(port)) {
+			any = true;
+			continue;
+		}
+		(void)aph_rx_udp_wait(port->udp, APH_NOW);
+		any |= pump(port);
+		if (requests)
+			any |= deliver(port);
+	}
+	return any;
+}
+
+void aph_remote_flush(struct aph_remote_port *port)
+{
+	/* More is to be done first: it leaves together. */
+	if (!aph_list_empty(&port->remote->base.ep->ready) || !aph_list_empty(&port->incoming))
+		return;
+	(void)aph_rx_udp_flush(port->udp);
+}
+
+/* -- sleeping -------------------------------------------------------------------------------------------------------- */
+
+static void tidy(struct aph_transport *transport)
+{
+	(void)transport;
+}
+
+static bool spin(struct aph_transport *transport, bool requests, uint64_t deadline_ns)
+{
+	(void)transport;
+	(void)requests;
+	(void)deadline_ns;
+	return false; /* the driver does, where it is alone */
+}
+
+static void expire(struct aph_timer *timer)
+{
+	struct aph_remote_port *port = aph_container(timer, struct aph_remote_port, timer);
+
+	/* The next poll looks at the engine's clock. */
+	aph_endpoint_changed(port->remote->base.ep);
+}
+
+static bool sleep_in_epoll(struct aph_transport *transport, bool requests)
+{
+	struct aph_remote *remote = of(transport);
+	struct aph_list *pos, *tmp;
+
+	aph_list_for_each(pos, tmp, &remote->ports) {
+		struct aph_remote_port *port = port_at(pos);
+
+		if (aph_rx_has_event(port->rx) || (requests && !aph_list_empty(&port->incoming)))
+			return false;
+		(void)aph_rx_udp_flush(port->udp);
+		aph_timers_stop(&transport->ep->timers, &port->timer);
+		aph_timers_start(&transport->ep->timers, &port->timer, aph_rx_deadline(port->rx));
+	}
+	return true;
+}
+
+static void awake(struct aph_transport *transport, uint64_t ticks)
+{
+	(void)transport;
+	(void)ticks;
+}
+
+static bool can_wait(struct aph_transport *transport)
+{
+	struct aph_remote *remote = of(transport);
+
+	return !aph_list_empty(&remote->ports) && remote->ports.next == remote->ports.prev;
+}
+
+static int wait_in_driver(struct aph_transport *transport, bool requests, uint64_t deadline_ns)
+{
+	struct aph_remote_port *port = port_at(of(transport)->ports.next);
+	int r;
+
+	if (requests && deliver(port))
+		return 0;
+	r = aph_rx_udp_wait(port->udp, deadline_ns);
+	if (pump(port) && requests)
+		(void)deliver(port);
+	return r == -ECANCELED ? 0 : r;
+}
+
+static void interrupt(struct aph_transport *transport)
+{
+	struct aph_remote *remote = of(transport);
+
+	if (!aph_list_empty(&remote->ports))
+		(void)aph_rx_udp_wake(port_at(remote->ports.next)->udp);
+}
+
+static void lock(void *arg)
+{
+	aph_endpoint_driver_woke(arg);
+}
+
+static void unlock(void *arg)
+{
+	aph_endpoint_driver_sleeps(arg);
+}
+
+/* -- ports ------------------------------------------------------------------------------------------------------------- */
+
+static void socket_ready(struct aph_source *source, uint32_t events)
+{
+	/* It is read by the next poll. */
+	(void)source;
+	(void)events;
+}
+
+static bool same_address(const struct aph_rx_address *a, const struct aph_rx_address *b)
+{
+	if (a->family != b->family)
+		return false;
+	if (a->family == AF_INET)
+		return a->in.sin_port == b->in.sin_port &&
+		       a->in.sin_addr.s_addr == b->in.sin_addr.s_addr;
+	return a->in6.sin6_port == b->in6.sin6_port &&
+	       memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, sizeof(a->in6.sin6_addr)) == 0;
+}
+
+static struct aph_remote_port *find_port(struct aph_remote *remote,
+					 const struct aph_rx_address *address)
+{
+	struct aph_list *pos, *tmp;
+
+	aph_list_for_each(pos, tmp, &remote->ports) {
+		struct aph_remote_port *port = port_at(pos);
+
+		if (address ? port->serves && same_address(&port->address, address) : !port->serves)
+			return port;
+	}
+	return NULL;
+}
+
+static int open_port(struct aph_remote_port *port, const struct aph_rx_address *address)
+{
+	struct aph_endpoint *ep = port->remote->base.ep;
+	struct aph_rx_config config = { .size = sizeof(config), .flags = APH_RX_BUSY_ENDS };
+	struct aph_rx_udp_options options = {
+		.size = sizeof(options),
+		.spin_max_us = ep->spin_max_us ? ep->spin_max_us : UINT32_MAX,
+		.config = &config,
+		.lock = lock,
+		.unlock = unlock,
+		.lock_arg = ep,
+	};
+	int r;
+
+	if (address) {
+		options.local = *address;
+		port->address = *address;
+		port->serves = true;
+	}
+	r = aph_rx_udp_open(&port->udp, &options);
+	if (r < 0)
+		return r;
+	port->rx = aph_rx_udp_engine(port->udp);
+	port->source.on_ready = socket_ready;
+	port->timer.expire = expire;
+	r = aph_timers_reserve(&ep->timers);
+	if (r == 0) {
+		r = aph_source_add(ep, port->udp->fd, &port->source, EPOLLIN);
+		if (r < 0)
+			aph_timers_unreserve(&ep->timers);
+	}
+	if (r < 0)
+		port->udp = aph_rx_udp_close(port->udp);
+	return r;
+}
+
+static int get_remote(struct aph_remote **out, struct aph_endpoint *ep);
+
+int aph_remote_port_get(struct aph_remote_port **out, struct aph_endpoint *ep,
+			const struct aph_rx_address *address)
+{
+	struct aph_remote *remote = NULL;
+	struct aph_remote_port *port;
+	int r = get_remote(&remote, ep);
+
+	if (r < 0)
+		return r;
+	port = find_port(remote, address);
+	if (!port) {
+		port = calloc(1, sizeof(*port));
+		if (!port)
+			return aph_err(-ENOMEM, "no memory for a port");
+		port->remote = remote;
+		aph_list_init(&port->incoming);
+		r = open_port(port, address);
+		if (r < 0) {
+			free(port);
+			return r;
+		}
+		aph_list_append(&remote->ports, &port->link);
+		/* Whoever sleeps does not know of it. */
+		aph_endpoint_changed(ep);
+	}
+	port->n_users++;
+	*out = port;
+	return 0;
+}
+
+static void free_port(struct aph_remote_port *port)
+{
+	struct aph_endpoint *ep = port->remote->base.ep;
+
+	while (!aph_list_empty(&port->incoming)) {
+		struct aph_remote_incoming *incoming =
+			aph_container(port->incoming.next, struct aph_remote_incoming, link);
+
+		(void)aph_rx_call_free(incoming->rx);
+		forget_incoming(incoming);
+	}
+	aph_list_remove(&port->link);
+	aph_timers_stop(&ep->timers, &port->timer);
+	aph_timers_unreserve(&ep->timers);
+	if (!ep->forked)
+		aph_source_remove(ep, port->udp->fd);
+	(void)aph_rx_udp_close(port->udp);
+	free(port);
+}
+
+void aph_remote_port_put(struct aph_remote_port *port)
+{
+	/* The port for channels is kept for the next one: idle connections are worth something. */
+	if (--port->n_users == 0 && port->serves)
+		free_port(port);
+}
+
+static void free_remote(struct aph_transport *transport)
+{
+	struct aph_remote *remote = of(transport);
+
+	while (!aph_list_empty(&remote->ports))
+		free_port(port_at(remote->ports.next));
+	free(remote);
+}
+
+static void abandon(struct aph_transport *transport)
+{
+	struct aph_list *pos, *tmp;
+
+	/* Closes descriptors only: what they had to say is the parent's to say. */
+	aph_list_for_each(pos, tmp, &of(transport)->ports)
+		aph_udp_socket_close(port_at(pos)->udp);
+}
+
+static const struct aph_transport_ops transport_ops = {
+	.poll = poll_ports,
+	.tidy = tidy,
+	.spin = spin,
+	.sleep = sleep_in_epoll,
+	.awake = awake,
+	.can_wait = can_wait,
+	.wait = wait_in_driver,
+	.interrupt = interrupt,
+	.free = free_remote,
+	.abandon = abandon,
+};
+
+static int get_remote(struct aph_remote **out, struct aph_endpoint *ep)
+{
+	struct aph_remote *remote;
+
+	if (!ep->remote) {
+		remote = calloc(1, sizeof(*remote));
+		if (!remote)
+			return aph_err(-ENOMEM, "no memory for a transport");
+		remote->base.ops = &transport_ops;
+		remote->base.ep = ep;
+		aph_list_init(&remote->ports);
+		ep->remote = &remote->base;
+	}
+	*out = of(ep->remote);
+	return 0;
+}

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The remote transport's objects: calls of the core carried as calls of RxRPC. It adds nothing to the protocol: a
+ * channel is a client of the engine, or a client of ours as the service sees it; a call is a call.
+ *
+ * A port is a UDP socket with its engine. An endpoint has one for all its channels, and one for each address that
+ * it serves at. All under the endpoint's lock, which is given back while a port sleeps.
+ */
+#ifndef ANTIPHON_REMOTE_REMOTE_H
+#define ANTIPHON_REMOTE_REMOTE_H
+
+#include "core/transport.h"
+
+#include <antiphon/rx.h>
+
+/*
+ * Codes of ABORT packets between ends that both are antiphon; to others they are codes like any other. The lowest
+ * byte is an enum aph_reason.
+ */
+#define APH_REMOTE_REFUSED INT32_C(0x41500100) /* the request did not run */
+#define APH_REMOTE_LOST	   INT32_C(0x41500200) /* it may have run */
+#define APH_REMOTE_KIND	   INT32_C(0x7fffff00)
+
+struct aph_remote;
+
+struct aph_remote_port {
+	struct aph_remote *remote;
+	struct aph_list link; /* in the transport's ports */
+	struct aph_rx_udp *udp;
+	struct aph_rx *rx;
+	struct aph_source source;
+	struct aph_timer timer;	  /* the engine's deadline, for a sleep in epoll */
+	struct aph_list incoming; /* calls that no service has been told of */
+	struct aph_rx_address address;
+	uint32_t n_users;
+	bool serves;
+};
+
+struct aph_remote {
+	struct aph_transport base;
+	struct aph_list ports;
+	bool pumping; /* what is to be sent leaves when all events have been looked at */
+};
+
+#define APH_REMOTE_BUCKETS 256
+
+struct aph_remote_service {
+	struct aph_service base;
+	struct aph_grave grave;
+	struct aph_remote_port *port;
+	struct aph_rx_service *rx;
+	struct aph_list clients[APH_REMOTE_BUCKETS]; /* channels, by their path */
+	struct aph_list quiet;			     /* channels without calls, the longest first */
+	uint32_t n_quiet;
+};
+
+struct aph_remote_channel {
+	struct aph_channel base;
+	struct aph_grave grave;
+	struct aph_remote_port *port;
+	struct aph_rx_client *client; /* NULL at a service */
+	struct aph_rx_path path;
+	struct aph_list path_link;  /* at a service: in `clients` */
+	struct aph_list quiet_link; /* at a service: in `quiet` */
+	uint32_t n_calls;
+};
+
+struct aph_remote_call {
+	struct aph_call base;
+	struct aph_rx_call *rx;
+	uint8_t *kept; /* of a reply that did not fit: sent as there is room */
+	size_t kept_len, kept_off;
+	bool reserved;
+};
+
+/* A request that has arrived and that no service was told of. */
+struct aph_remote_incoming {
+	struct aph_list link;
+	struct aph_rx_call *rx;
+	struct aph_remote_service *service;
+};
+
+static inline struct aph_remote_channel *aph_remote_channel(const struct aph_channel *channel)
+{
+	return aph_container(channel, struct aph_remote_channel, base);
+}
+
+static inline struct aph_remote_call *aph_remote_call(const struct aph_call *call)
+{
+	return aph_container(call, struct aph_remote_call, base);
+}
+
+/* -- address.c */
+struct aph_remote_address {
+	struct aph_rx_address address; /* port 0: any */
+	bool is_wildcard;
+	bool is_loopback;
+	uint16_t service;
+};
+
+/* Reads `rx:HOST:PORT/SERVICE`; may ask the resolver. `passive`: to be served. 0, -EINVAL, -ENOENT. */
+int aph_remote_address_parse(struct aph_remote_address *out, const char *address, bool passive);
+
+/* -- port.c */
+/* The port for channels, or the one that serves at `address`. Give it back with aph_remote_port_put(). */
+int aph_remote_port_get(struct aph_remote_port **out, struct aph_endpoint *ep,
+			const struct aph_rx_address *address);
+void aph_remote_port_put(struct aph_remote_port *port);
+/* Something was written: it leaves now, or with what else the user does in this turn. */
+void aph_remote_flush(struct aph_remote_port *port);
+
+/* -- channel.c */
+extern const struct aph_channel_ops aph_remote_channel_ops;
+/* Service: the channel of whoever is at `path`. NULL: no memory, or as many as the service takes. */
+struct aph_remote_channel *aph_remote_channel_for(struct aph_remote_service *service,
+						  const struct aph_rx_path *path);
+/* Service: a call begins or has been freed. */
+void aph_remote_channel_busy(struct aph_remote_channel *rc);
+void aph_remote_channel_quiet(struct aph_remote_channel *rc);
+
+/* -- call.c */
+int aph_remote_call_init(struct aph_call *call);
+void aph_remote_call_ended(struct aph_call *call);
+void aph_remote_call_deinit(struct aph_call *call);
+ssize_t aph_remote_send(struct aph_call *call, const void *data, size_t len, const int *fds,
+			size_t n_fds, bool more);
+int aph_remote_send_all(struct aph_call *call, const void *data, size_t len);
+int aph_remote_reserve(struct aph_call *call, void **data, size_t *len);
+int aph_remote_commit(struct aph_call *call, size_t len, bool more);
+ssize_t aph_remote_read(struct aph_call *call, void *buf, size_t max, bool consume);
+size_t aph_remote_available(const struct aph_call *call);
+int aph_remote_borrow(struct aph_call *call, const void **data, size_t *len);
+void aph_remote_release(struct aph_call *call, size_t len);
+ssize_t aph_remote_take_fds(struct aph_call *call, int *fds, size_t max);
+bool aph_remote_revoke(struct aph_call *call);
+int aph_remote_signal(struct aph_call *call, int32_t code);
+void aph_remote_farewell(struct aph_call *call, enum aph_farewell kind, int32_t value);
+/* What the engine has to say about a call of ours. */
+void aph_remote_call_event(struct aph_remote_call *rc, const struct aph_rx_event *event);
+/* Tells the service of a request. False: it could not be taken, and was refused. */
+bool aph_remote_call_arrive(struct aph_remote_service *service, struct aph_rx_call *rx);
+
+#endif
