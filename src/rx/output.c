@@ -56,12 +56,16 @@ void aph_rx_send_abort(struct aph_rx_conn *conn, uint32_t cid, uint32_t call_num
 bool aph_rx_limit_take(struct aph_rx *rx, const struct aph_rx_path *path)
 {
 	const struct aph_rx_address *a = &path->remote;
-	uint32_t hash = a->family == AF_INET
-				? aph_rx_hash(rx, &(uint64_t){ a->in.sin_addr.s_addr }, 8)
-				: aph_rx_hash(rx, &a->in6.sin6_addr, 8);
-	struct aph_rx_limit *limit = &rx->limits[hash % APH_RX_N_LIMITS];
-	uint64_t earned = (rx->now_ns - limit->filled_ns) / (1000 * APH_RX_MS / LIMIT_PER_S);
+	uint64_t network = 0; /* of IPv6, what one host has to itself */
+	struct aph_rx_limit *limit;
+	uint64_t earned;
 
+	if (a->family == AF_INET)
+		network = a->in.sin_addr.s_addr;
+	else
+		memcpy(&network, &a->in6.sin6_addr, sizeof(network));
+	limit = &rx->limits[aph_rx_hash(rx, &network, sizeof(network)) % APH_RX_N_LIMITS];
+	earned = (rx->now_ns - limit->filled_ns) / (1000 * APH_RX_MS / LIMIT_PER_S);
 	if (earned) {
 		limit->tokens = earned > LIMIT_BURST - limit->tokens
 					? LIMIT_BURST
