@@ -18,6 +18,7 @@ LINES_MAX = 40
 
 HEADERS = """
 #include <antiphon/antiphon.h>
+#include <antiphon/hold.h>
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -38,6 +39,7 @@ PREAMBLE = HEADERS + """
 extern struct aph_endpoint *ep;
 extern struct aph_service *service;
 extern struct aph_channel *channel;
+extern struct aph_hold *hold;
 extern struct aph_call *call;
 extern struct aph_event ev;
 extern struct aph_result result;

@@ -1,0 +1,456 @@
+/* SPDX-License-Identifier: MIT */
+/* A name goes from one owner to the next: in which order, and what happens when either dies on the way. */
+#include "fixture.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int accept_one(struct aph_hold_acceptance **acceptance, struct aph_hold *hold,
+		      const char *name, const char *text, uint64_t deadline_ns)
+{
+	size_t n = 1;
+	int fd, r = aph_hold_accept(acceptance, hold, name, &fd, &n, NULL, deadline_ns);
+
+	if (r < 0)
+		return r;
+	CHECK(is_marked(fd, text));
+	close(fd);
+	return 0;
+}
+
+static void the_new_one_first(void **state)
+{
+	struct aph_hold_acceptance *acceptance;
+	struct aph_hold_offer *offer, *second;
+	struct aph_hold *old, *new;
+	struct keeper keeper;
+
+	(void)state;
+	keeper_start(&keeper, NULL);
+	old = hold_open();
+	new = hold_open();
+	assert_int_equal(store(old, "web", "x", 0), 0);
+	assert_int_equal(aph_hold_offer(&offer, old, "nothing", geteuid(), NULL), 0);
+	assert_int_equal(aph_hold_offer_wait(offer, SOON), -ENOENT);
+	assert_int_equal(aph_hold_offer_wait(offer, SOON), -ENOENT);
+	assert_null(aph_hold_offer_free(offer));
+	assert_null(aph_hold_offer_free(NULL));
+	assert_null(aph_hold_decline(NULL));
+
+	assert_int_equal(aph_hold_offer(&offer, old, "web", geteuid(), NULL), 0);
+	assert_int_equal(aph_hold_offer_wait(offer, APH_NOW), -ETIMEDOUT);
+	assert_int_equal(aph_hold_offer(&second, new, "web", geteuid(), NULL), 0);
+	assert_int_equal(aph_hold_offer_wait(second, SOON), -EBUSY);
+	aph_hold_offer_free(second);
+	assert_int_equal(store(new, "web", "y", APH_HOLD_REPLACE), -EBUSY);
+	assert_int_equal(retrieve(new, "web", "x", APH_HOLD_TAKE), -EBUSY);
+	assert_int_equal(retrieve(new, "web", "x", 0), 0);
+
+	assert_int_equal(accept_one(&acceptance, new, "web", "x", SOON), 0);
+	/* It has them, and has not said that it is ready. */
+	assert_int_equal(aph_hold_offer_wait(offer, aph_deadline_ms(20)), -ETIMEDOUT);
+	assert_int_equal(aph_hold_delete(new, "web", NULL, SOON), -EBUSY);
+	assert_int_equal(aph_hold_confirm(acceptance, SOON), 0);
+	assert_int_equal(aph_hold_offer_wait(offer, SOON), 0);
+	assert_int_equal(aph_hold_offer_wait(offer, APH_NOW), 0);
+	aph_hold_offer_free(offer);
+	assert_int_equal(retrieve(new, "web", "x", 0), 0);
+	assert_int_equal(aph_hold_delete(new, "web", NULL, SOON), 0);
+	aph_hold_close(old);
+	aph_hold_close(new);
+	keeper_stop(&keeper);
+}
+
+static void declined_withdrawn_deleted(void **state)
+{
+	struct aph_hold_acceptance *acceptance;
+	struct aph_hold_offer *offer;
+	struct aph_hold *old, *new;
+	struct keeper keeper;
+
+	(void)state;
+	keeper_start(&keeper, NULL);
+	old = hold_open();
+	new = hold_open();
+	assert_int_equal(accept_one(&acceptance, new, "web", "x", SOON), -ENOENT);
+	assert_int_equal(store(old, "web", "x", 0), 0);
+	assert_int_equal(accept_one(&acceptance, new, "web", "x", aph_deadline_ms(20)), -ETIMEDOUT);
+	/* Declined: the offer stands, and somebody else may have it. */
+	assert_int_equal(aph_hold_offer(&offer, old, "web", geteuid(), NULL), 0);
+	assert_int_equal(accept_one(&acceptance, new, "web", "x", SOON), 0);
+	aph_hold_decline(acceptance);
+	assert_int_equal(aph_hold_offer_wait(offer, aph_deadline_ms(10)), -ETIMEDOUT);
+	assert_int_equal(accept_one(&acceptance, new, "web", "x", SOON), 0);
+	/* Withdrawn under it: nothing has changed. */
+	aph_hold_offer_free(offer);
+	assert_int_equal(retrieve(old, "web", "x", 0), 0);
+	assert_int_equal(aph_hold_confirm(acceptance, SOON), -ECANCELED);
+	assert_int_equal(retrieve(old, "web", "x", 0), 0);
+	/* The name goes away while it is offered. */
+	assert_int_equal(aph_hold_offer(&offer, old, "web", geteuid(), NULL), 0);
+	assert_int_equal(aph_hold_offer_wait(offer, aph_deadline_ms(5)), -ETIMEDOUT);
+	assert_int_equal(aph_hold_delete(new, "web", NULL, SOON), 0);
+	assert_int_equal(aph_hold_offer_wait(offer, SOON), -ENOENT);
+	/* Closed with its connection. */
+	assert_int_equal(store(old, "web", "x", 0), 0);
+	assert_int_equal(aph_hold_offer(&offer, old, "web", geteuid(), NULL), 0);
+	assert_int_equal(accept_one(&acceptance, new, "web", "x", SOON), 0);
+	aph_hold_close(new);
+	aph_hold_close(old);
+	keeper_stop(&keeper);
+}
+
+/* It cannot expire between the two, and does so once it is given back. */
+static void expiry_waits(void **state)
+{
+	struct aph_hold_options options = { .size = sizeof(options), .expiry_ms = 30 };
+	struct aph_hold_acceptance *acceptance;
+	struct aph_hold_offer *offer;
+	struct aph_hold *old, *new;
+	struct keeper keeper;
+	int fd = marked("x");
+
+	(void)state;
+	keeper_start(&keeper, NULL);
+	old = hold_open();
+	new = hold_open();
+	assert_int_equal(aph_hold_store(old, "web", &fd, 1, &options, SOON), 0);
+	close(fd);
+	assert_int_equal(aph_hold_offer(&offer, old, "web", geteuid(), NULL), 0);
+	assert_int_equal(accept_one(&acceptance, new, "web", "x", SOON), 0);
+	assert_int_equal(aph_hold_offer_wait(offer, aph_deadline_ms(60)), -ETIMEDOUT);
+	assert_int_equal(retrieve(old, "web", "x", 0), 0);
+	aph_hold_decline(acceptance);
+	assert_int_equal(aph_hold_offer_wait(offer, SOON), -ENOENT);
+	aph_hold_close(new);
+	aph_hold_close(old);
+	keeper_stop(&keeper);
+}
+
+/* -- death at each stage --------------------------------------------------------------------------------- */
+
+enum stage {
+	OFFERED,
+	ACCEPTED,
+	CONFIRMED,
+	STAGES,
+};
+
+static int old_owner(int ctl, void *arg)
+{
+	struct aph_hold *hold;
+	struct aph_hold_offer *offer;
+
+	(void)arg;
+	CHECK_OK(aph_hold_open(&hold, NULL, SOON));
+	CHECK_OK(aph_hold_offer(&offer, hold, "web", geteuid(), NULL));
+	CHECK(aph_hold_offer_wait(offer, aph_deadline_ms(5)) == -ETIMEDOUT);
+	child_say(ctl, 'o');
+	CHECK_OK(aph_hold_offer_wait(offer, APH_FOREVER));
+	child_say(ctl, 'g');
+	(void)child_hear(ctl, 100000);
+	aph_hold_close(hold);
+	return 0;
+}
+
+static int new_owner(int ctl, void *arg)
+{
+	struct aph_hold_acceptance *acceptance;
+	struct aph_hold *hold;
+
+	(void)arg;
+	CHECK_OK(aph_hold_open(&hold, NULL, SOON));
+	CHECK_OK(accept_one(&acceptance, hold, "web", "x", SOON));
+	child_say(ctl, 'a');
+	if (child_hear(ctl, 100000) == 'c') {
+		CHECK_OK(aph_hold_confirm(acceptance, SOON));
+		child_say(ctl, 'd');
+		(void)child_hear(ctl, 100000);
+	}
+	aph_hold_close(hold);
+	return 0;
+}
+
+/* Whoever it was, the descriptor is there, and the next transfer works. */
+static void still_whole(struct aph_hold *hold)
+{
+	struct aph_hold_acceptance *acceptance;
+	struct aph_hold_offer *offer;
+	int r;
+
+	CHECK(retrieve(hold, "web", "x", 0) == 0);
+	/* The keeper may not have seen yet that the last one is dead. */
+	do {
+		CHECK_OK(aph_hold_offer(&offer, hold, "web", geteuid(), NULL));
+		r = aph_hold_offer_wait(offer, aph_deadline_ms(20));
+		if (r != -ETIMEDOUT)
+			aph_hold_offer_free(offer);
+	} while (r == -EBUSY);
+	CHECK(r == -ETIMEDOUT);
+	CHECK_OK(accept_one(&acceptance, hold, "web", "x", SOON));
+	CHECK_OK(aph_hold_confirm(acceptance, SOON));
+	CHECK_OK(aph_hold_offer_wait(offer, SOON));
+	aph_hold_offer_free(offer);
+}
+
+static void the_old_one_dies(void **state)
+{
+	struct keeper keeper;
+	struct aph_hold *hold;
+
+	(void)state;
+	keeper_start(&keeper, NULL);
+	hold = hold_open();
+	assert_int_equal(store(hold, "web", "x", 0), 0);
+	for (int stage = OFFERED; stage < STAGES; stage++) {
+		struct child old, new;
+
+		child_start(&old, old_owner, NULL);
+		assert_int_equal(child_hear(old.ctl, 5000), 'o');
+		if (stage > OFFERED) {
+			child_start(&new, new_owner, NULL);
+			assert_int_equal(child_hear(new.ctl, 5000), 'a');
+		}
+		if (stage == CONFIRMED) {
+			/* At the same moment: either is right, and the keeper is whole. */
+			child_say(new.ctl, 'c');
+			child_kill(&old);
+			child_kill(&new);
+		} else {
+			child_kill(&old);
+		}
+		if (stage == ACCEPTED)
+			child_kill(&new);
+		still_whole(hold);
+	}
+	aph_hold_close(hold);
+	keeper_stop(&keeper);
+}
+
+static void the_new_one_dies(void **state)
+{
+	struct keeper keeper;
+	struct aph_hold *hold;
+	struct child old, new;
+
+	(void)state;
+	keeper_start(&keeper, NULL);
+	hold = hold_open();
+	assert_int_equal(store(hold, "web", "x", 0), 0);
+	child_start(&old, old_owner, NULL);
+	assert_int_equal(child_hear(old.ctl, 5000), 'o');
+	/* Before it confirms: the offer stands, and the next one gets it. */
+	for (int i = 0; i < 5; i++) {
+		child_start(&new, new_owner, NULL);
+		assert_int_equal(child_hear(new.ctl, 5000), 'a');
+		child_kill(&new);
+	}
+	child_start(&new, new_owner, NULL);
+	assert_int_equal(child_hear(new.ctl, 5000), 'a');
+	child_say(new.ctl, 'c');
+	assert_int_equal(child_hear(new.ctl, 5000), 'd');
+	assert_int_equal(child_hear(old.ctl, 5000), 'g');
+	/* After it: it has been done. */
+	child_kill(&new);
+	still_whole(hold);
+	child_say(old.ctl, 'e');
+	assert_int_equal(child_finish(&old, 5000), 0);
+	aph_hold_close(hold);
+	keeper_stop(&keeper);
+}
+
+static void the_keeper_dies(void **state)
+{
+	struct keeper keeper;
+	struct aph_hold *hold;
+
+	(void)state;
+	keeper_start(&keeper, NULL);
+	hold = hold_open();
+	assert_int_equal(store(hold, "web", "x", 0), 0);
+	for (int stage = OFFERED; stage < STAGES; stage++) {
+		struct aph_hold_acceptance *acceptance;
+		struct child old;
+		pid_t pid = keeper_pid();
+		int r;
+
+		child_start(&old, old_owner, NULL);
+		assert_int_equal(child_hear(old.ctl, 5000), 'o');
+		if (stage == OFFERED) {
+			kill(pid, SIGKILL);
+			assert_int_equal(accept_one(&acceptance, hold, "web", "x", SOON), 0);
+			assert_int_equal(aph_hold_confirm(acceptance, SOON), 0);
+		} else {
+			assert_int_equal(accept_one(&acceptance, hold, "web", "x", SOON), 0);
+			if (stage == ACCEPTED)
+				kill(pid, SIGKILL);
+			r = aph_hold_confirm(acceptance, SOON);
+			if (stage == CONFIRMED) {
+				kill(pid, SIGKILL);
+				assert_int_equal(r, 0);
+			} else {
+				/* Its offer went with it; it is made anew for the next. */
+				assert_int_equal(r, -ECANCELED);
+				assert_int_equal(accept_one(&acceptance, hold, "web", "x", SOON),
+						 0);
+				assert_int_equal(aph_hold_confirm(acceptance, SOON), 0);
+			}
+		}
+		assert_int_equal(child_hear(old.ctl, 5000), 'g');
+		child_say(old.ctl, 'e');
+		assert_int_equal(child_finish(&old, 5000), 0);
+		(void)keeper_await_twin(keeper_await_pid(pid), 0);
+		still_whole(hold);
+	}
+	aph_hold_close(hold);
+	keeper_stop(&keeper);
+}
+
+/* -- a newcomer -------------------------------------------------------------------------------------------- */
+
+static void a_newcomer_takes_over(void **state)
+{
+	struct aph_hold_keeper_options replace = { .size = sizeof(replace), .replace = 1 };
+	struct keeper keepers[6];
+	struct aph_hold *hold;
+	struct child old;
+	struct aph_hold_acceptance *acceptance;
+	char name[16];
+
+	(void)state;
+	/* With nobody there it just begins. */
+	keeper_start(&keepers[0], &replace);
+	hold = hold_open();
+	for (int i = 0; i < 100; i++) {
+		(void)snprintf(name, sizeof(name), "n%d", i);
+		assert_int_equal(store(hold, name, name, 0), 0);
+	}
+	assert_int_equal(store(hold, "web", "x", 0), 0);
+	child_start(&old, old_owner, NULL);
+	assert_int_equal(child_hear(old.ctl, 5000), 'o');
+	for (int i = 1; i < 6; i++) {
+		keeper_start(&keepers[i], &replace);
+		keeper_gone(&keepers[i - 1]);
+		for (int j = 0; j < 100; j += 9) {
+			(void)snprintf(name, sizeof(name), "n%d", j);
+			assert_int_equal(retrieve(hold, name, name, 0), 0);
+		}
+		/* The twin of the newcomer is as good. */
+		kill(keeper_pid(), SIGKILL);
+		assert_int_equal(store(hold, "n0", "n0", APH_HOLD_REPLACE), 0);
+		assert_int_equal(retrieve(hold, "n99", "n99", 0), 0);
+	}
+	assert_int_equal(accept_one(&acceptance, hold, "web", "x", SOON), 0);
+	assert_int_equal(aph_hold_confirm(acceptance, SOON), 0);
+	assert_int_equal(child_hear(old.ctl, 5000), 'g');
+	child_say(old.ctl, 'e');
+	assert_int_equal(child_finish(&old, 5000), 0);
+	aph_hold_close(hold);
+	keeper_stop(&keepers[5]);
+}
+
+/* -- users ------------------------------------------------------------------------------------------------ */
+
+/* Offers "web" to Bob and says when he has it. */
+static int alice(int ctl, void *arg)
+{
+	struct aph_hold_offer *offer;
+	struct aph_hold *hold;
+
+	(void)arg;
+	become(ALICE);
+	CHECK_OK(aph_hold_open(&hold, "caps:hold,uid=0", SOON));
+	CHECK_OK(store(hold, "web", "alice", 0));
+	CHECK_OK(aph_hold_offer(&offer, hold, "web", BOB, NULL));
+	CHECK(aph_hold_offer_wait(offer, aph_deadline_ms(5)) == -ETIMEDOUT);
+	child_say(ctl, 'o');
+	CHECK_OK(aph_hold_offer_wait(offer, SOON));
+	/* It is hers no more. */
+	CHECK(retrieve(hold, "web", "alice", 0) == -ENOENT);
+	child_say(ctl, 'g');
+	aph_hold_close(hold);
+	return 0;
+}
+
+static int bob(int ctl, void *arg)
+{
+	struct aph_hold_options of_alice = { .size = sizeof(of_alice),
+					     .flags = APH_HOLD_OWNER,
+					     .owner = ALICE };
+	struct aph_hold_acceptance *acceptance;
+	struct aph_hold *hold;
+	size_t n = 1;
+	int fd;
+
+	(void)arg;
+	become(BOB);
+	CHECK_OK(aph_hold_open(&hold, "caps:hold,uid=0", SOON));
+	/* Not before it is confirmed. */
+	CHECK(aph_hold_retrieve(hold, "web", &fd, &n, &of_alice, SOON) == -EACCES);
+	CHECK_OK(store(hold, "web", "bob", 0));
+	CHECK(aph_hold_accept(&acceptance, hold, "web", &fd, &n, &of_alice, SOON) == -EEXIST);
+	CHECK_OK(aph_hold_delete(hold, "web", NULL, SOON));
+	CHECK_OK(aph_hold_accept(&acceptance, hold, "web", &fd, &n, &of_alice, SOON));
+	CHECK(is_marked(fd, "alice"));
+	close(fd);
+	/* The place is taken after all: the offer stands. */
+	CHECK_OK(store(hold, "web", "bob", 0));
+	CHECK(aph_hold_confirm(acceptance, SOON) == -EEXIST);
+	CHECK_OK(aph_hold_delete(hold, "web", NULL, SOON));
+	CHECK_OK(aph_hold_accept(&acceptance, hold, "web", &fd, &n, &of_alice, SOON));
+	close(fd);
+	CHECK_OK(aph_hold_confirm(acceptance, SOON));
+	CHECK(retrieve(hold, "web", "alice", 0) == 0);
+	child_say(ctl, 'a');
+	aph_hold_close(hold);
+	return 0;
+}
+
+static void between_users(void **state)
+{
+	static const char *const rules[] = { "uid=any", NULL };
+	struct child a, b;
+	struct keeper keeper;
+	struct aph_hold *hold;
+
+	(void)state;
+	need_root();
+	keeper_start_rules(&keeper, rules);
+	child_start(&a, alice, NULL);
+	assert_int_equal(child_hear(a.ctl, 5000), 'o');
+	child_start(&b, bob, NULL);
+	assert_int_equal(child_hear(b.ctl, 5000), 'a');
+	assert_int_equal(child_hear(a.ctl, 5000), 'g');
+	assert_int_equal(child_finish(&a, 5000), 0);
+	assert_int_equal(child_finish(&b, 5000), 0);
+	/* Also at the twin. */
+	kill(keeper_pid(), SIGKILL);
+	hold = hold_open();
+	{
+		struct aph_hold_options of_bob = { .size = sizeof(of_bob),
+						   .flags = APH_HOLD_OWNER,
+						   .owner = BOB };
+
+		assert_int_equal(aph_hold_delete(hold, "web", &of_bob, SOON), 0);
+	}
+	aph_hold_close(hold);
+	keeper_stop(&keeper);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		HOLD_TEST(the_new_one_first),	  HOLD_TEST(declined_withdrawn_deleted),
+		HOLD_TEST(expiry_waits),	  HOLD_TEST(the_old_one_dies),
+		HOLD_TEST(the_new_one_dies),	  HOLD_TEST(the_keeper_dies),
+		HOLD_TEST(a_newcomer_takes_over), HOLD_TEST(between_users),
+	};
+
+	return suite_run("hold transfer", tests, SUITE_LEN(tests), 60);
+}
