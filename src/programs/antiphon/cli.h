@@ -30,6 +30,7 @@ int cmd_ls(int argc, char **argv);
 int cmd_top(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_rx(int argc, char **argv);
+int cmd_hold(int argc, char **argv);
 
 /* The name that messages begin with, "antiphon call" say. Borrowed for ever. */
 void cli_set_program(const char *name);

@@ -20,6 +20,7 @@ static const struct {
 	{ "ls", "antiphon ls", "list the services", cmd_ls },
 	{ "top", "antiphon top", "watch rates, latencies and queues of the services", cmd_top },
 	{ "rx", "antiphon rx", "ask and measure what speaks Rx on other machines", cmd_rx },
+	{ "hold", "antiphon hold", "keep descriptors for programs that are away", cmd_hold },
 	{ "bench", "antiphon bench", "measure calls on this machine beside a socket", cmd_bench },
 };
 

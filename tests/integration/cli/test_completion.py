@@ -38,9 +38,9 @@ def options_of(box, *command):
 
 @test
 def commands_and_options(box):
-    assert complete(box, "antiphon", "") == {"serve", "call", "ls", "top", "rx", "bench", "--help", "--version"}
+    assert complete(box, "antiphon", "") == {"serve", "call", "ls", "top", "hold", "rx", "bench", "--help", "--version"}
     assert complete(box, "antiphon", "s") == {"serve"}
-    for command in ("serve", "call", "ls", "top", "bench"):
+    for command in ("serve", "call", "ls", "top", "hold", "bench"):
         assert complete(box, "antiphon", command, "-") - {"--"} == options_of(box, command), command
     assert complete(box, "antiphon", "rx", "") == {"version", "debug", "ping", "perf", "--help"}
     for command in ("version", "debug", "ping", "perf"):
@@ -54,6 +54,19 @@ def names_that_are_served(box):
     assert complete(box, "antiphon", "call", "") == {"echo", "other"}
     assert complete(box, "antiphon", "ls", "ec") == {"echo"}
     assert complete(box, "antiphon", "top", "") == set()
+
+
+@test
+def names_that_are_held(box):
+    assert "store" in complete(box, "antiphon", "hold", "")
+    keeper = box.start("hold")
+    assert box.run("hold", "store", "web.socket", "0").returncode == 0
+    assert complete(box, "antiphon", "hold", "exec", "") == {"web.socket"}
+    assert complete(box, "antiphon", "hold", "delete", "we") == {"web.socket"}
+    assert "cat" in complete(box, "antiphon", "hold", "exec", "web.socket", "--", "ca")
+    assert complete(box, "antiphon", "hold", "--survive", "t") == {"twin"}
+    assert box.run("hold", "stop").returncode == 0
+    keeper.communicate(timeout=20)
 
 
 @test

@@ -89,4 +89,9 @@ def rx(box):
     run(box, "antiphon-rx.1")
 
 
+@test
+def hold(box):
+    run(box, "antiphon-hold.1")
+
+
 main()
