@@ -123,6 +123,19 @@ void aph_rx_call_expired(struct aph_rx_call *call)
 	aph_rx_timer_set(&call->rx->timers, &call->timer, deadline(call));
 }
 
+void aph_rx_call_freshen(struct aph_rx_call *call, uint64_t late_ns)
+{
+	if (!late_ns || call->state == APH_RX_STATE_ENDED)
+		return;
+	call->hard_ns = later_by(call->hard_ns, late_ns);
+	if (!call->fresh_hard) {
+		call->heard_ns += late_ns;
+		call->data_ns += late_ns;
+		call->ping_ns = later_by(call->ping_ns, late_ns);
+	}
+	aph_rx_timer_set(&call->rx->timers, &call->timer, deadline(call));
+}
+
 void aph_rx_call_set_timeouts(struct aph_rx_call *call, uint32_t dead_ms, uint32_t idle_ms,
 			      uint32_t hard_ms)
 {
@@ -130,8 +143,13 @@ void aph_rx_call_set_timeouts(struct aph_rx_call *call, uint32_t dead_ms, uint32
 		call->dead_ns = dead_ms * APH_RX_MS;
 	if (idle_ms)
 		call->idle_ns = idle_ms * APH_RX_MS;
-	if (hard_ms)
+	if (hard_ms) {
 		call->hard_ns = call->rx->now_ns + hard_ms * APH_RX_MS;
+		if (aph_list_empty(&call->fresh_link)) {
+			call->fresh_hard = true;
+			aph_list_append(&call->rx->fresh, &call->fresh_link);
+		}
+	}
 	aph_rx_call_arm(call);
 }
 
@@ -156,6 +174,7 @@ struct aph_rx_call *aph_rx_call_incoming(struct aph_rx_conn *conn, struct aph_rx
 	if (!call)
 		return NULL;
 	call->peer = conn->peer;
+	aph_rx_peer_ref(call->peer);
 	call->owner = service;
 	call->user_holds = true;
 	call->service = service->id;
@@ -184,7 +203,19 @@ void aph_rx_call_settle(struct aph_rx_call *call)
 	drop_events(call, 0);
 	aph_list_remove(&call->link);
 	aph_rx_in_deinit(call);
+	aph_rx_peer_unref(call->peer);
 	aph_rx_call_release_memory(call);
+}
+
+void aph_rx_call_free_all(struct aph_rx *rx)
+{
+	while (!aph_list_empty(&rx->orphans)) {
+		struct aph_rx_call *call =
+			aph_container(rx->orphans.next, struct aph_rx_call, link);
+
+		call->user_holds = false;
+		aph_rx_call_settle(call);
+	}
 }
 
 /* Nobody has seen it yet: nobody needs to hear of it, and another call may come in its place. */
@@ -193,7 +224,7 @@ static void forget_unseen(struct aph_rx_call *call)
 	if (!(call->events & 1u << APH_RX_EVENT_CALL))
 		return;
 	call->user_holds = false;
-	if (call->owner && call->owner->credit < APH_RX_REFUSE)
+	if (call->owner && call->owner->credit != APH_RX_UNLIMITED)
 		call->owner->credit++;
 }
 
@@ -211,6 +242,7 @@ void aph_rx_call_end(struct aph_rx_call *call, enum aph_rx_outcome outcome, int3
 	aph_rx_timer_set(&rx->timers, &call->timer, UINT64_MAX);
 	aph_list_remove(&call->wait_link);
 	aph_list_remove(&call->send_link);
+	aph_list_remove(&call->fresh_link);
 	if (call->started_counted) {
 		call->started_counted = false;
 		rx->n_bulk--;

@@ -75,11 +75,12 @@ struct aph_rx_client *aph_rx_client_free(struct aph_rx_client *client)
 		struct aph_rx_call *call = aph_container(pos, struct aph_rx_call, link);
 
 		aph_list_remove(&call->link);
+		aph_list_append(&client->rx->orphans, &call->link);
+		call->client = NULL;
 		if (call->state == APH_RX_STATE_COMPLETE)
 			aph_rx_call_end(call, APH_RX_DONE, 0);
 		else if (call->state != APH_RX_STATE_ENDED)
 			aph_rx_call_abort_now(call, APH_RX_ABORTED_HERE, APH_RX_CALL_DEAD);
-		call->client = NULL;
 	}
 	while (!aph_list_empty(&client->conns)) {
 		struct aph_rx_conn *conn =
@@ -149,43 +150,83 @@ static bool may_connect(const struct aph_rx_client *client)
 	return n < client->connections_max;
 }
 
-static struct aph_rx_conn *find_conn(struct aph_rx_client *client, struct aph_rx_call *call,
-				     int *channel)
+static bool may_share(const struct aph_rx_conn *conn, const struct aph_rx_call *call)
+{
+	/* Who asks for a better service wants an answer to that, from this connection or an earlier question. */
+	return !(call->flags & APH_RX_CALL_UPGRADE) || conn->asked;
+}
+
+static bool is_busy(const struct aph_rx_client *client)
+{
+	struct aph_list *pos, *tmp;
+
+	aph_list_for_each(pos, tmp, &client->conns) {
+		if (aph_container(pos, struct aph_rx_conn, bundle_link)->n_calls)
+			return true;
+	}
+	return false;
+}
+
+/* An idle connection of the wrong kind makes room for another one. */
+static bool make_room(struct aph_rx_client *client)
+{
+	struct aph_list *pos, *tmp;
+
+	if (may_connect(client))
+		return true;
+	aph_list_for_each(pos, tmp, &client->conns) {
+		struct aph_rx_conn *conn = aph_container(pos, struct aph_rx_conn, bundle_link);
+
+		if (conn->n_calls)
+			continue;
+		say_goodbye(conn);
+		aph_rx_conn_free(conn);
+		return true;
+	}
+	return false;
+}
+
+/* 0, -EAGAIN: all are in use, -ENOMEM. */
+static int find_conn(struct aph_rx_client *client, struct aph_rx_call *call,
+		     struct aph_rx_conn **out, int *channel)
 {
 	struct aph_list *pos, *tmp;
 	struct aph_rx_conn *conn;
 
-	if (!(call->flags & (APH_RX_CALL_EXCLUSIVE | APH_RX_CALL_UPGRADE))) {
+	if (!(call->flags & APH_RX_CALL_EXCLUSIVE)) {
 		aph_list_for_each(pos, tmp, &client->conns) {
 			conn = aph_container(pos, struct aph_rx_conn, bundle_link);
-			*channel = free_channel(conn);
-			if (*channel >= 0)
-				return conn;
+			*channel = may_share(conn, call) ? free_channel(conn) : -1;
+			if (*channel >= 0) {
+				*out = conn;
+				return 0;
+			}
 		}
+		if (!make_room(client))
+			return -EAGAIN;
 	}
-	if (!(call->flags & APH_RX_CALL_EXCLUSIVE) && !may_connect(client))
-		return NULL;
 	conn = aph_rx_conn_new_client(client);
 	if (!conn)
-		return NULL;
+		return -ENOMEM;
 	conn->exclusive = (call->flags & APH_RX_CALL_EXCLUSIVE) != 0;
-	conn->probing = (call->flags & APH_RX_CALL_UPGRADE) != 0;
+	conn->asked = conn->probing = (call->flags & APH_RX_CALL_UPGRADE) != 0;
 	*channel = 0;
-	return conn;
+	*out = conn;
+	return 0;
 }
 
-static bool assign(struct aph_rx_client *client, struct aph_rx_call *call)
+static int assign(struct aph_rx_client *client, struct aph_rx_call *call)
 {
+	struct aph_rx_conn *conn;
 	int channel;
-	struct aph_rx_conn *conn = find_conn(client, call, &channel);
+	int r = find_conn(client, call, &conn, &channel);
 
-	if (!conn)
-		return false;
-	/* What has failed is of no more use once it is empty. */
+	if (r < 0)
+		return r;
 	aph_rx_conn_attach(conn, (unsigned)channel, call, conn->channels[channel].call_number + 1);
 	call->service = conn->service;
 	aph_rx_call_begin(call);
-	return true;
+	return 0;
 }
 
 void aph_rx_client_assign(struct aph_rx_client *client)
@@ -193,10 +234,14 @@ void aph_rx_client_assign(struct aph_rx_client *client)
 	while (!aph_list_empty(&client->waiting)) {
 		struct aph_rx_call *call =
 			aph_container(client->waiting.next, struct aph_rx_call, wait_link);
+		int r = assign(client, call);
 
-		if (!assign(client, call))
+		/* As long as another call goes on, its end is the next occasion. */
+		if (r < 0 && (r == -EAGAIN || is_busy(client)))
 			return;
 		aph_list_remove(&call->wait_link);
+		if (r < 0)
+			aph_rx_call_end(call, APH_RX_LOCAL_ERROR, -r);
 	}
 }
 
@@ -205,6 +250,7 @@ int aph_rx_call_new(struct aph_rx_call **out, struct aph_rx_client *client,
 {
 	struct aph_rx *rx = client->rx;
 	struct aph_rx_call *call;
+	int r;
 
 	if (options && options->size != sizeof(*options))
 		return -EINVAL;
@@ -213,12 +259,14 @@ int aph_rx_call_new(struct aph_rx_call **out, struct aph_rx_client *client,
 		return -ENOMEM;
 	call->client = client;
 	call->peer = client->peer;
+	aph_rx_peer_ref(call->peer);
 	call->is_client = true;
 	call->user_holds = true;
 	call->service = client->service;
 	call->heard_ns = call->data_ns = rx->now_ns;
 	call->dead_ns = rx->config.dead_ms * APH_RX_MS;
 	call->hard_ns = UINT64_MAX;
+	aph_list_append(&rx->fresh, &call->fresh_link);
 	if (options) {
 		call->flags = (uint8_t)options->flags;
 		call->data = options->data;
@@ -230,14 +278,15 @@ int aph_rx_call_new(struct aph_rx_call **out, struct aph_rx_client *client,
 	aph_rx_out_init(call);
 	aph_list_append(&client->calls, &call->link);
 	rx->stats.calls_begun++;
-	if (aph_list_empty(&client->waiting) && assign(client, call)) {
+	r = aph_list_empty(&client->waiting) ? assign(client, call) : -EAGAIN;
+	if (r == 0) {
 		*out = call;
 		return 0;
 	}
-	if (call->flags & APH_RX_CALL_NO_WAIT) {
+	if (call->flags & APH_RX_CALL_NO_WAIT || (r == -ENOMEM && !is_busy(client))) {
 		call->user_holds = false;
-		aph_rx_call_end(call, APH_RX_LOCAL_ERROR, EAGAIN);
-		return -EAGAIN;
+		aph_rx_call_end(call, APH_RX_LOCAL_ERROR, -r);
+		return r;
 	}
 	call->state = APH_RX_STATE_WAITING;
 	aph_list_append(&client->waiting, &call->wait_link);

@@ -15,10 +15,16 @@
 
 /* -- finding ------------------------------------------------------------------------------------------------------- */
 
+/* Ids with bit 31 of the epoch are unique by themselves (section 2.1); older clients' need the address. */
+static bool is_unique(uint32_t epoch)
+{
+	return epoch >> 31;
+}
+
 static uint32_t hash_conn(const struct aph_rx *rx, const struct aph_rx_peer *peer, uint32_t epoch,
 			  uint32_t cid)
 {
-	uint64_t key[2] = { (uint64_t)epoch << 32 | cid, (uintptr_t)peer };
+	uint64_t key[2] = { (uint64_t)epoch << 32 | cid, is_unique(epoch) ? 0 : (uintptr_t)peer };
 
 	return aph_rx_hash(rx, key, sizeof(key));
 }
@@ -82,6 +88,36 @@ struct aph_rx_conn *aph_rx_conn_find(struct aph_rx *rx, const struct aph_rx_path
 	return NULL;
 }
 
+/*
+ * So that a request is not taken for a new one when its client's address changes between two transmissions.
+ */
+struct aph_rx_conn *aph_rx_conn_find_elsewhere(struct aph_rx *rx,
+					       const struct aph_rx_header *header)
+{
+	uint32_t cid = header->cid & ~UINT32_C(3);
+	uint32_t hash = hash_conn(rx, NULL, header->epoch, cid);
+	struct aph_rx_node *node;
+
+	if (!is_unique(header->epoch))
+		return NULL;
+	for (node = aph_rx_table_chain(&rx->service_conns, hash); node; node = node->next) {
+		struct aph_rx_conn *conn = aph_container(node, struct aph_rx_conn, node);
+
+		if (node->hash == hash && matches(conn, header, cid, false))
+			return conn;
+	}
+	return NULL;
+}
+
+void aph_rx_conn_move(struct aph_rx_conn *conn, struct aph_rx_peer *peer)
+{
+	aph_rx_peer_ref(peer);
+	aph_list_remove(&conn->peer_link);
+	aph_rx_peer_unref(conn->peer);
+	conn->peer = peer;
+	aph_list_append(&peer->conns, &conn->peer_link);
+}
+
 /* -- life ------------------------------------------------------------------------------------------------------------- */
 
 static struct aph_list *idle_list(struct aph_rx_conn *conn)
@@ -91,7 +127,7 @@ static struct aph_list *idle_list(struct aph_rx_conn *conn)
 
 static void make_idle(struct aph_rx_conn *conn)
 {
-	conn->idle_since_ns = conn->rx->now_ns;
+	conn->idle_since_ns = conn->rx->now_ns - conn->rx->late_ns;
 	aph_list_remove(&conn->idle_link);
 	aph_list_append(idle_list(conn), &conn->idle_link);
 }
@@ -160,7 +196,7 @@ struct aph_rx_conn *aph_rx_conn_new_service(struct aph_rx *rx, struct aph_rx_pee
 		if (aph_list_empty(&rx->idle_services))
 			return NULL;
 		oldest = aph_container(rx->idle_services.next, struct aph_rx_conn, idle_link);
-		if (oldest->idle_since_ns + EVICT_NS > rx->now_ns)
+		if (oldest->idle_since_ns + rx->late_ns + EVICT_NS > rx->now_ns)
 			return NULL;
 		aph_rx_conn_free(oldest);
 	}
@@ -281,28 +317,33 @@ void aph_rx_conn_fail(struct aph_rx_conn *conn, enum aph_rx_outcome outcome, int
 
 /* -- what is idle ------------------------------------------------------------------------------------------------------------ */
 
-static uint64_t expiry(const struct aph_list *list, uint32_t idle_ms)
+static uint64_t expiry(const struct aph_rx *rx, const struct aph_list *list, uint32_t idle_ms)
 {
 	if (aph_list_empty(list))
 		return UINT64_MAX;
 	return aph_container(list->next, struct aph_rx_conn, idle_link)->idle_since_ns +
-	       idle_ms * APH_RX_MS;
+	       rx->late_ns + idle_ms * APH_RX_MS;
 }
 
 uint64_t aph_rx_conn_expiry(const struct aph_rx *rx)
 {
-	uint64_t clients = expiry(&rx->idle_clients, rx->config.idle_client_ms);
-	uint64_t services = expiry(&rx->idle_services, rx->config.idle_service_ms);
+	uint64_t clients = expiry(rx, &rx->idle_clients, rx->config.idle_client_ms);
+	uint64_t services = expiry(rx, &rx->idle_services, rx->config.idle_service_ms);
 
 	return clients < services ? clients : services;
 }
 
 void aph_rx_conn_expire(struct aph_rx *rx)
 {
-	while (expiry(&rx->idle_clients, rx->config.idle_client_ms) <= rx->now_ns)
-		aph_rx_conn_free(
-			aph_container(rx->idle_clients.next, struct aph_rx_conn, idle_link));
-	while (expiry(&rx->idle_services, rx->config.idle_service_ms) <= rx->now_ns)
+	while (expiry(rx, &rx->idle_clients, rx->config.idle_client_ms) <= rx->now_ns) {
+		struct aph_rx_conn *conn =
+			aph_container(rx->idle_clients.next, struct aph_rx_conn, idle_link);
+		struct aph_rx_client *client = conn->client;
+
+		aph_rx_conn_free(conn);
+		aph_rx_client_assign(client);
+	}
+	while (expiry(rx, &rx->idle_services, rx->config.idle_service_ms) <= rx->now_ns)
 		aph_rx_conn_free(
 			aph_container(rx->idle_services.next, struct aph_rx_conn, idle_link));
 }

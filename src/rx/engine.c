@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <string.h>
 
+#define JUMP_NS (5000 * APH_RX_MS)
+
 /* -- small things that all need -------------------------------------------------------------------------------- */
 
 static uint64_t mix(uint64_t x)
@@ -137,6 +139,7 @@ int aph_rx_new(struct aph_rx **out, const struct aph_rx_config *config, uint64_t
 	rx->config.random(rx->config.random_arg, &rx->next_cid, sizeof(rx->next_cid));
 	rx->next_cid &= ~UINT32_C(3);
 	aph_list_init(&rx->clients);
+	aph_list_init(&rx->orphans);
 	aph_list_init(&rx->idle_peers);
 	aph_list_init(&rx->idle_clients);
 	aph_list_init(&rx->idle_services);
@@ -144,6 +147,7 @@ int aph_rx_new(struct aph_rx **out, const struct aph_rx_config *config, uint64_t
 	aph_list_init(&rx->challenges);
 	aph_list_init(&rx->sending);
 	aph_list_init(&rx->ready);
+	aph_list_init(&rx->fresh);
 	aph_list_init(&rx->free_calls);
 	*out = rx;
 	return 0;
@@ -162,6 +166,7 @@ struct aph_rx *aph_rx_free(struct aph_rx *rx)
 		while (rx->services[i])
 			(void)aph_rx_service_remove(rx->services[i]);
 	}
+	aph_rx_call_free_all(rx);
 	while (!aph_list_empty(&rx->idle_services))
 		aph_rx_conn_free(
 			aph_container(rx->idle_services.next, struct aph_rx_conn, idle_link));
@@ -209,12 +214,35 @@ uint64_t aph_rx_deadline(const struct aph_rx *rx)
 	return earlier(due, aph_rx_peer_expiry(rx));
 }
 
+/*
+ * The user may begin a call long after it last told the time. What was reckoned from then is put right with the next
+ * time that we hear, which is that of the send that follows.
+ */
+void aph_rx_set_now(struct aph_rx *rx, uint64_t now_ns)
+{
+	uint64_t late_ns = now_ns > rx->now_ns ? now_ns - rx->now_ns : 0;
+
+	/*
+	 * When we should have been woken long before, the clock has jumped or the machine slept: peers may go on with
+	 * what they did, and what must not be done twice must not be forgotten.
+	 */
+	if (late_ns > JUMP_NS && aph_rx_deadline(rx) < now_ns - JUMP_NS)
+		rx->late_ns += late_ns;
+	rx->now_ns += late_ns;
+	while (!aph_list_empty(&rx->fresh)) {
+		struct aph_rx_call *call =
+			aph_container(rx->fresh.next, struct aph_rx_call, fresh_link);
+
+		aph_list_remove(&call->fresh_link);
+		aph_rx_call_freshen(call, late_ns);
+	}
+}
+
 void aph_rx_tick(struct aph_rx *rx, uint64_t now_ns)
 {
 	struct aph_rx_timer *timer;
 
-	if (now_ns > rx->now_ns)
-		rx->now_ns = now_ns;
+	aph_rx_set_now(rx, now_ns);
 	while ((timer = aph_rx_timers_pop(&rx->timers, rx->now_ns)))
 		aph_rx_call_expired(aph_container(timer, struct aph_rx_call, timer));
 	aph_rx_conn_expire(rx);
@@ -313,6 +341,7 @@ struct aph_rx_service *aph_rx_service_remove(struct aph_rx_service *service)
 		struct aph_rx_call *call = aph_container(pos, struct aph_rx_call, link);
 
 		aph_list_remove(&call->link);
+		aph_list_append(&rx->orphans, &call->link);
 		call->owner = NULL;
 		if (call->state != APH_RX_STATE_ENDED)
 			aph_rx_call_abort_now(call, APH_RX_ABORTED_HERE, APH_RX_CALL_DEAD);

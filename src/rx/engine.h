@@ -148,6 +148,7 @@ struct aph_rx_conn {
 	bool is_client;
 	bool failed;	/* no new calls */
 	bool exclusive; /* one call only */
+	bool asked;	/* client: its first call asked for an upgrade */
 	bool probing;	/* client: asked for an upgrade and has no answer yet */
 	bool answered;	/* client: something has come back */
 	bool upgraded;
@@ -218,8 +219,9 @@ struct aph_rx_out {
 	bool finished; /* packet end - 1 is the last */
 	bool started;  /* something was written */
 	bool short_write;
-	uint32_t window_end; /* first packet that the peer does not take yet */
-	uint32_t previous;   /* highest previousPacket seen */
+	uint32_t window_end;  /* first packet that the peer does not take yet */
+	uint32_t previous;    /* highest previousPacket seen */
+	uint32_t base_serial; /* last one used when base moved */
 	/* recovery */
 	uint32_t n_flying, n_lost, n_sacked;
 	uint32_t flying_head, flying_tail; /* in order of their last transmission */
@@ -281,6 +283,7 @@ struct aph_rx_call {
 	struct aph_list wait_link; /* in the client's waiting */
 	struct aph_list send_link; /* in the engine's sending */
 	struct aph_list event_link;
+	struct aph_list fresh_link; /* in the engine's fresh */
 	struct aph_rx_timer timer;
 	uint32_t events; /* bits 1 << enum aph_rx_event_type */
 	enum aph_rx_state state;
@@ -294,6 +297,7 @@ struct aph_rx_call {
 	bool told; /* END is queued or was delivered */
 	bool received;
 	bool ping_due;
+	bool fresh_hard; /* of its times only hard_ns is fresh */
 	bool started_counted;
 	uint32_t epoch, cid;
 	uint32_t ping_serial; /* of the last PING we sent */
@@ -345,14 +349,17 @@ struct aph_rx_draft {
 struct aph_rx {
 	struct aph_rx_config config;
 	uint64_t now_ns;
-	uint64_t key[2]; /* of the hash tables */
+	uint64_t late_ns; /* in all, by which the clock has jumped: no connection was idle then */
+	uint64_t key[2];  /* of the hash tables */
 	uint32_t epoch;
 	uint32_t next_cid;
 	struct aph_rx_table peers, client_conns, service_conns;
 	struct aph_rx_service *services[64];
 	struct aph_list clients;
+	struct aph_list orphans; /* ended calls that outlive their client or service */
 	struct aph_list idle_peers, idle_clients, idle_services, receipts, challenges;
 	struct aph_list sending, ready;
+	struct aph_list fresh; /* calls whose times were set by a clock that may be old */
 	struct aph_rx_timers timers;
 	struct aph_rx_peer *last_peer;
 	struct aph_rx_conn *last_conn;
@@ -388,6 +395,9 @@ void aph_rx_trace_packet(struct aph_rx *rx, enum aph_rx_trace_type type,
 			 const char *why);
 void aph_rx_trace_call(struct aph_rx_call *call, enum aph_rx_trace_type type, uint32_t seq,
 		       const char *why);
+
+/* What time it is: every function that is told comes here first. */
+void aph_rx_set_now(struct aph_rx *rx, uint64_t now_ns);
 
 /* -- memory.c */
 /* A cell for one packet; NULL when memory is short. */
@@ -429,6 +439,11 @@ void aph_rx_peer_prove(struct aph_rx_peer *peer);
 /* -- conn.c */
 struct aph_rx_conn *aph_rx_conn_find(struct aph_rx *rx, const struct aph_rx_path *path,
 				     struct aph_rx_peer *peer, const struct aph_rx_header *header);
+/* A service's connection with these ids from whatever address, if they are said to be unique; NULL. */
+struct aph_rx_conn *aph_rx_conn_find_elsewhere(struct aph_rx *rx,
+					       const struct aph_rx_header *header);
+/* Its client, idle until now, has another address. */
+void aph_rx_conn_move(struct aph_rx_conn *conn, struct aph_rx_peer *peer);
 struct aph_rx_conn *aph_rx_conn_new_client(struct aph_rx_client *client);
 struct aph_rx_conn *aph_rx_conn_new_service(struct aph_rx *rx, struct aph_rx_peer *peer,
 					    const struct aph_rx_header *header);
@@ -462,6 +477,10 @@ void aph_rx_call_expired(struct aph_rx_call *call);
 void aph_rx_call_complete(struct aph_rx_call *call);
 /* Frees it when nobody needs it. */
 void aph_rx_call_settle(struct aph_rx_call *call);
+/* Its times were set by a clock that was late by so much. */
+void aph_rx_call_freshen(struct aph_rx_call *call, uint64_t late_ns);
+/* Frees those that users have not let go of. */
+void aph_rx_call_free_all(struct aph_rx *rx);
 /* It has its connection: sizes and windows are known. */
 void aph_rx_call_begin(struct aph_rx_call *call);
 
@@ -518,6 +537,8 @@ void aph_rx_recover_sent(struct aph_rx_call *call, uint32_t seq, uint32_t serial
 void aph_rx_recover_expired(struct aph_rx_call *call);
 uint64_t aph_rx_recover_deadline(const struct aph_rx_call *call);
 void aph_rx_recover_arm(struct aph_rx_call *call);
+/* The server will not start it now: it is asked again after a while, a random one. */
+void aph_rx_recover_busy(struct aph_rx_call *call);
 void aph_rx_recover_note_ping(struct aph_rx_call *call, uint32_t serial);
 
 /* -- input.c */

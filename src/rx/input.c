@@ -245,6 +245,8 @@ static void input_busy(struct aph_rx_call *call)
 	call->n_busy++;
 	if (call->rx->config.flags & APH_RX_BUSY_ENDS)
 		aph_rx_call_end(call, APH_RX_BUSY, 0);
+	else if (call->out.n_flying)
+		aph_rx_recover_busy(call);
 }
 
 /* -- one call ----------------------------------------------------------------------------------------------------------------------- */
@@ -361,6 +363,12 @@ static void input_new_call(struct input *input, struct aph_rx_conn *conn)
 		reject(input, 0, APH_RX_PROTOCOL_ERROR, "no service, or no sequence number");
 		return;
 	}
+	if (header->flags & APH_RX_JUMBO_PACKET &&
+	    (header->flags & APH_RX_LAST_PACKET ||
+	     input->len < APH_RX_HEADER + APH_RX_JUMBO_PAYLOAD + APH_RX_JUMBO_HEADER)) {
+		drop(input, &rx->stats.malformed, "a jumbogram that is none");
+		return;
+	}
 	if (header->call_number > INT32_MAX || header->seq > APH_RX_WINDOW_SMALL) {
 		drop(input, &rx->stats.malformed, "a new call that does not begin");
 		return;
@@ -368,12 +376,6 @@ static void input_new_call(struct input *input, struct aph_rx_conn *conn)
 	service = find_service(rx, conn, header);
 	if (!service || header->security != aph_rx_null.index) {
 		reject(input, 0, APH_RX_INVALID_OPERATION, "no such service, or not so secured");
-		return;
-	}
-	if (service->credit == APH_RX_REFUSE) {
-		/* Calls of the connection that go on are not to die of it. */
-		reject(input, conn ? header->call_number : 0, APH_RX_INVALID_OPERATION,
-		       "the service takes no more calls");
 		return;
 	}
 	if (conn && conn->channels[channel].call)
@@ -487,6 +489,29 @@ static void input_conn(struct input *input, struct aph_rx_conn *conn)
 	}
 }
 
+/*
+ * DATA on a connection that we know from another address. When that one is idle, the client has moved. A call that
+ * we have seen must not begin a second time, nor can it be told apart from forgery while calls go on: the client
+ * hears that its connection is over, and makes another one.
+ */
+static void input_moved(struct input *input, struct aph_rx_conn *conn)
+{
+	const struct aph_rx_header *header = &input->header;
+
+	if (conn->n_calls || header->call_number <= conn->channels[header->cid & 3].call_number) {
+		reject(input, 0, APH_RX_CALL_DEAD, "a connection of another address");
+		return;
+	}
+	input->peer = aph_rx_peer_get(input->rx, input->path);
+	if (!input->peer) {
+		drop(input, &input->rx->stats.rejected, "no room for a peer");
+		return;
+	}
+	input->peer->bytes_in += (uint32_t)input->len;
+	aph_rx_conn_move(conn, input->peer);
+	input_conn(input, conn);
+}
+
 /* Nobody knows the connection. */
 static void input_stranger(struct input *input)
 {
@@ -494,7 +519,12 @@ static void input_stranger(struct input *input)
 	bool from_client = header->flags & APH_RX_CLIENT_INITIATED;
 
 	if (header->type == APH_RX_DATA && from_client && header->call_number) {
-		input_new_call(input, NULL);
+		struct aph_rx_conn *elsewhere = aph_rx_conn_find_elsewhere(input->rx, header);
+
+		if (elsewhere)
+			input_moved(input, elsewhere);
+		else
+			input_new_call(input, NULL);
 		return;
 	}
 	drop(input, &input->rx->stats.unknown, "a connection that is not known");
@@ -553,8 +583,7 @@ void aph_rx_receive(struct aph_rx *rx, const struct aph_rx_path *path, const voi
 	struct input input = { .rx = rx, .path = path };
 	const uint8_t *p = data;
 
-	if (now_ns > rx->now_ns)
-		rx->now_ns = now_ns;
+	aph_rx_set_now(rx, now_ns);
 	if (!segment || segment > len)
 		segment = len;
 	input.peer = aph_rx_peer_find(rx, path);
@@ -593,8 +622,7 @@ void aph_rx_receive_error(struct aph_rx *rx, const struct aph_rx_path *path, int
 	struct aph_rx_peer *peer;
 	struct aph_list *pos, *tmp;
 
-	if (now_ns > rx->now_ns)
-		rx->now_ns = now_ns;
+	aph_rx_set_now(rx, now_ns);
 	peer = aph_rx_peer_find(rx, path);
 	if (!peer || !is_quote_plausible(peer, quote, quote_len))
 		return;

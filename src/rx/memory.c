@@ -166,6 +166,7 @@ struct aph_rx_call *aph_rx_call_alloc(struct aph_rx *rx)
 	aph_list_init(&call->wait_link);
 	aph_list_init(&call->send_link);
 	aph_list_init(&call->event_link);
+	aph_list_init(&call->fresh_link);
 	aph_rx_timer_init(&call->timer);
 	rx->stats.n_calls++;
 	return call;

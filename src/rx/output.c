@@ -56,16 +56,12 @@ void aph_rx_send_abort(struct aph_rx_conn *conn, uint32_t cid, uint32_t call_num
 bool aph_rx_limit_take(struct aph_rx *rx, const struct aph_rx_path *path)
 {
 	const struct aph_rx_address *a = &path->remote;
-	uint64_t network = 0; /* of IPv6, what one host has to itself */
-	struct aph_rx_limit *limit;
-	uint64_t earned;
+	uint32_t hash = a->family == AF_INET
+				? aph_rx_hash(rx, &(uint64_t){ a->in.sin_addr.s_addr }, 8)
+				: aph_rx_hash(rx, &a->in6.sin6_addr, 8);
+	struct aph_rx_limit *limit = &rx->limits[hash % APH_RX_N_LIMITS];
+	uint64_t earned = (rx->now_ns - limit->filled_ns) / (1000 * APH_RX_MS / LIMIT_PER_S);
 
-	if (a->family == AF_INET)
-		network = a->in.sin_addr.s_addr;
-	else
-		memcpy(&network, &a->in6.sin6_addr, sizeof(network));
-	limit = &rx->limits[aph_rx_hash(rx, &network, sizeof(network)) % APH_RX_N_LIMITS];
-	earned = (rx->now_ns - limit->filled_ns) / (1000 * APH_RX_MS / LIMIT_PER_S);
 	if (earned) {
 		limit->tokens = earned > LIMIT_BURST - limit->tokens
 					? LIMIT_BURST
@@ -463,6 +459,8 @@ static bool send_jumbo(struct aph_rx_call *call, uint32_t seq, uint32_t n, bool 
 		flags = packet;
 	}
 	draft->segment = draft->len;
+	if (!call->peer->proven)
+		call->peer->bytes_out += (uint32_t)draft->len;
 	return true;
 }
 
@@ -553,10 +551,14 @@ static bool send_lost(struct aph_rx_call *call)
 		uint32_t max = out->congest.cwnd > out->n_flying ? out->congest.cwnd - out->n_flying
 								 : 1;
 
+		/* The window may have become smaller since it was sent. */
+		if ((int32_t)(seq - out->window_end) >= 0 && seq != out->base)
+			break;
 		if (!call->peer->proven && !may_send(call, 1))
 			return true;
 		/* Losses come in runs, and are mended in runs. */
 		while (n < max && n < APH_RX_RUN_MAX && seq + n < out->next &&
+		       (int32_t)(seq + n - out->window_end) < 0 &&
 		       aph_rx_out_meta(out, seq + n)->state == APH_RX_PACKET_LOST)
 			n++;
 		n = run_length(out, seq, n);
@@ -745,8 +747,7 @@ size_t aph_rx_send(struct aph_rx *rx, struct aph_rx_message *out, size_t max, ui
 {
 	size_t n_raw;
 
-	if (now_ns > rx->now_ns)
-		rx->now_ns = now_ns;
+	aph_rx_set_now(rx, now_ns);
 	rx->n_drafts = rx->n_iovs = rx->staged = 0;
 	n_raw = hand_out_raw(rx, out, max);
 	rx->drafts_max = max - n_raw < APH_RX_N_MESSAGES ? max - n_raw : APH_RX_N_MESSAGES;

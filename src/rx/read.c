@@ -79,10 +79,13 @@ static bool is_within_window(const struct aph_rx_call *call, uint32_t seq)
 {
 	const struct aph_rx_in *in = &call->in;
 	uint32_t window = call->peer->extended ? call->rx->config.window : APH_RX_WINDOW_SMALL;
+	int32_t offered = (int32_t)(in->window_end - in->base);
 
 	if (window > call->rx->config.window)
 		window = call->rx->config.window;
-	return (int32_t)(seq - in->window_end) < 0 || seq - in->base < window;
+	if (offered > 0 && (uint32_t)offered > window)
+		window = (uint32_t)offered;
+	return seq - in->base < window;
 }
 
 static struct aph_rx_buffer *hold(struct aph_rx_call *call, const uint8_t **data, size_t len,

@@ -6,13 +6,16 @@
  */
 #include "rx/engine.h"
 
+#include <errno.h>
+
 #define PROBE_MIN_NS (10 * APH_RX_MS)
 #define PROBE_UNASKED_NS \
-	(120 * APH_RX_MS)		/* for a packet whose acknowledgement was not asked for */
-#define STOCK_LAST_NS (400 * APH_RX_MS) /* how long OpenAFS holds a receipt back */
-#define RECEIPT_NS    (1000 * APH_RX_MS)
-#define RECEIPT_TRIES 3
-#define BACKOFFS_MAX  10
+	(120 * APH_RX_MS) /* for a packet whose acknowledgement was not asked for */
+#define STOCK_LAST_NS	  (400 * APH_RX_MS) /* how long OpenAFS holds a receipt back */
+#define RECEIPT_NS	  (1000 * APH_RX_MS)
+#define RECEIPT_TRIES	  3
+#define BACKOFFS_MAX	  10
+#define BUSY_BACKOFFS_MAX 4
 
 /* -- lists of packets -------------------------------------------------------------------------------------------- */
 
@@ -54,11 +57,30 @@ static void take_from_list(struct aph_rx_out *out, struct aph_rx_meta *meta)
 	}
 }
 
+/* Those that are lost are kept in order: what the reader waits for goes first. Mostly it is the tail's place. */
+static void link_lost(struct aph_rx_out *out, uint32_t seq, struct aph_rx_meta *meta)
+{
+	uint32_t after = out->lost_head && seq < out->lost_head ? 0 : out->lost_tail;
+
+	while (after > seq)
+		after = aph_rx_out_meta(out, after)->prev;
+	meta->prev = after;
+	meta->next = after ? aph_rx_out_meta(out, after)->next : out->lost_head;
+	if (after)
+		aph_rx_out_meta(out, after)->next = seq;
+	else
+		out->lost_head = seq;
+	if (meta->next)
+		aph_rx_out_meta(out, meta->next)->prev = seq;
+	else
+		out->lost_tail = seq;
+}
+
 static void set_lost(struct aph_rx_out *out, uint32_t seq, struct aph_rx_meta *meta)
 {
 	take_from_list(out, meta);
 	meta->state = APH_RX_PACKET_LOST;
-	link_tail(out, &out->lost_head, &out->lost_tail, seq, meta);
+	link_lost(out, seq, meta);
 	out->n_lost++;
 }
 
@@ -70,6 +92,10 @@ static uint64_t timeout(const struct aph_rx_call *call)
 	const struct aph_rx_rtt *rtt = &call->peer->rtt;
 	uint64_t rto = aph_rx_rtt_rto_ns(rtt, out->n_backoffs);
 	uint64_t probe;
+
+	/* Who is silent for longer than dead_ns is dead: several tries fit into that time. */
+	if (out->n_backoffs && rto > call->dead_ns / 3)
+		rto = call->dead_ns / 3;
 
 	/* Stock peers may keep quiet about the last packet of a body for a while. */
 	if (out->finished && out->next == out->end && !call->peer->extended)
@@ -314,6 +340,22 @@ static bool is_stale(struct aph_rx_out *out, const struct aph_rx_ack *ack)
 	return false;
 }
 
+/*
+ * An answer to a packet that left after `base` had moved, and it acknowledges less: whoever answers has begun the
+ * call anew and will never see what we have let go of.
+ */
+static bool is_forgotten(const struct aph_rx_call *call, const struct aph_rx_ack *ack)
+{
+	const struct aph_rx_out *out = &call->out;
+
+	/* A reply has acknowledged the request, read or not. */
+	if (call->is_client && call->state != APH_RX_STATE_REQUEST)
+		return false;
+	return ack->first < out->base && ack->serial && ack->reason <= APH_RX_ACK_PING_RESPONSE &&
+	       (int32_t)(ack->serial - out->base_serial) > 0 &&
+	       (int32_t)(call->conn->serial - ack->serial) >= 0;
+}
+
 static void take_hard(struct aph_rx_call *call, uint32_t first, struct progress *progress)
 {
 	struct aph_rx_out *out = &call->out;
@@ -331,6 +373,7 @@ static void take_hard(struct aph_rx_call *call, uint32_t first, struct progress 
 	if (first == old_base)
 		return;
 	out->base = first;
+	out->base_serial = call->conn->serial;
 	out->previous = 0;
 	aph_rx_out_trim(call, old_base);
 }
@@ -359,6 +402,11 @@ void aph_rx_recover_ack(struct aph_rx_call *call, const struct aph_rx_header *he
 	uint32_t window;
 
 	(void)header;
+	if (is_forgotten(call, ack)) {
+		aph_rx_send_abort(call->conn, call->cid, call->number, APH_RX_CALL_DEAD);
+		aph_rx_call_end(call, APH_RX_RESET, ENETRESET);
+		return;
+	}
 	if (!is_plausible(call, ack)) {
 		call->rx->stats.malformed++;
 		return;
@@ -366,9 +414,8 @@ void aph_rx_recover_ack(struct aph_rx_call *call, const struct aph_rx_header *he
 	sample_rtt(call, ack);
 	if (is_stale(out, ack))
 		return;
-	window = ack->extended ? ack->window : ack->rwind;
-	if (ack->n_words >= 3)
-		out->window_end = ack->first + window;
+	window = ack->extended ? ack->window : ack->n_words >= 3 ? ack->rwind : APH_RX_WINDOW_START;
+	out->window_end = ack->first + (window < APH_RX_WINDOW_MAX ? window : APH_RX_WINDOW_MAX);
 	take_hard(call, ack->first, &progress);
 	take_soft(call, ack, &progress);
 	if (ack->reason == APH_RX_ACK_DUPLICATE && out->reorder_mult < 16)
@@ -407,6 +454,24 @@ void aph_rx_recover_all_acked(struct aph_rx_call *call)
 		aph_rx_call_end(call, APH_RX_DONE, 0);
 }
 
+void aph_rx_recover_busy(struct aph_rx_call *call)
+{
+	struct aph_rx_out *out = &call->out;
+	struct aph_rx *rx = call->rx;
+	uint64_t wait;
+	uint32_t chance;
+
+	out->n_backoffs =
+		(uint8_t)(call->n_busy < BUSY_BACKOFFS_MAX ? call->n_busy : BUSY_BACKOFFS_MAX);
+	wait = aph_rx_rtt_rto_ns(&call->peer->rtt, out->n_backoffs);
+	if (wait > call->dead_ns / 4)
+		wait = call->dead_ns / 4;
+	/* Those who were refused together must not come back together. */
+	rx->config.random(rx->config.random_arg, &chance, sizeof(chance));
+	out->timeout_ns = rx->now_ns + wait / 2 + wait / 2 * (chance >> 16) / 65536;
+	aph_rx_call_arm(call);
+}
+
 /* -- when nothing comes ---------------------------------------------------------------------------------------------------- */
 
 /* The last packet again, and a request to say what has arrived: most often that mends it. */
@@ -437,7 +502,7 @@ static void give_up_all(struct aph_rx_call *call)
 		out->n_backoffs++;
 	out->probed = false;
 	aph_rx_congest_on_timeout(&out->congest, out->next, in_flight);
-	if (full_sized)
+	if (full_sized && !(call->rx->config.flags & APH_RX_NO_PMTU_PROBES))
 		aph_rx_pmtu_black_hole(&call->peer->pmtu, true, call->rx->now_ns);
 }
 

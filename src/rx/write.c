@@ -231,9 +231,10 @@ ssize_t aph_rx_call_write(struct aph_rx_call *call, const void *data, size_t len
 		return (ssize_t)done;
 	if (done == len && (flags & APH_RX_MORE))
 		return (ssize_t)done;
+	/* Only the end of a body that ends with nothing new can be missing when all was taken. */
+	if (done == len || (!done && aph_rx_out_has_room(call)))
+		return -ENOMEM;
 	out->short_write = true;
-	if (done == len)
-		return -ENOMEM; /* of the end alone: what was taken is not taken twice by a write of nothing */
 	return done ? (ssize_t)done : -EAGAIN;
 }
 

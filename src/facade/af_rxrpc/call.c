@@ -101,8 +101,6 @@ void aph_afrx_call_free(struct aph_afrx_call *c)
 	struct aph_rx_call *rx = c->rx;
 	struct aph_afrx_client *client = c->client;
 
-	if (c->pins)
-		aph_afrx_notify(c->socket);
 	detach(c);
 	c->rx = NULL;
 	c->client = NULL;
