@@ -22,8 +22,7 @@ struct call_options {
 	size_t n_fds;
 	uint64_t timeout_ms; /* UINT64_MAX: for ever */
 	bool wait;
-	bool repeat_given;
-	uint64_t repeat;
+	uint64_t repeat; /* 0: one call, and its reply is wanted */
 	uint64_t parallel;
 	bool json;
 	bool progress;

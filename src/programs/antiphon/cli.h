@@ -45,6 +45,9 @@ int cli_bad_option(void);
 /* Complains and says where to read more. Is CLI_MISUSED. */
 #define cli_misused(...) (cli_error(__VA_ARGS__), cli_bad_option())
 
+/* Of a command that takes no operands. */
+#define cli_superfluous(operand) cli_misused("'%s' is too much: it takes options only", operand)
+
 /* The exit status that tells an outcome. */
 int cli_outcome_status(enum aph_outcome outcome);
 

@@ -5,9 +5,9 @@
  */
 #include "bench.h"
 
-#include "cli.h"
 #include "format.h"
 #include "json.h"
+#include "options.h"
 #include "table.h"
 
 #include <errno.h>
@@ -33,20 +33,6 @@ static const char help[] =
 	"  --json             print a JSON object for each figure, one a line\n"
 	"  --help             show this text\n\n"
 	"  antiphon bench --rounds 3\n";
-
-enum {
-	OPT_ROUNDS = 256,
-	OPT_SECONDS,
-	OPT_JSON,
-};
-
-static const struct option long_options[] = {
-	{ "rounds", required_argument, NULL, OPT_ROUNDS },
-	{ "seconds", required_argument, NULL, OPT_SECONDS },
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "help", no_argument, NULL, 'h' },
-	{ NULL, 0, NULL, 0 },
-};
 
 enum metric {
 	FLOOR_P50,
@@ -332,30 +318,17 @@ int cmd_bench(int argc, char **argv)
 	uint64_t n_rounds = ROUNDS_DEFAULT;
 	uint64_t case_ms = SECONDS_DEFAULT_MS;
 	bool as_json = false;
-	int option;
+	const struct cli_option options[] = {
+		CLI_BOUNDED("rounds", CLI_COUNT, &n_rounds, 1, ROUNDS_MAX),
+		CLI_OPTION("seconds", CLI_SECONDS, &case_ms),
+		CLI_OPTION("json", CLI_FLAG, &as_json),
+	};
+	int status;
 
-	while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
-		switch (option) {
-		case 'h':
-			fputs(help, stdout);
-			return cli_finish(CLI_OK);
-		case OPT_ROUNDS:
-			if (cli_read_count("rounds", optarg, 1, ROUNDS_MAX, &n_rounds) < 0)
-				return cli_bad_option();
-			break;
-		case OPT_SECONDS:
-			if (cli_read_seconds("seconds", optarg, false, &case_ms) < 0)
-				return cli_bad_option();
-			break;
-		case OPT_JSON:
-			as_json = true;
-			break;
-		default:
-			return cli_bad_option();
-		}
-	}
+	if (!cli_read_options(argc, argv, help, options, CLI_LEN(options), &status))
+		return status;
 	if (optind < argc)
-		return cli_misused("'%s' is too much: it takes options only", argv[optind]);
+		return cli_superfluous(argv[optind]);
 	/* Ended in order, so that its directory does not stay behind. */
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);

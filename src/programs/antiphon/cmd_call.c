@@ -4,8 +4,8 @@
  */
 #include "call.h"
 
-#include "cli.h"
 #include "json.h"
+#include "options.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -35,36 +35,11 @@ static const char help[] =
 	"  antiphon call echo hello\n"
 	"  antiphon call --in /etc/hostname upper\n";
 
-enum {
-	OPT_IN = 256,
-	OPT_FD,
-	OPT_TIMEOUT,
-	OPT_WAIT,
-	OPT_REPEAT,
-	OPT_PARALLEL,
-	OPT_JSON,
-	OPT_PROGRESS,
-	OPT_QUIET,
-};
-
-static const struct option long_options[] = {
-	{ "in", required_argument, NULL, OPT_IN },
-	{ "fd", required_argument, NULL, OPT_FD },
-	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
-	{ "wait", no_argument, NULL, OPT_WAIT },
-	{ "repeat", required_argument, NULL, OPT_REPEAT },
-	{ "parallel", required_argument, NULL, OPT_PARALLEL },
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "progress", no_argument, NULL, OPT_PROGRESS },
-	{ "quiet", no_argument, NULL, OPT_QUIET },
-	{ "help", no_argument, NULL, 'h' },
-	{ NULL, 0, NULL, 0 },
-};
-
 /* -- options ----------------------------------------------------------------------------------- */
 
-static int add_descriptor(struct call_options *options, const char *path)
+static int add_descriptor(void *value, const char *path)
 {
+	struct call_options *options = value;
 	int fd;
 
 	if (options->n_fds == APH_CALL_FDS_MAX) {
@@ -78,44 +53,6 @@ static int add_descriptor(struct call_options *options, const char *path)
 	}
 	options->fds[options->n_fds++] = fd;
 	return CLI_OK;
-}
-
-static int read_option(struct call_options *options, int option, const char *value)
-{
-	switch (option) {
-	case OPT_IN:
-		options->in = value;
-		return CLI_OK;
-	case OPT_FD:
-		return add_descriptor(options, value);
-	case OPT_TIMEOUT:
-		if (cli_read_seconds("timeout", value, true, &options->timeout_ms) < 0)
-			return CLI_MISUSED;
-		return CLI_OK;
-	case OPT_WAIT:
-		options->wait = true;
-		return CLI_OK;
-	case OPT_REPEAT:
-		options->repeat_given = true;
-		if (cli_read_count("repeat", value, 1, UINT64_C(1) << 40, &options->repeat) < 0)
-			return CLI_MISUSED;
-		return CLI_OK;
-	case OPT_PARALLEL:
-		if (cli_read_count("parallel", value, 1, 4096, &options->parallel) < 0)
-			return CLI_MISUSED;
-		return CLI_OK;
-	case OPT_JSON:
-		options->json = true;
-		return CLI_OK;
-	case OPT_PROGRESS:
-		options->progress = true;
-		return CLI_OK;
-	case OPT_QUIET:
-		options->quiet = true;
-		return CLI_OK;
-	default:
-		return CLI_MISUSED;
-	}
 }
 
 static int read_operands(struct call_options *options, int n, char **operands)
@@ -134,29 +71,32 @@ static int read_operands(struct call_options *options, int n, char **operands)
 		options->in = "-";
 	else if (n == 2)
 		options->text = operands[1];
-	if (options->parallel > 1 && !options->repeat_given)
+	if (options->parallel > 1 && !options->repeat)
 		return cli_misused("--parallel needs --repeat");
 	return CLI_OK;
 }
 
-/* A cli_status, or -1 when help was asked for. */
-static int read_options(struct call_options *options, int argc, char **argv)
+/* True when there is something to do; else *status is the end. */
+static bool read_options(struct call_options *call, int argc, char **argv, int *status)
 {
-	int option, status;
+	const struct cli_option options[] = {
+		CLI_OPTION("in", CLI_TEXT, &call->in),
+		{ .name = "fd", .kind = CLI_OTHER, .value = call, .read = add_descriptor },
+		CLI_OPTION("timeout", CLI_TIMEOUT, &call->timeout_ms),
+		CLI_OPTION("wait", CLI_FLAG, &call->wait),
+		CLI_BOUNDED("repeat", CLI_COUNT, &call->repeat, 1, UINT64_C(1) << 40),
+		CLI_BOUNDED("parallel", CLI_COUNT, &call->parallel, 1, 4096),
+		CLI_OPTION("json", CLI_FLAG, &call->json),
+		CLI_OPTION("progress", CLI_FLAG, &call->progress),
+		CLI_OPTION("quiet", CLI_FLAG, &call->quiet),
+	};
 
-	options->timeout_ms = TIMEOUT_DEFAULT_MS;
-	options->repeat = 1;
-	options->parallel = 1;
-	while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
-		if (option == 'h')
-			return -1;
-		status = option == '?' ? CLI_MISUSED : read_option(options, option, optarg);
-		if (status == CLI_MISUSED)
-			return cli_bad_option();
-		if (status != CLI_OK)
-			return status;
-	}
-	return read_operands(options, argc - optind, argv + optind);
+	call->timeout_ms = TIMEOUT_DEFAULT_MS;
+	call->parallel = 1;
+	if (!cli_read_options(argc, argv, help, options, CLI_LEN(options), status))
+		return false;
+	*status = read_operands(call, argc - optind, argv + optind);
+	return *status == CLI_OK;
 }
 
 /* -- the call ---------------------------------------------------------------------------------- */
@@ -282,7 +222,7 @@ static int call_on(struct aph_endpoint *ep, const struct call_options *options, 
 	r = aph_channel_open(&channel, ep, options->address, &channel_options);
 	if (r < 0)
 		return report_open(options, r);
-	if (options->repeat_given) {
+	if (options->repeat) {
 		status = call_repeat(ep, channel, options, in_fd);
 	} else {
 		status = call_once(ep, channel, options, in_fd, deadline_ns, &result);
@@ -299,12 +239,7 @@ int cmd_call(int argc, char **argv)
 	struct aph_endpoint *ep;
 	int in_fd, status;
 
-	status = read_options(&options, argc, argv);
-	if (status < 0) {
-		fputs(help, stdout);
-		return cli_finish(CLI_OK);
-	}
-	if (status != CLI_OK)
+	if (!read_options(&options, argc, argv, &status))
 		return status;
 	status = open_input(&options, &in_fd);
 	if (status != CLI_OK)

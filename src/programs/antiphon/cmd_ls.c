@@ -2,9 +2,9 @@
 /*
  * antiphon ls [NAME...]: which services there are.
  */
-#include "cli.h"
 #include "format.h"
 #include "json.h"
+#include "options.h"
 #include "table.h"
 
 #include <errno.h>
@@ -24,18 +24,6 @@ static const char help[] =
 	"  --help             show this text\n\n"
 	"  antiphon ls\n"
 	"  antiphon ls 'echo*' --json\n";
-
-enum {
-	OPT_JSON = 256,
-	OPT_TIMEOUT,
-};
-
-static const struct option long_options[] = {
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
-	{ "help", no_argument, NULL, 'h' },
-	{ NULL, 0, NULL, 0 },
-};
 
 static void json_id(struct json *json, const char *key, int64_t id)
 {
@@ -172,23 +160,13 @@ int cmd_ls(int argc, char **argv)
 {
 	uint64_t timeout_ms = TIMEOUT_DEFAULT_MS;
 	bool as_json = false;
-	int option;
+	const struct cli_option options[] = {
+		CLI_OPTION("json", CLI_FLAG, &as_json),
+		CLI_OPTION("timeout", CLI_SECONDS, &timeout_ms),
+	};
+	int status;
 
-	while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
-		switch (option) {
-		case 'h':
-			fputs(help, stdout);
-			return cli_finish(CLI_OK);
-		case OPT_JSON:
-			as_json = true;
-			break;
-		case OPT_TIMEOUT:
-			if (cli_read_seconds("timeout", optarg, false, &timeout_ms) < 0)
-				return cli_bad_option();
-			break;
-		default:
-			return cli_bad_option();
-		}
-	}
+	if (!cli_read_options(argc, argv, help, options, CLI_LEN(options), &status))
+		return status;
 	return cli_finish(list_services(as_json, timeout_ms, argc - optind, argv + optind));
 }

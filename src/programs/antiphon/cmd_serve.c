@@ -5,8 +5,8 @@
  */
 #include "serve.h"
 
-#include "cli.h"
 #include "json.h"
+#include "options.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -38,34 +38,11 @@ static const char help[] =
 	"  antiphon serve upper -- tr a-z A-Z\n"
 	"  antiphon call upper hello\n";
 
-enum {
-	OPT_ALLOW = 256,
-	OPT_EXCLUSIVE,
-	OPT_MAX,
-	OPT_KILL_AFTER,
-	OPT_PERSISTENT,
-	OPT_REQUEST_MAX,
-	OPT_LOG,
-	OPT_JSON,
-};
-
-static const struct option long_options[] = {
-	{ "allow", required_argument, NULL, OPT_ALLOW },
-	{ "exclusive", no_argument, NULL, OPT_EXCLUSIVE },
-	{ "max", required_argument, NULL, OPT_MAX },
-	{ "kill-after", required_argument, NULL, OPT_KILL_AFTER },
-	{ "persistent", no_argument, NULL, OPT_PERSISTENT },
-	{ "request-max", required_argument, NULL, OPT_REQUEST_MAX },
-	{ "log", no_argument, NULL, OPT_LOG },
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "help", no_argument, NULL, 'h' },
-	{ NULL, 0, NULL, 0 },
-};
-
 /* -- options ----------------------------------------------------------------------------------- */
 
-static int read_allow(const char *text, uint32_t *flags)
+static int read_allow(void *value, const char *text)
 {
+	uint32_t *flags = value;
 	static const struct {
 		const char *name;
 		uint32_t flag;
@@ -86,71 +63,47 @@ static int read_allow(const char *text, uint32_t *flags)
 		if (flag == 0) {
 			cli_error("--allow takes user, group and world with commas, not '%.*s'",
 				  (int)len, text);
-			return -EINVAL;
+			return CLI_MISUSED;
 		}
 		*flags |= flag;
 		if (text[len] == '\0')
-			return 0;
+			return CLI_OK;
 		text += len + 1;
 	}
 }
 
-static int read_option(struct serve_options *options, int option, const char *value)
+/* True when there is something to do; else *status is the end. */
+static bool read_options(struct serve_options *serve, int argc, char **argv, int *status)
 {
-	uint64_t ms;
-	int r;
+	uint64_t kill_after_ms = 2000;
+	const struct cli_option options[] = {
+		{ .name = "allow", .kind = CLI_OTHER, .value = &serve->flags, .read = read_allow },
+		CLI_BOUNDED("exclusive", CLI_BIT, &serve->flags, 0, APH_SERVICE_EXCLUSIVE),
+		CLI_BOUNDED("give", CLI_BIT, &serve->flags, 0, APH_SERVICE_GIVE),
+		CLI_BOUNDED("take", CLI_BIT, &serve->flags, 0, APH_SERVICE_TAKE),
+		CLI_BOUNDED("terminate", CLI_BIT, &serve->flags, 0, APH_SERVICE_TERMINATE),
+		CLI_BOUNDED("max", CLI_COUNT, &serve->processes_max, 1, 10000),
+		CLI_OPTION("kill-after", CLI_SECONDS, &kill_after_ms),
+		CLI_OPTION("persistent", CLI_FLAG, &serve->persistent),
+		CLI_BOUNDED("request-max", CLI_SIZE, &serve->request_max, 0, UINT64_C(1) << 31),
+		CLI_OPTION("log", CLI_FLAG, &serve->log),
+		CLI_OPTION("json", CLI_FLAG, &serve->json),
+	};
 
-	switch (option) {
-	case OPT_ALLOW:
-		return read_allow(value, &options->flags);
-	case OPT_EXCLUSIVE:
-		options->flags |= APH_SERVICE_EXCLUSIVE;
-		return 0;
-	case OPT_MAX:
-		return cli_read_count("max", value, 1, 10000, &options->processes_max);
-	case OPT_KILL_AFTER:
-		r = cli_read_seconds("kill-after", value, false, &ms);
-		if (r == 0)
-			options->kill_after_ns = ms * 1000000;
-		return r;
-	case OPT_PERSISTENT:
-		options->persistent = true;
-		return 0;
-	case OPT_REQUEST_MAX:
-		return cli_read_size("request-max", value, UINT64_C(1) << 31,
-				     &options->request_max);
-	case OPT_LOG:
-		options->log = true;
-		return 0;
-	case OPT_JSON:
-		options->json = true;
-		return 0;
-	default:
-		return -EINVAL;
-	}
-}
-
-/* CLI_OK; CLI_MISUSED after a message; -1 when help was asked for. */
-static int read_options(struct serve_options *options, int argc, char **argv)
-{
-	int option;
-
-	options->processes_max = 16;
-	options->request_max = UINT64_C(16) << 20;
-	options->kill_after_ns = UINT64_C(2000000000);
-	while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
-		if (option == 'h')
-			return -1;
-		if (option == '?' || read_option(options, option, optarg) < 0)
-			return cli_bad_option();
-	}
+	serve->processes_max = 16;
+	serve->request_max = UINT64_C(16) << 20;
+	if (!cli_read_options(argc, argv, help, options, CLI_LEN(options), status))
+		return false;
+	serve->kill_after_ns = kill_after_ms * 1000000;
+	serve->address = argv[optind];
+	serve->argv = argv + optind + 1;
 	if (optind == argc)
-		return cli_misused("an address is missing");
-	if (optind + 1 == argc)
-		return cli_misused("a command is missing: put it behind the address and '--'");
-	options->address = argv[optind];
-	options->argv = argv + optind + 1;
-	return CLI_OK;
+		*status = cli_misused("an address is missing");
+	else if (optind + 1 == argc)
+		*status = cli_misused("a command is missing: put it behind the address and '--'");
+	else
+		*status = CLI_OK;
+	return *status == CLI_OK;
 }
 
 /* -- the loop ---------------------------------------------------------------------------------- */
@@ -320,12 +273,7 @@ int cmd_serve(int argc, char **argv)
 	static struct serve serve = { .loop.epoll_fd = -1, .signal_source.fd = -1 };
 	int status;
 
-	status = read_options(&serve.options, argc, argv);
-	if (status < 0) {
-		fputs(help, stdout);
-		return cli_finish(CLI_OK);
-	}
-	if (status != CLI_OK)
+	if (!read_options(&serve.options, argc, argv, &status))
 		return status;
 	serve.mode = serve.options.persistent ? &serve_persistent_mode : &serve_process_mode;
 

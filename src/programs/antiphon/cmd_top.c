@@ -3,9 +3,9 @@
  * antiphon top: what the services do now. Every refresh asks all of them for their counters and
  * shows the differences to the refresh before.
  */
-#include "cli.h"
 #include "format.h"
 #include "json.h"
+#include "options.h"
 #include "table.h"
 
 #include <errno.h>
@@ -32,21 +32,6 @@ static const char help[] =
 	"  --help              show this text\n\n"
 	"  antiphon top\n"
 	"  antiphon top --once --json\n";
-
-enum {
-	OPT_INTERVAL = 256,
-	OPT_ONCE,
-	OPT_JSON,
-};
-
-static const struct option long_options[] = {
-	{ "interval", required_argument, NULL, OPT_INTERVAL },
-	{ "count", required_argument, NULL, 'n' },
-	{ "once", no_argument, NULL, OPT_ONCE },
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "help", no_argument, NULL, 'h' },
-	{ NULL, 0, NULL, 0 },
-};
 
 struct sample {
 	struct aph_service_info *list;
@@ -385,35 +370,25 @@ int cmd_top(int argc, char **argv)
 	struct sigaction action = { .sa_handler = interrupt };
 	uint64_t interval_ms = INTERVAL_DEFAULT_MS;
 	uint64_t count = isatty(STDOUT_FILENO) ? UINT64_MAX : 1;
-	bool as_json = false;
-	int option;
+	bool once = false, as_json = false;
+	const struct cli_option options[] = {
+		CLI_OPTION("interval", CLI_SECONDS, &interval_ms),
+		{ .name = "count",
+		  .kind = CLI_COUNT,
+		  .value = &count,
+		  .min = 1,
+		  .max = UINT32_MAX,
+		  .letter = 'n' },
+		CLI_OPTION("once", CLI_FLAG, &once),
+		CLI_OPTION("json", CLI_FLAG, &as_json),
+	};
+	int status;
 
-	while ((option = getopt_long(argc, argv, "hn:", long_options, NULL)) != -1) {
-		switch (option) {
-		case 'h':
-			fputs(help, stdout);
-			return cli_finish(CLI_OK);
-		case OPT_INTERVAL:
-			if (cli_read_seconds("interval", optarg, false, &interval_ms) < 0)
-				return cli_bad_option();
-			break;
-		case 'n':
-			if (cli_read_count("count", optarg, 1, UINT32_MAX, &count) < 0)
-				return cli_bad_option();
-			break;
-		case OPT_ONCE:
-			count = 1;
-			break;
-		case OPT_JSON:
-			as_json = true;
-			break;
-		default:
-			return cli_bad_option();
-		}
-	}
+	if (!cli_read_options(argc, argv, help, options, CLI_LEN(options), &status))
+		return status;
 	if (optind < argc)
-		return cli_misused("'%s' is too much: it takes options only", argv[optind]);
+		return cli_superfluous(argv[optind]);
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
-	return watch(interval_ms, count, as_json);
+	return watch(interval_ms, once ? 1 : count, as_json);
 }
