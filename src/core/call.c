@@ -23,7 +23,8 @@ static struct aph_call *allocate(struct aph_channel *channel)
 
 	if (aph_list_empty(&channel->spare))
 		return calloc(1, channel->ops->call_size);
-	call = aph_container(channel->spare.next, struct aph_call, link);
+	/* The last one that was freed: its memory is in the cache. */
+	call = aph_container(channel->spare.prev, struct aph_call, link);
 	aph_list_remove(&call->link);
 	channel->n_spare--;
 	memset(call, 0, channel->ops->call_size);
@@ -149,7 +150,8 @@ void aph_call_end(struct aph_call *call, enum aph_outcome outcome, enum aph_reas
 	call->state = APH_CALL_ENDED;
 	call->result = (struct aph_result){ .outcome = outcome, .reason = reason, .code = code };
 	call->channel->n_calls--;
-	call->channel->ops->call_ended(call);
+	if (!call->is_client)
+		call->channel->ops->call_ended(call);
 	stop_timer(call);
 	aph_pending_clear(&call->pending);
 	count_end(call, outcome);
@@ -448,7 +450,7 @@ void aph_call_dispose(struct aph_call *call)
 	    call->result.outcome != APH_ANSWERED)
 		return;
 	call->disposed = true;
-	if (call->channel->state == APH_CHANNEL_OPEN)
+	if (call->channel->receipts && call->channel->state == APH_CHANNEL_OPEN)
 		call->channel->ops->farewell(call, APH_FAREWELL_DISPOSE, 0);
 }
 
@@ -524,11 +526,16 @@ ssize_t aph_call_send_fds(struct aph_call *call, const void *data, size_t len, c
 	call->has_room = false;
 	if (r == 0)
 		r = call->channel->ops->send(call, data, len, fds, n_fds, more);
-	if (r >= 0)
-		aph_call_sent(call, !more && (size_t)r == len);
-	call->was_short = r == -EAGAIN || (r >= 0 && (size_t)r < len);
-	if (r >= 0 && (size_t)r == len)
-		aph_pending_remove(&call->pending, APH_EVENT_WRITABLE);
+	if (r >= 0 && (size_t)r == len) {
+		aph_call_sent(call, !more);
+		call->was_short = false;
+		if (call->pending.events)
+			aph_pending_remove(&call->pending, APH_EVENT_WRITABLE);
+	} else {
+		if (r >= 0)
+			aph_call_sent(call, false);
+		call->was_short = r == -EAGAIN || r >= 0;
+	}
 	aph_unlock(ep);
 	return r;
 }

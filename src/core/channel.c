@@ -30,11 +30,6 @@ void aph_channel_init(struct aph_channel *channel, struct aph_endpoint *ep,
 	}
 }
 
-void aph_channel_ref(struct aph_channel *channel)
-{
-	channel->refs++;
-}
-
 void aph_channel_unref(struct aph_channel *channel)
 {
 	if (--channel->refs)

@@ -128,6 +128,7 @@ struct aph_channel {
 	bool is_client;
 	bool announced;	 /* CONNECT was delivered: the user closes it */
 	bool user_holds; /* the user has not closed it */
+	bool receipts;	 /* the client sends DISPOSE */
 	enum aph_channel_state state;
 	enum aph_reason reason; /* why it ended */
 	uint32_t refs;
@@ -263,7 +264,10 @@ APH_API void aph_service_init(struct aph_service *service);
 void aph_service_end(struct aph_service *service);
 APH_API void aph_channel_init(struct aph_channel *channel, struct aph_endpoint *ep,
 			      struct aph_service *service);
-APH_API void aph_channel_ref(struct aph_channel *channel);
+static inline void aph_channel_ref(struct aph_channel *channel)
+{
+	channel->refs++;
+}
 void aph_channel_unref(struct aph_channel *channel);
 /* The channel can be used: OPEN or CONNECT where they were asked for. */
 APH_API void aph_channel_opened(struct aph_channel *channel, bool announce);

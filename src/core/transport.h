@@ -22,7 +22,7 @@ struct aph_channel_ops {
 	size_t call_size; /* of the transport's call, which begins with struct aph_call */
 	/* A fresh call, all 0 behind struct aph_call. 0, or -EAGAIN when no more can be in progress. */
 	int (*call_init)(struct aph_call *call);
-	/* It has ended: at a service the peer may use its place for another call from now on. */
+	/* Service: it has ended, and the peer may use its place for another call from now on. */
 	void (*call_ended)(struct aph_call *call);
 	/* Gives back all that the call holds: its place, body memory, descriptors. */
 	void (*call_deinit)(struct aph_call *call);

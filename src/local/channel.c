@@ -277,8 +277,6 @@ static void may_leave(struct aph_local_channel *lc)
 
 static void call_ended(struct aph_call *base)
 {
-	if (base->is_client)
-		return;
 	leave_slot(aph_local_call(base));
 	may_leave(aph_local_channel(base->channel));
 }

@@ -254,7 +254,7 @@ static int attach(struct aph_local_channel *lc, const struct aph_welcome *welcom
 	}
 	aph_local_channel_attach(lc, welcome->depth, welcome->arena, true);
 	lc->base.calls_max = welcome->calls_max;
-	lc->receipts = welcome->flags & APH_WELCOME_RECEIPTS;
+	lc->base.receipts = welcome->flags & APH_WELCOME_RECEIPTS;
 	lc->receipts_ring = welcome->flags & APH_WELCOME_RECEIPTS_NOW;
 	aph_source_remove(lc->base.ep, lc->sock);
 	return aph_local_watch(lc);

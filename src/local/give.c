@@ -28,6 +28,7 @@ struct aph_giving {
 	int sock;
 	bool agreed;	      /* the newcomer has the listener */
 	bool done;	      /* DONE was sent */
+	bool told;	      /* the user was */
 	struct aph_hello how; /* what it can take */
 	uint32_t n_left;
 	struct aph_fd_stash *stash; /* of a channel that was given: still to be sent */
@@ -54,7 +55,7 @@ static bool is_wanted(const struct aph_giving *giving, const struct aph_local_ch
 {
 	return giving->n_left && lc->base.state == APH_CHANNEL_OPEN && !lc->doom && lc->give >= 0 &&
 	       lc->base.calls_max <= giving->how.calls_max && lc->arena_size <= giving->how.arena &&
-	       (lc->receipts || !(giving->how.allow & APH_WELCOME_RECEIPTS)) &&
+	       (lc->base.receipts || !(giving->how.allow & APH_WELCOME_RECEIPTS)) &&
 	       (lc->receipts_ring || !(giving->how.allow & APH_WELCOME_RECEIPTS_NOW));
 }
 
@@ -154,7 +155,7 @@ static int say_channel(struct aph_giving *giving, struct aph_local_channel *lc)
 
 	fill_head(&message, APH_HANDOVER_CHANNEL);
 	message.flags = (lc->bell >= 0 ? APH_WELCOME_BELL : 0) |
-			(lc->receipts ? APH_WELCOME_RECEIPTS : 0) |
+			(lc->base.receipts ? APH_WELCOME_RECEIPTS : 0) |
 			(lc->receipts_ring ? APH_WELCOME_RECEIPTS_NOW : 0);
 	message.n_messages = lc->stash ? lc->stash->n_messages : 0;
 	message.depth = lc->depth;
@@ -214,10 +215,17 @@ static void stop_giving(struct aph_giving *giving)
 /* The service has lost its name, and what it still has it may finish. */
 static void tell_user(struct aph_giving *giving)
 {
-	if (giving->done)
+	if (giving->told)
 		return;
-	giving->done = true;
+	giving->told = true;
 	aph_pending_add(giving->ls->base.ep, &giving->ls->base.pending, APH_EVENT_TERMINATE);
+}
+
+/* Not while channels may still come from the service before: they are to go on to the next. */
+static void tell_user_in_time(struct aph_giving *giving)
+{
+	if (giving->done && !giving->ls->taking)
+		tell_user(giving);
 }
 
 static void lose_newcomer(struct aph_giving *giving)
@@ -259,10 +267,12 @@ static void go_on(struct aph_giving *giving)
 
 	/* Until the socket has room, or another call ends, there is nothing to do. */
 	aph_list_remove(&giving->link);
-	if (r == 0 && !giving->done)
+	if (r == 0 && !giving->done) {
 		r = say_done(giving);
+		giving->done = r == 0;
+	}
 	if (r == 0)
-		tell_user(giving);
+		tell_user_in_time(giving);
 	else if (r != -EAGAIN)
 		lose_newcomer(giving);
 }
@@ -376,6 +386,12 @@ void aph_local_give_last(struct aph_local_service *ls)
 		return;
 	enlist_all(ls->giving);
 	go_on(ls->giving);
+}
+
+void aph_local_taken_all(struct aph_local_service *ls)
+{
+	if (ls->giving)
+		tell_user_in_time(ls->giving);
 }
 
 void aph_local_give_stop(struct aph_local_service *ls)

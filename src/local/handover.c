@@ -83,7 +83,7 @@ static bool is_sane(const struct aph_handover *message, size_t n_fds)
 static int restore(struct aph_local_channel *lc, const struct aph_handover *message, size_t len)
 {
 	lc->base.calls_max = message->calls_max;
-	lc->receipts = message->flags & APH_WELCOME_RECEIPTS;
+	lc->base.receipts = message->flags & APH_WELCOME_RECEIPTS;
 	lc->receipts_ring = message->flags & APH_WELCOME_RECEIPTS_NOW;
 	lc->in.next = message->requests_taken;
 	lc->out.next = message->replies_sent;
@@ -217,6 +217,7 @@ static void stop_taking(struct aph_taking *taking)
 	ls->taking = NULL;
 	drop_arriving(taking);
 	settle(taking);
+	aph_local_taken_all(ls);
 	if (!ls->base.ep->forked)
 		aph_source_remove(ls->base.ep, taking->sock);
 	close_fd(&taking->sock);

@@ -199,7 +199,7 @@ static int open_channel(struct aph_local_channel *lc, struct aph_local_service *
 		lc->give = segment_fd;
 	else
 		(void)close(segment_fd);
-	lc->receipts = service->flags & APH_SERVICE_RECEIPTS;
+	lc->base.receipts = service->flags & APH_SERVICE_RECEIPTS;
 	lc->receipts_ring = service->flags & APH_SERVICE_RECEIPTS_NOW;
 	aph_channel_init(&lc->base, service->ep, service);
 	aph_channel_opened(&lc->base, service->flags & APH_SERVICE_EVENTS);

@@ -66,8 +66,7 @@ struct aph_local_channel {
 
 	uint32_t rung_state;  /* client: the sleep of the service that was rung for */
 	bool rang;	      /* client: the last record had to wake the service */
-	bool receipts;	      /* the client sends DISPOSE */
-	bool receipts_ring;   /* and rings for it */
+	bool receipts_ring;   /* the client rings for DISPOSE */
 	bool moved;	      /* service: taken over, see handover.c */
 	bool waits;	      /* client: `wait` is set */
 	bool blocked_by_ring; /* something that is blocked needs a record, not the arena */
@@ -228,6 +227,8 @@ ssize_t aph_local_take_fds(struct aph_call *call, int *fds, size_t max);
  * counts as none. The channel may be doomed afterwards.
  */
 int aph_local_take(struct aph_local_channel *lc, bool requests);
+/* Client: takes all that are there. True when there was one. */
+bool aph_local_take_replies(struct aph_local_channel *lc);
 /* The peer is gone: takes what it had published, requests aside, and ends the channel. */
 void aph_local_hangup(struct aph_local_channel *lc);
 
@@ -266,6 +267,8 @@ void aph_local_give(struct aph_local *local);
 /* The same for all channels of a service that is about to close. */
 void aph_local_give_last(struct aph_local_service *ls);
 void aph_local_give_stop(struct aph_local_service *ls);
+/* Nothing more comes from the service before: our user may end too, if we have been taken over. */
+void aph_local_taken_all(struct aph_local_service *ls);
 
 /* -- handover.c: from the service before */
 /*

@@ -3,6 +3,7 @@
  * Reading: what has arrived of a body and was not read yet. First the bytes that rode in the first record,
  * then pieces that lie in the peer's arena until they are used up.
  */
+#include "base/copy.h"
 #include "local/local.h"
 
 #include <errno.h>
@@ -92,6 +93,14 @@ ssize_t aph_local_read(struct aph_call *base, void *buf, size_t max, bool consum
 		return -EAGAIN;
 	if (!consume)
 		return (ssize_t)peek(call, buf, max);
+	/* What most bodies are: all of it rode in the record. */
+	if (call->available <= max && call->head == APH_PIECE_NONE) {
+		done = call->available;
+		aph_copy_short(buf, call->inline_data + call->inline_off, done);
+		call->inline_off = call->inline_len;
+		call->available = 0;
+		return (ssize_t)done;
+	}
 	while (done < max && (n = front(call, &data))) {
 		n = n < max - done ? n : max - done;
 		memcpy((uint8_t *)buf + done, data, n);
@@ -150,11 +159,13 @@ void aph_local_drop_body(struct aph_local_call *call)
 
 	if (call->available)
 		aph_local_release(&call->base, call->available);
-	while (call->fds_off < call->n_fds)
-		(void)close(call->fds[call->fds_off++]);
-	free(call->fds);
+	if (call->fds) {
+		while (call->fds_off < call->n_fds)
+			(void)close(call->fds[call->fds_off++]);
+		free(call->fds);
+		call->fds = NULL;
+	}
 	aph_local_drop_kept(call);
-	call->fds = NULL;
 	if (call->reserved && lc->out_arena.n_of)
 		aph_arena_trim(&lc->out_arena, call->reserved_off, 0);
 	call->reserved = false;

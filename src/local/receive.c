@@ -79,8 +79,6 @@ static int add_fds(struct aph_local_call *call, const int *fds, size_t n)
 {
 	int *all;
 
-	if (!n)
-		return 0;
 	if (call->n_fds + n > CALL_FDS_HELD_MAX)
 		return -EMFILE;
 	all = reallocarray(call->fds, call->n_fds + n, sizeof(int));
@@ -103,7 +101,8 @@ static int add_bytes(struct aph_local_channel *lc, struct aph_local_call *call,
 			return -EPROTO;
 		if (!record->len)
 			return 0;
-		memcpy(call->inline_data, record->data, record->len);
+		/* All of it: a length that is known is copied in place. */
+		memcpy(call->inline_data, record->data, sizeof(call->inline_data));
 		call->inline_len = (uint8_t)record->len;
 		call->available += record->len;
 		return 0;
@@ -154,7 +153,7 @@ static void add_piece(struct aph_local_channel *lc, struct aph_local_call *call,
 	}
 	if (r == 0)
 		r = fds_error;
-	if (r == 0) {
+	if (r == 0 && record->n_fds) {
 		r = add_fds(call, fds, record->n_fds);
 		for (unsigned i = 0; i < record->n_fds && r < 0; i++)
 			(void)close(fds[i]);
@@ -292,11 +291,48 @@ static void take_at_client(struct aph_local_channel *lc, const struct aph_record
 
 /* -- the ring ------------------------------------------------------------------------------------------------------------- */
 
+static void take_whole(struct aph_local_channel *lc, const struct aph_record *record,
+		       const int *fds, int fds_error)
+{
+	if (lc->base.is_client)
+		take_at_client(lc, record, fds, fds_error);
+	else
+		take_at_service(lc, record, fds, fds_error);
+}
+
+/* A record with descriptors: apart, as others need no room for them. */
+static __attribute__((noinline)) void take_with_fds(struct aph_local_channel *lc,
+						    struct aph_record *record)
+{
+	int fds[APH_CALL_FDS_MAX];
+	int r;
+
+	if (record->n_fds > APH_CALL_FDS_MAX) {
+		offend(lc);
+		return;
+	}
+	r = aph_local_recv_fds(lc, fds, record->n_fds);
+	if (r == -EPROTO) {
+		offend(lc);
+		return;
+	}
+	if (r)
+		record->n_fds = 0;
+	take_whole(lc, record, fds, r);
+}
+
+static void take_record(struct aph_local_channel *lc, struct aph_record *record)
+{
+	lc->peer_cpu = record->cpu;
+	if (record->n_fds)
+		take_with_fds(lc, record);
+	else
+		take_whole(lc, record, NULL, 0);
+}
+
 int aph_local_take(struct aph_local_channel *lc, bool requests)
 {
 	struct aph_record record;
-	int fds[APH_CALL_FDS_MAX];
-	int fds_error = 0;
 
 	if (!aph_ring_ready(&lc->in) || lc->doom || lc->base.state != APH_CHANNEL_OPEN)
 		return 0;
@@ -304,26 +340,28 @@ int aph_local_take(struct aph_local_channel *lc, bool requests)
 	if (record.type == APH_RECORD_REQUEST && (!requests || lc->n_kept > APH_KEPT_MAX))
 		return 0;
 	aph_ring_take(&lc->in);
-	lc->peer_cpu = record.cpu;
-	if (record.n_fds) {
-		if (record.n_fds > APH_CALL_FDS_MAX) {
-			offend(lc);
-			return 1;
-		}
-		fds_error = aph_local_recv_fds(lc, fds, record.n_fds);
-		if (fds_error == -EPROTO) {
-			offend(lc);
-			return 1;
-		}
-		if (fds_error)
-			record.n_fds = 0;
-	}
-	if (lc->base.is_client)
-		take_at_client(lc, &record, fds, fds_error);
-	else
-		take_at_service(lc, &record, fds, fds_error);
+	take_record(lc, &record);
 	aph_local_made_room(lc);
 	return 1;
+}
+
+bool aph_local_take_replies(struct aph_local_channel *lc)
+{
+	struct aph_record record;
+	uint32_t n = 0;
+
+	while (n < lc->depth && aph_ring_ready(&lc->in) && !lc->doom &&
+	       lc->base.state == APH_CHANNEL_OPEN) {
+		aph_ring_copy(&lc->in, &record);
+		aph_ring_pass(&lc->in);
+		take_record(lc, &record);
+		n++;
+	}
+	if (!n)
+		return false;
+	aph_ring_tell(&lc->in);
+	aph_local_made_room(lc);
+	return true;
 }
 
 void aph_local_hangup(struct aph_local_channel *lc)

@@ -144,6 +144,22 @@ static inline void aph_ring_take(struct aph_ring *ring)
 }
 
 /*
+ * The same in two steps, for a reader who takes several records that nobody withdraws: goes on to the next one,
+ * and at last says once how far it is.
+ */
+static inline void aph_ring_pass(struct aph_ring *ring)
+{
+	ring->next++;
+	/* It has mostly been written by now, and its way here is long. */
+	__builtin_prefetch(&ring->slots[ring->next & ring->mask]);
+}
+
+static inline void aph_ring_tell(struct aph_ring *ring)
+{
+	(void)atomic_exchange(ring->shared_taken, ring->next);
+}
+
+/*
  * Whether the record that was just taken was withdrawn and is to be dropped. Its mark is not used again before
  * the next record is taken, when the writer is one lap ahead; so what is claimed here is this record's.
  */

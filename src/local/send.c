@@ -6,6 +6,7 @@
  * A call that finds no room is put on the channel's `blocked` list. Before it gives up it sets `want` and
  * looks once more; whoever makes room looks at `want` after a full fence. So one of the two sees the other.
  */
+#include "base/copy.h"
 #include "base/error.h"
 #include "base/time.h"
 #include "local/local.h"
@@ -56,6 +57,19 @@ static void notify(struct aph_local_channel *lc)
 	}
 }
 
+/* Publishes the next slot, which is filled in. */
+static inline void publish_slot(struct aph_local_channel *lc, bool wake)
+{
+	/* Another thread sleeps for this endpoint: it did not know of this channel when it lay down. */
+	if (lc->base.is_client && lc->base.ep->asleep && !lc->waits) {
+		lc->waits = true;
+		atomic_store_explicit(&lc->words->client.wait, 1, memory_order_relaxed);
+	}
+	aph_ring_publish(&lc->out, wake);
+	if (wake)
+		notify(lc);
+}
+
 /* Publishes the next record; the ring has room. `data` is copied into it unless it lies in the arena. */
 static void publish(struct aph_local_channel *lc, const struct aph_record *head, const void *data,
 		    bool wake)
@@ -73,14 +87,7 @@ static void publish(struct aph_local_channel *lc, const struct aph_record *head,
 		slot->off = head->off;
 	else if (data && head->len)
 		memcpy(slot->data, data, head->len);
-	/* Another thread sleeps for this endpoint: it did not know of this channel when it lay down. */
-	if (lc->base.is_client && lc->base.ep->asleep && !lc->waits) {
-		lc->waits = true;
-		atomic_store_explicit(&lc->words->client.wait, 1, memory_order_relaxed);
-	}
-	aph_ring_publish(&lc->out, wake);
-	if (wake)
-		notify(lc);
+	publish_slot(lc, wake);
 }
 
 /* -- room --------------------------------------------------------------------------------------------------- */
@@ -212,8 +219,9 @@ static void record_sent(struct aph_local_call *call)
 }
 
 /* Sends one piece, of at most `*len` bytes. 0 and how many, or a negative error with nothing done. */
-static int send_piece(struct aph_local_call *call, const void *data, size_t *len, const int *fds,
-		      size_t n_fds, bool more)
+static __attribute__((noinline)) int send_piece(struct aph_local_call *call, const void *data,
+						size_t *len, const int *fds, size_t n_fds,
+						bool more)
 {
 	struct aph_local_channel *lc = channel_of(call);
 	uint32_t most = lc->arena_size / PIECES_PER_ARENA;
@@ -252,6 +260,30 @@ static int send_piece(struct aph_local_call *call, const void *data, size_t *len
 	return 0;
 }
 
+/* What most calls are: a short body at once, written straight into its record. False: take the long way. */
+static inline bool send_short(struct aph_local_call *call, const void *data, size_t len, bool more)
+{
+	struct aph_local_channel *lc = channel_of(call);
+	struct aph_record *slot = aph_ring_slot(&lc->out);
+	bool client = lc->base.is_client;
+
+	if (call->begun || len > APH_INLINE_MAX || !aph_ring_has_room(&lc->out))
+		return false;
+	slot->type = client ? APH_RECORD_REQUEST : APH_RECORD_REPLY;
+	slot->flags = more ? APH_RECORD_MORE : 0;
+	slot->n_fds = 0;
+	slot->cpu = (uint8_t)aph_cpu();
+	slot->tag = call->tag;
+	slot->len = (uint32_t)len;
+	slot->aux = client ? call->base.deadline_ns : 0;
+	aph_copy_short(slot->data, data, len);
+	publish_slot(lc, true);
+	call->sent = len;
+	record_sent(call);
+	unblock_one(call);
+	return true;
+}
+
 static int check_channel(const struct aph_local_channel *lc)
 {
 	if (lc->base.state != APH_CHANNEL_OPEN || lc->doom)
@@ -272,6 +304,8 @@ ssize_t aph_local_send(struct aph_call *base, const void *data, size_t len, cons
 		return r;
 	if (call->reserved)
 		return aph_err(-EBUSY, "commit the piece that is reserved first");
+	if (!n_fds && send_short(call, bytes, len, more))
+		return (ssize_t)len;
 	if (!len && more && call->begun && !n_fds)
 		return 0;
 	do {
@@ -419,6 +453,8 @@ int aph_local_send_all(struct aph_call *base, const void *data, size_t len)
 		return 0; /* the channel's end, which follows, is this call's end */
 	if (call->reserved)
 		return aph_err(-EBUSY, "commit the piece that is reserved first");
+	if (send_short(call, bytes, len, false))
+		return 0;
 	do {
 		n = len - sent;
 		r = send_piece(call, bytes + sent, &n, NULL, 0, false);
@@ -516,7 +552,7 @@ void aph_local_farewell(struct aph_call *base, enum aph_farewell kind, int32_t v
 	struct aph_local_call *call = aph_local_call(base);
 
 	if (check_channel(channel_of(call)) < 0 ||
-	    (kind == APH_FAREWELL_DISPOSE && !channel_of(call)->receipts))
+	    (kind == APH_FAREWELL_DISPOSE && !channel_of(call)->base.receipts))
 		return;
 	aph_local_drop_kept(call);
 	call->farewell = record_of(kind);

@@ -62,11 +62,8 @@ static bool poll_clients(struct aph_local *local)
 
 	aph_list_for_each(pos, tmp, &local->active) {
 		struct aph_local_channel *lc = scanned(pos);
-		uint32_t n = 0;
 
-		while (n < lc->depth && aph_local_take(lc, true))
-			n++;
-		any |= n > 0;
+		any |= aph_local_take_replies(lc);
 		any |= unblock(lc);
 	}
 	return any;

@@ -71,12 +71,15 @@ static bool is_single_cpu(struct aph_wake *wake, uint64_t now)
 /* Whether the last waits say that this one will be short. */
 static bool pays(struct aph_wake_history *history, bool reply)
 {
-	int shorts = __builtin_popcount(history->shorts);
+	unsigned shorts = history->shorts;
 
-	if (!reply)
-		return shorts >= 4;
-	if (shorts >= 2)
-		return true;
+	shorts &= shorts - 1;
+	if (reply && shorts)
+		return true; /* two were */
+	if (!reply) {
+		shorts &= shorts - 1;
+		return shorts & (shorts - 1); /* four were */
+	}
 	return ++history->n_since_probe % PROBE_EVERY == 0;
 }
 

@@ -27,6 +27,9 @@ static const char help[] =
 	"its standard output is the reply. An exit status other than 0 aborts the call with it.\n\n"
 	"  --allow WHO[,WHO]   who may call: user, group or world; by default user\n"
 	"  --exclusive         fail if the name is served already\n"
+	"  --give              let the next service with --take take over\n"
+	"  --take              take over the name and its clients from one with --give\n"
+	"  --terminate         ask the service that has the name now to end\n"
 	"  --max N             at most N processes at once, further calls wait; by default 16\n"
 	"  --kill-after SECONDS  when the caller has gone: from SIGTERM to SIGKILL; by default 2\n"
 	"  --persistent        keep one process, which reads and writes frames: four bytes of\n"
@@ -116,6 +119,15 @@ static void stop(struct serve *serve)
 	serve->mode->stop(serve, hard);
 }
 
+/* Another service wants the name. One that gives has no new clients then, and finishes what it has. */
+static void end_for_another(struct serve *serve)
+{
+	if (serve->options.flags & APH_SERVICE_GIVE)
+		serve->finishing = true;
+	else
+		stop(serve);
+}
+
 static void endpoint_ready(struct loop_source *source, uint32_t events)
 {
 	struct serve *serve = source->data;
@@ -126,7 +138,7 @@ static void endpoint_ready(struct loop_source *source, uint32_t events)
 		if (aph_endpoint_next(serve->ep, &event, APH_NOW) < 0)
 			return;
 		if (event.type == APH_EVENT_TERMINATE)
-			stop(serve);
+			end_for_another(serve);
 		else if (event.call != NULL)
 			serve->mode->event(serve, &event);
 	}
@@ -229,6 +241,8 @@ static int run(struct serve *serve)
 
 	while (!serve->stopping || !serve->mode->is_idle(serve)) {
 		next_ns = serve->mode->turn(serve, aph_time_ns());
+		if (serve->finishing && !serve->stopping && !serve->mode->has_calls(serve))
+			stop(serve);
 		if (serve->stopping && serve->mode->is_idle(serve))
 			break;
 		r = loop_wait(&serve->loop, next_ns);

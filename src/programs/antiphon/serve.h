@@ -40,6 +40,7 @@ struct serve {
 	void *mode_state;
 	char name[APH_ADDRESS_MAX + 1];
 	uint64_t n_logged;
+	bool finishing; /* when no call is left: stop */
 	bool stopping;
 };
 
@@ -55,6 +56,8 @@ struct serve_mode {
 	 * the latest.
 	 */
 	uint64_t (*turn)(struct serve *serve, uint64_t now_ns);
+	/* True while there is a call to be answered. */
+	bool (*has_calls)(const struct serve *serve);
 	/* Ends all work; at once if `hard`. */
 	void (*stop)(struct serve *serve, bool hard);
 	/* True when no process is left. */

@@ -223,6 +223,11 @@ void collector_free(struct collector *collector, struct request *request)
 	free(request);
 }
 
+bool collector_is_empty(const struct collector *collector)
+{
+	return TAILQ_EMPTY(&collector->collecting) && TAILQ_EMPTY(&collector->ready);
+}
+
 void collector_abandon(struct collector *collector, struct request *request)
 {
 	serve_record_finish(collector->serve, &request->record, "gone", 0);

@@ -52,6 +52,9 @@ struct request *collector_take(struct collector *collector);
 void collector_put_back(struct collector *collector, struct request *request);
 void collector_free(struct collector *collector, struct request *request);
 
+/* True when there is none that was not taken. */
+bool collector_is_empty(const struct collector *collector);
+
 /* The caller of one that was not taken has gone. */
 void collector_abandon(struct collector *collector, struct request *request);
 

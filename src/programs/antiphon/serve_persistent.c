@@ -425,6 +425,13 @@ static uint64_t persistent_turn(struct serve *serve, uint64_t now_ns)
 	return APH_NOW;
 }
 
+static bool persistent_has_calls(const struct serve *serve)
+{
+	const struct state *state = serve->mode_state;
+
+	return state->current != NULL || !collector_is_empty(&state->collector);
+}
+
 static void persistent_stop(struct serve *serve, bool hard)
 {
 	struct state *state = serve->mode_state;
@@ -457,6 +464,7 @@ const struct serve_mode serve_persistent_mode = {
 	.event = persistent_event,
 	.child_ended = persistent_child_ended,
 	.turn = persistent_turn,
+	.has_calls = persistent_has_calls,
 	.stop = persistent_stop,
 	.is_idle = persistent_is_idle,
 	.end = persistent_end,

@@ -518,6 +518,12 @@ static bool process_is_idle(const struct serve *serve)
 	return TAILQ_EMPTY(&state->active) && TAILQ_EMPTY(&state->waiting);
 }
 
+/* Also one whose caller has gone, until its process has. */
+static bool process_has_calls(const struct serve *serve)
+{
+	return !process_is_idle(serve);
+}
+
 static void process_end(struct serve *serve)
 {
 	free(serve->mode_state);
@@ -529,6 +535,7 @@ const struct serve_mode serve_process_mode = {
 	.event = process_event,
 	.child_ended = process_child_ended,
 	.turn = process_turn,
+	.has_calls = process_has_calls,
 	.stop = process_stop,
 	.is_idle = process_is_idle,
 	.end = process_end,

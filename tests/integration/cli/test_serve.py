@@ -398,4 +398,79 @@ def a_log_that_nobody_reads_does_not_end_it(box):
     process.communicate()
 
 
+def children(service):
+    with open(f"/proc/{service.pid}/task/{service.pid}/children", encoding="utf-8") as pids:
+        return pids.read().split()
+
+
+def ended_by_itself(service):
+    return service.process.poll() is not None and service.end() == 0
+
+
+@test
+def a_newcomer_takes_over(box):
+    """What runs is finished by the one before; who comes later, or comes again, meets the newcomer."""
+    first = box.serve("--give", "name", "--", "sh", "-c", 'read -r word; [ "$word" = slow ] && cat; echo first')
+    slow = box.start("call", "name", "-", stdin=subprocess.PIPE)
+    slow.stdin.write(b"slow\n")
+    slow.stdin.flush()
+    wait_until(lambda: children(first), "the slow call has a process")
+    assert box.call("name", "x\n").stdout == b"first\n"
+    second = box.serve("--give", "--take", "name", "--", "sh", "-c", "cat >/dev/null; echo second")
+    assert box.call("name", "x\n").stdout == b"second\n"
+    assert first.process.poll() is None
+    out, err = slow.communicate(b"more\n", timeout=20)
+    assert out == b"more\nfirst\n" and slow.returncode == ANSWERED, (out, err)
+    wait_until(lambda: ended_by_itself(first), "the first has nothing to do any more")
+    assert len(box.sockets()) == 1
+    third = box.serve("--take", "name", "--", "sh", "-c", "cat >/dev/null; echo third")
+    wait_until(lambda: ended_by_itself(second), "the second has nothing to do any more")
+    assert box.call("name", "x\n").stdout == b"third\n"
+    # This one does not give: both serve, and the newest is found.
+    box.serve("--take", "name", "--", "sh", "-c", "cat >/dev/null; echo fourth")
+    assert box.call("name", "x\n").stdout == b"fourth\n"
+    assert third.process.poll() is None
+
+
+@test
+def nobody_notices_a_newcomer(box):
+    """Clients in the middle of many calls lose none of them."""
+    for mode, command in (([], ["cat"]), (["--persistent"], ["cat"])):
+        services = [box.serve("--give", *mode, "busy", "--", *command)]
+        calls = box.start("call", "--repeat", "600", "--parallel", "4", "--json", "busy", "hello")
+        while calls.poll() is None and len(services) < 6:
+            services.append(box.serve("--give", "--take", *mode, "busy", "--", *command))
+        out, err = calls.communicate(timeout=60)
+        assert calls.returncode == ANSWERED, (out, err)
+        assert json.loads(out)["outcomes"]["answered"] == 600, out
+        for service in services[:-1]:
+            wait_until(lambda service=service: ended_by_itself(service), "it was relieved")
+        assert services[-1].end() == 0
+        assert len(services) > 2, len(services)
+
+
+@test
+def a_newcomer_asks_the_other_to_end(box):
+    first = box.serve("name", "--", "sh", "-c", "sleep 60")
+    hanging = box.start("call", "name", "x")
+    wait_until(lambda: children(first), "the call has a process")
+    box.serve("--terminate", "name", "--", "echo", "second")
+    wait_until(lambda: ended_by_itself(first), "it was asked to end")
+    assert hanging.wait(timeout=20) == ABORTED
+    hanging.communicate()
+    assert box.call("name", "x").stdout == b"second\n"
+    # One that would give ends when it has answered.
+    third = box.serve("--give", "slow", "--", "sh", "-c", "cat; echo third")
+    call = box.start("call", "slow", "-", stdin=subprocess.PIPE)
+    call.stdin.write(b"begin\n")
+    call.stdin.flush()
+    wait_until(lambda: children(third), "the call has a process")
+    box.serve("--terminate", "slow", "--", "echo", "fourth")
+    time.sleep(0.05)
+    assert third.process.poll() is None
+    out, err = call.communicate(b"end\n", timeout=20)
+    assert out == b"begin\nend\nthird\n" and call.returncode == ANSWERED, (out, err)
+    wait_until(lambda: ended_by_itself(third), "it has answered")
+
+
 main()

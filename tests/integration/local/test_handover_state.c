@@ -217,12 +217,49 @@ static void a_receipt_that_was_not_seen(void **state)
 	service_stop(&second);
 }
 
+/*
+ * The newcomer is taken over itself, while the giver is still busy for a client: it is not told to end before
+ * that client has passed through it.
+ */
+static void from_hand_to_hand(void **state)
+{
+	struct service first, second, third;
+	struct client client;
+	struct aph_call *held;
+	char reply[8];
+	size_t len = sizeof(reply);
+
+	(void)state;
+	relay_patient(&first, 0);
+	client_open(&client, "relay");
+	held = client_begin(client.channel, "h", 1, aph_deadline_ms(20000));
+	service_await(&first.seen->held, 1);
+	relay_next(&second, APH_SERVICE_EVENTS);
+	relay_next(&third, APH_SERVICE_EVENTS);
+	nap_ms(20);
+	assert_int_equal(second.seen->terminates, 0);
+	CHECK(aph_call(client.channel, "w", 1, NULL, NULL, aph_deadline_ms(5000)) == 0);
+	CHECK(client_end(client.ep, held, reply, &len).outcome == APH_ANSWERED);
+	assert_memory_equal(reply, "woken", 5);
+	aph_call_free(held);
+	service_await(&third.seen->connects, 1);
+	client_echo(client.channel);
+	assert_int_equal(third.seen->requests, 1);
+	assert_int_equal(second.seen->terminates, 0);
+	service_stop(&first);
+	service_gone(&second, 0);
+	client_echo(client.channel);
+	client_close(&client);
+	service_stop(&third);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		SUITE_TEST(replies_that_nobody_has_read),
 		SUITE_TEST(descriptors_that_are_under_way),
 		SUITE_TEST(a_receipt_that_was_not_seen),
+		SUITE_TEST(from_hand_to_hand),
 	};
 
 	return suite_run("handover state", tests, SUITE_LEN(tests), 60);
