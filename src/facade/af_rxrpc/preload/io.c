@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Sending and receiving: every form of it is a sendmsg() or a recvmsg(). */
+/* The functions that are defined here are not to be the checked forms of themselves. */
+#undef _FORTIFY_SOURCE
+
 #include "preload.h"
 
 #include <errno.h>

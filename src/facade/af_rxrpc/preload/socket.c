@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Making, naming and closing sockets; options and waiting. */
+/* The functions that are defined here are not to be the checked forms of themselves. */
+#undef _FORTIFY_SOURCE
+
 #include "preload.h"
 
 #include <dlfcn.h>
