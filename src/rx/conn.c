@@ -51,14 +51,7 @@ static bool is_from(const struct aph_rx_conn *conn, const struct aph_rx_path *pa
 		return false;
 	if (conn->rx->config.flags & APH_RX_MULTIHOMED)
 		return same_port(&conn->peer->path, path);
-	/* Our own address may have been unknown when the client was made. */
-	if (conn->peer->path.local.family == 0) {
-		struct aph_rx_path remote = *path;
-
-		remote.local.family = 0;
-		return aph_rx_peer_find(conn->rx, &remote) == conn->peer;
-	}
-	return false;
+	return aph_rx_peer_is_at(conn->peer, path);
 }
 
 struct aph_rx_conn *aph_rx_conn_find(struct aph_rx *rx, const struct aph_rx_path *path,

@@ -422,6 +422,8 @@ static inline struct aph_rx_node *aph_rx_table_chain(const struct aph_rx_table *
 }
 
 /* -- peer.c */
+/* Whether what came that way is from the peer; our own address may have been unknown when a client was made. */
+bool aph_rx_peer_is_at(const struct aph_rx_peer *peer, const struct aph_rx_path *path);
 struct aph_rx_peer *aph_rx_peer_find(struct aph_rx *rx, const struct aph_rx_path *path);
 /* Finds or makes it. NULL: no memory, or peers_max. */
 struct aph_rx_peer *aph_rx_peer_get(struct aph_rx *rx, const struct aph_rx_path *path);

@@ -18,7 +18,8 @@
 struct input {
 	struct aph_rx *rx;
 	const struct aph_rx_path *path;
-	struct aph_rx_peer *peer;     /* NULL: nobody we know */
+	struct aph_rx_peer *peer;     /* of those who call us; NULL: nobody we know */
+	bool peer_known;	      /* it was looked for */
 	struct aph_rx_buffer *buffer; /* NULL: copy what is kept */
 	const uint8_t *packet;
 	size_t len;
@@ -568,13 +569,19 @@ static void input_packet(struct input *input)
 				   input->len - APH_RX_HEADER);
 		return;
 	}
-	if (input->peer && !input->peer->proven)
-		input->peer->bytes_in += (uint32_t)input->len;
+	/* Connections of ours are found by their ids alone. */
+	if (input->header.flags & APH_RX_CLIENT_INITIATED && !input->peer_known) {
+		input->peer = aph_rx_peer_find(rx, input->path);
+		input->peer_known = true;
+	}
 	conn = aph_rx_conn_find(rx, input->path, input->peer, &input->header);
-	if (conn)
-		input_conn(input, conn);
-	else
+	if (!conn) {
 		input_stranger(input);
+		return;
+	}
+	if (!conn->peer->proven)
+		conn->peer->bytes_in += (uint32_t)input->len;
+	input_conn(input, conn);
 }
 
 void aph_rx_receive(struct aph_rx *rx, const struct aph_rx_path *path, const void *data, size_t len,
@@ -586,7 +593,6 @@ void aph_rx_receive(struct aph_rx *rx, const struct aph_rx_path *path, const voi
 	aph_rx_set_now(rx, now_ns);
 	if (!segment || segment > len)
 		segment = len;
-	input.peer = aph_rx_peer_find(rx, path);
 	input.buffer = len >= KEEP_MIN ? buffer : NULL;
 	do {
 		input.packet = p;
@@ -615,19 +621,15 @@ static bool is_quote_plausible(struct aph_rx_peer *peer, const uint8_t *quote, s
 	return false;
 }
 
-void aph_rx_receive_error(struct aph_rx *rx, const struct aph_rx_path *path, int error,
-			  uint32_t mtu, const void *quote, size_t quote_len, bool local,
-			  uint64_t now_ns)
+static void peer_error(struct aph_rx_peer *peer, int error, uint32_t mtu, const void *quote,
+		       size_t quote_len, bool local)
 {
-	struct aph_rx_peer *peer;
 	struct aph_list *pos, *tmp;
 
-	aph_rx_set_now(rx, now_ns);
-	peer = aph_rx_peer_find(rx, path);
 	if (!peer || !is_quote_plausible(peer, quote, quote_len))
 		return;
 	if (error == EMSGSIZE) {
-		aph_rx_pmtu_too_large(&peer->pmtu, mtu, rx->now_ns);
+		aph_rx_pmtu_too_large(&peer->pmtu, mtu, peer->rx->now_ns);
 		return;
 	}
 	aph_rx_peer_ref(peer);
@@ -639,4 +641,19 @@ void aph_rx_receive_error(struct aph_rx *rx, const struct aph_rx_path *path, int
 		aph_rx_conn_fail(conn, local ? APH_RX_LOCAL_ERROR : APH_RX_NET_ERROR, error);
 	}
 	aph_rx_peer_unref(peer);
+}
+
+void aph_rx_receive_error(struct aph_rx *rx, const struct aph_rx_path *path, int error,
+			  uint32_t mtu, const void *quote, size_t quote_len, bool local,
+			  uint64_t now_ns)
+{
+	struct aph_rx_path remote = *path;
+
+	aph_rx_set_now(rx, now_ns);
+	peer_error(aph_rx_peer_find(rx, path), error, mtu, quote, quote_len, local);
+	if (path->local.family == 0)
+		return;
+	/* Those whom we call are known without our own address. */
+	remote.local.family = 0;
+	peer_error(aph_rx_peer_find(rx, &remote), error, mtu, quote, quote_len, local);
 }

@@ -181,7 +181,8 @@ void aph_rx_call_release_memory(struct aph_rx_call *call)
 		aph_rx_release(rx, call, sizeof(*call));
 		return;
 	}
-	aph_list_append(&rx->free_calls, &call->link);
+	/* The one used last is taken first: it is in the cache. */
+	aph_list_append(rx->free_calls.next, &call->link);
 	rx->n_free_calls++;
 }
 

@@ -35,6 +35,13 @@ static bool same_path(const struct aph_rx_path *a, const struct aph_rx_path *b)
 	       same_address(&a->local, &b->local, false);
 }
 
+bool aph_rx_peer_is_at(const struct aph_rx_peer *peer, const struct aph_rx_path *path)
+{
+	return same_address(&peer->path.remote, &path->remote, true) &&
+	       (peer->path.local.family == 0 ||
+		same_address(&peer->path.local, &path->local, false));
+}
+
 static uint32_t hash_path(const struct aph_rx *rx, const struct aph_rx_path *path)
 {
 	struct {

@@ -113,15 +113,51 @@ static size_t put_source_v6(const struct aph_rx_udp *udp, const struct aph_rx_pa
 	return CMSG_SPACE(sizeof(info));
 }
 
-size_t aph_udp_put_source(const struct aph_rx_udp *udp, const struct aph_rx_path *path, void *space)
+bool aph_udp_needs_source(const struct aph_rx_udp *udp, const struct aph_rx_path *path)
 {
 	if (!udp->is_wildcard || path->local.family != path->remote.family ||
 	    aph_udp_is_wildcard(&path->local))
-		return 0;
+		return false;
 	/* To an address of this machine, the kernel sends from that address by itself. */
-	if (aph_udp_same_host(&path->local, &path->remote))
+	return !aph_udp_same_host(&path->local, &path->remote);
+}
+
+size_t aph_udp_put_source(const struct aph_rx_udp *udp, const struct aph_rx_path *path, void *space)
+{
+	if (!aph_udp_needs_source(udp, path))
 		return 0;
 	if (udp->is_v6)
 		return put_source_v6(udp, path, space);
 	return put_source_v4(path, space);
+}
+
+static void read_pktinfo_v6(const void *data, struct aph_rx_path *path)
+{
+	struct in6_pktinfo info;
+	union aph_udp_name name = { .in6 = { .sin6_family = AF_INET6 } };
+
+	memcpy(&info, data, sizeof(info));
+	name.in6.sin6_addr = info.ipi6_addr;
+	aph_udp_from_name(&name, &path->local);
+	path->interface = info.ipi6_ifindex;
+}
+
+static void read_pktinfo_v4(const void *data, struct aph_rx_path *path)
+{
+	struct in_pktinfo info;
+
+	memcpy(&info, data, sizeof(info));
+	path->local.in = (struct sockaddr_in){
+		.sin_family = AF_INET,
+		.sin_addr = info.ipi_addr,
+	};
+	path->interface = (uint32_t)info.ipi_ifindex;
+}
+
+void aph_udp_read_pktinfo(const struct cmsghdr *cmsg, struct aph_rx_path *path)
+{
+	if (cmsg->cmsg_level == IPPROTO_IPV6 && cmsg->cmsg_type == IPV6_PKTINFO)
+		read_pktinfo_v6(CMSG_DATA(cmsg), path);
+	else if (cmsg->cmsg_level == IPPROTO_IP && cmsg->cmsg_type == IP_PKTINFO)
+		read_pktinfo_v4(CMSG_DATA(cmsg), path);
 }

@@ -61,7 +61,7 @@ static bool read_report(const struct aph_rx_udp *udp, struct report *report)
 		return false;
 	report->error = (struct sock_extended_err){ 0 };
 	report->quote_len = (size_t)n;
-	report->path = (struct aph_rx_path){ 0 };
+	report->path = udp->path;
 	if (header.msg_namelen > 0)
 		aph_udp_from_name(&name, &report->path.remote);
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = CMSG_NXTHDR(&header, c)) {
@@ -70,6 +70,8 @@ static bool read_report(const struct aph_rx_udp *udp, struct report *report)
 
 		if (is_error && c->cmsg_len >= CMSG_LEN(sizeof(report->error)))
 			memcpy(&report->error, CMSG_DATA(c), sizeof(report->error));
+		else
+			aph_udp_read_pktinfo(c, &report->path);
 	}
 	return true;
 }

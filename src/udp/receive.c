@@ -77,6 +77,13 @@ int aph_udp_inbox_init(struct aph_rx_udp *udp)
 	if (!inbox->reserve)
 		return -ENOMEM;
 	inbox->vector = 1;
+	for (unsigned i = 0; i < APH_UDP_INBOX_MAX; i++)
+		inbox->headers[i].msg_hdr = (struct msghdr){
+			.msg_name = &inbox->names[i],
+			.msg_iov = &inbox->iov[i],
+			.msg_iovlen = 1,
+			.msg_control = &inbox->controls[i],
+		};
 	make_ready(udp);
 	return 0;
 }
@@ -96,14 +103,8 @@ void aph_udp_inbox_deinit(struct aph_rx_udp *udp)
 /* A receiving call changes the lengths: they are set anew before each. */
 static void prepare(struct aph_udp_inbox *inbox, unsigned i)
 {
-	inbox->headers[i].msg_hdr = (struct msghdr){
-		.msg_name = &inbox->names[i],
-		.msg_namelen = sizeof(inbox->names[i]),
-		.msg_iov = &inbox->iov[i],
-		.msg_iovlen = 1,
-		.msg_control = &inbox->controls[i],
-		.msg_controllen = sizeof(inbox->controls[i]),
-	};
+	inbox->headers[i].msg_hdr.msg_namelen = sizeof(inbox->names[i]);
+	inbox->headers[i].msg_hdr.msg_controllen = sizeof(inbox->controls[i]);
 }
 
 int aph_udp_receive(struct aph_rx_udp *udp, int flags)
@@ -152,29 +153,6 @@ struct marks {
 	uint32_t n_dropped;
 };
 
-static void read_pktinfo_v6(const void *data, struct aph_rx_path *path)
-{
-	struct in6_pktinfo info;
-	union aph_udp_name name = { .in6 = { .sin6_family = AF_INET6 } };
-
-	memcpy(&info, data, sizeof(info));
-	name.in6.sin6_addr = info.ipi6_addr;
-	aph_udp_from_name(&name, &path->local);
-	path->interface = info.ipi6_ifindex;
-}
-
-static void read_pktinfo_v4(const void *data, struct aph_rx_path *path)
-{
-	struct in_pktinfo info;
-
-	memcpy(&info, data, sizeof(info));
-	path->local.in = (struct sockaddr_in){
-		.sin_family = AF_INET,
-		.sin_addr = info.ipi_addr,
-	};
-	path->interface = (uint32_t)info.ipi_ifindex;
-}
-
 static void read_control(struct msghdr *header, struct aph_rx_path *path, struct marks *marks)
 {
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c; c = CMSG_NXTHDR(header, c)) {
@@ -183,12 +161,10 @@ static void read_control(struct msghdr *header, struct aph_rx_path *path, struct
 
 			memcpy(&segment, CMSG_DATA(c), sizeof(segment));
 			marks->segment = segment > 0 ? (size_t)segment : 0;
-		} else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
-			read_pktinfo_v6(CMSG_DATA(c), path);
-		} else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
-			read_pktinfo_v4(CMSG_DATA(c), path);
 		} else if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SO_RXQ_OVFL) {
 			memcpy(&marks->n_dropped, CMSG_DATA(c), sizeof(marks->n_dropped));
+		} else {
+			aph_udp_read_pktinfo(c, path);
 		}
 	}
 }
@@ -201,7 +177,7 @@ void aph_udp_deliver(struct aph_rx_udp *udp, bool at_once, uint64_t now_ns)
 		struct msghdr *header = &inbox->headers[i].msg_hdr;
 		struct marks marks = { .n_dropped = udp->n_dropped };
 		size_t len = inbox->headers[i].msg_len;
-		struct aph_rx_path path = { 0 };
+		struct aph_rx_path path = udp->path;
 
 		aph_udp_from_name(&inbox->names[i], &path.remote);
 		read_control(header, &path, &marks);

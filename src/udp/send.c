@@ -421,6 +421,31 @@ static int send_batch(struct aph_rx_udp *udp, const struct aph_rx_message *messa
 	return r < 0 ? r : last;
 }
 
+#define LONG_WAY 1
+
+/*
+ * One datagram in one piece, with the cheapest system call there is. 0: it has left; a negative errno: it is
+ * lost; LONG_WAY: what send_batch() does will find out why it cannot leave, or how it can.
+ */
+static int send_single(struct aph_rx_udp *udp, const struct aph_rx_message *message)
+{
+	union aph_udp_name name;
+	socklen_t len;
+
+	if (message->n_iov != 1 || message->len != message->segment || message->probe ||
+	    aph_udp_needs_source(udp, message->path))
+		return LONG_WAY;
+	len = aph_udp_to_name(udp, &message->path->remote, &name);
+	if (!len)
+		return LONG_WAY;
+	if (sendto(udp->fd, message->iov->iov_base, message->len, 0, &name.any, len) >= 0)
+		return 0;
+	if (!is_for_peer(errno) && errno != EINTR)
+		return -errno;
+	udp->errors_there = udp->errors_there || aph_udp_is_reported(errno);
+	return LONG_WAY;
+}
+
 int aph_udp_send(struct aph_rx_udp *udp, uint64_t now_ns)
 {
 	struct aph_rx_message messages[BATCH_MAX];
@@ -428,7 +453,10 @@ int aph_udp_send(struct aph_rx_udp *udp, uint64_t now_ns)
 	size_t n;
 
 	while ((n = aph_rx_send(udp->rx, messages, BATCH_MAX, now_ns)) > 0) {
-		int r = send_batch(udp, messages, n, now_ns);
+		int r = n == 1 ? send_single(udp, messages) : LONG_WAY;
+
+		if (r == LONG_WAY)
+			r = send_batch(udp, messages, n, now_ns);
 
 		if (r < 0)
 			last = r;

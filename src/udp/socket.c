@@ -103,8 +103,10 @@ static int learn_address(struct aph_rx_udp *udp, bool is_v6only)
 	udp->is_wildcard = aph_udp_is_wildcard(&udp->local);
 	udp->self = name;
 	udp->self_len = len;
-	if (!udp->is_wildcard)
+	if (!udp->is_wildcard) {
+		udp->path.local = udp->local;
 		return 0;
+	}
 	if (!udp->is_v6) {
 		udp->self.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	} else if (is_v6only) {
@@ -136,10 +138,11 @@ static int set_needed(struct aph_rx_udp *udp)
 		     set_int(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_WANT);
 	if (ok && udp->is_v6)
 		ok = set_int(fd, IPPROTO_IPV6, IPV6_RECVERR, 1) &&
-		     set_int(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_WANT) &&
-		     set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
-	if (ok && !udp->is_v6)
-		ok = set_int(fd, IPPROTO_IP, IP_PKTINFO, 1);
+		     set_int(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_WANT);
+	/* To which of our addresses something came; it costs a little with each datagram. */
+	if (ok && udp->is_wildcard)
+		ok = udp->is_v6 ? set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+				: set_int(fd, IPPROTO_IP, IP_PKTINFO, 1);
 	return ok ? 0 : aph_err(-errno, "cannot set up a UDP socket: %s", strerror(errno));
 }
 

@@ -105,7 +105,8 @@ struct aph_rx_udp {
 	bool errors_there; /* the error queue is to be read */
 	bool raised;	   /* the eventfd is readable because of events */
 	struct aph_rx_address local;
-	uint64_t armed_ns; /* what the timerfd is set to */
+	struct aph_rx_path path; /* what is the same for all that arrives */
+	uint64_t armed_ns;	 /* what the timerfd is set to */
 
 	/* Receive buffer: packets it is good for, at most and as things are. */
 	uint32_t budget_max, budget;
@@ -139,9 +140,14 @@ socklen_t aph_udp_to_name(const struct aph_rx_udp *udp, const struct aph_rx_addr
 void aph_udp_from_name(const union aph_udp_name *name, struct aph_rx_address *address);
 bool aph_udp_same_host(const struct aph_rx_address *a, const struct aph_rx_address *b);
 bool aph_udp_is_wildcard(const struct aph_rx_address *address);
+/* Whether the kernel has to be told which of our addresses to send from. */
+bool aph_udp_needs_source(const struct aph_rx_udp *udp, const struct aph_rx_path *path);
 /* A control message that chooses the source address; returns the space it took, 0: none is needed. */
 size_t aph_udp_put_source(const struct aph_rx_udp *udp, const struct aph_rx_path *path,
 			  void *space);
+
+/* The address of ours and the interface, if that is what the control message tells. */
+void aph_udp_read_pktinfo(const struct cmsghdr *cmsg, struct aph_rx_path *path);
 
 /* -- socket.c ------------------------------------------------------------------------------------------------ */
 

@@ -276,9 +276,9 @@ static int take_nap(struct aph_rx_udp *udp, struct nap *nap, uint64_t deadline_n
 }
 
 /* Receives once. 0; -EINTR and what the socket says and nobody expected. */
-static int receive(struct aph_rx_udp *udp, uint64_t deadline_ns, uint64_t *now_ns, bool *quiet)
+static int receive(struct aph_rx_udp *udp, uint64_t deadline_ns, uint64_t engine_ns,
+		   uint64_t *now_ns, bool *quiet)
 {
-	uint64_t engine_ns = aph_rx_deadline(udp->rx);
 	struct nap nap = {
 		.now_ns = *now_ns,
 		.until_ns = engine_ns < deadline_ns ? engine_ns : deadline_ns,
@@ -302,24 +302,28 @@ static int receive(struct aph_rx_udp *udp, uint64_t deadline_ns, uint64_t *now_n
 
 static int wait_for_event(struct aph_rx_udp *udp, uint64_t deadline_ns)
 {
-	uint64_t now_ns = aph_time_ns();
+	uint64_t now_ns = aph_time_ns(), engine_ns;
 	bool looked = false, quiet = false;
 	int r;
 
 	for (;;) {
 		if (take_wake(udp))
 			return -ECANCELED;
-		if (aph_rx_deadline(udp->rx) <= now_ns)
-			aph_rx_tick(udp->rx, now_ns);
 		/* After a batch that has caused events, the user's answers leave together with ours. */
 		if (looked && aph_rx_has_event(udp->rx))
 			return 0;
 		(void)aph_udp_send(udp, now_ns);
+		engine_ns = aph_rx_deadline(udp->rx);
+		if (engine_ns <= now_ns) {
+			aph_rx_tick(udp->rx, now_ns);
+			(void)aph_udp_send(udp, now_ns);
+			engine_ns = aph_rx_deadline(udp->rx);
+		}
 		if (aph_rx_has_event(udp->rx))
 			return 0;
 		if (looked && now_ns >= deadline_ns)
 			return -ETIMEDOUT;
-		r = receive(udp, deadline_ns, &now_ns, &quiet);
+		r = receive(udp, deadline_ns, engine_ns, &now_ns, &quiet);
 		if (r < 0)
 			return r;
 		looked = true;

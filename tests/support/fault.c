@@ -234,6 +234,9 @@ WRAP(int, -1, renameat, (int from_dir, const char *from, int to_dir, const char 
 WRAP(int, -1, sendmmsg, (int fd, struct mmsghdr *headers, unsigned n, int flags),
      (fd, headers, n, flags))
 WRAP(ssize_t, -1, sendmsg, (int fd, const struct msghdr *msg, int flags), (fd, msg, flags))
+WRAP(ssize_t, -1, sendto,
+     (int fd, const void *data, size_t len, int flags, const struct sockaddr *to, socklen_t to_len),
+     (fd, data, len, flags, to, to_len))
 WRAP(int, -1, setsockopt, (int fd, int level, int name, const void *value, socklen_t len),
      (fd, level, name, value, len))
 WRAP(int, -1, socket, (int domain, int type, int protocol), (domain, type, protocol))

@@ -42,6 +42,7 @@
 	X(renameat)          \
 	X(sendmmsg)          \
 	X(sendmsg)           \
+	X(sendto)            \
 	X(setsockopt)        \
 	X(socket)            \
 	X(timerfd_create)    \

@@ -13,14 +13,14 @@ static const struct {
 	enum fault_site site;
 	int error;
 } faults[] = {
-	{ FAULT_ALLOCATION, ENOMEM },	   { FAULT_bind, EADDRINUSE },
-	{ FAULT_epoll_create1, EMFILE },   { FAULT_epoll_ctl, ENOSPC },
-	{ FAULT_eventfd, EMFILE },	   { FAULT_getsockopt, ENOPROTOOPT },
-	{ FAULT_getsockname, ENOBUFS },	   { FAULT_ppoll, ENOMEM },
-	{ FAULT_recvmmsg, ENOMEM },	   { FAULT_recvmsg, ENOMEM },
-	{ FAULT_sendmmsg, ENOBUFS },	   { FAULT_sendmsg, ENOBUFS },
-	{ FAULT_setsockopt, ENOPROTOOPT }, { FAULT_socket, EMFILE },
-	{ FAULT_timerfd_create, EMFILE },
+	{ FAULT_ALLOCATION, ENOMEM },	 { FAULT_bind, EADDRINUSE },
+	{ FAULT_epoll_create1, EMFILE }, { FAULT_epoll_ctl, ENOSPC },
+	{ FAULT_eventfd, EMFILE },	 { FAULT_getsockopt, ENOPROTOOPT },
+	{ FAULT_getsockname, ENOBUFS },	 { FAULT_ppoll, ENOMEM },
+	{ FAULT_recvmmsg, ENOMEM },	 { FAULT_recvmsg, ENOMEM },
+	{ FAULT_sendmmsg, ENOBUFS },	 { FAULT_sendmsg, ENOBUFS },
+	{ FAULT_sendto, ENOBUFS },	 { FAULT_setsockopt, ENOPROTOOPT },
+	{ FAULT_socket, EMFILE },	 { FAULT_timerfd_create, EMFILE },
 };
 
 /* Two drivers, one after the other, with a message to itself. 0 or the first error. */
@@ -41,6 +41,8 @@ static int scenario(void)
 	engine_put(&path, bytes, sizeof(bytes), 1440, 0);
 	engine_put(&path, bytes, 100, 100, 0);
 	r = aph_rx_udp_flush(udp);
+	engine_put(&path, bytes, 100, 100, 0);
+	r = r < 0 ? r : aph_rx_udp_flush(udp);
 	for (int i = 0; r == 0 && i < 2; i++) {
 		r = aph_rx_udp_wait(udp, aph_deadline_ms(i ? 15 : 5));
 		engine->n_events = 0;

@@ -33,6 +33,8 @@ static unsigned char run[PACKETS * PACKET];
 ssize_t __real_sendmsg(int fd, const struct msghdr *header, int flags);
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *header, int flags);
 int __wrap_sendmmsg(int fd, struct mmsghdr *headers, unsigned n, int flags);
+ssize_t __wrap_sendto(int fd, const void *data, size_t len, int flags, const struct sockaddr *to,
+		      socklen_t to_len);
 
 static size_t segments_of(const struct msghdr *header)
 {
@@ -65,6 +67,20 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *header, int flags)
 		return -1;
 	}
 	return __real_sendmsg(fd, header, flags);
+}
+
+ssize_t __wrap_sendto(int fd, const void *data, size_t len, int flags, const struct sockaddr *to,
+		      socklen_t to_len)
+{
+	struct iovec iov = { (void *)(uintptr_t)data, len };
+	struct msghdr header = {
+		.msg_name = (void *)(uintptr_t)to,
+		.msg_namelen = to_len,
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+	};
+
+	return __wrap_sendmsg(fd, &header, flags);
 }
 
 int __wrap_sendmmsg(int fd, struct mmsghdr *headers, unsigned n, int flags)
