@@ -30,12 +30,16 @@ static const struct bench_case cases[] = {
 	{ .name = "death_busy", .kind = BENCH_DEATH, .all_busy = true },
 	{ .name = "death_client", .kind = BENCH_DEATH, .client_dies = true },
 	{ .name = "death_client_busy", .kind = BENCH_DEATH, .client_dies = true, .all_busy = true },
+	{ .name = "handover", .place = BENCH_TWO_CORES, .exchange = true },
+	{ .name = "handover8", .n_clients = 8, .exchange = true },
 	{ .name = "copy_64k", .kind = BENCH_COPY, .place = BENCH_ONE_CORE, .req_len = KIB(64) },
 	{ .name = "copy_1m", .kind = BENCH_COPY, .place = BENCH_ONE_CORE, .req_len = KIB(1024) },
 };
 
 static bool able(const struct bench_who *who, const struct bench_case *c)
 {
+	if (who->exchange != c->exchange)
+		return false;
 	if ((who->no_one_core && c->place == BENCH_ONE_CORE) ||
 	    (who->no_clients && (c->n_clients > 1 || c->kind == BENCH_IDLE)) ||
 	    (who->no_body && (c->req_len > 4 || c->rep_len > 4)))

@@ -3,6 +3,8 @@
 
 OURS = "antiphon"
 FLOOR = "floor:seqpacket"
+HANDOVER = "floor:handover"
+AFDT = OURS + ":afdt"
 
 
 class Target:
@@ -56,11 +58,12 @@ class Metric:
 
 class Case:
     def __init__(self, name, text, metrics, base=None, alias=None, only=None,
-                 times=1):
+                 times=1, floor=FLOOR):
         self.name = name
         self.text = text
         self.metrics = metrics
         self.base = base or name    # the floor's case that ratios are to
+        self.floor = floor          # who that floor is
         self.alias = alias or {}    # who runs another case in place of this one
         self.only = only            # nobody else is measured
         self.times = times          # how much longer than others it is measured
@@ -145,7 +148,18 @@ CASES = [
     Case("death_client_busy", "the same with a processor hog on every core",
          [Metric("told_max", "told_max_us", "us", value_at_most(10000, "us"))],
          only=(FLOOR, OURS)),
+    Case("handover", "libafdt: connect, request, answer with a descriptor, close, on two cores",
+         [rate(ratio_at_least(0.95)), p50()], floor=HANDOVER, only=(HANDOVER, AFDT)),
+    Case("handover8", "the same with 8 clients at once, not pinned",
+         [rate(ratio_at_least(0.95)),
+          Metric("fairness", "fairness", "slowest/fastest", value_at_least(0.85, "slowest/fastest"),
+                 higher=True)],
+         floor=HANDOVER, only=(HANDOVER, AFDT)),
 ]
+
+
+def is_ours(who):
+    return who == OURS or who.startswith(OURS + ":")
 
 
 def find_case(name):

@@ -28,6 +28,7 @@ MAY_USE = {
 OWN_COMPAT = {
     "af_rxrpc": ("linux/rxrpc.h",),
     "caps": ("sys/caps.h",),
+    "afdt": ("afdt.h",),
 }
 
 

@@ -1,0 +1,822 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the library of 2009 did not have. Everything is tried on libevent and on an endpoint of its own, of which
+ * the descriptor is all that the loop here looks at.
+ */
+#include "fixture.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+
+static bool on_libevent;
+static struct event_base *base;
+static struct aph_afdt_endpoint *ep;
+static struct aph_afdt_server *server;
+static struct told server_told, client_told;
+static struct aph_afdt_request *held; /* what the handler was given and did not answer */
+static int n_gone;
+static int got_fds[APH_AFDT_FDS_MAX];
+static size_t n_got_fds;
+
+static void hold(struct aph_afdt_request *request, void *data)
+{
+	const void *body;
+	size_t len;
+
+	assert_ptr_equal(data, &server_told);
+	server_told.requests++;
+	body = aph_afdt_request_body(request, &len);
+	memcpy(server_told.body, body, len);
+	server_told.len = (uint32_t)len;
+	held = request;
+}
+
+static void gone(struct aph_afdt_request *request, void *data)
+{
+	(void)data;
+	assert_ptr_equal(request, held);
+	n_gone++;
+}
+
+static void on_message(const struct aph_afdt_message *response, void *data)
+{
+	struct told *told = data;
+
+	told->responses++;
+	memcpy(told->body, response->body, response->len);
+	told->len = (uint32_t)response->len;
+	n_got_fds = response->n_fds;
+	if (response->n_fds)
+		memcpy(got_fds, response->fds, response->n_fds * sizeof(int));
+}
+
+static struct aph_afdt_server_options options;
+
+static void open_endpoint(void)
+{
+	base = on_libevent ? event_base_new() : NULL;
+	assert_int_equal(aph_afdt_endpoint_new(&ep, base), 0);
+	told_init(&server_told);
+	told_init(&client_told);
+	held = NULL;
+	n_gone = 0;
+	n_got_fds = 0;
+	options = (struct aph_afdt_server_options){
+		.size = sizeof(options),
+		.request = hold,
+		.gone = gone,
+		.error = on_error,
+		.data = &server_told,
+	};
+}
+
+static void open_server(void)
+{
+	struct afdt_error_t err;
+
+	assert_int_equal(aph_afdt_server_open(&server, ep, path_of("s"), &options, &err), 0);
+}
+
+static void close_all(void)
+{
+	aph_afdt_server_close(server);
+	server = NULL;
+	(void)unlink(path_of("s"));
+	ep = aph_afdt_endpoint_free(ep);
+	if (base)
+		event_base_free(base);
+}
+
+/* One look at the loop, for up to some milliseconds. */
+static void turn(int ms)
+{
+	const struct timeval slice = { .tv_usec = ms * 1000 };
+	struct pollfd poller = { .events = POLLIN };
+
+	if (on_libevent) {
+		if (ms)
+			event_base_loopexit(base, &slice);
+		CHECK(event_base_loop(base, ms ? EVLOOP_ONCE : EVLOOP_NONBLOCK) >= 0);
+		return;
+	}
+	poller.fd = aph_afdt_endpoint_fd(ep);
+	if (poll(&poller, 1, ms) == 1)
+		(void)aph_afdt_endpoint_serve(ep, APH_NOW);
+}
+
+static void turn_until(const int *count, int wanted)
+{
+	uint64_t end = aph_deadline_ms((uint64_t)check_ms(5000));
+
+	while (*count < wanted) {
+		CHECK(aph_time_ns() < end);
+		turn(20);
+	}
+	assert_int_equal(*count, wanted);
+}
+
+static struct aph_afdt_client *ask(const char *request, const int *fds, size_t n_fds, int ms)
+{
+	const struct aph_afdt_message message = { request, strlen(request), fds, n_fds };
+	const struct aph_afdt_client_options how = {
+		.size = sizeof(how),
+		.response = on_message,
+		.error = on_error,
+		.data = &client_told,
+		.deadline_ns = ms < 0 ? APH_FOREVER : aph_deadline_ms((uint64_t)ms),
+	};
+	struct aph_afdt_client *client;
+	struct afdt_error_t err;
+
+	assert_int_equal(aph_afdt_client_open(&client, ep, path_of("s"), &message, &how, &err), 0);
+	return client;
+}
+
+static const struct aph_afdt_message yes = { "yes", 3, NULL, 0 };
+
+/* -- answers that come later ------------------------------------------------------------------------------- */
+
+static void later(void **state)
+{
+	struct aph_afdt_request *first, *second;
+	struct peer_got got = { 0 };
+	int a, b, file = some_file();
+	const struct aph_afdt_message answer = { "a", 1, &file, 1 };
+
+	(void)state;
+	open_endpoint();
+	open_server();
+	a = peer_connect(path_of("s"));
+	b = peer_connect(path_of("s"));
+	peer_message(a, "1", 1, -1);
+	turn_until(&server_told.requests, 1);
+	first = held;
+	peer_message_split(b, "2", 1, -1);
+	turn_until(&server_told.requests, 2);
+	second = held;
+	assert_null(aph_afdt_request_data(second));
+	aph_afdt_request_set_data(second, &file);
+	assert_ptr_equal(aph_afdt_request_data(second), &file);
+	/* An original client takes one descriptor. */
+	assert_int_equal(aph_afdt_request_fds_max(first), 1);
+	turn(0);
+	/* The second is answered first, and after the server was closed. */
+	server = aph_afdt_server_close(server);
+	assert_int_equal(aph_afdt_request_reply(second, &answer), 0);
+	close(file);
+	assert_true(peer_receive(b, &got));
+	assert_memory_equal(got.bytes, "\1\0\0\0a", 5);
+	assert_int_equal(got.n_fds, 1);
+	peer_drop(&got);
+	assert_int_equal(aph_afdt_request_reply(first, NULL), 0);
+	assert_true(peer_receive(a, &got));
+	assert_int_equal(got.len, 4);
+	assert_true(peer_hung_up(a) && peer_hung_up(b));
+	close(a);
+	close(b);
+	assert_int_equal(server_told.errors + n_gone, 0);
+	close_all();
+}
+
+static void gone_meanwhile(void **state)
+{
+	int sock;
+
+	(void)state;
+	open_endpoint();
+	open_server();
+	sock = peer_connect(path_of("s"));
+	peer_message(sock, "1", 1, -1);
+	turn_until(&server_told.requests, 1);
+	/* Half closed is not gone. */
+	shutdown(sock, SHUT_WR);
+	turn(0);
+	turn(0);
+	assert_int_equal(n_gone, 0);
+	assert_int_equal(aph_afdt_request_reply(held, &yes), 0);
+	close(sock);
+
+	sock = peer_connect(path_of("s"));
+	peer_message(sock, "1", 1, -1);
+	turn_until(&server_told.requests, 2);
+	close(sock);
+	turn_until(&n_gone, 1);
+	assert_int_equal(aph_afdt_request_reply(held, &yes), -ECANCELED);
+	aph_afdt_request_free(held);
+
+	/* Nobody has looked: the answer itself finds out. */
+	sock = peer_connect(path_of("s"));
+	peer_message(sock, "1", 1, -1);
+	turn_until(&server_told.requests, 3);
+	close(sock);
+	assert_int_equal(aph_afdt_request_reply(held, &yes), -ECANCELED);
+	aph_afdt_request_free(held);
+
+	/* More than was asked for. */
+	sock = peer_connect(path_of("s"));
+	peer_message(sock, "1", 1, -1);
+	turn_until(&server_told.requests, 4);
+	peer_message(sock, "1", 1, -1);
+	turn_until(&n_gone, 2);
+	aph_afdt_request_free(held);
+	assert_true(peer_hung_up(sock));
+	close(sock);
+	assert_int_equal(server_told.errors, 0);
+	close_all();
+}
+
+static void not_answered(void **state)
+{
+	int sock;
+
+	(void)state;
+	open_endpoint();
+	open_server();
+	sock = peer_connect(path_of("s"));
+	peer_message(sock, "1", 1, -1);
+	turn_until(&server_told.requests, 1);
+	assert_null(aph_afdt_request_free(held));
+	assert_true(peer_hung_up(sock));
+	close(sock);
+	/* What is left when the endpoint is freed is freed with it. */
+	sock = peer_connect(path_of("s"));
+	peer_message(sock, "1", 1, -1);
+	turn_until(&server_told.requests, 2);
+	close(peer_connect(path_of("s")));
+	ask("x", NULL, 0, -1);
+	server = NULL;
+	close_all();
+	assert_true(peer_hung_up(sock));
+	close(sock);
+}
+
+static void bad_replies(void **state)
+{
+	static const char body[AFDT_MSGLEN + 1];
+	int sock, bad = 4000, files[] = { 0, 1 };
+	struct peer_got got = { 0 };
+
+	(void)state;
+	open_endpoint();
+	open_server();
+	sock = peer_connect(path_of("s"));
+	peer_message(sock, "1", 1, -1);
+	turn_until(&server_told.requests, 1);
+	assert_int_equal(aph_afdt_request_reply(
+				 held, &(struct aph_afdt_message){ body, sizeof(body), NULL, 0 }),
+			 -EMSGSIZE);
+	assert_int_equal(aph_afdt_request_reply(held, &(struct aph_afdt_message){ "", 0, &bad, 1 }),
+			 -EBADF);
+	assert_int_equal(aph_afdt_request_reply(held,
+						&(struct aph_afdt_message){ "", 0, files, 2 }),
+			 -EOPNOTSUPP);
+	/* It is still there to be answered well. */
+	assert_int_equal(aph_afdt_request_reply(held, &yes), 0);
+	assert_true(peer_receive(sock, &got));
+	assert_memory_equal(got.bytes, "\3\0\0\0yes", 7);
+	close(sock);
+	close_all();
+}
+
+/* -- who asks ------------------------------------------------------------------------------------------------ */
+
+static int call_from_child(int ctl, void *arg)
+{
+	struct aph_afdt_room room = { 0 };
+
+	(void)ctl;
+	(void)arg;
+	return aph_afdt_call(path_of("s"), NULL, &room, aph_deadline_ms(5000), NULL) != 0;
+}
+
+static void credentials(void **state)
+{
+	const struct aph_credentials *peer;
+	struct pollfd poller = { .events = POLLIN };
+	struct child child;
+	gid_t groups[64];
+	int n_groups;
+
+	(void)state;
+	open_endpoint();
+	open_server();
+	child_start(&child, call_from_child, NULL);
+	turn_until(&server_told.requests, 1);
+	assert_int_equal(aph_afdt_request_credentials(held, &peer), 0);
+	assert_int_equal(peer->pid, child.pid);
+	assert_int_equal(peer->uid, geteuid());
+	assert_int_equal(peer->euid, geteuid());
+	assert_int_equal(peer->gid, getegid());
+	assert_non_null(peer->label);
+	n_groups = getgroups(64, groups);
+	assert_int_equal(peer->n_groups, n_groups);
+	assert_true(n_groups <= 0 ||
+		    memcmp(peer->groups, groups, (size_t)n_groups * sizeof(gid_t)) == 0);
+	poller.fd = aph_afdt_request_pidfd(held);
+	assert_true(poller.fd >= 0);
+	assert_int_equal(poll(&poller, 1, 0), 0);
+	assert_int_equal(aph_afdt_request_reply(held, NULL), 0);
+	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	assert_int_equal(poll(&poller, 1, 0), 1);
+	close(poller.fd);
+	close_all();
+}
+
+/* -- several descriptors ------------------------------------------------------------------------------------- */
+
+static void several(void **state)
+{
+	static const size_t counts[] = { 0, 1, 2, 16, 253 };
+	int files[APH_AFDT_FDS_MAX], taken[APH_AFDT_FDS_MAX], n = 0;
+
+	(void)state;
+	open_endpoint();
+	open_server();
+	for (size_t i = 0; i < APH_AFDT_FDS_MAX; i++)
+		files[i] = i < 3 ? some_file() : files[i % 3];
+	for (size_t i = 0; i < SUITE_LEN(counts); i++) {
+		struct aph_afdt_message answer = { "there", 5, files, counts[i] };
+
+		ask("here", files, counts[i], 5000);
+		turn_until(&server_told.requests, ++n);
+		assert_memory_equal(server_told.body, "here", 4);
+		assert_int_equal(aph_afdt_request_fds_max(held), APH_AFDT_FDS_MAX);
+		/* In two portions; what is not taken is closed. */
+		assert_int_equal(aph_afdt_request_take_fds(held, taken, 1), counts[i] > 0);
+		if (counts[i] > 1) {
+			assert_int_equal(aph_afdt_request_take_fds(held, taken + 1, 1), 1);
+			assert_true(same_file(taken[0], files[0]));
+			assert_true(same_file(taken[1], files[1]));
+			close(taken[1]);
+		}
+		if (counts[i])
+			close(taken[0]);
+		assert_int_equal(aph_afdt_request_reply(held, &answer), 0);
+		turn_until(&client_told.responses, n);
+		assert_memory_equal(client_told.body, "there", 5);
+		assert_int_equal(n_got_fds, counts[i]);
+		for (size_t k = 0; k < n_got_fds; k++) {
+			assert_true(same_file(got_fds[k], files[k]));
+			close(got_fds[k]);
+		}
+	}
+	assert_int_equal(server_told.errors + client_told.errors, 0);
+	for (size_t i = 0; i < 3; i++)
+		close(files[i]);
+	close_all();
+}
+
+/* To a server that does not understand them descriptors are not sent, nor anything else that is new. */
+static void several_to_an_original(void **state)
+{
+	int listener, sock, file = some_file();
+	const struct aph_afdt_message with = { "x", 1, &file, 1 }, without = { "x", 1, NULL, 0 };
+	const struct aph_afdt_client_options how = {
+		.size = sizeof(how),
+		.response = on_message,
+		.error = on_error,
+		.data = &client_told,
+		.deadline_ns = APH_FOREVER,
+	};
+	struct aph_afdt_client *client;
+	struct afdt_error_t err = AFDT_ERROR_T_INIT;
+	struct peer_got got = { 0 };
+
+	(void)state;
+	open_endpoint();
+	listener = peer_listen(path_of("s"));
+	assert_int_equal(aph_afdt_client_open(&client, ep, path_of("s"), &with, &how, &err),
+			 -EOPNOTSUPP);
+	CHECK_ERR(err, AFDT_CREATE_CLIENT, AFDT_CONNECT, EOPNOTSUPP);
+	sock = peer_accept(listener);
+	assert_true(peer_hung_up(sock));
+	close(sock);
+	assert_int_equal(aph_afdt_call(path_of("s"), &with, NULL, APH_FOREVER, &err), -EOPNOTSUPP);
+	CHECK_ERR(err, AFDT_CREATE_CLIENT, AFDT_CONNECT, EOPNOTSUPP);
+	close(peer_accept(listener));
+	assert_int_equal(aph_afdt_client_open(&client, ep, path_of("s"), &without, &how, &err), 0);
+	sock = peer_accept(listener);
+	assert_true(peer_receive(sock, &got));
+	assert_int_equal(got.len, 5);
+	assert_memory_equal(got.bytes, "\1\0\0\0x", 5);
+	peer_message(sock, "yes", 3, file);
+	turn_until(&client_told.responses, 1);
+	assert_int_equal(n_got_fds, 1);
+	close(got_fds[0]);
+	close(sock);
+	close(listener);
+	close(file);
+	close_all();
+}
+
+/* The same server takes requests of the historical clients as they always were. */
+static void original_clients(void **state)
+{
+	struct peer_got got = { 0 };
+	int sock;
+
+	(void)state;
+	open_endpoint();
+	open_server();
+	sock = peer_connect(path_of("s"));
+	assert_int_equal(aph_afdt_fds_max(sock), APH_AFDT_FDS_MAX);
+	peer_message(sock, "x", 1, -1);
+	turn_until(&server_told.requests, 1);
+	assert_int_equal(aph_afdt_request_reply(held, &yes), 0);
+	assert_true(peer_receive(sock, &got));
+	assert_memory_equal(got.bytes, "\3\0\0\0yes", 7);
+	close(sock);
+	/* What is wrong is wrong here, too. */
+	sock = peer_connect(path_of("s"));
+	peer_send(sock, "\1\0\2\200x", 5, (int[]){ 0 }, 1);
+	turn_until(&server_told.errors, 1);
+	check_told(&server_told, AFDT_HANDLE_REQUEST, AFDT_FORMAT, 0);
+	close(sock);
+	close_all();
+}
+
+/* -- clients ------------------------------------------------------------------------------------------------- */
+
+static void clients(void **state)
+{
+	struct aph_afdt_client *client;
+
+	(void)state;
+	open_endpoint();
+	open_server();
+	/* In time. */
+	client = ask("x", NULL, 0, check_ms(15));
+	turn_until(&client_told.errors, 1);
+	check_told(&client_told, AFDT_HANDLE_RESPONSE, AFDT_TIMEOUT, 0);
+	turn_until(&n_gone, 1);
+	aph_afdt_request_free(held);
+	/* Given up: nobody is told. */
+	client = ask("x", NULL, 0, 5000);
+	turn_until(&server_told.requests, 2);
+	assert_null(aph_afdt_client_close(client));
+	turn_until(&n_gone, 2);
+	aph_afdt_request_free(held);
+	assert_int_equal(client_told.responses + client_told.errors, 0);
+	close_all();
+}
+
+/* -- limits -------------------------------------------------------------------------------------------------- */
+
+static void request_time(void **state)
+{
+	int sock;
+
+	(void)state;
+	open_endpoint();
+	options.request_ms = 15;
+	open_server();
+	sock = peer_connect(path_of("s"));
+	peer_send(sock, "\1\0", 2, NULL, 0);
+	turn_until(&server_told.errors, 1);
+	check_told(&server_told, AFDT_HANDLE_REQUEST, AFDT_TIMEOUT, 0);
+	assert_true(peer_hung_up(sock));
+	close(sock);
+	close_all();
+}
+
+/* Those that say nothing make room; those that are being served do not. */
+static void crowds(void **state)
+{
+	struct aph_afdt_request *first, *second;
+	int socks[6];
+
+	(void)state;
+	open_endpoint();
+	options.connections_max = 3;
+	open_server();
+	for (int i = 0; i < 5; i++) {
+		socks[i] = peer_connect(path_of("s"));
+		turn(0);
+	}
+	assert_int_equal(server_told.errors, 2);
+	assert_int_equal(server_told.err.operation, AFDT_TIMEOUT);
+	assert_int_equal(server_told.cause, EBUSY);
+	assert_true(peer_hung_up(socks[0]) && peer_hung_up(socks[1]));
+	peer_message(socks[2], "x", 1, -1);
+	turn_until(&server_told.requests, 1);
+	first = held;
+	peer_message(socks[3], "x", 1, -1);
+	turn_until(&server_told.requests, 2);
+	second = held;
+	peer_message(socks[4], "x", 1, -1);
+	turn_until(&server_told.requests, 3);
+	/* All places are taken by requests that the program has. */
+	socks[5] = peer_connect(path_of("s"));
+	peer_message(socks[5], "y", 1, -1);
+	turn(1);
+	turn(1);
+	assert_int_equal(server_told.requests, 3);
+	assert_int_equal(aph_afdt_request_reply(first, &yes), 0);
+	turn_until(&server_told.requests, 4);
+	assert_memory_equal(server_told.body, "y", 1);
+	aph_afdt_request_free(second);
+	for (int i = 0; i < 6; i++)
+		close(socks[i]);
+	server = NULL;
+	close_all();
+}
+
+static void modes(void **state)
+{
+	struct stat st;
+
+	(void)state;
+	open_endpoint();
+	options.mode = 0666;
+	open_server();
+	CHECK_OK(stat(path_of("s"), &st));
+	assert_int_equal(st.st_mode & 0777, 0666);
+	close_all();
+}
+
+/* -- what cannot be ------------------------------------------------------------------------------------------ */
+
+static void reenter(struct aph_afdt_request *request, void *data)
+{
+	hold(request, data);
+	if (!on_libevent)
+		assert_int_equal(aph_afdt_endpoint_serve(ep, APH_NOW), -EBUSY);
+	assert_int_equal(aph_afdt_request_reply(request, &yes), 0);
+	server = aph_afdt_server_close(server);
+}
+
+static void misuse(void **state)
+{
+	struct afdt_error_t err = AFDT_ERROR_T_INIT;
+	struct aph_afdt_client *client;
+	char too_long[200];
+
+	(void)state;
+	open_endpoint();
+	memset(too_long, 'x', sizeof(too_long) - 1);
+	too_long[sizeof(too_long) - 1] = 0;
+	assert_int_equal(aph_afdt_server_open(&server, ep, too_long, &options, &err),
+			 -ENAMETOOLONG);
+	CHECK_ERR(err, AFDT_CREATE_SERVER, AFDT_PATHNAME, ENAMETOOLONG);
+	options.flags = 0x80;
+	assert_int_equal(aph_afdt_server_open(&server, ep, path_of("s"), &options, &err), -EINVAL);
+	CHECK_ERR(err, AFDT_CREATE_SERVER, AFDT_NO_OPERATION, EINVAL);
+	options.flags = 0;
+	options.size = 3;
+	assert_int_equal(aph_afdt_server_open(&server, ep, path_of("s"), &options, NULL), -EINVAL);
+	assert_int_equal(aph_afdt_server_open(&server, ep, path_of("s"), NULL, NULL), -EINVAL);
+	assert_int_equal(aph_afdt_client_open(&client, ep, path_of("s"), NULL, NULL, &err),
+			 -EINVAL);
+	CHECK_ERR(err, AFDT_CREATE_CLIENT, AFDT_NO_OPERATION, EINVAL);
+	options.size = sizeof(options);
+	options.request = reenter;
+	open_server();
+	client = ask("x", NULL, 0, 5000);
+	assert_non_null(client);
+	turn_until(&client_told.responses, 1);
+	if (on_libevent) {
+		assert_int_equal(aph_afdt_endpoint_fd(ep), -EOPNOTSUPP);
+		assert_int_equal(aph_afdt_endpoint_serve(ep, APH_NOW), -EOPNOTSUPP);
+	} else {
+		assert_int_equal(aph_afdt_endpoint_serve(ep, APH_NOW), -ETIMEDOUT);
+		assert_int_equal(aph_afdt_endpoint_serve(ep, aph_deadline_ms(2)), -ETIMEDOUT);
+	}
+	assert_null(aph_afdt_endpoint_free(NULL));
+	assert_null(aph_afdt_server_close(NULL));
+	assert_null(aph_afdt_request_free(NULL));
+	assert_null(aph_afdt_client_close(NULL));
+	assert_int_equal(aph_afdt_fds_max(4000), 0);
+	close_all();
+}
+
+/* -- socket files of the dead -------------------------------------------------------------------------------- */
+
+static int serve_until_killed(int ctl, void *arg)
+{
+	(void)arg;
+	on_libevent = false;
+	open_endpoint();
+	options.flags = APH_AFDT_RECLAIM;
+	open_server();
+	child_say(ctl, 'r');
+	while (aph_afdt_endpoint_serve(ep, APH_FOREVER) != -EBADF)
+		continue;
+	return 1;
+}
+
+static void reclaimed(void **state)
+{
+	struct afdt_error_t err = AFDT_ERROR_T_INIT;
+	struct aph_afdt_server *other;
+	struct child child;
+
+	(void)state;
+	open_endpoint();
+	options.flags = APH_AFDT_RECLAIM;
+	for (int i = 0; i < 3; i++) {
+		child_start(&child, serve_until_killed, NULL);
+		assert_int_equal(child_hear(child.ctl, check_ms(5000)), 'r');
+		/* As long as it lives its path is its own. */
+		assert_int_equal(aph_afdt_server_open(&other, ep, path_of("s"), &options, &err),
+				 -EADDRINUSE);
+		CHECK_ERR(err, AFDT_CREATE_SERVER, AFDT_BIND, EADDRINUSE);
+		child_kill(&child);
+		dir_check_sockets(1);
+		assert_int_equal(afdt_connect(path_of("s"), NULL), -1);
+	}
+	open_server();
+	ask("x", NULL, 0, 5000);
+	turn_until(&server_told.requests, 1);
+	assert_int_equal(aph_afdt_request_fds_max(held), APH_AFDT_FDS_MAX);
+	assert_int_equal(aph_afdt_request_reply(held, &yes), 0);
+	turn_until(&client_told.responses, 1);
+	/* Nothing stays behind, neither file nor lock. */
+	server = aph_afdt_server_close(server);
+	dir_check_sockets(0);
+	assert_int_equal(access(path_of("s.lock"), F_OK), -1);
+	close_all();
+}
+
+/* Owners that know of no lock. */
+static void reclaimed_from_originals(void **state)
+{
+	struct afdt_error_t err = AFDT_ERROR_T_INIT;
+	struct aph_afdt_server *other;
+	int listener;
+
+	(void)state;
+	open_endpoint();
+	options.flags = APH_AFDT_RECLAIM;
+	listener = afdt_listen(path_of("s"), &err);
+	assert_int_equal(aph_afdt_server_open(&other, ep, path_of("s"), &options, &err),
+			 -EADDRINUSE);
+	assert_int_equal(access(path_of("s.lock"), F_OK), -1);
+	close(listener);
+	open_server();
+	server = aph_afdt_server_close(server);
+	dir_check_sockets(0);
+	/* A path that somebody else has taken since is not removed. */
+	open_server();
+	CHECK_OK(unlink(path_of("s")));
+	listener = afdt_listen(path_of("s"), &err);
+	server = aph_afdt_server_close(server);
+	dir_check_sockets(1);
+	close(listener);
+	close_all();
+}
+
+static void not_reclaimed(void **state)
+{
+	struct afdt_error_t err = AFDT_ERROR_T_INIT;
+	struct aph_afdt_server *other;
+	int fd;
+
+	(void)state;
+	open_endpoint();
+	options.flags = APH_AFDT_RECLAIM;
+	fd = open(path_of("s"), O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+	close(fd);
+	assert_int_equal(aph_afdt_server_open(&other, ep, path_of("s"), &options, &err), -EEXIST);
+	CHECK_ERR(err, AFDT_CREATE_SERVER, AFDT_BIND, EEXIST);
+	CHECK_OK(unlink(path_of("s")));
+	CHECK_OK(symlink("s.elsewhere", path_of("s.lock")));
+	assert_int_equal(aph_afdt_server_open(&other, ep, path_of("s"), &options, &err), -ELOOP);
+	CHECK_OK(unlink(path_of("s.lock")));
+	assert_int_equal(aph_afdt_server_open(&other, ep, path_of("no/where"), &options, &err),
+			 -ENOENT);
+	if (geteuid() == 0) {
+		close(peer_listen(path_of("s")));
+		CHECK_OK(chown(path_of("s"), 54321, 54321));
+		assert_int_equal(aph_afdt_server_open(&other, ep, path_of("s"), &options, &err),
+				 -EPERM);
+		CHECK_ERR(err, AFDT_CREATE_SERVER, AFDT_BIND, EPERM);
+		CHECK_OK(unlink(path_of("s")));
+		close(open(path_of("s.lock"), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
+		CHECK_OK(chown(path_of("s.lock"), 54321, 54321));
+		assert_int_equal(aph_afdt_server_open(&other, ep, path_of("s"), &options, &err),
+				 -EPERM);
+		CHECK_OK(unlink(path_of("s.lock")));
+	}
+	close_all();
+}
+
+/* Of many that want the path of one that has died, one gets it; whoever connects is served. */
+static int race(int ctl, void *arg)
+{
+	int r;
+
+	(void)arg;
+	on_libevent = false;
+	open_endpoint();
+	options.flags = APH_AFDT_RECLAIM;
+	(void)child_hear(ctl, check_ms(5000));
+	r = aph_afdt_server_open(&server, ep, path_of("s"), &options, NULL);
+	CHECK(r == 0 || r == -EADDRINUSE);
+	child_say(ctl, r == 0 ? 'y' : 'n');
+	(void)child_hear(ctl, check_ms(5000));
+	aph_afdt_server_close(server);
+	aph_afdt_endpoint_free(ep);
+	return 0;
+}
+
+static void raced_for(void **state)
+{
+	enum {
+		N = 6
+	};
+	struct child children[N];
+
+	(void)state;
+	for (int round = 0; round < 10; round++) {
+		int n = 0;
+
+		close(peer_listen(path_of("s")));
+		for (int i = 0; i < N; i++)
+			child_start(&children[i], race, NULL);
+		for (int i = 0; i < N; i++)
+			child_say(children[i].ctl, 'g');
+		for (int i = 0; i < N; i++)
+			n += child_hear(children[i].ctl, check_ms(5000)) == 'y';
+		assert_int_equal(n, 1);
+		close(peer_connect(path_of("s")));
+		for (int i = 0; i < N; i++)
+			child_say(children[i].ctl, 'e');
+		for (int i = 0; i < N; i++)
+			assert_int_equal(child_finish(&children[i], check_ms(5000)), 0);
+		dir_check_sockets(0);
+	}
+}
+
+/* Paths that are as long as they may be, or name no directory. */
+static void long_paths(void **state)
+{
+	char dir[200], path[256], here[200];
+	struct afdt_error_t err;
+	int n;
+
+	(void)state;
+	for (int reclaim = 0; reclaim < 2; reclaim++) {
+		open_endpoint();
+		options.flags = reclaim ? APH_AFDT_RECLAIM : 0;
+		n = snprintf(dir, sizeof(dir), "%s/", dir_path());
+		memset(dir + n, 'd', (size_t)(100 - n));
+		dir[100] = 0;
+		CHECK_OK(mkdir(dir, 0700));
+		snprintf(path, sizeof(path), "%s/sixsix", dir);
+		assert_int_equal(strlen(path), 107);
+		assert_int_equal(aph_afdt_server_open(&server, ep, path, &options, &err), 0);
+		close(peer_connect(path));
+		server = aph_afdt_server_close(server);
+		(void)unlink(path);
+		CHECK(getcwd(here, sizeof(here)));
+		CHECK_OK(chdir(dir));
+		assert_int_equal(aph_afdt_server_open(&server, ep, "s", &options, &err), 0);
+		n = peer_connect("s");
+		assert_int_equal(aph_afdt_fds_max(n), APH_AFDT_FDS_MAX);
+		close(n);
+		CHECK_OK(chdir(here));
+		server = aph_afdt_server_close(server);
+		snprintf(path, sizeof(path), "%s/s", dir);
+		(void)unlink(path);
+		close_all();
+		CHECK_OK(rmdir(dir));
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		SUITE_TEST(later),
+		SUITE_TEST(gone_meanwhile),
+		SUITE_TEST(not_answered),
+		SUITE_TEST(bad_replies),
+		SUITE_TEST(credentials),
+		SUITE_TEST(several),
+		SUITE_TEST(several_to_an_original),
+		SUITE_TEST(original_clients),
+		SUITE_TEST(clients),
+		SUITE_TEST(request_time),
+		SUITE_TEST(crowds),
+		SUITE_TEST(modes),
+		SUITE_TEST(misuse),
+		SUITE_TEST(reclaimed),
+		SUITE_TEST(reclaimed_from_originals),
+		SUITE_TEST(not_reclaimed),
+		SUITE_TEST(raced_for),
+		SUITE_TEST(long_paths),
+	};
+	int failed;
+
+	on_libevent = true;
+	failed = suite_run("afdt additions, on libevent", tests, SUITE_LEN(tests), 60);
+	on_libevent = false;
+	failed += suite_run("afdt additions, on an endpoint", tests, SUITE_LEN(tests), 60);
+	return failed;
+}
