@@ -83,7 +83,7 @@ APH_API int aph_afdt_request_credentials(struct aph_afdt_request *request,
 
 APH_API int aph_afdt_request_pidfd(struct aph_afdt_request *request)
 {
-	const struct aph_credentials *credentials;
+	const struct aph_credentials *credentials = NULL;
 	socklen_t len = sizeof(int);
 	int fd, r;
 
@@ -93,7 +93,7 @@ APH_API int aph_afdt_request_pidfd(struct aph_afdt_request *request)
 		return -errno;
 	/* A kernel before 6.5. The process is not gone as long as its connection is not. */
 	r = aph_afdt_request_credentials(request, &credentials);
-	if (r < 0)
+	if (r < 0 || !credentials)
 		return r;
 	fd = (int)syscall(SYS_pidfd_open, credentials->pid, 0);
 	return fd < 0 ? -errno : fd;

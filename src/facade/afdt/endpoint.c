@@ -136,6 +136,7 @@ APH_API int aph_afdt_endpoint_serve(struct aph_afdt_endpoint *ep, uint64_t deadl
 		if (n + expired == 0 && (deadline_ns == APH_NOW || aph_afdt_now() >= deadline_ns))
 			r = -ETIMEDOUT;
 	} while (r == 0 && n + expired == 0);
+	ep->turn = NULL;
 	ep->serving = false;
 	/* If it has rung it would go on ringing. */
 	if (ep->timerfd_ns <= aph_afdt_now())

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Socket files. A server of ours binds its socket under a spelling of the path that leads to the same place
- * and that clients can see, which tells them what it understands (docs/decisions/0011).
+ * and that clients can see, which tells them what it understands (docs/decisions/0025).
  *
  * Reclaiming: the owner holds a lock on PATH.lock for as long as it lives, so among those that do, nobody can
  * take a path from somebody alive, not even one that has bound and does not listen yet. Others, who know of

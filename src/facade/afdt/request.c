@@ -103,6 +103,8 @@ static void hand_over(struct aph_afdt_request *request)
 
 	request->phase = APH_AFDT_WITH_PROGRAM;
 	aph_afdt_link_remove(&request->reading_link);
+	/* Taken back below. */
+	/* cppcheck-suppress autoVariables */
 	request->freed = &freed;
 	request->server->request(request, request->server->data);
 	if (freed)

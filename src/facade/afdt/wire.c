@@ -262,5 +262,7 @@ int aph_afdt_socket(int flags, struct afdt_error_t *err)
 {
 	int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
 
-	return sock < 0 ? aph_afdt_fail(err, AFDT_SOCKET, errno, "no socket could be made") : sock;
+	if (sock < 0)
+		return aph_afdt_fail(err, AFDT_SOCKET, errno, "no socket could be made");
+	return sock;
 }
