@@ -10,7 +10,7 @@
 #include <string.h>
 
 #define CHUNK	 65536
-#define LIST_MAX 1024				     /* words of a FILE list */
+#define LIST_MAX ((size_t)1024)			     /* words of a FILE list */
 #define FIXED	 ((size_t)4 * (PERF_HEAD_WORDS + 1)) /* octets with one parameter */
 #define TOO_MUCH (UINT64_C(1) << 40)		     /* octets that a list may call for */
 
@@ -28,7 +28,7 @@ struct work {
 	uint64_t to_write; /* octets of data in the reply */
 	uint64_t written;
 	size_t cookie_len;
-	uint8_t head[FIXED + 4 * LIST_MAX];
+	uint8_t head[FIXED + sizeof(uint32_t) * LIST_MAX];
 };
 
 static const uint8_t zeros[CHUNK];

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+/* What tests of a whole engine share: an engine with a seeded random source, a clock, and addresses. */
+#ifndef TESTS_UNIT_RX_RIG_H
+#define TESTS_UNIT_RX_RIG_H
+
+#include <antiphon/rx.h>
+
+#include <arpa/inet.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define S UINT64_C(1000000000)
+
+static uint64_t now_ns = S;
+
+static inline void *allocate(void *arg, size_t size)
+{
+	(void)arg;
+	return malloc(size);
+}
+
+static inline void release(void *arg, void *memory, size_t size)
+{
+	(void)arg;
+	(void)size;
+	free(memory);
+}
+
+static inline void draw(void *arg, void *out, size_t len)
+{
+	unsigned *seed = arg;
+
+	for (size_t i = 0; i < len; i++)
+		((uint8_t *)out)[i] = (uint8_t)rand_r(seed);
+}
+
+static inline struct aph_rx *an_engine(uint32_t flags)
+{
+	static unsigned seed = 1;
+	const struct aph_rx_config config = {
+		.size = sizeof(config),
+		.alloc = allocate,
+		.free = release,
+		.random = draw,
+		.random_arg = &seed,
+		.flags = flags,
+		.version = "a version",
+	};
+	struct aph_rx *rx;
+
+	assert_int_equal(aph_rx_new(&rx, &config, now_ns), 0);
+	return rx;
+}
+
+static inline struct aph_rx_path a_path(const char *address, uint16_t port)
+{
+	struct aph_rx_path path = { 0 };
+
+	if (inet_pton(AF_INET, address, &path.remote.in.sin_addr) == 1) {
+		path.remote.in.sin_family = AF_INET;
+		path.remote.in.sin_port = htons(port);
+	} else {
+		assert_int_equal(inet_pton(AF_INET6, address, &path.remote.in6.sin6_addr), 1);
+		path.remote.in6.sin6_family = AF_INET6;
+		path.remote.in6.sin6_port = htons(port);
+	}
+	return path;
+}
+
+#endif

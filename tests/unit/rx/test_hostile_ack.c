@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: MIT */
+/* Acknowledgements that nobody should send: about what was never sent, with windows and sizes of any kind. */
+#include "rx/wire.h"
+
+#include "rig.h"
+
+#define SERVICE 147
+
+/* A client with a request that is never answered, and what a server would put in front of its packets. */
+struct victim {
+	struct aph_rx *rx;
+	struct aph_rx_path path;
+	struct aph_rx_client *client;
+	struct aph_rx_call *call;
+	struct aph_rx_header header;
+	uint32_t highest; /* seq seen */
+};
+
+/* Looks at all that it sends. Returns the number of DATA packets. */
+static unsigned look(struct victim *v)
+{
+	struct aph_rx_message message;
+	unsigned n = 0;
+
+	while (aph_rx_send(v->rx, &message, 1, now_ns) == 1) {
+		uint8_t bytes[65536];
+		size_t len = 0;
+
+		for (size_t i = 0; i < message.n_iov; i++) {
+			memcpy(bytes + len, message.iov[i].iov_base, message.iov[i].iov_len);
+			len += message.iov[i].iov_len;
+		}
+		for (size_t at = 0; at < len; at += message.segment) {
+			struct aph_rx_header header;
+
+			aph_rx_header_decode(&header, bytes + at);
+			if (header.type != APH_RX_DATA)
+				continue;
+			v->header = header;
+			if (header.seq > v->highest)
+				v->highest = header.seq;
+			n++;
+		}
+	}
+	return n;
+}
+
+static void begin(struct victim *v)
+{
+	static const uint8_t body[300000];
+
+	memset(v, 0, sizeof(*v));
+	v->rx = an_engine(0);
+	v->path = a_path("10.0.0.2", 7000);
+	assert_int_equal(aph_rx_client_new(&v->client, v->rx, &v->path, SERVICE, NULL), 0);
+	assert_int_equal(aph_rx_call_new(&v->call, v->client, NULL), 0);
+	assert_int_equal(aph_rx_call_write(v->call, body, sizeof(body), 0), sizeof(body));
+	assert_true(look(v) > 0);
+}
+
+static void end(struct victim *v)
+{
+	struct aph_rx_event event;
+
+	/* Whatever came, the call goes on, and an honest server can still end it well. */
+	while (aph_rx_next(v->rx, &event))
+		assert_int_not_equal(event.type, APH_RX_EVENT_END);
+	(void)aph_rx_call_free(v->call);
+	(void)aph_rx_client_free(v->client);
+	(void)aph_rx_free(v->rx);
+}
+
+static void acknowledge(struct victim *v, struct aph_rx_ack *ack)
+{
+	struct aph_rx_header header = v->header;
+	uint8_t packet[APH_RX_HEADER + APH_RX_ACK_BODY_MAX];
+	static uint32_t serial;
+	size_t len;
+
+	header.type = APH_RX_ACK;
+	header.flags = APH_RX_SLOW_START_OK;
+	header.seq = 0;
+	header.serial = ++serial;
+	header.user_status = 0;
+	aph_rx_header_encode(packet, &header);
+	len = APH_RX_HEADER + aph_rx_ack_encode(packet + APH_RX_HEADER, ack);
+	now_ns += S / 100;
+	aph_rx_receive(v->rx, &v->path, packet, len, len, NULL, now_ns);
+}
+
+static struct aph_rx_ack an_ack(uint32_t first)
+{
+	return (struct aph_rx_ack){
+		.first = first,
+		.previous = first - 1,
+		.reason = APH_RX_ACK_IDLE,
+		.max_mtu = 1444,
+		.if_mtu = 1444,
+		.rwind = 255,
+		.max_jumbo = 1,
+	};
+}
+
+/* A window that wraps around must not look like one that is closed. */
+static void windows_beyond_all_bounds(void **state)
+{
+	static const uint32_t windows[] = { 0x7fffffff, 0x80000000, 0xfffffff0, UINT32_MAX };
+
+	(void)state;
+	for (int extended = 0; extended < 2; extended++) {
+		for (size_t i = 0; i < sizeof(windows) / sizeof(windows[0]); i++) {
+			struct victim v;
+			struct aph_rx_ack ack;
+
+			begin(&v);
+			ack = an_ack(v.highest + 1);
+			ack.extended = extended;
+			ack.window = ack.rwind = windows[i];
+			acknowledge(&v, &ack);
+			assert_true(look(&v) > 0);
+			end(&v);
+		}
+	}
+}
+
+static void closed_window_is_asked_about(void **state)
+{
+	struct victim v;
+	struct aph_rx_ack ack;
+	uint32_t sent;
+
+	(void)state;
+	begin(&v);
+	ack = an_ack(v.highest + 1);
+	ack.rwind = 0;
+	acknowledge(&v, &ack);
+	sent = v.highest;
+	assert_int_equal(look(&v), 0);
+	assert_int_equal(v.highest, sent);
+	assert_true(aph_rx_deadline(v.rx) != APH_RX_NO_DEADLINE);
+	ack.rwind = 255;
+	acknowledge(&v, &ack);
+	assert_true(look(&v) > 0);
+	end(&v);
+}
+
+static void about_what_was_not_sent(void **state)
+{
+	uint8_t acks[255];
+	struct victim v;
+	struct aph_rx_ack ack;
+	uint32_t sent;
+
+	(void)state;
+	memset(acks, 1, sizeof(acks));
+	begin(&v);
+	sent = v.highest;
+	ack = an_ack(sent + 2);
+	acknowledge(&v, &ack);
+	ack = an_ack(1);
+	ack.n_acks = 255;
+	ack.acks = acks;
+	acknowledge(&v, &ack);
+	ack = an_ack(1);
+	ack.extended = true;
+	ack.n_ranges = 1;
+	ack.ranges[0] = (struct aph_rx_range){ sent, sent + 2 };
+	acknowledge(&v, &ack);
+	/* None of it freed the window. */
+	assert_int_equal(look(&v), 0);
+	end(&v);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(windows_beyond_all_bounds),
+		cmocka_unit_test(closed_window_is_asked_about),
+		cmocka_unit_test(about_what_was_not_sent),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
