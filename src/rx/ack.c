@@ -120,8 +120,7 @@ uint32_t aph_rx_ack_window(const struct aph_rx_call *call)
 				  : 0;
 	uint32_t held = call->in.next - call->in.base;
 
-	if (!peer->extended && window > APH_RX_WINDOW_SMALL)
-		window = APH_RX_WINDOW_SMALL;
+	/* Who does not know the extension reads 255 at most; whether a peer knows it, a mere sender never says. */
 	if (rx->config.receive_budget &&
 	    (!peer->rtt.n_samples || peer->rtt.min_us < SHORT_PATH_US)) {
 		uint32_t share = rx->config.receive_budget / (rx->n_bulk ? rx->n_bulk : 1);

@@ -85,6 +85,11 @@ static void keep_alive(struct aph_rx_call *call)
 	struct aph_rx *rx = call->rx;
 	uint64_t interval = call->dead_ns / 6;
 
+	/* A question about a call that has not reached the server would be answered: there is none. */
+	if (call->is_client && !call->received) {
+		call->ping_ns = later_by(rx->now_ns, interval);
+		return;
+	}
 	if (call->out.last_sent_ns + interval > rx->now_ns) {
 		call->ping_ns = call->out.last_sent_ns + interval;
 		return;

@@ -209,7 +209,7 @@ static bool send_size_probe(struct aph_rx_call *call)
 	uint8_t *place;
 	size_t len;
 
-	if (rx->config.flags & APH_RX_NO_PMTU_PROBES || !peer->proven)
+	if (rx->config.flags & APH_RX_NO_PMTU_PROBES || !peer->proven || !call->received)
 		return true;
 	if (peer->pmtu.probing) {
 		if (rx->now_ns < peer->probe_ns)
@@ -556,6 +556,9 @@ static bool send_lost(struct aph_rx_call *call)
 			break;
 		if (!call->peer->proven && !may_send(call, 1))
 			return true;
+		max = n_paced(call, max < out->n_lost ? max : out->n_lost);
+		if (!max)
+			break;
 		/* Losses come in runs, and are mended in runs. */
 		while (n < max && n < APH_RX_RUN_MAX && seq + n < out->next &&
 		       (int32_t)(seq + n - out->window_end) < 0 &&
@@ -564,6 +567,7 @@ static bool send_lost(struct aph_rx_call *call)
 		n = run_length(out, seq, n);
 		if (!send_packets(call, seq, n, false))
 			return false;
+		out->pace_ns += n * aph_rx_congest_interval_ns(&out->congest, &call->peer->rtt);
 		sent = true;
 	}
 	if (sent)
