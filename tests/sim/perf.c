@@ -136,7 +136,7 @@ void scenario_link_full(struct world *world)
 
 void scenario_link_quarter(struct world *world)
 {
-	run(world, PRODUCT / 4, 0, 0.7);
+	run(world, PRODUCT / 4, 0, 0.6);
 }
 
 void scenario_link_loss(struct world *world)
