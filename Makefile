@@ -23,7 +23,7 @@ all: $(BUILD)/build.ninja	## build the release in $(BUILD)
 	@tools/quietly build $(MESON) compile -C $(BUILD)
 
 demo:			## build, then show what it does on this machine
-	@tools/install-deps --build
+	@tools/install-deps --demo
 	@$(MAKE) --no-print-directory all
 	@APH_BUILD=$(BUILD) tools/demo
 
