@@ -1,19 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The service's side of the rendezvous: registering a name, and letting clients in. A newcomer has five
- * seconds and one message to say what it wants; until then it costs a descriptor, and what one user may hold of
- * those is bounded.
+ * The service's side of the rendezvous: letting clients in. A newcomer has five seconds and one message to
+ * say what it wants; until then it costs a descriptor, and what one user may hold of those is bounded.
  */
 #include "base/error.h"
 #include "base/time.h"
 #include "local/hello.h"
 #include "local/local.h"
-#include "local/rendezvous.h"
 #include "local/stats.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -481,90 +478,7 @@ static void drop_inherited(struct aph_local_service *ls)
 	ls->inherited = -1;
 }
 
-/* -- registering ----------------------------------------------------------------------------------------------------------- */
-
-/* As whom the caller may register. */
-static int check_rights(struct aph_name *name)
-{
-	gid_t groups[1024];
-	int n, i;
-
-	if (!aph_name_is_valid(name->name, strnlen(name->name, sizeof(name->name))))
-		return aph_err(-EINVAL,
-			       "that is not a name: use 1 to %d letters, digits, '_' and '.'",
-			       APH_NAME_MAX);
-	if (name->uid == APH_ID_DEFAULT)
-		name->uid = (int64_t)geteuid();
-	if (name->gid == APH_ID_DEFAULT)
-		name->gid = APH_ID_ANY;
-	if (geteuid() == 0)
-		return 0;
-	if (name->uid >= 0 && name->uid != (int64_t)geteuid())
-		return aph_err(-EPERM, "only user %lld or root can register services of that user",
-			       (long long)name->uid);
-	if (name->gid < 0 || name->gid == (int64_t)getegid())
-		return 0;
-	n = getgroups((int)(sizeof(groups) / sizeof(groups[0])), groups);
-	for (i = 0; i < n; i++) {
-		if (name->gid == (int64_t)groups[i])
-			return 0;
-	}
-	return aph_err(-EPERM,
-		       "only members of group %lld or root can register services of that group",
-		       (long long)name->gid);
-}
-
-static bool is_same(const struct aph_name *a, const struct aph_name *b)
-{
-	return strcmp(a->name, b->name) == 0 && a->uid == b->uid && a->gid == b->gid;
-}
-
-/*
- * Connects to the newest other service of the same triple; with `to_take` to the newest older one of a user
- * whom we trust with our clients. The socket, or -EAGAIN (there is one, and too many wait there), -ENOENT
- * (there is none) and other errors.
- */
-static int meet_rival(const struct aph_local_service *ls, bool to_take,
-		      struct aph_rendezvous_entry *rival)
-{
-	struct aph_name wanted = ls->base.name;
-	struct aph_rendezvous_entry *entries;
-	int r, found = -ENOENT;
-	size_t n, i;
-
-	wanted.uid = wanted.gid = APH_ID_ANY;
-	r = aph_rendezvous_search(&entries, &n, &wanted);
-	if (r < 0)
-		return r;
-	for (i = 0; i < n; i++) {
-		const struct aph_rendezvous_entry *entry = &entries[i];
-		bool trusted = entry->owner == 0 || entry->owner == geteuid();
-
-		if (!is_same(&entry->name, &ls->base.name) || entry->serial == ls->serial ||
-		    (to_take && (!trusted || entry->serial > ls->serial)))
-			continue;
-		r = aph_rendezvous_connect(entry);
-		if (r >= 0 || r == -EAGAIN) {
-			*rival = *entry;
-			found = r;
-			break;
-		}
-	}
-	free(entries);
-	return found;
-}
-
-/* Tells the present holder of the name that it is asked to end. */
-static void ask_to_end(int sock)
-{
-	struct aph_hello hello = {
-		.magic = APH_LOCAL_MAGIC,
-		.version = APH_LOCAL_VERSION,
-		.kind = APH_HELLO_TERMINATE,
-	};
-
-	(void)aph_hello_send(sock, &hello, sizeof(hello), NULL, 0);
-}
+/* -- the service ------------------------------------------------------------------------------------------- */
 
 void aph_local_stop_listening(struct aph_local_service *ls)
 {
@@ -631,81 +545,6 @@ static const struct aph_service_ops ops = {
 	.abandon = abandon_service,
 };
 
-static int publish_name(struct aph_local_service *ls)
-{
-	struct timespec now;
-	char path[PATH_MAX];
-
-	ls->dir_fd = aph_rendezvous_open(path);
-	if (ls->dir_fd < 0)
-		return ls->dir_fd;
-	(void)clock_gettime(CLOCK_REALTIME, &now);
-	ls->serial = (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
-	do {
-		/* Two services of one process may read the same time. */
-		aph_rendezvous_format(ls->file, &ls->base.name, ++ls->serial);
-	} while (faccessat(ls->dir_fd, ls->file, F_OK, AT_SYMLINK_NOFOLLOW) == 0);
-	ls->listener = aph_rendezvous_listen(ls->dir_fd, ls->file);
-	if (ls->listener < 0)
-		return ls->listener;
-	return 0;
-}
-
-/*
- * Files that dead processes have left under the same triple go: connecting finds them out. So do those of
- * processes that died while they registered anything here.
- */
-static void sweep(const struct aph_local_service *ls)
-{
-	struct aph_name wanted = ls->base.name;
-	struct aph_rendezvous_entry *entries;
-	size_t n, i;
-
-	aph_rendezvous_sweep_hidden(ls->dir_fd);
-	wanted.uid = wanted.gid = APH_ID_ANY;
-	if (aph_rendezvous_search(&entries, &n, &wanted) < 0)
-		return;
-	for (i = 0; i < n; i++) {
-		int sock;
-
-		if (!is_same(&entries[i].name, &ls->base.name) || entries[i].serial == ls->serial)
-			continue;
-		sock = aph_rendezvous_connect(&entries[i]);
-		if (sock >= 0)
-			(void)close(sock);
-	}
-	free(entries);
-}
-
-static int settle_rivals(struct aph_local_service *ls)
-{
-	uint32_t flags = ls->base.flags;
-	struct aph_rendezvous_entry rival = { 0 };
-	int sock;
-
-	if (flags & APH_SERVICE_TAKE) {
-		sock = meet_rival(ls, true, &rival);
-		if (sock >= 0 && aph_local_take_over(ls, sock))
-			return 0;
-	}
-	if (!(flags & (APH_SERVICE_EXCLUSIVE | APH_SERVICE_TERMINATE)))
-		return 0;
-	sock = meet_rival(ls, false, &rival);
-	if (sock < 0 && sock != -EAGAIN)
-		return sock == -ENOENT ? 0 : sock;
-	if (sock >= 0 && (flags & APH_SERVICE_TERMINATE))
-		ask_to_end(sock);
-	if (sock >= 0)
-		(void)close(sock);
-	/* Of two who register at once the older one stays. */
-	if ((flags & APH_SERVICE_TERMINATE) || rival.serial > ls->serial)
-		return 0;
-	return aph_err(-EEXIST,
-		       "%s is already served: end that service first, or register without "
-		       "being exclusive",
-		       ls->base.name.name);
-}
-
 int aph_local_service_open(struct aph_service **out, struct aph_endpoint *ep,
 			   const struct aph_name *name, const struct aph_service_options *options)
 {
@@ -733,13 +572,7 @@ int aph_local_service_open(struct aph_service **out, struct aph_endpoint *ep,
 	ls->base.data = options->data;
 	ls->source.on_ready = listener_ready;
 	aph_service_init(&ls->base);
-	r = check_rights(&ls->base.name);
-	if (r == 0)
-		r = publish_name(ls);
-	if (r == 0)
-		r = settle_rivals(ls);
-	if (r == 0)
-		sweep(ls);
+	r = aph_local_register(ls);
 	/* Only now can anybody come in: a name that was not to be had lets nobody down. */
 	if (r == 0)
 		r = aph_source_add(ep, ls->listener, &ls->source, EPOLLIN);

@@ -246,6 +246,10 @@ int aph_local_pidfd(const struct aph_channel *channel);
 /* Ends the search that a connecting channel is engaged in. */
 void aph_local_connecting_free(struct aph_local_channel *lc);
 
+/* -- register.c */
+/* Shows the service's name, settles with others that have it, and tidies up after the dead. 0 or -errno. */
+int aph_local_register(struct aph_local_service *ls);
+
 /* -- listen.c */
 void aph_local_newcomer_drop(struct aph_local_channel *lc);
 void aph_local_newcomer_expire(struct aph_local *local, uint64_t now_ns);

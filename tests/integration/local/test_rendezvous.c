@@ -87,6 +87,67 @@ static void exclusive(void **state)
 	dir_remove_sockets();
 }
 
+struct racer {
+	pthread_barrier_t *start, *settled;
+	struct aph_service_options options;
+	unsigned rounds;
+	_Atomic unsigned *n_won;
+};
+
+static void *race_for_the_name(void *arg)
+{
+	const struct racer *racer = arg;
+	struct aph_endpoint *ep;
+	struct aph_service *service;
+	int r;
+
+	CHECK_OK(aph_endpoint_new(&ep, NULL));
+	for (unsigned i = 0; i < racer->rounds; i++) {
+		service = NULL;
+		pthread_barrier_wait(racer->start);
+		r = aph_service_open(&service, ep, "prize", &racer->options);
+		CHECK(r == 0 || r == -EEXIST);
+		*racer->n_won += r == 0;
+		pthread_barrier_wait(racer->settled);
+		aph_service_close(service);
+	}
+	aph_endpoint_free(ep);
+	return NULL;
+}
+
+/* Of those that want to be the only one, and begin at once, at most one is. */
+static void only_one_of_many(void **state)
+{
+	enum {
+		RACERS = 3
+	};
+	pthread_barrier_t start, settled;
+	_Atomic unsigned n_won = 0;
+	struct racer racer = { &start, &settled, { .size = sizeof(racer.options) }, 0, &n_won };
+	pthread_t threads[RACERS];
+	unsigned total = 0;
+
+	(void)state;
+	racer.rounds = check_slow() ? 30 : 300;
+	racer.options.flags = APH_SERVICE_EXCLUSIVE;
+	pthread_barrier_init(&start, NULL, RACERS + 1);
+	pthread_barrier_init(&settled, NULL, RACERS + 1);
+	for (int i = 0; i < RACERS; i++)
+		CHECK(pthread_create(&threads[i], NULL, race_for_the_name, &racer) == 0);
+	for (unsigned i = 0; i < racer.rounds; i++) {
+		pthread_barrier_wait(&start);
+		pthread_barrier_wait(&settled);
+		CHECK(n_won <= total + 1);
+		total = n_won;
+	}
+	for (int i = 0; i < RACERS; i++)
+		CHECK(pthread_join(threads[i], NULL) == 0);
+	/* Nearly always there is a winner: that both give way is for those who are held up on the way. */
+	CHECK(total > racer.rounds / 2);
+	pthread_barrier_destroy(&start);
+	pthread_barrier_destroy(&settled);
+}
+
 static void stale_files_are_replaced(void **state)
 {
 	struct aph_service_info *list;
@@ -525,6 +586,7 @@ int main(void)
 		SUITE_TEST(newest_first),
 		SUITE_TEST(newest_first_among_the_dead),
 		SUITE_TEST(exclusive),
+		SUITE_TEST(only_one_of_many),
 		SUITE_TEST(stale_files_are_replaced),
 		SUITE_TEST(stale_files_do_not_pile_up),
 		SUITE_TEST(hidden_files_are_removed),
