@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+/* How often, and for how long, an exclusive service looks whether a newer one gives way: 100 ms in all. */
 #define NAPS_MAX 20
 #define NAP_NS	 5000000
 

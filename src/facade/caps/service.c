@@ -12,10 +12,15 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* So much of a client's replies fits into its channel in any case: half of the arena. */
 #define SURELY_SENT ((size_t)128 << 10)
 #define LINGER_MS   1000u
+
+/* How often, and for how long, CAPF_EXCL waits for one that must give way. */
+#define NAPS_MAX 20
+#define NAP_NS	 5000000
 
 /* -- events ------------------------------------------------------------------------------------------------ */
 
@@ -221,24 +226,71 @@ int aph_caps_name(struct aph_name *out, const char *name, uid_t uid, gid_t gid)
 	return 0;
 }
 
+static bool is_same(const struct aph_name *a, const struct aph_name *b)
+{
+	return strcmp(a->name, b->name) == 0 && a->uid == b->uid && a->gid == b->gid;
+}
+
+/* Whether a client that searches for `name` would find this one. */
+static bool is_found(const struct aph_name *name, const struct aph_name *other)
+{
+	return strcmp(name->name, other->name) == 0 &&
+	       (name->uid == APH_ID_ANY || name->uid == other->uid) &&
+	       (name->gid == APH_ID_ANY || name->gid == other->gid);
+}
+
+enum found {
+	NOBODY,
+	NEWER, /* than our own service */
+	OLDER
+};
+
 /*
- * Whether a client that searches for this triple would find a service. The library tells only of the same
- * triple; CAPF_EXCL has always meant a search, in which -1 matches anything.
+ * Who is there beside our own service, if `registered`: enum found, or a negative error. The list is ordered,
+ * newest first, and of our own triple we are the oldest: the library has seen to that.
  */
-static bool is_served(const struct aph_name *name)
+static int find_others(const struct aph_name *name, bool registered)
 {
 	struct aph_service_info *list;
-	bool found = false;
-	size_t n, i;
+	int found = NOBODY, r;
+	size_t n, i, own;
 
-	if (aph_directory_list(&list, &n, APH_NOW) < 0)
-		return false;
-	for (i = 0; i < n && !found; i++)
-		found = strcmp(list[i].name.name, name->name) == 0 &&
-			(name->uid == APH_ID_ANY || name->uid == list[i].name.uid) &&
-			(name->gid == APH_ID_ANY || name->gid == list[i].name.gid);
+	r = aph_directory_list(&list, &n, APH_NOW);
+	if (r < 0)
+		return r == -ENOMEM ? r : NOBODY; /* without a directory to read there is nobody */
+	for (own = i = 0; i < n; i++) {
+		if (is_same(&list[i].name, name))
+			own = i;
+	}
+	for (i = 0; i < n; i++) {
+		if ((registered && i == own) || !is_found(name, &list[i].name))
+			continue;
+		found = registered && i < own ? NEWER : OLDER;
+	}
 	free(list);
 	return found;
+}
+
+/*
+ * The library tells only of the same triple; CAPF_EXCL has always meant a search, in which -1 matches
+ * anything. It is made when the name can be seen, as the library makes its own: so of two that begin at once
+ * at least one sees the other. An older one that sees a newer waits a moment for that to give way.
+ */
+static int be_the_only_one(const struct aph_name *name)
+{
+	const struct timespec nap = { .tv_nsec = NAP_NS };
+	int i;
+
+	for (i = 0; i < NAPS_MAX; i++) {
+		int found = find_others(name, true);
+
+		if (found <= NOBODY)
+			return found;
+		if (found == OLDER)
+			break;
+		(void)nanosleep(&nap, NULL);
+	}
+	return -EEXIST;
 }
 
 static uint32_t native_flags(int flags)
@@ -271,15 +323,19 @@ static int open_service(struct aph_endpoint **ep, struct aph_service **service,
 		.flags = native_flags(flags),
 		.calls_max = APH_CAPS_CALLS_MAX,
 	};
+	bool searches = (flags & CAPF_EXCL) && (name->uid == APH_ID_ANY || name->gid == APH_ID_ANY);
 	int r;
 
-	if ((flags & CAPF_EXCL) && (name->uid == APH_ID_ANY || name->gid == APH_ID_ANY) &&
-	    is_served(name))
-		return -EEXIST;
+	/* Looked at first, so that nothing is asked to end or taken over in vain. */
+	r = searches ? find_others(name, false) : NOBODY;
+	if (r != NOBODY)
+		return r < 0 ? r : -EEXIST;
 	r = aph_endpoint_new(ep, NULL);
 	if (r < 0)
 		return r;
 	r = aph_service_open_name(service, *ep, name, &options);
+	if (r == 0 && searches)
+		r = be_the_only_one(name);
 	if (r < 0)
 		*ep = aph_endpoint_free(*ep);
 	return r;

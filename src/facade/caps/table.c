@@ -204,19 +204,31 @@ static void reset(struct aph_caps_port *port, caps_type_t type, int flags)
 	port->own_raised = false;
 }
 
+/* The first one whose number may be given out again. With the table's lock. */
+static struct aph_caps_port *find_unused(void)
+{
+	int i, life;
+
+	for (i = 1; i <= n_ports; i++) {
+		struct aph_caps_port *port = find(i);
+
+		if (!port)
+			continue;
+		life = atomic_load_explicit(&port->life, memory_order_relaxed);
+		if (life == APH_CAPS_FREE || life == APH_CAPS_STALE)
+			return port;
+	}
+	return NULL;
+}
+
 struct aph_caps_port *aph_caps_port_claim(caps_type_t type, int flags)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
-	struct aph_caps_port *port = NULL;
-	int i, life;
+	struct aph_caps_port *port;
 
 	(void)pthread_once(&once, watch_fork);
 	(void)pthread_mutex_lock(&table_lock);
-	for (i = 1; i <= n_ports && !port; i++) {
-		life = atomic_load_explicit(&find(i)->life, memory_order_relaxed);
-		if (life == APH_CAPS_FREE || life == APH_CAPS_STALE)
-			port = find(i);
-	}
+	port = find_unused();
 	if (!port)
 		port = add_port();
 	if (port) {

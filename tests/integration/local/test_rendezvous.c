@@ -73,6 +73,7 @@ static void exclusive(void **state)
 	aph_service_close(second);
 	service_start_simple(&other, suite_mode, "loose");
 	assert_int_equal(aph_service_open(&second, ep, "loose", &options), -EEXIST);
+	dir_check_sockets(2);
 	service_stop(&other);
 	assert_int_equal(aph_service_open(&second, ep, "loose", &options), 0);
 	aph_service_close(second);
