@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Includes point downwards only.
 
-The order is base, rx, then the transports local and udp, core, facade, programs.  The one exception is core/transport.h, which a transport
+The order is base, rx, then udp, the transports local and remote, core, facade, programs.  The one exception is core/transport.h, which a transport
 fills in.  Core does not name its transports, so that another one can be added beside them.  Facades and
 programs see the library as any user does: public headers, their own historical header, their own folder.
 """
@@ -19,7 +19,8 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^">]+)[">]')
 MAY_USE = {
     "base": ({"base"}, set()),
     "rx": ({"rx", "base"}, set()),
-    "udp": ({"udp", "rx", "base"}, {"core/transport.h"}),
+    "udp": ({"udp", "rx", "base"}, set()),
+    "remote": ({"remote", "udp", "rx", "base"}, {"core/transport.h"}),
     "local": ({"local", "base"}, {"core/transport.h"}),
     "core": ({"core", "base"}, set()),
 }
