@@ -31,7 +31,8 @@ APH_API int aph_timers_reserve(struct aph_timers *timers);
 APH_API void aph_timers_unreserve(struct aph_timers *timers);
 
 /* Starts a timer that does not run; `deadline_ns` APH_FOREVER starts nothing. */
-APH_API void aph_timers_start(struct aph_timers *timers, struct aph_timer *timer, uint64_t deadline_ns);
+APH_API void aph_timers_start(struct aph_timers *timers, struct aph_timer *timer,
+			      uint64_t deadline_ns);
 
 /* Stops a timer; one that does not run is left alone. */
 APH_API void aph_timers_stop(struct aph_timers *timers, struct aph_timer *timer);
