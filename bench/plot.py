@@ -4,7 +4,7 @@
 import math
 from xml.sax.saxutils import escape
 
-from cases import CASES, OURS, FLOOR
+from cases import CASES, FLOOR, is_ours
 
 COLUMNS = 3
 PANEL_W, LABEL_W, VALUE_W = 400, 96, 52
@@ -45,7 +45,7 @@ def target_of(rows):
     """The ratio that this project wants to reach, where the target is one."""
     for row in rows:
         words = row.get("target", "").split()
-        if row["who"] == OURS and len(words) == 3 and words[0] == "ratio":
+        if is_ours(row["who"]) and len(words) == 3 and words[0] == "ratio":
             return float(words[2])
     return None
 
@@ -62,7 +62,7 @@ class Scale:
 
 
 def kind(who):
-    return "ours" if who == OURS else "floor" if who.startswith("floor:") else "peer"
+    return "ours" if is_ours(who) else "floor" if who.startswith("floor:") else "peer"
 
 
 def shorten(text, limit=74):
@@ -79,7 +79,7 @@ def panel(x, y, title, note, rows):
     for i, row in enumerate(rows):
         top = TITLE_H + ROW_H * i
         end = max(scale.at(row["ratio"]), LABEL_W + 1.5)
-        bold = " bold" if row["who"] == OURS else ""
+        bold = " bold" if is_ours(row["who"]) else ""
         out += ['<text x="%g" y="%g" text-anchor="end" class="%s">%s</text>' % (
                     LABEL_W - 6, top + 11, bold, escape(row["who"].removeprefix("floor:"))),
                 '<rect class="%s" x="%g" y="%g" width="%.1f" height="%g" rx="2"/>' % (

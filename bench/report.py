@@ -3,7 +3,7 @@
 
 import textwrap
 
-from cases import CASES, OURS, FLOOR
+from cases import CASES, FLOOR, is_ours
 
 
 def number(value):
@@ -29,13 +29,17 @@ def metric_keys():
     return [(m.case, m.name, m.unit) for case in CASES for m in case.metrics]
 
 
+def floor_of(name):
+    return next(c.floor for c in CASES for m in c.metrics if m.case == name)
+
+
 def print_ours(found):
     lines = []
     for case, metric, unit in metric_keys():
-        row = found.get((case, metric, OURS))
+        row = next((r for k, r in found.items() if k[:2] == (case, metric) and is_ours(k[2])), None)
         if row is None:
             continue
-        floor = found.get((case, metric, FLOOR), {})
+        floor = found.get((case, metric, floor_of(case)), {})
         best = "-"
         if "best_peer" in row:
             best = "%s %s" % (row["best_peer"], number(row["best_peer_ratio"]))

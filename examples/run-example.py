@@ -54,6 +54,8 @@ def main():
     parser.add_argument("service")
     parser.add_argument("client", nargs="+")
     args = parser.parse_args()
+    # Both run in the directory of their own.
+    args.service, args.client[0] = map(os.path.abspath, (args.service, args.client[0]))
 
     with tempfile.TemporaryDirectory(prefix="aph-ex.") as directory:
         out, err = f"{directory}/service.out", f"{directory}/service.err"
@@ -61,7 +63,7 @@ def main():
         env = dict(os.environ, ANTIPHON_RUNTIME_DIR=f"{directory}/run")
         with open(out, "wb") as out_file, open(err, "wb") as err_file:
             # Standard input stays open and silent: some services end when it does.
-            service = subprocess.Popen([args.service], env=env, stdin=subprocess.PIPE,
+            service = subprocess.Popen([args.service], env=env, cwd=directory, stdin=subprocess.PIPE,
                                        stdout=out_file, stderr=err_file)
         try:
             if not args.client_waits:
@@ -72,7 +74,7 @@ def main():
             if args.upper is not None:
                 given = (b"the quick brown fox jumps over 13 lazy dogs\n" * (args.upper // 44 + 1))
                 given = given[:args.upper]
-            client = subprocess.Popen(args.client, env=env, stdin=subprocess.PIPE,
+            client = subprocess.Popen(args.client, env=env, cwd=directory, stdin=subprocess.PIPE,
                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             try:
                 got, said = client.communicate(given, timeout=TIMEOUT_S)

@@ -100,7 +100,7 @@ struct aph_afdt_server_options {
 	unsigned request_ms;	  /* to send a request, to take an answer; 0: 30,000 */
 };
 
-/* Serves at `path`. 0 or -errno with `err` filled in, phase AFDT_CREATE_SERVER. */
+/* Serves at `path`; `out` may be NULL. 0 or -errno with `err` filled in, phase AFDT_CREATE_SERVER. */
 APH_API int aph_afdt_server_open(struct aph_afdt_server **out, struct aph_afdt_endpoint *ep,
 				 const char *path, const struct aph_afdt_server_options *options,
 				 struct afdt_error_t *err);

@@ -230,7 +230,8 @@ APH_API int aph_afdt_server_open(struct aph_afdt_server **out, struct aph_afdt_e
 		free(server);
 		return r;
 	}
-	*out = server;
+	if (out)
+		*out = server;
 	return 0;
 }
 

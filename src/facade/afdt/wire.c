@@ -163,7 +163,7 @@ int aph_afdt_outgo_init(struct aph_afdt_outgo *out, const struct aph_afdt_messag
 	out->header = out->len;
 	if (extended || out->n_fds > 1)
 		out->header |= EXTENDED | out->n_fds << FDS_SHIFT;
-	out->body = message->body;
+	out->body = message->body ? message->body : "";
 	out->fds = message->fds;
 	out->sent = 0;
 	return 0;
