@@ -10,7 +10,7 @@ SECONDS_EACH ?= 60
 MESON ?= meson
 
 .DEFAULT_GOAL := all
-.PHONY: help all demo test test-quick test-long bench bench-local bench-rx fuzz lint format coverage \
+.PHONY: help all demo demo-afs test test-quick test-long bench bench-local bench-rx fuzz lint format coverage \
 	hooks install clean
 
 help:			## list the targets
@@ -21,6 +21,11 @@ $(BUILD)/build.ninja:
 
 all: $(BUILD)/build.ninja	## build the release in $(BUILD)
 	@tools/quietly build $(MESON) compile -C $(BUILD)
+
+demo-afs:		## build, then call OpenAFS and be called by it
+	@tools/install-deps --afs
+	@$(MAKE) --no-print-directory all
+	@APH_BUILD=$(BUILD) tools/demo-afs
 
 demo:			## build, then show what it does on this machine
 	@tools/install-deps --demo

@@ -257,6 +257,8 @@ static int open_port(struct aph_remote_port *port, const struct aph_rx_address *
 	};
 	int r;
 
+	if (aph_remote_is_traced())
+		config.trace = aph_remote_trace;
 	if (address) {
 		options.local = *address;
 		port->address = *address;

@@ -109,6 +109,10 @@ void aph_remote_port_put(struct aph_remote_port *port);
 /* Something was written: it leaves now, or with what else the user does in this turn. */
 void aph_remote_flush(struct aph_remote_port *port);
 
+/* -- trace.c */
+bool aph_remote_is_traced(void);
+void aph_remote_trace(void *arg, const struct aph_rx_trace *trace);
+
 /* -- channel.c */
 extern const struct aph_channel_ops aph_remote_channel_ops;
 /* Service: the channel of whoever is at `path`. NULL: no memory, or as many as the service takes. */

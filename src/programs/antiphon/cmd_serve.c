@@ -26,6 +26,7 @@ static const char help[] =
 	"Puts CMD behind a name. Each call runs one process: the request is its standard input,\n"
 	"its standard output is the reply. An exit status other than 0 aborts the call with it.\n\n"
 	"  --allow WHO[,WHO]   who may call: user, group or world; by default user\n"
+	"  --allow-anonymous   with rx:HOST:PORT/SERVICE: serve other machines too, whoever they are\n"
 	"  --exclusive         fail if the name is served already\n"
 	"  --give              let the next service with --take take over\n"
 	"  --take              take over the name and its clients from one with --give\n"
@@ -81,6 +82,7 @@ static bool read_options(struct serve_options *serve, int argc, char **argv, int
 	uint64_t kill_after_ms = 2000;
 	const struct cli_option options[] = {
 		{ .name = "allow", .kind = CLI_OTHER, .value = &serve->flags, .read = read_allow },
+		CLI_BOUNDED("allow-anonymous", CLI_BIT, &serve->flags, 0, APH_ALLOW_ANONYMOUS),
 		CLI_BOUNDED("exclusive", CLI_BIT, &serve->flags, 0, APH_SERVICE_EXCLUSIVE),
 		CLI_BOUNDED("give", CLI_BIT, &serve->flags, 0, APH_SERVICE_GIVE),
 		CLI_BOUNDED("take", CLI_BIT, &serve->flags, 0, APH_SERVICE_TAKE),
@@ -212,6 +214,20 @@ static void announce(const struct serve *serve)
 	fflush(stdout);
 }
 
+/* How the service is called in what is printed: remote addresses as they are written. */
+static bool read_name(struct serve *serve)
+{
+	const char *address = serve->options.address;
+	struct aph_name name;
+
+	if (strncmp(address, "rx:", 3) == 0) {
+		(void)snprintf(serve->name, sizeof(serve->name), "%s", address);
+		return true;
+	}
+	return aph_name_parse(&name, address) == 0 &&
+	       aph_name_format(&name, serve->name, sizeof(serve->name)) == 0;
+}
+
 static int open_service(struct serve *serve)
 {
 	struct aph_service_options options = {
@@ -219,10 +235,8 @@ static int open_service(struct serve *serve)
 		.flags = serve->options.flags,
 		.calls_max = CALLS_MAX,
 	};
-	struct aph_name name;
 
-	if (aph_name_parse(&name, serve->options.address) < 0 ||
-	    aph_name_format(&name, serve->name, sizeof(serve->name)) < 0) {
+	if (!read_name(serve)) {
 		cli_error("%s", aph_error());
 		return CLI_MISUSED;
 	}

@@ -284,6 +284,22 @@ static void environment_deinit(struct environment *env)
 		free(env->entries[i]);
 }
 
+/* A caller on another machine is no process that we could name. */
+static int environment_add_caller(struct environment *env, const struct aph_credentials *who)
+{
+	int r = environment_add_number(env, "ANTIPHON_CALLER_PID", (uint64_t)who->pid);
+
+	if (r == 0)
+		r = environment_add_number(env, "ANTIPHON_CALLER_UID", who->uid);
+	if (r == 0)
+		r = environment_add_number(env, "ANTIPHON_CALLER_EUID", who->euid);
+	if (r == 0)
+		r = environment_add_number(env, "ANTIPHON_CALLER_GID", who->gid);
+	if (r == 0)
+		r = environment_add_number(env, "ANTIPHON_CALLER_EGID", who->egid);
+	return r;
+}
+
 static int environment_fill(struct environment *env, const struct serve *serve,
 			    const struct aph_call *call)
 {
@@ -293,16 +309,8 @@ static int environment_fill(struct environment *env, const struct serve *serve,
 	int r;
 
 	r = environment_add(env, "ANTIPHON_NAME", serve->name);
-	if (r == 0)
-		r = environment_add_number(env, "ANTIPHON_CALLER_PID", (uint64_t)who->pid);
-	if (r == 0)
-		r = environment_add_number(env, "ANTIPHON_CALLER_UID", who->uid);
-	if (r == 0)
-		r = environment_add_number(env, "ANTIPHON_CALLER_EUID", who->euid);
-	if (r == 0)
-		r = environment_add_number(env, "ANTIPHON_CALLER_GID", who->gid);
-	if (r == 0)
-		r = environment_add_number(env, "ANTIPHON_CALLER_EGID", who->egid);
+	if (r == 0 && who->pid)
+		r = environment_add_caller(env, who);
 	if (r == 0 && who->label[0] != '\0')
 		r = environment_add(env, "ANTIPHON_CALLER_LABEL", who->label);
 	if (r == 0 && deadline_ns != APH_FOREVER)
