@@ -32,13 +32,33 @@ static const struct bench_case cases[] = {
 	{ .name = "death_client_busy", .kind = BENCH_DEATH, .client_dies = true, .all_busy = true },
 	{ .name = "handover", .place = BENCH_TWO_CORES, .exchange = true },
 	{ .name = "handover8", .n_clients = 8, .exchange = true },
+	{ .name = "hold_store",
+	  .kind = BENCH_FDS,
+	  .place = BENCH_TWO_CORES,
+	  .n_fds = 1,
+	  .keeps = true },
+	{ .name = "hold_retrieve",
+	  .kind = BENCH_FDS,
+	  .place = BENCH_TWO_CORES,
+	  .n_fds = 1,
+	  .keeps = true },
+	{ .name = "hold_store16",
+	  .kind = BENCH_FDS,
+	  .place = BENCH_TWO_CORES,
+	  .n_fds = 16,
+	  .keeps = true },
+	{ .name = "hold_retrieve16",
+	  .kind = BENCH_FDS,
+	  .place = BENCH_TWO_CORES,
+	  .n_fds = 16,
+	  .keeps = true },
 	{ .name = "copy_64k", .kind = BENCH_COPY, .place = BENCH_ONE_CORE, .req_len = KIB(64) },
 	{ .name = "copy_1m", .kind = BENCH_COPY, .place = BENCH_ONE_CORE, .req_len = KIB(1024) },
 };
 
 static bool able(const struct bench_who *who, const struct bench_case *c)
 {
-	if (who->exchange != c->exchange)
+	if (who->exchange != c->exchange || who->keeps != c->keeps)
 		return false;
 	if ((who->no_one_core && c->place == BENCH_ONE_CORE) ||
 	    (who->no_clients && (c->n_clients > 1 || c->kind == BENCH_IDLE)) ||

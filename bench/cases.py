@@ -5,6 +5,7 @@ OURS = "antiphon"
 FLOOR = "floor:seqpacket"
 HANDOVER = "floor:handover"
 AFDT = OURS + ":afdt"
+HOLD = OURS + ":hold"
 
 
 class Target:
@@ -101,6 +102,15 @@ def hog(name, text, everybody=False):
                 times=2)
 
 
+def fds16():
+    return Metric("descriptors", "calls_s", "fds/s", value_at_least(1e6, "fds/s"), higher=True, scale=16.0)
+
+
+def hold(name, text, metric):
+    """The keeper, compared with a plain program that hands over a descriptor on a new connection."""
+    return Case(name, text, [metric], base="handover", floor=HANDOVER, only=(HOLD,))
+
+
 PLAIN = "call4_2core"
 
 CASES = [
@@ -155,6 +165,11 @@ CASES = [
           Metric("fairness", "fairness", "slowest/fastest", value_at_least(0.85, "slowest/fastest"),
                  higher=True)],
          floor=HANDOVER, only=(HANDOVER, AFDT)),
+    hold("hold_store", "antiphon hold with its twin: a descriptor stored by name; the floor hands one over",
+         rate(ratio_at_least(3))),
+    hold("hold_retrieve", "the same, retrieved", rate(ratio_at_least(3))),
+    hold("hold_store16", "16 descriptors stored by one call", fds16()),
+    hold("hold_retrieve16", "16 descriptors retrieved by one call", fds16()),
 ]
 
 

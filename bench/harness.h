@@ -53,6 +53,7 @@ struct bench_case {
 	unsigned n_idle;
 	bool all_busy;	  /* a processor hog on every core */
 	bool client_dies; /* BENCH_DEATH: it is the client that is killed */
+	bool keeps;	  /* descriptors are stored with the keeper, or retrieved */
 	bool exchange;	  /* libafdt's: connect, request, answer with a descriptor, close */
 	size_t req_len;
 	size_t rep_len;
@@ -93,6 +94,7 @@ struct bench_who {
 	bool idle;	   /* can hold thousands of idle channels */
 	bool death;	   /* tells a blocked client that the service died */
 	bool client_death; /* tells the service that the client died: it calls bench_told() */
+	bool keeps;	   /* a call is one to the keeper of descriptors; the same */
 	bool exchange;	   /* a call is libafdt's exchange; such cases are for these alone */
 	int (*prepare)(struct bench_job *job); /* optional; before any fork */
 	int (*serve)(struct bench_job *job);
