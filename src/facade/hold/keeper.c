@@ -20,7 +20,9 @@
 #define RETRY_MS	   20	/* until something that did not work is tried again */
 #define LINGER_MS	   100	/* for answers to be taken when the keeper ends */
 #define LEAVE_MS	   1000 /* for channels to go to a newcomer */
-#define OPEN_TRIES	   250
+#define OPEN_TRIES	   300 /* to serve after the keeper has died: a minute, all in all */
+#define OPEN_PAUSE_MS	   200
+#define OPEN_QUICK_TRIES   50
 #define NOFILE_MAX	   65536
 #define NOFILE_OF_CHANNELS 4 /* a descriptor of so many is for channels and the like */
 
@@ -281,14 +283,14 @@ static void pause_ms(long ms)
 	(void)nanosleep(&span, NULL);
 }
 
-/* Somebody depends on a twin that takes over: it does not give up at the first trouble. */
+/* Somebody depends on a twin that takes over: it does not give up at the first trouble, nor tries for ever. */
 static int open_service(struct hold_keeper *keeper, uint32_t flags)
 {
 	int r = open_once(keeper, flags);
 
 	for (int i = 0; r < 0 && keeper->is_open && i < OPEN_TRIES && !stop_signal; i++) {
 		hold_log(keeper, "cannot serve yet: %s", aph_hold_error());
-		pause_ms(RETRY_MS);
+		pause_ms(i < OPEN_QUICK_TRIES ? RETRY_MS : OPEN_PAUSE_MS);
 		r = open_once(keeper, flags);
 	}
 	return r;
@@ -433,9 +435,7 @@ static int run(struct hold_keeper *keeper, bool replace)
 	}
 	if (old >= 0)
 		(void)close(old);
-	/* Where we could not take over, a twin of ours may have more luck. */
-	if (result == 0 || !keeper->is_open)
-		hold_twin_end(keeper);
+	hold_twin_end(keeper);
 	return result;
 }
 

@@ -188,9 +188,12 @@ class Box:
         assert killed or not left, f"socket files are left: {left}"
 
     def close(self):
-        for pid in self.processes():
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+        # Some of them make others when they see one die.
+        while pids := self.processes():
+            for pid in pids:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
         for service in self.services:
             if service.process.poll() is None:
                 service.process.kill()
