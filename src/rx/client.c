@@ -32,6 +32,7 @@ int aph_rx_client_new(struct aph_rx_client **out, struct aph_rx *rx, const struc
 	client->data = options ? options->data : NULL;
 	aph_list_init(&client->conns);
 	aph_list_init(&client->waiting);
+	aph_list_init(&client->assign_link);
 	aph_list_init(&client->calls);
 	aph_list_append(&rx->clients, &client->link);
 	aph_rx_peer_ref(peer);
@@ -90,6 +91,7 @@ struct aph_rx_client *aph_rx_client_free(struct aph_rx_client *client)
 		aph_rx_conn_free(conn);
 	}
 	aph_list_remove(&client->link);
+	aph_list_remove(&client->assign_link);
 	aph_rx_peer_unref(client->peer);
 	aph_rx_release(client->rx, client, sizeof(*client));
 	return NULL;
@@ -229,7 +231,7 @@ static int assign(struct aph_rx_client *client, struct aph_rx_call *call)
 	return 0;
 }
 
-void aph_rx_client_assign(struct aph_rx_client *client)
+static void assign_waiting(struct aph_rx_client *client)
 {
 	while (!aph_list_empty(&client->waiting)) {
 		struct aph_rx_call *call =
@@ -242,6 +244,23 @@ void aph_rx_client_assign(struct aph_rx_client *client)
 		aph_list_remove(&call->wait_link);
 		if (r < 0)
 			aph_rx_call_end(call, APH_RX_LOCAL_ERROR, -r);
+	}
+}
+
+void aph_rx_client_assign(struct aph_rx_client *client)
+{
+	if (!aph_list_empty(&client->waiting) && aph_list_empty(&client->assign_link))
+		aph_list_append(&client->rx->assigning, &client->assign_link);
+}
+
+void aph_rx_clients_assign(struct aph_rx *rx)
+{
+	while (!aph_list_empty(&rx->assigning)) {
+		struct aph_rx_client *client =
+			aph_container(rx->assigning.next, struct aph_rx_client, assign_link);
+
+		aph_list_remove(&client->assign_link);
+		assign_waiting(client);
 	}
 }
 

@@ -147,6 +147,7 @@ int aph_rx_new(struct aph_rx **out, const struct aph_rx_config *config, uint64_t
 	aph_list_init(&rx->challenges);
 	aph_list_init(&rx->sending);
 	aph_list_init(&rx->ready);
+	aph_list_init(&rx->assigning);
 	aph_list_init(&rx->fresh);
 	aph_list_init(&rx->free_calls);
 	*out = rx;
@@ -207,7 +208,7 @@ uint64_t aph_rx_deadline(const struct aph_rx *rx)
 {
 	uint64_t due = aph_rx_timers_next(&rx->timers);
 
-	if (!aph_list_empty(&rx->sending) || rx->n_raw)
+	if (!aph_list_empty(&rx->sending) || !aph_list_empty(&rx->assigning) || rx->n_raw)
 		return 0;
 	due = earlier(due, receipts_due(rx));
 	due = earlier(due, aph_rx_conn_expiry(rx));

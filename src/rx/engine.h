@@ -161,8 +161,9 @@ struct aph_rx_client {
 	struct aph_list link;
 	struct aph_rx_peer *peer;
 	struct aph_list conns;
-	struct aph_list waiting; /* calls without a channel */
-	struct aph_list calls;	 /* all that are not freed */
+	struct aph_list waiting;     /* calls without a channel */
+	struct aph_list assign_link; /* in the engine's assigning */
+	struct aph_list calls;	     /* all that are not freed */
 	const struct aph_rx_class *class;
 	uint16_t service;
 	uint32_t n_conns;
@@ -358,7 +359,7 @@ struct aph_rx {
 	struct aph_list clients;
 	struct aph_list orphans; /* ended calls that outlive their client or service */
 	struct aph_list idle_peers, idle_clients, idle_services, receipts, challenges;
-	struct aph_list sending, ready;
+	struct aph_list sending, ready, assigning;
 	struct aph_list fresh; /* calls whose times were set by a clock that may be old */
 	struct aph_rx_timers timers;
 	struct aph_rx_peer *last_peer;
@@ -461,8 +462,9 @@ uint64_t aph_rx_conn_expiry(const struct aph_rx *rx);
 uint32_t aph_rx_conn_serial(struct aph_rx_conn *conn);
 
 /* -- client.c */
-/* Gives channels to calls that wait for one. */
+/* A channel has become free: calls that wait for one get it with the next send, when nothing else is under way. */
 void aph_rx_client_assign(struct aph_rx_client *client);
+void aph_rx_clients_assign(struct aph_rx *rx);
 
 /* -- call.c */
 struct aph_rx_call *aph_rx_call_incoming(struct aph_rx_conn *conn, struct aph_rx_service *service,

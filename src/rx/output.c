@@ -752,6 +752,7 @@ size_t aph_rx_send(struct aph_rx *rx, struct aph_rx_message *out, size_t max, ui
 	size_t n_raw;
 
 	aph_rx_set_now(rx, now_ns);
+	aph_rx_clients_assign(rx);
 	rx->n_drafts = rx->n_iovs = rx->staged = 0;
 	n_raw = hand_out_raw(rx, out, max);
 	rx->drafts_max = max - n_raw < APH_RX_N_MESSAGES ? max - n_raw : APH_RX_N_MESSAGES;
