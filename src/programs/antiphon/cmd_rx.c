@@ -16,6 +16,7 @@ static const struct {
 	{ "debug", "antiphon rx debug", rx_debug_help, rx_debug },
 	{ "ping", "antiphon rx ping", rx_ping_help, rx_ping },
 	{ "perf", "antiphon rx perf", rx_perf_help, rx_perf },
+	{ "run", "antiphon rx run", rx_run_help, rx_run },
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))

@@ -42,8 +42,8 @@ def commands_and_options(box):
     assert complete(box, "antiphon", "s") == {"serve"}
     for command in ("serve", "call", "ls", "top", "hold", "bench"):
         assert complete(box, "antiphon", command, "-") - {"--"} == options_of(box, command), command
-    assert complete(box, "antiphon", "rx", "") == {"version", "debug", "ping", "perf", "--help"}
-    for command in ("version", "debug", "ping", "perf"):
+    assert complete(box, "antiphon", "rx", "") == {"version", "debug", "ping", "perf", "run", "--help"}
+    for command in ("version", "debug", "ping", "perf", "run"):
         assert complete(box, "antiphon", "rx", command, "-") == options_of(box, "rx", command), command
 
 
