@@ -17,8 +17,7 @@ int rx_ping(int argc, char **argv);
 int rx_perf(int argc, char **argv);
 int rx_run(int argc, char **argv);
 
-extern const char rx_version_help[], rx_debug_help[], rx_ping_help[], rx_perf_help[],
-	rx_run_help[];
+extern const char rx_version_help[], rx_debug_help[], rx_ping_help[], rx_perf_help[], rx_run_help[];
 
 #define RX_PORT_DEFAULT 7000 /* of a file server, which is whom people ask mostly */
 
