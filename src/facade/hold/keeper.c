@@ -20,7 +20,7 @@
 #define RETRY_MS	   20	/* until something that did not work is tried again */
 #define LINGER_MS	   100	/* for answers to be taken when the keeper ends */
 #define LEAVE_MS	   1000 /* for channels to go to a newcomer */
-#define OPEN_TRIES	   300 /* to serve after the keeper has died: a minute, all in all */
+#define OPEN_TRIES	   300	/* to serve after the keeper has died: a minute, all in all */
 #define OPEN_PAUSE_MS	   200
 #define OPEN_QUICK_TRIES   50
 #define NOFILE_MAX	   65536
