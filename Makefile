@@ -10,7 +10,7 @@ SECONDS_EACH ?= 60
 MESON ?= meson
 
 .DEFAULT_GOAL := all
-.PHONY: help all demo demo-afs test test-quick test-long bench bench-local bench-rx fuzz lint format coverage \
+.PHONY: help all demo demo-afs test test-quick test-long bench bench-local bench-rx sim fuzz lint format coverage \
 	hooks install clean
 
 help:			## list the targets
@@ -65,6 +65,10 @@ bench-rx:		## only calls between machines, on loopback; JSON=1 for one JSON obje
 	@$(MAKE) --no-print-directory $(BUILD_BENCH)/build.ninja >&2
 	@tools/quietly build $(MESON) compile -C $(BUILD_BENCH) >&2
 	@APH_BUILD=$(BUILD_BENCH) bench/run-rx $(if $(JSON),--json)
+
+sim: $(BUILD)/build.ninja	## simulate for SECONDS_EACH seconds a scenario (SCENARIO=name for one)
+	@tools/quietly build $(MESON) compile -C $(BUILD)
+	@$(BUILD)/tests/sim/sim --fresh 1 --seconds $(SECONDS_EACH) $(if $(SCENARIO),--scenario $(SCENARIO))
 
 fuzz:			## fuzz every target for SECONDS_EACH seconds (TARGET=name for one)
 	@tools/install-deps
