@@ -218,6 +218,8 @@ static void detect_losses(struct aph_rx_call *call)
 struct progress {
 	uint32_t n_acked;
 	uint32_t highest;
+	uint32_t serial;  /* of the transmission that the ACK answers; 0: it gives no sample */
+	uint64_t sent_ns; /* when that was made, if it is among those that have arrived */
 };
 
 static void note_arrival(struct aph_rx_call *call, uint32_t seq, struct aph_rx_meta *meta,
@@ -231,6 +233,8 @@ static void note_arrival(struct aph_rx_call *call, uint32_t seq, struct aph_rx_m
 	progress->n_acked++;
 	if (seq > progress->highest)
 		progress->highest = seq;
+	if (meta->serial == progress->serial)
+		progress->sent_ns = meta->sent_ns;
 	/* It was overtaken by one that was sent after it, and was not lost. */
 	if (seq < out->highest_sacked && meta->n_sent == 1)
 		out->reordering_seen = true;
@@ -292,14 +296,16 @@ static void take_soft(struct aph_rx_call *call, const struct aph_rx_ack *ack,
 		out->ranges[i] = ack->ranges[i];
 }
 
-static void sample_rtt(struct aph_rx_call *call, const struct aph_rx_ack *ack)
+/*
+ * Looks for a PING, or one of the last packets that asked. On a long path many more of those are on their way than are
+ * kept here: of them the packets themselves tell, as they are acknowledged. False: not found.
+ */
+static bool sample_rtt(struct aph_rx_call *call, const struct aph_rx_ack *ack)
 {
 	struct aph_rx_out *out = &call->out;
 	uint64_t now = call->rx->now_ns;
 	unsigned i;
 
-	if (!ack->serial || ack->reason > APH_RX_ACK_PING_RESPONSE)
-		return;
 	for (i = 0; i < APH_RX_N_TIMINGS; i++) {
 		struct aph_rx_timing *timing = &out->timings[i];
 
@@ -309,8 +315,9 @@ static void sample_rtt(struct aph_rx_call *call, const struct aph_rx_ack *ack)
 		/* Who knows the serial has got the packet. */
 		aph_rx_peer_prove(call->peer);
 		timing->serial = 0;
-		return;
+		return true;
 	}
+	return false;
 }
 
 /* Whether it is about packets that we sent, and not older than what we know. */
@@ -411,7 +418,8 @@ void aph_rx_recover_ack(struct aph_rx_call *call, const struct aph_rx_header *he
 		call->rx->stats.malformed++;
 		return;
 	}
-	sample_rtt(call, ack);
+	if (ack->serial && ack->reason <= APH_RX_ACK_PING_RESPONSE && !sample_rtt(call, ack))
+		progress.serial = ack->serial;
 	if (is_stale(out, ack))
 		return;
 	window = ack->extended ? ack->window : ack->n_words >= 3 ? ack->rwind : APH_RX_WINDOW_START;
@@ -420,6 +428,9 @@ void aph_rx_recover_ack(struct aph_rx_call *call, const struct aph_rx_header *he
 	take_soft(call, ack, &progress);
 	if (ack->reason == APH_RX_ACK_DUPLICATE && out->reorder_mult < 16)
 		out->reorder_mult++;
+	if (progress.sent_ns)
+		aph_rx_rtt_sample(&call->peer->rtt, call->rx->now_ns - progress.sent_ns,
+				  call->rx->now_ns);
 	if (progress.n_acked)
 		after_progress(call, &progress);
 	if (out->finished && out->base == out->end) {
