@@ -19,6 +19,9 @@ LINES_MAX = 40
 HEADERS = """
 #include <antiphon/antiphon.h>
 #include <antiphon/hold.h>
+#include <antiphon/rx.h>
+#include <antiphon/rxdebug.h>
+#include <arpa/inet.h>
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -51,6 +54,23 @@ void handle(struct aph_event *event);
 int snippet(void);
 """
 
+# The same for pages of the RxRPC engine and its driver, whose events are others.
+RX_PREAMBLE = HEADERS + """
+extern struct aph_rx_udp *udp;
+extern struct aph_rx *rx;
+extern struct aph_rx_event event;
+extern struct aph_rx_service *service;
+extern struct aph_rx_answer answer;
+extern uint8_t packet[2048];
+extern uint32_t id;
+extern char buf[4096];
+extern size_t len;
+extern ssize_t n;
+extern int fd, r;
+void handle(struct aph_rx_event *event);
+int snippet(void);
+"""
+
 
 def from_manual(text):
     """The literal displays of the EXAMPLES section, with mdoc's escapes undone."""
@@ -67,12 +87,13 @@ def from_markdown(text):
         yield block[1]
 
 
-def unit(code):
+def unit(code, name):
     if re.search(r"^#include", code, re.M):
         return code
     if re.search(r"^\w[^\n;]*\)\n\{", code, re.M):
         return HEADERS + code
-    return f"{PREAMBLE}int snippet(void)\n{{\n{code}\nreturn 0;\n}}\n"
+    preamble = RX_PREAMBLE if "/aph_rx_" in name else PREAMBLE
+    return f"{preamble}int snippet(void)\n{{\n{code}\nreturn 0;\n}}\n"
 
 
 def main():
@@ -87,7 +108,7 @@ def main():
         with open(name) as f:
             text = f.read()
         for code in from_markdown(text) if name.endswith(".md") else from_manual(text):
-            done = subprocess.run(compiler + flags, input=unit(code), text=True,
+            done = subprocess.run(compiler + flags, input=unit(code, name), text=True,
                                   stderr=subprocess.PIPE)
             compiled += 1
             if done.returncode != 0:

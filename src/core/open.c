@@ -26,10 +26,11 @@ static const struct aph_scheme *load_rx(void)
 {
 	static _Atomic(const struct aph_scheme *) loaded;
 	const struct aph_scheme *scheme = loaded;
+	const struct aph_scheme *linked = &aph_rx_scheme;
 	void *library;
 
-	if (&aph_rx_scheme)
-		return &aph_rx_scheme;
+	if (linked)
+		return linked;
 	if (scheme)
 		return scheme;
 	library = dlopen("libantiphon-rx.so." APH_ABI, RTLD_NOW | RTLD_LOCAL);
