@@ -11,10 +11,11 @@
 #include <string.h>
 #include <unistd.h>
 
-const char rx_run_help[] = "usage: antiphon rx run [--] COMMAND [ARGUMENT...]\n"
-			   "Runs a command whose AF_RXRPC sockets are this project's, not the kernel's.\n\n"
-			   "  --help  show this text\n\n"
-			   "  antiphon rx run -- ./server 7000\n";
+const char rx_run_help[] =
+	"usage: antiphon rx run [--] COMMAND [ARGUMENT...]\n"
+	"Runs a command whose AF_RXRPC sockets are this project's, not the kernel's.\n\n"
+	"  --help  show this text\n\n"
+	"  antiphon rx run -- ./server 7000\n";
 
 static const struct option long_options[] = {
 	{ "help", no_argument, NULL, 'h' },
