@@ -57,7 +57,7 @@ static void free_chunks(struct aph_rx *rx, struct aph_rx_out *out)
 		out->chunks[i] = NULL;
 	}
 	if (out->chunks != out->few_chunks)
-		aph_rx_release(rx, out->chunks, out->n_chunks * sizeof(*out->chunks));
+		aph_rx_release(rx, out->chunks, out->n_chunks * sizeof(struct aph_rx_chunk *));
 	out->chunks = out->few_chunks;
 	out->n_chunks = 2;
 }
@@ -93,7 +93,7 @@ void aph_rx_out_trim(struct aph_rx_call *call, uint32_t old_base)
 static bool grow_chunks(struct aph_rx *rx, struct aph_rx_out *out)
 {
 	uint32_t n = out->n_chunks * 4;
-	struct aph_rx_chunk **chunks = aph_rx_zalloc(rx, n * sizeof(*chunks));
+	struct aph_rx_chunk **chunks = aph_rx_zalloc(rx, n * sizeof(struct aph_rx_chunk *));
 	uint32_t first = (out->base - 1) / APH_RX_CHUNK_SLOTS;
 	uint32_t i;
 
@@ -102,7 +102,7 @@ static bool grow_chunks(struct aph_rx *rx, struct aph_rx_out *out)
 	for (i = first; i < first + out->n_chunks; i++)
 		chunks[i & (n - 1)] = out->chunks[i & (out->n_chunks - 1)];
 	if (out->chunks != out->few_chunks)
-		aph_rx_release(rx, out->chunks, out->n_chunks * sizeof(*chunks));
+		aph_rx_release(rx, out->chunks, out->n_chunks * sizeof(struct aph_rx_chunk *));
 	out->chunks = chunks;
 	out->n_chunks = n;
 	return true;
