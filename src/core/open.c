@@ -26,8 +26,8 @@ static const struct aph_scheme *load_rx(void)
 {
 	static _Atomic(const struct aph_scheme *) loaded;
 	const struct aph_scheme *scheme = loaded;
+	static void *library; /* never closed: what it made may live as long as the process */
 	const struct aph_scheme *linked = &aph_rx_scheme;
-	void *library;
 
 	if (linked)
 		return linked;

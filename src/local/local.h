@@ -127,6 +127,8 @@ struct aph_local {
 	unsigned n_scan, n_active, n_newcomers;
 	int spare_fd;	       /* given up to be able to turn somebody away */
 	uint64_t window_began; /* ticks */
+	uint64_t yielded;      /* ticks: when a thread last let others run */
+	uint32_t streak;       /* waits in a crowd that ended without a yield */
 	uint32_t quota;	       /* requests that a channel may have taken in this window */
 	struct aph_wake wake;
 };

@@ -14,11 +14,16 @@
 #include <unistd.h>
 
 #define BURST_MAX	    8u	     /* records of one channel before the next has its turn */
-#define WINDOW_TICKS	    2500000u /* about a millisecond */
+#define WINDOW_TICKS	    1200000u /* about half a millisecond */
 #define QUOTA_LEAST	    16u	     /* fewer requests in a window say nothing */
 #define STALE_TICKS	    4000000u /* 1 to 4 ms: a channel without a record for so long has to ring */
 #define LOOKS_WITHOUT_CLOCK 64	     /* one to two microseconds */
 #define LOOKS_PER_CLOCK	    16
+#define GIVE_WAY_TICKS	    100000u /* 25 to 100 us */
+/* In a crowd, before yielding to it, if the peer runs on another CPU: */
+#define LOOKS_FOR_REPLY	  40 /* a microsecond: less than two switches cost */
+#define LOOKS_FOR_REQUEST 10
+#define STREAK_MAX	  16u /* calls in a row without yielding */
 
 static struct aph_local *of(struct aph_transport *transport)
 {
@@ -73,7 +78,7 @@ static bool poll_clients(struct aph_local *local)
 
 /*
  * In a crowd the scheduler, not the ring, decides who calls how often: whoever shares a CPU with nobody gets
- * more turns. So every millisecond is a window, and nobody gets far more requests through in it than those
+ * more turns. So every half millisecond is a window, and nobody gets far more requests through in it than those
  * got on average who called about as fast in the last one.
  */
 static bool is_crowded(const struct aph_local *local)
@@ -131,12 +136,25 @@ static bool poll_service(struct aph_local_channel *lc, bool requests)
 	return any;
 }
 
+/* A service that always finds something to do on another CPU lets the clients on its own one run, too. */
+static void give_way(struct aph_local *local)
+{
+	struct aph_endpoint *ep = local->base.ep;
+
+	if (!is_crowded(local) || ep->ticks - local->yielded < GIVE_WAY_TICKS ||
+	    ep->ticks < local->wake.back_off_until)
+		return;
+	(void)aph_wake_yield(&local->wake, &ep->ticks);
+	local->yielded = ep->ticks;
+}
+
 static bool poll_services(struct aph_local *local, bool requests)
 {
 	struct aph_endpoint *ep = local->base.ep;
 	unsigned n = local->n_scan;
 	bool any = false;
 
+	give_way(local);
 	if (ep->ticks - local->window_began > WINDOW_TICKS)
 		open_window(local);
 	while (n && !aph_list_empty(&local->scan)) {
@@ -322,6 +340,22 @@ static bool look(struct aph_local *local, bool requests, int n)
 	}
 }
 
+/*
+ * In a crowd, before yielding: a peer on another CPU may be about to answer, and a moment's look costs less than
+ * two switches. Not too often in a row, as others wait for this CPU.
+ */
+static bool look_before_yield(struct aph_local *local, bool requests,
+			      const struct aph_wake_scene *scene)
+{
+	if (scene->peer_apart && (!scene->reply || local->streak < STREAK_MAX) &&
+	    look(local, requests, scene->reply ? LOOKS_FOR_REPLY : LOOKS_FOR_REQUEST)) {
+		local->streak++;
+		return true;
+	}
+	local->streak = 0;
+	return false;
+}
+
 static bool is_near(uint64_t deadline_ns, uint64_t us)
 {
 	return deadline_ns != APH_FOREVER && deadline_ns < aph_time_ns() + us * 1000;
@@ -354,8 +388,14 @@ static bool spin(struct aph_transport *transport, bool requests, uint64_t deadli
 	while (now < until) {
 		bool yields = mode == APH_WAKE_YIELD;
 
+		if (yields && look_before_yield(local, requests, &scene)) {
+			aph_wake_end(&local->wake, now, ep->spin_max_us);
+			return true;
+		}
 		if (yields && !aph_wake_yield(&local->wake, &now))
 			return any_work(local, requests);
+		if (yields)
+			local->yielded = now;
 		if (look(local, requests, yields ? 1 : LOOKS_PER_CLOCK)) {
 			aph_wake_end(&local->wake, now, ep->spin_max_us);
 			return true;

@@ -83,9 +83,11 @@ static bool pump(struct aph_remote_port *port)
 /* Tells the service of one request. */
 static bool deliver(struct aph_remote_port *port)
 {
-	while (!aph_list_empty(&port->incoming)) {
+	struct aph_list *pos, *tmp;
+
+	aph_list_for_each(pos, tmp, &port->incoming) {
 		struct aph_remote_incoming *incoming =
-			aph_container(port->incoming.next, struct aph_remote_incoming, link);
+			aph_container(pos, struct aph_remote_incoming, link);
 		struct aph_remote_service *service = incoming->service;
 		struct aph_rx_call *rx = incoming->rx;
 
@@ -316,10 +318,11 @@ int aph_remote_port_get(struct aph_remote_port **out, struct aph_endpoint *ep,
 static void free_port(struct aph_remote_port *port)
 {
 	struct aph_endpoint *ep = port->remote->base.ep;
+	struct aph_list *pos, *tmp;
 
-	while (!aph_list_empty(&port->incoming)) {
+	aph_list_for_each(pos, tmp, &port->incoming) {
 		struct aph_remote_incoming *incoming =
-			aph_container(port->incoming.next, struct aph_remote_incoming, link);
+			aph_container(pos, struct aph_remote_incoming, link);
 
 		(void)aph_rx_call_free(incoming->rx);
 		forget_incoming(incoming);
@@ -344,8 +347,10 @@ static void free_remote(struct aph_transport *transport)
 {
 	struct aph_remote *remote = of(transport);
 
-	while (!aph_list_empty(&remote->ports))
-		free_port(port_at(remote->ports.next));
+	struct aph_list *pos, *tmp;
+
+	aph_list_for_each(pos, tmp, &remote->ports)
+		free_port(port_at(pos));
 	free(remote);
 }
 

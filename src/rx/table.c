@@ -7,7 +7,7 @@
 static bool grow(struct aph_rx *rx, struct aph_rx_table *table)
 {
 	uint32_t n_heads = table->n_heads ? table->n_heads * 2 : 64;
-	struct aph_rx_node **heads = aph_rx_zalloc(rx, n_heads * sizeof(*heads));
+	struct aph_rx_node **heads = aph_rx_zalloc(rx, n_heads * sizeof(struct aph_rx_node *));
 	uint32_t i;
 
 	if (!heads)
@@ -56,7 +56,7 @@ void aph_rx_table_remove(struct aph_rx_table *table, struct aph_rx_node *node)
 
 void aph_rx_table_deinit(struct aph_rx *rx, struct aph_rx_table *table)
 {
-	aph_rx_release(rx, table->heads, table->n_heads * sizeof(*table->heads));
+	aph_rx_release(rx, table->heads, table->n_heads * sizeof(struct aph_rx_node *));
 	table->heads = NULL;
 	table->n_heads = 0;
 }
