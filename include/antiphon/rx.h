@@ -250,6 +250,8 @@ struct aph_rx_security;
 /* -- services ------------------------------------------------------------------------------------------------------ */
 
 #define APH_RX_UNLIMITED UINT32_MAX
+/* As credit: new calls are aborted, as if nobody served the number. */
+#define APH_RX_REFUSE (UINT32_MAX - 1)
 
 struct aph_rx_service_options {
 	size_t size;	 /* sizeof(struct aph_rx_service_options) */
@@ -264,7 +266,10 @@ APH_API int aph_rx_service_add(struct aph_rx_service **out, struct aph_rx *rx, u
 			       const struct aph_rx_service_options *options);
 /* Aborts its calls (APH_RX_CALL_DEAD; they end, and stay to be freed) and serves it no more. Returns NULL. */
 APH_API struct aph_rx_service *aph_rx_service_remove(struct aph_rx_service *service);
-/* New calls that may come from now on; each takes one. APH_RX_UNLIMITED takes none. */
+/*
+ * New calls that may come from now on; each takes one. APH_RX_UNLIMITED takes none; with APH_RX_REFUSE there are
+ * none, for good. Calls that have come already go on in either case.
+ */
 APH_API void aph_rx_service_set_credit(struct aph_rx_service *service, uint32_t credit);
 APH_API uint32_t aph_rx_service_credit(const struct aph_rx_service *service);
 APH_API void *aph_rx_service_data(const struct aph_rx_service *service);

@@ -229,7 +229,7 @@ static void forget_unseen(struct aph_rx_call *call)
 	if (!(call->events & 1u << APH_RX_EVENT_CALL))
 		return;
 	call->user_holds = false;
-	if (call->owner && call->owner->credit != APH_RX_UNLIMITED)
+	if (call->owner && call->owner->credit < APH_RX_REFUSE)
 		call->owner->credit++;
 }
 

@@ -379,6 +379,12 @@ static void input_new_call(struct input *input, struct aph_rx_conn *conn)
 		reject(input, 0, APH_RX_INVALID_OPERATION, "no such service, or not so secured");
 		return;
 	}
+	if (service->credit == APH_RX_REFUSE) {
+		/* Calls of the connection that go on are not to die of it. */
+		reject(input, conn ? header->call_number : 0, APH_RX_INVALID_OPERATION,
+		       "the service takes no more calls");
+		return;
+	}
 	if (conn && conn->channels[channel].call)
 		supersede(conn->channels[channel].call);
 	if (!has_room(rx, service)) {

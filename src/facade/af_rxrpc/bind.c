@@ -178,9 +178,11 @@ static void refuse(struct aph_afrx_socket *s, enum aph_afrx_state state)
 {
 	s->state = state;
 	while (s->n_charged)
-		aph_afrx_call_free(APH_AFRX_OF(s->charged.next, struct aph_afrx_call, place));
+		aph_afrx_call_free(
+			APH_AFRX_OF(aph_afrx_list_pop(&s->charged), struct aph_afrx_call, place));
 	while (s->n_waiting)
-		aph_afrx_call_free(APH_AFRX_OF(s->waiting.next, struct aph_afrx_call, place));
+		aph_afrx_call_free(
+			APH_AFRX_OF(aph_afrx_list_pop(&s->waiting), struct aph_afrx_call, place));
 	aph_afrx_set_credit(s);
 	if (s->endpoint)
 		aph_afrx_endpoint_push(s->endpoint);

@@ -71,13 +71,15 @@ static void detach(struct aph_afrx_call *c)
 {
 	struct aph_afrx_socket *s = c->socket;
 
+	assert(s);
 	unblock(c);
 	if (c->tagged)
 		s->n_tags--;
 	if (c->tagged && !c->rx)
 		s->n_charged--;
-	if (!c->tagged && !aph_afrx_list_empty(&c->place))
+	if (c->waits)
 		s->n_waiting--;
+	c->waits = false;
 	aph_afrx_list_del(&c->hash);
 	aph_afrx_list_del(&c->place);
 	aph_afrx_list_del(&c->pending);
@@ -101,6 +103,8 @@ void aph_afrx_call_free(struct aph_afrx_call *c)
 	struct aph_rx_call *rx = c->rx;
 	struct aph_afrx_client *client = c->client;
 
+	if (c->pins)
+		aph_afrx_notify(c->socket);
 	detach(c);
 	c->rx = NULL;
 	c->client = NULL;
@@ -170,21 +174,26 @@ int aph_afrx_call_error(const struct aph_afrx_call *c)
 
 /* -- accepting ------------------------------------------------------------------------------------------------- */
 
+void aph_afrx_call_accept(struct aph_afrx_call *c, unsigned long tag)
+{
+	aph_afrx_list_del(&c->place);
+	aph_afrx_list_del(&c->pending);
+	c->waits = c->notice = false;
+	c->socket->n_waiting--;
+	aph_afrx_call_set_tag(c, tag);
+}
+
 void aph_afrx_match(struct aph_afrx_socket *s)
 {
 	while (s->n_waiting && s->n_charged) {
 		struct aph_afrx_call *charge =
-			APH_AFRX_OF(s->charged.next, struct aph_afrx_call, place);
+			APH_AFRX_OF(aph_afrx_list_pop(&s->charged), struct aph_afrx_call, place);
 		struct aph_afrx_call *call =
 			APH_AFRX_OF(s->waiting.next, struct aph_afrx_call, place);
 		unsigned long tag = charge->tag;
 
 		aph_afrx_call_free(charge);
-		aph_afrx_list_del(&call->place);
-		aph_afrx_list_del(&call->pending);
-		s->n_waiting--;
-		call->notice = false;
-		aph_afrx_call_set_tag(call, tag);
+		aph_afrx_call_accept(call, tag);
 		aph_afrx_call_announce(call);
 	}
 }
@@ -202,6 +211,7 @@ static void arrive(const struct aph_rx_event *ev)
 	aph_rx_call_set_data(ev->call, c);
 	(void)clock_gettime(CLOCK_REALTIME, &c->arrived);
 	aph_afrx_list_add(&s->waiting, &c->place);
+	c->waits = true;
 	s->n_waiting++;
 	if (s->charging) {
 		aph_afrx_match(s);
@@ -219,6 +229,7 @@ static void vanish(struct aph_afrx_call *c)
 	struct aph_afrx_socket *s = c->socket;
 
 	aph_afrx_list_del(&c->place);
+	c->waits = false;
 	s->n_waiting--;
 	if (!c->notice)
 		aph_afrx_call_free(c);

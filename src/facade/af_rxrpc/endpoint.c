@@ -292,6 +292,8 @@ void aph_afrx_set_credit(struct aph_afrx_socket *s)
 		credit = s->n_charged;
 	else if (s->state == APH_AFRX_LISTENING && s->n_waiting <= s->backlog)
 		credit = s->backlog + 1 - s->n_waiting;
+	else if (s->state == APH_AFRX_DISABLED || s->state == APH_AFRX_SHUT)
+		credit = APH_RX_REFUSE;
 	for (i = 0; i < s->n_services; i++)
 		if (s->rx_services[i])
 			aph_rx_service_set_credit(s->rx_services[i], credit);

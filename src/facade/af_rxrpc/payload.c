@@ -265,7 +265,7 @@ size_t aph_afrx_token_write(void *out, size_t max, const char *description, cons
 	put_u32(&w, (uint32_t)strlen(cell));
 	put(&w, cell, strlen(cell));
 	put_u32(&w, 1);
-	put_u32(&w, (uint32_t)(7 * 4 + sizeof(b.key) + ((b.ticket_len + 3u) & ~3u)));
+	put_u32(&w, (uint32_t)(28 + sizeof(b.key) + ((b.ticket_len + 3u) & ~3u)));
 	put_u32(&w, TOKEN_RXKAD);
 	put_u32(&w, 0); /* viceid */
 	put_u32(&w, b.kvno);

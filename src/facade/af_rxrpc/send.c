@@ -66,11 +66,7 @@ static int accept_call(struct aph_afrx_socket *s, const struct aph_afrx_request 
 	if (aph_afrx_call_find(s, req->tag))
 		return -EBADSLT;
 	c = APH_AFRX_OF(s->waiting.next, struct aph_afrx_call, place);
-	aph_afrx_list_del(&c->place);
-	aph_afrx_list_del(&c->pending);
-	s->n_waiting--;
-	c->notice = false;
-	aph_afrx_call_set_tag(c, req->tag);
+	aph_afrx_call_accept(c, req->tag);
 	aph_afrx_set_credit(s);
 	aph_afrx_call_announce(c);
 	return 0;

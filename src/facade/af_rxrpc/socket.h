@@ -55,6 +55,17 @@ static inline void aph_afrx_list_add(struct aph_afrx_link *list, struct aph_afrx
 	list->prev = link;
 }
 
+/* Takes the first one off a list that is not empty. */
+static inline struct aph_afrx_link *aph_afrx_list_pop(struct aph_afrx_link *list)
+{
+	struct aph_afrx_link *link = list->next;
+
+	list->next = link->next;
+	link->next->prev = list;
+	link->prev = link->next = link;
+	return link;
+}
+
 /* Removing what is on no list does nothing. */
 static inline void aph_afrx_list_del(struct aph_afrx_link *link)
 {
@@ -65,9 +76,8 @@ static inline void aph_afrx_list_del(struct aph_afrx_link *link)
 
 /* -- objects --------------------------------------------------------------------------------------------- */
 
-#define APH_AFRX_SEND_MAX \
-	(512u * APH_RX_PAYLOAD_MAX) /* bytes that a call takes ahead of its peer */
-#define APH_AFRX_N_TAGS 64	    /* heads of a socket's hash table of tags */
+#define APH_AFRX_SEND_MAX UINT32_C(722944) /* bytes a call takes ahead of its peer: 512 packets */
+#define APH_AFRX_N_TAGS	  64		   /* heads of a socket's hash table of tags */
 
 struct aph_afrx_endpoint {
 	struct aph_afrx_link link;
@@ -159,6 +169,7 @@ struct aph_afrx_call {
 	unsigned pins;
 	unsigned long tag;
 	bool tagged; /* `tag` is valid and known */
+	bool waits;  /* to be accepted */
 	bool notice; /* it is to be reported as RXRPC_NEW_CALL */
 	bool ended;
 	struct aph_rx_end end;
@@ -255,6 +266,8 @@ void aph_afrx_event(const struct aph_rx_event *ev);
 bool aph_afrx_call_has_news(const struct aph_afrx_call *c);
 /* Puts it into the queue if there is. */
 void aph_afrx_call_announce(struct aph_afrx_call *c);
+/* It has waited, and has this tag from now on. */
+void aph_afrx_call_accept(struct aph_afrx_call *c, unsigned long tag);
 /* Gives the oldest waiting calls to the oldest charges. */
 void aph_afrx_match(struct aph_afrx_socket *s);
 /* It ended without its body: what is left of that is not delivered. */

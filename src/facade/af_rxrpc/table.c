@@ -192,12 +192,14 @@ static void forget(struct aph_afrx_socket *s)
 	s->full = false;
 	for (i = 0; i < APH_AFRX_N_TAGS; i++)
 		while (!aph_afrx_list_empty(&s->tags[i]))
-			aph_afrx_call_forget(
-				APH_AFRX_OF(s->tags[i].next, struct aph_afrx_call, hash));
+			aph_afrx_call_forget(APH_AFRX_OF(aph_afrx_list_pop(&s->tags[i]),
+							 struct aph_afrx_call, hash));
 	while (!aph_afrx_list_empty(&s->waiting))
-		aph_afrx_call_forget(APH_AFRX_OF(s->waiting.next, struct aph_afrx_call, place));
+		aph_afrx_call_forget(
+			APH_AFRX_OF(aph_afrx_list_pop(&s->waiting), struct aph_afrx_call, place));
 	while (!aph_afrx_list_empty(&s->queue))
-		aph_afrx_call_forget(APH_AFRX_OF(s->queue.next, struct aph_afrx_call, pending));
+		aph_afrx_call_forget(
+			APH_AFRX_OF(aph_afrx_list_pop(&s->queue), struct aph_afrx_call, pending));
 	s->rx_services[0] = s->rx_services[1] = NULL;
 	s->endpoint = NULL;
 	s->users = s->n_sleepers = s->n_readers = 0;
@@ -306,12 +308,14 @@ void aph_afrx_socket_end(struct aph_afrx_socket *s)
 	atomic_fetch_sub_explicit(&n_sockets, 1, memory_order_relaxed);
 	for (i = 0; i < APH_AFRX_N_TAGS; i++)
 		while (!aph_afrx_list_empty(&s->tags[i]))
-			aph_afrx_call_free(
-				APH_AFRX_OF(s->tags[i].next, struct aph_afrx_call, hash));
+			aph_afrx_call_free(APH_AFRX_OF(aph_afrx_list_pop(&s->tags[i]),
+						       struct aph_afrx_call, hash));
 	while (!aph_afrx_list_empty(&s->waiting))
-		aph_afrx_call_free(APH_AFRX_OF(s->waiting.next, struct aph_afrx_call, place));
+		aph_afrx_call_free(
+			APH_AFRX_OF(aph_afrx_list_pop(&s->waiting), struct aph_afrx_call, place));
 	while (!aph_afrx_list_empty(&s->queue))
-		aph_afrx_call_free(APH_AFRX_OF(s->queue.next, struct aph_afrx_call, pending));
+		aph_afrx_call_free(
+			APH_AFRX_OF(aph_afrx_list_pop(&s->queue), struct aph_afrx_call, pending));
 	for (i = 0; i < 2; i++)
 		if (s->rx_services[i])
 			s->rx_services[i] = aph_rx_service_remove(s->rx_services[i]);

@@ -6,7 +6,6 @@
 #include "preload.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -20,7 +19,8 @@
 
 int32_t add_key(const char *type, const char *description, const void *payload, size_t len,
 		int32_t keyring);
-long keyctl(int command, ...);
+/* Wherever arguments go into registers, a variable number of them is the same as all. */
+long keyctl(int command, unsigned long a, unsigned long b, unsigned long c, unsigned long d);
 
 static int32_t add_keyring(const char *description, int32_t parent)
 {
@@ -41,9 +41,9 @@ APH_API int32_t add_key(const char *type, const char *description, const void *p
 }
 
 /* What a command does to a key of ours. ENOKEY: there is none of that number, or it is not such a command. */
-static long control_own(int command, const unsigned long args[4])
+static long control_own(int command, unsigned long serial, unsigned long a, unsigned long b)
 {
-	int32_t key = (int32_t)args[0];
+	int32_t key = (int32_t)serial;
 
 	switch (command) {
 	case CTL_REVOKE:
@@ -52,29 +52,23 @@ static long control_own(int command, const unsigned long args[4])
 	case CTL_INVALIDATE:
 		return aph_rxrpc_unlink_key(key);
 	case CTL_SET_TIMEOUT:
-		return aph_rxrpc_set_key_timeout(key, (unsigned)args[1]);
+		return aph_rxrpc_set_key_timeout(key, (unsigned)a);
 	case CTL_READ:
-		return aph_rxrpc_read_key(key, (void *)args[1], args[2]);
+		return aph_rxrpc_read_key(key, (void *)a, b);
 	default:
 		errno = ENOKEY;
 		return -1;
 	}
 }
 
-APH_API long keyctl(int command, ...)
+APH_API long keyctl(int command, unsigned long a, unsigned long b, unsigned long c, unsigned long d)
 {
-	unsigned long args[4];
-	int i, saved = errno;
-	va_list list;
+	int saved = errno;
 	long r;
 
-	va_start(list, command);
-	for (i = 0; i < 4; i++)
-		args[i] = va_arg(list, unsigned long);
-	va_end(list);
-	r = control_own(command, args);
+	r = control_own(command, a, b, c);
 	if (r >= 0 || errno != ENOKEY)
 		return r;
 	errno = saved;
-	return syscall(SYS_keyctl, command, args[0], args[1], args[2], args[3]);
+	return syscall(SYS_keyctl, command, a, b, c, d);
 }
