@@ -174,8 +174,8 @@ APH_API void aph_rx_receive(struct aph_rx *rx, const struct aph_rx_path *path, c
 			    uint64_t now_ns);
 
 /*
- * The network reported `error` (an errno) for a datagram of ours to `path`; `mtu` is what an EMSGSIZE said, or
- * 0. `quote` is what it showed of our datagram's payload, or NULL. With `local` our own kernel refused to send.
+ * The network reported `error` (an errno) for a datagram of ours to `path`; `mtu` is the largest payload that passes
+ * if an EMSGSIZE said so, else 0. `quote` is what it showed of our datagram's payload, or NULL. With `local` our own kernel refused to send.
  */
 APH_API void aph_rx_receive_error(struct aph_rx *rx, const struct aph_rx_path *path, int error,
 				  uint32_t mtu, const void *quote, size_t quote_len, bool local,
@@ -421,7 +421,10 @@ struct aph_rx_udp_options {
 
 /* 0, -EADDRINUSE, -EADDRNOTAVAIL, -EACCES, -EAFNOSUPPORT, -EMFILE, -ENOMEM, ...; see aph_error(). */
 APH_API int aph_rx_udp_open(struct aph_rx_udp **out, const struct aph_rx_udp_options *options);
-/* Says goodbye to all peers, closes. Calls that are left end with it: free them before. Accepts NULL. Returns NULL. */
+/*
+ * Sends what is to be sent, closes. Removing services and freeing clients before is what tells the peers. Calls
+ * that are left end with it: free them before. Accepts NULL. Returns NULL.
+ */
 APH_API struct aph_rx_udp *aph_rx_udp_close(struct aph_rx_udp *udp);
 APH_API struct aph_rx *aph_rx_udp_engine(struct aph_rx_udp *udp);
 /* Where we are met. */

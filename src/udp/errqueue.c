@@ -76,6 +76,14 @@ static bool read_report(const struct aph_rx_udp *udp, struct report *report)
 	return true;
 }
 
+/* The kernel speaks of packets with their IP header, the engine of what UDP carries. */
+static uint32_t payload_of(const struct aph_rx_path *path, uint32_t mtu)
+{
+	uint32_t headers = path->remote.family == AF_INET6 ? 40 + 8 : 20 + 8;
+
+	return mtu > headers ? mtu - headers : 0;
+}
+
 void aph_udp_read_errors(struct aph_rx_udp *udp, uint64_t now_ns)
 {
 	struct report report;
@@ -89,10 +97,10 @@ void aph_udp_read_errors(struct aph_rx_udp *udp, uint64_t now_ns)
 		/* What our own kernel refused, the sending call has told already. */
 		if (!from_network || e->ee_errno == 0 || report.path.remote.family == AF_UNSPEC)
 			continue;
-		aph_rx_receive_error(udp->rx, &report.path, (int)e->ee_errno,
-				     e->ee_errno == EMSGSIZE ? e->ee_info : 0,
-				     report.quote_len ? report.quote : NULL, report.quote_len,
-				     false, now_ns);
+		aph_rx_receive_error(
+			udp->rx, &report.path, (int)e->ee_errno,
+			e->ee_errno == EMSGSIZE ? payload_of(&report.path, e->ee_info) : 0,
+			report.quote_len ? report.quote : NULL, report.quote_len, false, now_ns);
 	}
 }
 
@@ -108,6 +116,6 @@ uint32_t aph_udp_read_local_mtu(struct aph_rx_udp *udp)
 	for (unsigned i = 0; i < ERRORS_MAX && read_report(udp, &report); i++)
 		if (report.error.ee_origin == SO_EE_ORIGIN_LOCAL &&
 		    report.error.ee_errno == EMSGSIZE)
-			mtu = report.error.ee_info;
+			mtu = payload_of(&report.path, report.error.ee_info);
 	return mtu;
 }
