@@ -255,9 +255,14 @@ static void check_ack(struct watch *watch, const struct aph_rx_header *h, const 
 	for (unsigned i = 0; i < ack.n_acks; i++)
 		MUST(!(ack.acks[i] & 1) || is_held(f, ack.first + i),
 		     "acknowledges softly what has not come");
-	for (unsigned i = 0; i < ack.n_ranges; i++)
-		for (uint32_t seq = ack.ranges[i].start; seq != ack.ranges[i].end; seq++)
-			MUST(is_held(f, seq), "a range says that something came that has not");
+	/* The ends of a range, and what is in its middle: there can be thousands of them in each ACK. */
+	for (unsigned i = 0; i < ack.n_ranges; i++) {
+		const struct aph_rx_range *range = &ack.ranges[i];
+
+		MUST(is_held(f, range->start) && is_held(f, range->end - 1) &&
+			     is_held(f, range->start + (range->end - range->start) / 2),
+		     "a range says that something came that has not");
+	}
 }
 
 void watch_sent(struct watch *watch, const struct aph_rx_address *to, const uint8_t *data,
