@@ -129,9 +129,8 @@ static void close_driver(struct aph_afrx_endpoint *ep)
 {
 	while (!aph_afrx_list_empty(&ep->clients)) {
 		struct aph_afrx_client *client =
-			APH_AFRX_OF(ep->clients.next, struct aph_afrx_client, link);
+			APH_AFRX_OF(aph_afrx_list_pop(&ep->clients), struct aph_afrx_client, link);
 
-		aph_afrx_list_del(&client->link);
 		(void)aph_rx_client_free(client->rx);
 		free(client);
 	}
@@ -253,15 +252,11 @@ void aph_afrx_endpoints_forget(void)
 {
 	while (!aph_afrx_list_empty(&endpoints)) {
 		struct aph_afrx_endpoint *ep =
-			APH_AFRX_OF(endpoints.next, struct aph_afrx_endpoint, link);
+			APH_AFRX_OF(aph_afrx_list_pop(&endpoints), struct aph_afrx_endpoint, link);
 
-		aph_afrx_list_del(&ep->link);
 		while (!aph_afrx_list_empty(&ep->clients)) {
-			struct aph_afrx_client *client =
-				APH_AFRX_OF(ep->clients.next, struct aph_afrx_client, link);
-
-			aph_afrx_list_del(&client->link);
-			free(client);
+			free(APH_AFRX_OF(aph_afrx_list_pop(&ep->clients), struct aph_afrx_client,
+					 link));
 		}
 		/* The driver knows that this is another process, and is silent. */
 		ep->udp = aph_rx_udp_close(ep->udp);

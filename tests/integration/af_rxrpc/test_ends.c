@@ -332,7 +332,8 @@ static void answer_raw(int udp, uint8_t type, const void *body, size_t len)
 	memcpy(packet + 16, "\0\0\0\1", 4);	  /* serial */
 	packet[20] = type;
 	packet[21] = 0; /* not from the client */
-	memcpy(packet + HEADER, body, len);
+	if (len)
+		memcpy(packet + HEADER, body, len);
 	CHECK_INT(sendto(udp, packet, HEADER + len, 0, (struct sockaddr *)&from, from_len),
 		  HEADER + len);
 }
