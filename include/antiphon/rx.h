@@ -320,12 +320,13 @@ APH_API int aph_rx_call_new(struct aph_rx_call **out, struct aph_rx_client *clie
 
 #define APH_RX_MORE 0x1u /* more of this body follows */
 #define APH_RX_PEEK 0x2u /* leave it there */
+#define APH_RX_PUSH 0x4u /* with MORE: what was written leaves in a packet that is not full */
 
 /*
  * Writes to the request (client) or the reply (service, once all of the request has arrived). Returns how much
  * was taken: less than `len` when as much as allowed is under way, and WRITABLE follows; the body ends when
  * all of `len` was taken without MORE. -EAGAIN (nothing was taken), -EPROTO (the phase is over, or has not
- * begun), -ESHUTDOWN (the call has ended), -ENOMEM.
+ * begun: WRITABLE tells a service when it does), -ESHUTDOWN (the call has ended), -ENOMEM.
  */
 APH_API ssize_t aph_rx_call_write(struct aph_rx_call *call, const void *data, size_t len,
 				  uint32_t flags);
@@ -367,6 +368,7 @@ struct aph_rx_call_info {
 	uint32_t n_sent;		  /* DATA packets that left, each transmission counted */
 	uint32_t n_resent;
 	bool received; /* the peer has acknowledged something of it, or answered */
+	bool bounced;  /* the network gave back the only copy of its first packet: nobody has it */
 };
 APH_API void aph_rx_call_info(const struct aph_rx_call *call, struct aph_rx_call_info *info);
 APH_API void *aph_rx_call_data(const struct aph_rx_call *call);

@@ -62,6 +62,7 @@ struct aph_endpoint {
 	unsigned n_callers;	    /* followers that wait for a call of theirs */
 	unsigned n_service_callers; /* of those: for a call of a service */
 	bool takes_requests;	    /* the leader does in this turn */
+	bool takes_wakes;	    /* it is one that aph_endpoint_wake() is for */
 	pthread_cond_t for_receivers;
 	pthread_cond_t for_callers;
 	uint64_t ticks;	 /* when this turn of the leader began */
@@ -233,8 +234,8 @@ void aph_pending_remove(struct aph_pending *pending, enum aph_event_type type);
 /* Lets the threads that wait for calls of theirs look again. */
 APH_API void aph_endpoint_changed(struct aph_endpoint *ep);
 /* Starts a timer, and makes sure that a sleeping leader knows. */
-void aph_endpoint_start_timer(struct aph_endpoint *ep, struct aph_timer *timer,
-			      uint64_t deadline_ns);
+APH_API void aph_endpoint_start_timer(struct aph_endpoint *ep, struct aph_timer *timer,
+				      uint64_t deadline_ns);
 /* Brings the leader back from its sleep. */
 void aph_endpoint_raise(struct aph_endpoint *ep);
 void aph_graves_free(struct aph_endpoint *ep);

@@ -55,6 +55,9 @@ static int control(struct aph_endpoint *ep, int op, int fd, struct aph_source *s
 
 		return aph_err(-e, "cannot watch a descriptor: %s", strerror(e));
 	}
+	/* Who sleeps elsewhere does not see it. */
+	if (atomic_load(&ep->in_driver))
+		aph_endpoint_raise(ep);
 	return 0;
 }
 
@@ -96,12 +99,12 @@ void aph_endpoint_raise(struct aph_endpoint *ep)
 {
 	static const uint64_t one = 1;
 
-	if (ep->raised)
-		return;
 	if (atomic_load(&ep->in_driver)) {
 		ep->remote->ops->interrupt(ep->remote);
 		return;
 	}
+	if (ep->raised)
+		return;
 	ep->raised = true;
 	(void)!write(ep->wake_fd, &one, sizeof(one));
 }
@@ -137,6 +140,8 @@ void aph_endpoint_driver_sleeps(struct aph_endpoint *ep)
 {
 	ep->in_epoll = true;
 	atomic_store(&ep->in_driver, true);
+	if (ep->takes_wakes && atomic_load(&ep->wakes))
+		ep->remote->ops->interrupt(ep->remote);
 	aph_unlock(ep);
 }
 
@@ -188,8 +193,8 @@ int aph_endpoint_wake(struct aph_endpoint *ep)
 	static const uint64_t one = 1;
 
 	(void)atomic_fetch_add(&ep->wakes, 1);
-	/* Partner: driver_sleeps(); whoever goes there later looks at `wakes` first. */
-	if (ep->remote && ep->remote->ops->interrupt)
+	/* Partner: driver_sleeps(), where `wakes` is looked at behind the store to `in_driver`. */
+	if (atomic_load(&ep->in_driver))
 		ep->remote->ops->interrupt(ep->remote);
 	/* Not aph_endpoint_raise(): a signal handler must not look at what the lock protects. */
 	if (write(ep->wake_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
@@ -332,6 +337,7 @@ static void abandon(struct aph_endpoint *ep)
 	ep->forked = true;
 	ep->led = false;
 	ep->in_epoll = false;
+	atomic_store(&ep->in_driver, false);
 	ep->asleep = false;
 	ep->n_receivers = 0;
 	ep->n_callers = 0;

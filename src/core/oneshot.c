@@ -38,6 +38,11 @@ static int push_request(struct aph_call *call, struct exchange *x)
 				     false);
 	if (n == -EAGAIN)
 		return 0;
+	if (n == -EPIPE) {
+		/* The service has answered without the rest of the request. */
+		call->out_last = true;
+		return 0;
+	}
 	if (n < 0)
 		return (int)n;
 	x->sent += (size_t)n;

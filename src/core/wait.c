@@ -148,19 +148,20 @@ static int lead_now(struct aph_endpoint *ep, bool requests)
 static int lead_asleep(struct aph_endpoint *ep, uint64_t deadline_ns, bool requests,
 		       bool interruptible)
 {
-	uint64_t until = aph_timers_next(&ep->timers);
 	struct timespec left;
-	uint64_t now;
+	uint64_t until, now;
 	int n;
 
-	if (deadline_ns < until)
-		until = deadline_ns;
-	if (until != APH_FOREVER)
-		left = aph_time_left(until, aph_time_ns());
 	if (ep->local && ep->ticks - ep->tidied > TIDY_TICKS)
 		ep->local->ops->tidy(ep->local);
 	if (!fall_asleep(ep, requests))
 		return 0;
+	/* Behind fall_asleep(), which may have started timers. */
+	until = aph_timers_next(&ep->timers);
+	if (deadline_ns < until)
+		until = deadline_ns;
+	if (until != APH_FOREVER)
+		left = aph_time_left(until, aph_time_ns());
 	ep->sleep_until_ns = until;
 	n = run_epoll(ep, until == APH_FOREVER ? NULL : &left);
 	now = aph_time_ns();
@@ -192,10 +193,15 @@ static int lead_in_driver(struct aph_endpoint *ep, uint64_t deadline_ns, bool re
 		until = deadline_ns;
 	ep->sleep_until_ns = until;
 	r = ep->remote->ops->wait(ep->remote, requests, until);
+	aph_graves_free(ep);
 	if (r == -EINTR)
 		return interruptible ? r : 0;
-	if (r != -ETIMEDOUT)
+	if (r != -ETIMEDOUT) {
+		/* A thread that is never idle must not forget its deadlines. */
+		if (ep->timers.n)
+			(void)expire_timers(ep, aph_time_ns());
 		return r;
+	}
 	if (!expire_timers(ep, aph_time_ns()) && aph_time_ns() >= deadline_ns)
 		return -ETIMEDOUT;
 	return 0;
@@ -210,6 +216,7 @@ static int lead(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter w
 	bool found;
 
 	ep->takes_requests = requests;
+	ep->takes_wakes = waiter >= APH_WAITER_TENDER;
 
 	if (ep->asleep)
 		wake_up(ep);

@@ -64,6 +64,21 @@ static int no_descriptors(void)
 		       "descriptors do not cross the network: use a service of this host");
 }
 
+/* The protocol has no reply before the whole request is there; WRITABLE follows then. */
+static bool is_early(const struct aph_remote_call *rc, ssize_t r)
+{
+	return r == -EPROTO && !rc->base.is_client && !aph_rx_call_is_complete(rc->rx);
+}
+
+static int too_early(void)
+{
+	return aph_err(-EAGAIN,
+		       "over the network a reply begins when the whole request has arrived");
+}
+
+/* What was sent is delivered even if the rest takes its time. A reservation lies in the packet that would go. */
+#define MORE_OF(rc) (APH_RX_MORE | ((rc)->reserved ? 0 : APH_RX_PUSH))
+
 ssize_t aph_remote_send(struct aph_call *call, const void *data, size_t len, const int *fds,
 			size_t n_fds, bool more)
 {
@@ -73,12 +88,24 @@ ssize_t aph_remote_send(struct aph_call *call, const void *data, size_t len, con
 	(void)fds;
 	if (n_fds)
 		return no_descriptors();
-	r = aph_rx_call_write(rc->rx, data, len, more ? APH_RX_MORE : 0);
+	r = aph_rx_call_write(rc->rx, data, len, more ? MORE_OF(rc) : 0);
 	if (r >= 0)
 		aph_remote_flush(port_of(call));
+	if (is_early(rc, r))
+		return too_early();
 	if (r == -EPROTO || r == -ESHUTDOWN)
 		return aph_err(-EPIPE, "the call takes no more of this body");
 	return r;
+}
+
+/* The rest of a request that was answered without it. */
+static void drop_request(struct aph_remote_call *rc)
+{
+	const void *data;
+	size_t len;
+
+	while (aph_rx_call_borrow(rc->rx, &data, &len) == 0 && len)
+		aph_rx_call_release(rc->rx, len);
 }
 
 /* Goes on with a reply that was kept. */
@@ -102,23 +129,27 @@ int aph_remote_send_all(struct aph_call *call, const void *data, size_t len)
 	struct aph_remote_call *rc = aph_remote_call(call);
 	ssize_t r = aph_rx_call_write(rc->rx, data, len, 0);
 	size_t done = r > 0 ? (size_t)r : 0;
+	bool early = is_early(rc, r);
 
 	if (r == (ssize_t)len) {
 		aph_remote_flush(port_of(call));
 		return 0;
 	}
-	if (r < 0 && r != -EAGAIN)
+	if (r < 0 && r != -EAGAIN && !early)
 		return r == -ENOMEM ? aph_err(-ENOMEM, "no memory for the reply") : -ECANCELED;
 	rc->kept_len = len - done;
 	rc->kept_off = 0;
-	rc->kept = malloc(rc->kept_len);
+	rc->kept = malloc(rc->kept_len ? rc->kept_len : 1);
 	if (!rc->kept) {
 		if (!done)
 			return aph_err(-ENOMEM, "no memory for the reply");
 		aph_remote_farewell(call, APH_FAREWELL_LOSE, APH_REASON_RESOURCES);
 		return -ECANCELED;
 	}
-	memcpy(rc->kept, (const uint8_t *)data + done, rc->kept_len);
+	if (rc->kept_len)
+		memcpy(rc->kept, (const uint8_t *)data + done, rc->kept_len);
+	if (early)
+		drop_request(rc);
 	aph_remote_flush(port_of(call));
 	return 1;
 }
@@ -132,6 +163,8 @@ int aph_remote_reserve(struct aph_call *call, void **data, size_t *len)
 	if (rc->reserved)
 		return aph_err(-EBUSY, "a reservation is open: commit it first");
 	r = aph_rx_call_reserve(rc->rx, data, &room);
+	if (is_early(rc, r))
+		return too_early();
 	if (r < 0)
 		return r == -EAGAIN || r == -ENOMEM ? r : -EPIPE;
 	if (*len > room)
@@ -147,7 +180,7 @@ int aph_remote_commit(struct aph_call *call, size_t len, bool more)
 
 	if (!rc->reserved)
 		return aph_err(-EINVAL, "there is no reservation to commit");
-	r = aph_rx_call_commit(rc->rx, len, more ? APH_RX_MORE : 0);
+	r = aph_rx_call_commit(rc->rx, len, more ? APH_RX_MORE | APH_RX_PUSH : 0);
 	if (r < 0)
 		return r == -EINVAL || r == -ENOMEM ? aph_err(r, "cannot commit %zu bytes", len)
 						    : -EPIPE;
@@ -224,10 +257,29 @@ int aph_remote_signal(struct aph_call *call, int32_t code)
 	return aph_err(-EOPNOTSUPP, "signals do not cross the network");
 }
 
+static bool is_own_code(int32_t code, int32_t kind)
+{
+	return (code & APH_REMOTE_KIND) == kind && (code & 0xff) <= APH_REASON_RESOURCES;
+}
+
+/* Codes that the protocol, or the other end of ours, takes for something else than a word of the service. */
+static bool is_taken(int32_t code)
+{
+	switch (code) {
+	case 0:
+	case APH_RX_CALL_DEAD:
+	case APH_RX_INVALID_OPERATION:
+	case APH_RX_RESTARTING:
+		return true;
+	default:
+		return is_own_code(code, APH_REMOTE_REFUSED) || is_own_code(code, APH_REMOTE_LOST);
+	}
+}
+
 void aph_remote_farewell(struct aph_call *call, enum aph_farewell kind, int32_t value)
 {
 	struct aph_remote_call *rc = aph_remote_call(call);
-	int32_t code = value ? value : APH_RX_USER_ABORT; /* 0 may not be sent */
+	int32_t code = value;
 
 	switch (kind) {
 	case APH_FAREWELL_DISPOSE:
@@ -236,6 +288,7 @@ void aph_remote_farewell(struct aph_call *call, enum aph_farewell kind, int32_t 
 		code = value == APH_REASON_DEADLINE ? APH_RX_CALL_TIMEOUT : APH_RX_USER_ABORT;
 		break;
 	case APH_FAREWELL_ABORT:
+		code = is_taken(value) ? APH_RX_USER_ABORT : value;
 		break;
 	case APH_FAREWELL_REFUSE:
 		code = APH_REMOTE_REFUSED | value;
@@ -249,11 +302,6 @@ void aph_remote_farewell(struct aph_call *call, enum aph_farewell kind, int32_t 
 }
 
 /* -- what the engine says ----------------------------------------------------------------------------------------------- */
-
-static bool is_own_code(int32_t code, int32_t kind)
-{
-	return (code & APH_REMOTE_KIND) == kind && (code & 0xff) <= APH_REASON_RESOURCES;
-}
 
 static void end_aborted(struct aph_remote_call *rc, int32_t code,
 			const struct aph_rx_call_info *info)
@@ -278,10 +326,10 @@ static void end_client(struct aph_remote_call *rc, const struct aph_rx_end *end)
 {
 	struct aph_call *call = &rc->base;
 	struct aph_rx_call_info info;
-	bool once;
+	bool once, nobody;
 
 	aph_rx_call_info(rc->rx, &info);
-	/* Each packet left once, and what came back is about it: nothing of it is still on its way. */
+	/* Each packet left once: nothing of it is still on its way. */
 	once = !info.n_resent && !info.received;
 	switch (end->outcome) {
 	case APH_RX_DONE:
@@ -295,9 +343,11 @@ static void end_client(struct aph_remote_call *rc, const struct aph_rx_end *end)
 		return;
 	case APH_RX_NET_ERROR:
 	case APH_RX_LOCAL_ERROR:
-		aph_call_end(call, once ? APH_REFUSED : APH_LOST,
-			     end->code == ECONNREFUSED && once ? APH_REASON_NO_SERVICE
-							       : APH_REASON_CLOSED,
+		/* Of another packet, it says nothing about this request: it may have run before. */
+		nobody = info.bounced || !info.n_sent;
+		aph_call_end(call, nobody ? APH_REFUSED : APH_LOST,
+			     end->code == ECONNREFUSED && nobody ? APH_REASON_NO_SERVICE
+								 : APH_REASON_CLOSED,
 			     0);
 		return;
 	case APH_RX_ABORTED_HERE:
@@ -332,7 +382,9 @@ void aph_remote_call_event(struct aph_remote_call *rc, const struct aph_rx_event
 	switch (event->type) {
 	case APH_RX_EVENT_READABLE:
 		/* A reply that is complete is told by END, which follows. */
-		if (!rc->base.is_client || !aph_rx_call_is_complete(rc->rx))
+		if (rc->kept)
+			drop_request(rc);
+		else if (!rc->base.is_client || !aph_rx_call_is_complete(rc->rx))
 			aph_call_arrived(&rc->base, aph_rx_call_is_complete(rc->rx));
 		return;
 	case APH_RX_EVENT_WRITABLE:
@@ -366,6 +418,8 @@ bool aph_remote_call_arrive(struct aph_remote_service *service, struct aph_rx_ca
 		reason = APH_REASON_RESOURCES;
 	}
 	if (!call) {
+		if (channel)
+			aph_remote_channel_unused(channel);
 		(void)aph_rx_call_abort(rx, APH_REMOTE_REFUSED | (int32_t)reason);
 		(void)aph_rx_call_free(rx);
 		return false;

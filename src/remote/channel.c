@@ -188,9 +188,16 @@ void aph_remote_channel_busy(struct aph_remote_channel *rc)
 
 void aph_remote_channel_quiet(struct aph_remote_channel *rc)
 {
+	rc->n_calls--;
+	aph_remote_channel_unused(rc);
+}
+
+void aph_remote_channel_unused(struct aph_remote_channel *rc)
+{
 	struct aph_remote_service *service;
 
-	if (--rc->n_calls || !rc->base.service || rc->base.state != APH_CHANNEL_OPEN)
+	if (rc->n_calls || !rc->base.service || rc->base.state != APH_CHANNEL_OPEN ||
+	    !aph_list_empty(&rc->quiet_link))
 		return;
 	service = aph_container(rc->base.service, struct aph_remote_service, base);
 	aph_list_append(&service->quiet, &rc->quiet_link);

@@ -9,9 +9,13 @@
 #include "udp/udp.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+
+#define TOGETHER_TICKS \
+	100000u /* 25 to 100 us: who takes longer for a request sends each answer at once */
 
 static struct aph_remote *of(struct aph_transport *transport)
 {
@@ -92,8 +96,10 @@ static bool deliver(struct aph_remote_port *port)
 		struct aph_rx_call *rx = incoming->rx;
 
 		forget_incoming(incoming);
-		if (aph_remote_call_arrive(service, rx))
-			return true;
+		if (!aph_remote_call_arrive(service, rx))
+			continue;
+		port->delivered = aph_ticks();
+		return true;
 	}
 	return false;
 }
@@ -119,12 +125,30 @@ static bool poll_ports(struct aph_transport *transport, bool requests)
 	return any;
 }
 
+/* For somebody who sleeps in epoll and so does not look at the engine's clock. */
+static void set_timer(struct aph_remote_port *port)
+{
+	struct aph_endpoint *ep = port->remote->base.ep;
+
+	aph_timers_stop(&ep->timers, &port->timer);
+	aph_endpoint_start_timer(ep, &port->timer, aph_rx_deadline(port->rx));
+}
+
 void aph_remote_flush(struct aph_remote_port *port)
 {
-	/* More is to be done first: it leaves together. */
-	if (!aph_list_empty(&port->remote->base.ep->ready) || !aph_list_empty(&port->incoming))
+	struct aph_endpoint *ep = port->remote->base.ep;
+	bool sleeps = ep->in_epoll || ep->asleep;
+
+	/*
+	 * More is to be done first: it leaves together, if those who do it are quick and will look at us soon. Who
+	 * sleeps does not.
+	 */
+	if ((!aph_list_empty(&ep->ready) || !aph_list_empty(&port->incoming)) && !sleeps &&
+	    aph_ticks() - port->delivered < TOGETHER_TICKS)
 		return;
 	(void)aph_rx_udp_flush(port->udp);
+	if (sleeps && !port->waits)
+		set_timer(port);
 }
 
 /* -- sleeping -------------------------------------------------------------------------------------------------------- */
@@ -180,25 +204,40 @@ static bool can_wait(struct aph_transport *transport)
 	return !aph_list_empty(&remote->ports) && remote->ports.next == remote->ports.prev;
 }
 
+static void free_port(struct aph_remote_port *port);
+
 static int wait_in_driver(struct aph_transport *transport, bool requests, uint64_t deadline_ns)
 {
-	struct aph_remote_port *port = port_at(of(transport)->ports.next);
+	struct aph_remote *remote = of(transport);
+	struct aph_remote_port *port = port_at(remote->ports.next);
 	int r;
 
 	if (requests && deliver(port))
 		return 0;
+	port->waits = true;
+	atomic_store(&remote->sleeper, port->udp);
 	r = aph_rx_udp_wait(port->udp, deadline_ns);
+	atomic_store(&remote->sleeper, NULL);
+	port->waits = false;
 	if (pump(port) && requests)
 		(void)deliver(port);
+	/* Another thread has closed its last service meanwhile. */
+	if (!port->n_users && port->serves)
+		free_port(port);
 	return r == -ECANCELED ? 0 : r;
 }
 
+/* Without the lock, and from signal handlers: whoever frees a port waits for those who are in here. */
 static void interrupt(struct aph_transport *transport)
 {
 	struct aph_remote *remote = of(transport);
+	struct aph_rx_udp *udp;
 
-	if (!aph_list_empty(&remote->ports))
-		(void)aph_rx_udp_wake(port_at(remote->ports.next)->udp);
+	(void)atomic_fetch_add(&remote->n_wakers, 1);
+	udp = atomic_load(&remote->sleeper);
+	if (udp)
+		(void)aph_rx_udp_wake(udp);
+	(void)atomic_fetch_sub(&remote->n_wakers, 1);
 }
 
 static void lock(void *arg)
@@ -332,14 +371,22 @@ static void free_port(struct aph_remote_port *port)
 	aph_timers_unreserve(&ep->timers);
 	if (!ep->forked)
 		aph_source_remove(ep, port->udp->fd);
+	while (!ep->forked && atomic_load(&port->remote->n_wakers))
+		(void)sched_yield();
 	(void)aph_rx_udp_close(port->udp);
-	free(port);
+	/* A thread may be on its way back from epoll with a pointer to the source. */
+	aph_bury(ep, &port->grave, port);
 }
 
 void aph_remote_port_put(struct aph_remote_port *port)
 {
 	/* The port for channels is kept for the next one: idle connections are worth something. */
-	if (--port->n_users == 0 && port->serves)
+	if (--port->n_users || !port->serves)
+		return;
+	if (port->waits)
+		aph_endpoint_changed(
+			port->remote->base.ep); /* the thread that sleeps there frees it */
+	else
 		free_port(port);
 }
 
@@ -358,6 +405,7 @@ static void abandon(struct aph_transport *transport)
 {
 	struct aph_list *pos, *tmp;
 
+	atomic_store(&of(transport)->sleeper, NULL);
 	/* Closes descriptors only: what they had to say is the parent's to say. */
 	aph_list_for_each(pos, tmp, &of(transport)->ports)
 		aph_udp_socket_close(port_at(pos)->udp);

@@ -32,14 +32,18 @@ struct aph_remote_port {
 	struct aph_timer timer;	  /* the engine's deadline, for a sleep in epoll */
 	struct aph_list incoming; /* calls that no service has been told of */
 	struct aph_rx_address address;
+	struct aph_grave grave;
+	uint64_t delivered; /* ticks: when a service was last told of a request */
 	uint32_t n_users;
 	bool serves;
+	bool waits; /* a thread is in its driver, perhaps without the lock */
 };
 
 struct aph_remote {
 	struct aph_transport base;
 	struct aph_list ports;
-	bool pumping; /* what is to be sent leaves when all events have been looked at */
+	_Atomic(struct aph_rx_udp *) sleeper; /* where the leader waits; read without the lock */
+	_Atomic unsigned n_wakers;	      /* threads that look at it */
 };
 
 #define APH_REMOTE_BUCKETS 256
@@ -121,6 +125,8 @@ struct aph_remote_channel *aph_remote_channel_for(struct aph_remote_service *ser
 /* Service: a call begins or has been freed. */
 void aph_remote_channel_busy(struct aph_remote_channel *rc);
 void aph_remote_channel_quiet(struct aph_remote_channel *rc);
+/* Service: a channel that was asked for and got no call. */
+void aph_remote_channel_unused(struct aph_remote_channel *rc);
 
 /* -- call.c */
 int aph_remote_call_init(struct aph_call *call);

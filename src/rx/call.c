@@ -321,6 +321,7 @@ void aph_rx_call_info(const struct aph_rx_call *call, struct aph_rx_call_info *i
 		.n_sent = call->n_sent,
 		.n_resent = call->n_resent,
 		.received = call->received,
+		.bounced = call->bounced,
 	};
 	if (call->conn)
 		info->security = call->conn->class->index;

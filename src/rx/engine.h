@@ -220,6 +220,7 @@ struct aph_rx_out {
 	bool finished; /* packet end - 1 is the last */
 	bool started;  /* something was written */
 	bool short_write;
+	bool early_write;     /* a reply was begun before the whole request was here */
 	uint32_t window_end;  /* first packet that the peer does not take yet */
 	uint32_t previous;    /* highest previousPacket seen */
 	uint32_t base_serial; /* last one used when base moved */
@@ -304,6 +305,7 @@ struct aph_rx_call {
 	uint32_t ping_serial; /* of the last PING we sent */
 	uint32_t n_busy;
 	uint32_t n_sent, n_resent;
+	bool bounced;		   /* client: the only copy of its first packet came back */
 	uint32_t last_reason;	   /* OpenAFS: see ack.c */
 	uint64_t heard_ns;	   /* a packet of the call, or a sign of life */
 	uint64_t data_ns;	   /* data moved */

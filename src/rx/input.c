@@ -96,6 +96,9 @@ static void complete(struct aph_rx_call *call)
 			aph_rx_call_complete(call);
 	} else if (call->state == APH_RX_STATE_REQUEST) {
 		call->state = APH_RX_STATE_WORK;
+		if (call->out.early_write)
+			aph_rx_call_post(call, APH_RX_EVENT_WRITABLE);
+		call->out.early_write = false;
 	}
 }
 
@@ -627,6 +630,23 @@ static bool is_quote_plausible(struct aph_rx_peer *peer, const uint8_t *quote, s
 	return false;
 }
 
+/* A call whose first packet came back has not reached anybody, if no copy of that packet was sent. */
+static void note_bounce(struct aph_rx_conn *conn, const uint8_t *quote, size_t len)
+{
+	struct aph_rx_header header;
+	struct aph_rx_call *call;
+
+	if (!quote || len < APH_RX_HEADER || !conn->is_client)
+		return;
+	aph_rx_header_decode(&header, quote);
+	if (header.epoch != conn->epoch || (header.cid & ~3u) != conn->cid)
+		return;
+	call = conn->channels[header.cid & 3].call;
+	if (call && header.type == APH_RX_DATA && header.seq == 1 &&
+	    header.call_number == call->number && !call->received && !call->n_resent)
+		call->bounced = true;
+}
+
 static void peer_error(struct aph_rx_peer *peer, int error, uint32_t mtu, const void *quote,
 		       size_t quote_len, bool local)
 {
@@ -644,6 +664,7 @@ static void peer_error(struct aph_rx_peer *peer, int error, uint32_t mtu, const 
 
 		if (!conn->n_calls)
 			continue;
+		note_bounce(conn, quote, quote_len);
 		aph_rx_conn_fail(conn, local ? APH_RX_LOCAL_ERROR : APH_RX_NET_ERROR, error);
 	}
 	aph_rx_peer_unref(peer);

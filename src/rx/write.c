@@ -153,7 +153,7 @@ bool aph_rx_out_has_room(const struct aph_rx_call *call)
 	return !send_max || (uint64_t)(out->end - out->base) * APH_RX_PAYLOAD_MAX < send_max;
 }
 
-static int check(const struct aph_rx_call *call)
+static int check(struct aph_rx_call *call)
 {
 	if (call->told || call->state == APH_RX_STATE_ENDED)
 		return -ESHUTDOWN;
@@ -161,7 +161,10 @@ static int check(const struct aph_rx_call *call)
 		return -EPROTO;
 	if (call->is_client)
 		return call->state <= APH_RX_STATE_REQUEST ? 0 : -EPROTO;
-	return call->state >= APH_RX_STATE_WORK ? 0 : -EPROTO;
+	if (call->state >= APH_RX_STATE_WORK)
+		return 0;
+	call->out.early_write = true;
+	return -EPROTO;
 }
 
 static void begin_reply(struct aph_rx_call *call)
@@ -229,8 +232,11 @@ ssize_t aph_rx_call_write(struct aph_rx_call *call, const void *data, size_t len
 	done = fill(call, data, len);
 	if (done == len && !(flags & APH_RX_MORE) && finish(call))
 		return (ssize_t)done;
-	if (done == len && (flags & APH_RX_MORE))
+	if (done == len && (flags & APH_RX_MORE)) {
+		if (flags & APH_RX_PUSH && out->fill)
+			close_packet(call, false);
 		return (ssize_t)done;
+	}
 	/* Only the end of a body that ends with nothing new can be missing when all was taken. */
 	if (done == len || (!done && aph_rx_out_has_room(call)))
 		return -ENOMEM;
@@ -273,7 +279,7 @@ int aph_rx_call_commit(struct aph_rx_call *call, size_t len, uint32_t flags)
 	if (!(flags & APH_RX_MORE)) {
 		if (!finish(call))
 			return -ENOMEM;
-	} else if (out->fill == out->payload_max) {
+	} else if (out->fill == out->payload_max || (flags & APH_RX_PUSH && out->fill)) {
 		close_packet(call, false);
 	}
 	return 0;

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/* Addresses of the tests on loopback: a port that nobody has, for each service. */
+#ifndef TESTS_INTEGRATION_REMOTE_REMOTE_H
+#define TESTS_INTEGRATION_REMOTE_REMOTE_H
+
+#include "suite.h"
+
+#define REMOTE_SERVICE 147
+
+/* `rx:HOST:PORT/147` with a port that was free a moment ago; IPv6 in turns. The text is good until the next call. */
+const char *remote_address(void);
+
+/* The same host and port with another service. */
+const char *remote_other(const char *address, unsigned service);
+
+void remote_check_result(struct aph_result got, enum aph_outcome outcome, enum aph_reason reason);
+
+#endif

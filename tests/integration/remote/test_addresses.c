@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+/* Addresses that are wrong, each with words that say how; and who may serve where. */
+#include "remote.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+	const char *address;
+	int channel, service; /* what opening them returns */
+	const char *says;
+} addresses[] = {
+	{ "rx:", -EINVAL, -EINVAL, "names no service" },
+	{ "rx:127.0.0.1", -EINVAL, -EINVAL, "names no service" },
+	{ "rx:127.0.0.1:7000", -EINVAL, -EINVAL, "names no service" },
+	{ "rx:/1", -EINVAL, -EINVAL, "HOST:PORT" },
+	{ "rx:127.0.0.1/1", -EINVAL, -EINVAL, "HOST:PORT" },
+	{ "rx:::1:7000/1", -EINVAL, -EINVAL, "HOST:PORT" },
+	{ "rx:[::1:7000/1", -EINVAL, -EINVAL, "HOST:PORT" },
+	{ "rx:[::1]7000/1", -EINVAL, -EINVAL, "HOST:PORT" },
+	{ "rx:[::1]/1", -EINVAL, -EINVAL, "HOST:PORT" },
+	{ "rx:127.0.0.1:/1", -EINVAL, -EINVAL, "port" },
+	{ "rx:127.0.0.1:x/1", -EINVAL, -EINVAL, "port" },
+	{ "rx:127.0.0.1:-1/1", -EINVAL, -EINVAL, "port" },
+	{ "rx:127.0.0.1:+1/1", -EINVAL, -EINVAL, "port" },
+	{ "rx:127.0.0.1: 1/1", -EINVAL, -EINVAL, "port" },
+	{ "rx:127.0.0.1:7000x/1", -EINVAL, -EINVAL, "port" },
+	{ "rx:127.0.0.1:65536/1", -EINVAL, -EINVAL, "port" },
+	{ "rx:127.0.0.1:99999999999999999999/1", -EINVAL, -EINVAL, "port" },
+	{ "rx:127.0.0.1:7000/", -EINVAL, -EINVAL, "service number" },
+	{ "rx:127.0.0.1:7000/0", -EINVAL, -EINVAL, "service number" },
+	{ "rx:127.0.0.1:7000/x", -EINVAL, -EINVAL, "service number" },
+	{ "rx:127.0.0.1:7000/1x", -EINVAL, -EINVAL, "service number" },
+	{ "rx:127.0.0.1:7000/65536", -EINVAL, -EINVAL, "service number" },
+	{ "rx:127.0.0.1:7000/1/", -EINVAL, -EINVAL, "service number" },
+	{ "rx:127.0.0.1:0/1", -EINVAL, 0, "port" },
+	{ "rx::7000/1", -EINVAL, -EACCES, "host" },
+	{ "rx:*:7000/1", -EINVAL, -EACCES, "host" },
+	{ "rx:[]:7000/1", -EINVAL, -EACCES, "host" },
+	{ "rx:0.0.0.0:0/1", -EINVAL, -EACCES, "others than this host" },
+	{ "rx:[::]:0/1", -EINVAL, -EACCES, "others than this host" },
+	{ "rx:[127.0.0.1]:0/1", -EINVAL, 0, "port" },
+	{ "rx:[::1]:0/1", -EINVAL, 0, "port" },
+};
+
+static void malformed(void **state)
+{
+	struct aph_endpoint *ep;
+	struct aph_channel *channel;
+	struct aph_service *service;
+	char text[1000];
+	int r;
+
+	(void)state;
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	for (size_t i = 0; i < SUITE_LEN(addresses); i++) {
+		r = aph_channel_open(&channel, ep, addresses[i].address, NULL);
+		if (r != addresses[i].channel)
+			fail_msg("channel '%s': %d, %s", addresses[i].address, r, aph_error());
+		if (addresses[i].service != -EACCES && !strstr(aph_error(), addresses[i].says))
+			fail_msg("channel '%s': %s", addresses[i].address, aph_error());
+		r = aph_service_open(&service, ep, addresses[i].address, NULL);
+		if (r != addresses[i].service)
+			fail_msg("service '%s': %d, %s", addresses[i].address, r, aph_error());
+		if (r == 0)
+			aph_service_close(service);
+		else if (!strstr(aph_error(), addresses[i].says))
+			fail_msg("service '%s': %s", addresses[i].address, aph_error());
+	}
+	memset(text, 'x', sizeof(text));
+	memcpy(text, "rx:", 3);
+	text[sizeof(text) - 1] = 0;
+	assert_int_equal(aph_channel_open(&channel, ep, text, NULL), -EINVAL);
+	assert_non_null(strstr(aph_error(), "longer"));
+	aph_endpoint_free(ep);
+}
+
+static void options_that_do_not_fit(void **state)
+{
+	static const uint32_t flags[] = { APH_SERVICE_TAKE, APH_SERVICE_GIVE,
+					  APH_SERVICE_TERMINATE };
+	struct aph_service_options options = { .size = sizeof(options) };
+	struct aph_channel_options waits = { .size = sizeof(waits), .flags = APH_CHANNEL_WAIT };
+	const char *address = remote_address();
+	struct aph_endpoint *ep, *other;
+	struct aph_channel *channel;
+	struct aph_service *service;
+
+	(void)state;
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	assert_int_equal(aph_endpoint_new(&other, NULL), 0);
+	for (size_t i = 0; i < SUITE_LEN(flags); i++) {
+		options.flags = flags[i];
+		assert_int_equal(aph_service_open(&service, ep, address, &options), -EINVAL);
+	}
+	assert_int_equal(aph_channel_open(&channel, ep, address, &waits), -EINVAL);
+	/* Taken: by this endpoint, and by another. */
+	assert_int_equal(aph_service_open(&service, ep, address, NULL), 0);
+	assert_int_equal(aph_service_open(NULL, ep, address, NULL), -EEXIST);
+	assert_int_equal(aph_service_open(NULL, other, address, NULL), -EADDRINUSE);
+	assert_int_equal(aph_service_open(NULL, ep, remote_other(address, 148), NULL), 0);
+	aph_service_close(service);
+	assert_int_equal(aph_service_open(&service, ep, address, NULL), 0);
+	aph_endpoint_free(other);
+	aph_endpoint_free(ep);
+}
+
+/* On the wildcard address a service has to say that it takes anybody; then IPv4 and IPv6 reach it. */
+static void anonymous(void **state)
+{
+	struct service_config config = { .options = { .flags = APH_ALLOW_ANONYMOUS } };
+	char address[64], text[64];
+	struct service service;
+	struct client client;
+	unsigned port;
+
+	(void)state;
+	while (sscanf(remote_address(), "rx:127.0.0.1:%u", &port) != 1)
+		;
+	snprintf(address, sizeof(address), "rx:*:%u/%d", port, REMOTE_SERVICE);
+	config.address = address;
+	service_start(&service, SERVICE_THREAD, &config);
+	snprintf(text, sizeof(text), "rx:127.0.0.1:%u/%d", port, REMOTE_SERVICE);
+	client_open(&client, text);
+	client_echo(client.channel);
+	client_close(&client);
+	snprintf(text, sizeof(text), "rx:[::1]:%u/%d", port, REMOTE_SERVICE);
+	client_open(&client, text);
+	client_echo(client.channel);
+	client_close(&client);
+	service_stop(&service);
+}
+
+static void opened_later(void **state)
+{
+	struct aph_channel_options options = { .size = sizeof(options),
+					       .flags = APH_CHANNEL_ASYNC };
+	const char *address = remote_address();
+	struct service service;
+	struct client client;
+
+	(void)state;
+	service_start_simple(&service, SERVICE_THREAD, address);
+	assert_int_equal(aph_endpoint_new(&client.ep, NULL), 0);
+	assert_int_equal(aph_channel_open(&client.channel, client.ep, address, &options), 0);
+	client_expect(client.ep, APH_EVENT_OPEN, NULL);
+	client_echo(client.channel);
+	client_close(&client);
+	service_stop(&service);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		SUITE_TEST(malformed),
+		SUITE_TEST(options_that_do_not_fit),
+		SUITE_TEST(anonymous),
+		SUITE_TEST(opened_later),
+	};
+
+	return suite_run("remote addresses", tests, SUITE_LEN(tests), 30);
+}

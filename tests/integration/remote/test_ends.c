@@ -1,0 +1,470 @@
+/* SPDX-License-Identifier: MIT */
+/* Every outcome that a call over an rx: address can have, and that both sides are told the right one. */
+#include "remote.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+static void refused_by_service(void **state)
+{
+	const char *address = remote_address();
+	struct service service;
+	struct client client;
+	char request[2] = "r";
+
+	(void)state;
+	service_start_simple(&service, suite_mode, address);
+	client_open(&client, address);
+	for (int reason = APH_REASON_NONE; reason <= APH_REASON_RESOURCES; reason++) {
+		request[1] = (char)reason;
+		assert_int_equal(aph_call(client.channel, request, 2, NULL, NULL,
+					  aph_deadline_ms(5000)),
+				 APH_REFUSED);
+		remote_check_result(aph_channel_result(client.channel), APH_REFUSED,
+				    (enum aph_reason)reason);
+	}
+	assert_int_equal(aph_call(client.channel, "l", 1, NULL, NULL, aph_deadline_ms(5000)),
+			 APH_LOST);
+	remote_check_result(aph_channel_result(client.channel), APH_LOST, APH_REASON_POLICY);
+	client_echo(client.channel);
+	client_quiet(client.ep, 5);
+	client_close(&client);
+	service_stop(&service);
+}
+
+static void aborted(void **state)
+{
+	/* The last ones mean something to the protocol: another code goes in their place. */
+	static const int32_t codes[] = { 1, 42, INT32_MAX, INT32_MIN, -3,	  77,
+					 0, -1, -2,	   -100,      0x41500103, 0x41500205 };
+	const char *address = remote_address();
+	struct aph_result result;
+	struct service service;
+	struct client client;
+	struct aph_call *call;
+	char request[5] = "a";
+
+	(void)state;
+	service_start_simple(&service, suite_mode, address);
+	client_open(&client, address);
+	for (size_t i = 0; i < SUITE_LEN(codes); i++) {
+		memcpy(request + 1, &codes[i], 4);
+		call = client_begin(client.channel, request, 5, APH_FOREVER);
+		result = client_end(client.ep, call, NULL, NULL);
+		remote_check_result(result, APH_ABORTED, APH_REASON_NONE);
+		assert_int_equal(result.code, i < 6 ? codes[i] : -6);
+		aph_call_free(call);
+	}
+	/* After part of the reply. */
+	call = client_begin(client.channel, "p", 1, APH_FOREVER);
+	client_expect(client.ep, APH_EVENT_REPLY, call);
+	assert_int_equal(aph_call(client.channel, "P", 1, NULL, NULL, APH_FOREVER), APH_ANSWERED);
+	result = client_end(client.ep, call, NULL, NULL);
+	remote_check_result(result, APH_ABORTED, APH_REASON_NONE);
+	assert_int_equal(result.code, 77);
+	aph_call_free(call);
+	client_close(&client);
+	service_stop(&service);
+}
+
+static void cancelled_and_late(void **state)
+{
+	struct service_config config = { .address = remote_address() };
+	struct service service;
+	struct client client;
+	struct aph_call *call;
+
+	(void)state;
+	for (int receipts = 0; receipts < 2; receipts++) {
+		config.options.flags = receipts ? APH_SERVICE_RECEIPTS : 0;
+		service_start(&service, suite_mode, &config);
+		client_open(&client, config.address);
+		call = client_begin(client.channel, "h", 1, APH_FOREVER);
+		service_await(&service.seen->held, 1);
+		assert_int_equal(aph_call_withdraw(call), -EBUSY);
+		assert_int_equal(aph_call_cancel(call), 0);
+		remote_check_result(client_end(client.ep, call, NULL, NULL), APH_LOST,
+				    APH_REASON_CANCELLED);
+		aph_call_free(call);
+		service_await(&service.seen->gone_for[APH_REASON_CANCELLED], 1);
+		call = client_begin(client.channel, "h", 1, aph_deadline_ms(60));
+		service_await(&service.seen->held, 1);
+		remote_check_result(client_end(client.ep, call, NULL, NULL), APH_LOST,
+				    APH_REASON_DEADLINE);
+		aph_call_free(call);
+		service_await(&service.seen->gone_for[APH_REASON_DEADLINE], 1);
+		/* One that is freed, and one whose deadline passes in aph_call(). */
+		call = client_begin(client.channel, "h", 1, APH_FOREVER);
+		service_await(&service.seen->held, 1);
+		aph_call_free(call);
+		service_await(&service.seen->gone_for[APH_REASON_CANCELLED], 2);
+		assert_int_equal(aph_call(client.channel, "h", 1, NULL, NULL, aph_deadline_ms(60)),
+				 APH_LOST);
+		service_await(&service.seen->gone_for[APH_REASON_DEADLINE], 2);
+		service_await(&service.seen->works, 0);
+		/* One that nobody has heard of. */
+		assert_int_equal(aph_call_new(&call, client.channel, APH_FOREVER, NULL), 0);
+		assert_int_equal(aph_call_cancel(call), 0);
+		remote_check_result(client_end(client.ep, call, NULL, NULL), APH_REFUSED,
+				    APH_REASON_CANCELLED);
+		aph_call_free(call);
+		client_echo(client.channel);
+		client_close(&client);
+		service_stop(&service);
+	}
+}
+
+/* A deadline is kept by a thread that is never idle. */
+static void late_while_others_come(void **state)
+{
+	const char *address = remote_address();
+	struct service service;
+	struct client client;
+	struct aph_call *call, *other;
+	struct aph_event ev;
+	uint64_t start = aph_time_ns();
+
+	(void)state;
+	service_start_simple(&service, suite_mode, address);
+	client_open(&client, address);
+	call = client_begin(client.channel, "h", 1, aph_deadline_ms(50));
+	do {
+		other = client_begin(client.channel, "e", 1, APH_FOREVER);
+		do {
+			client_next(client.ep, &ev, 3000);
+		} while (ev.type != APH_EVENT_END);
+		if (ev.call == call) {
+			client_end(client.ep, other, NULL, NULL);
+			aph_call_free(other);
+			break;
+		}
+		assert_ptr_equal(ev.call, other);
+		aph_call_free(other);
+		assert_true(aph_time_ns() - start < UINT64_C(2000000000));
+	} while (1);
+	remote_check_result(ev.result, APH_LOST, APH_REASON_DEADLINE);
+	aph_call_free(call);
+	client_close(&client);
+	service_stop(&service);
+}
+
+static void nobody_is_there(void **state)
+{
+	struct service service;
+	struct client client;
+
+	(void)state;
+	for (int family = 0; family < 2; family++) {
+		const char *address = remote_address();
+
+		client_open(&client, address);
+		assert_int_equal(aph_call(client.channel, "e", 1, NULL, NULL,
+					  aph_deadline_ms(5000)),
+				 APH_REFUSED);
+		remote_check_result(aph_channel_result(client.channel), APH_REFUSED,
+				    APH_REASON_NO_SERVICE);
+		/* The channel stays, and works as soon as somebody serves. */
+		assert_true(aph_channel_is_open(client.channel));
+		service_start_simple(&service, suite_mode, address);
+		client_echo(client.channel);
+		aph_channel_close(client.channel);
+		assert_int_equal(aph_channel_open(&client.channel, client.ep,
+						  remote_other(address, 148), NULL),
+				 0);
+		assert_int_equal(aph_call(client.channel, "e", 1, NULL, NULL,
+					  aph_deadline_ms(5000)),
+				 APH_REFUSED);
+		remote_check_result(aph_channel_result(client.channel), APH_REFUSED,
+				    APH_REASON_NO_SERVICE);
+		client_close(&client);
+		service_stop(&service);
+	}
+}
+
+static void busy(void **state)
+{
+	struct service_config config = { .address = remote_address() };
+	struct aph_channel_options few = { .size = sizeof(few), .calls_max = 1 };
+	struct aph_channel *narrow;
+	struct service service;
+	struct client client, other;
+	struct aph_call *calls[3];
+
+	(void)state;
+	config.options.calls_max = 2;
+	config.options.channels_max = 1;
+	service_start(&service, suite_mode, &config);
+	client_open(&client, config.address);
+	calls[0] = client_begin(client.channel, "h", 1, APH_FOREVER);
+	calls[1] = client_begin(client.channel, "h", 1, APH_FOREVER);
+	service_await(&service.seen->held, 2);
+	/* As many as one client may have, and as many clients. */
+	assert_int_equal(aph_call(client.channel, "e", 1, NULL, NULL, aph_deadline_ms(5000)),
+			 APH_REFUSED);
+	remote_check_result(aph_channel_result(client.channel), APH_REFUSED, APH_REASON_BUSY);
+	client_open(&other, config.address);
+	assert_int_equal(aph_call(other.channel, "e", 1, NULL, NULL, aph_deadline_ms(5000)),
+			 APH_REFUSED);
+	remote_check_result(aph_channel_result(other.channel), APH_REFUSED, APH_REASON_BUSY);
+	for (int i = 0; i < 2; i++) {
+		aph_call_cancel(calls[i]);
+		client_end(client.ep, calls[i], NULL, NULL);
+		aph_call_free(calls[i]);
+	}
+	service_await(&service.seen->works, 0);
+	/* Who is quiet makes room. */
+	client_echo(other.channel);
+	client_echo(client.channel);
+	assert_int_equal(aph_channel_open(&narrow, client.ep, config.address, &few), 0);
+	assert_int_equal(aph_call_new(&calls[0], narrow, APH_FOREVER, NULL), 0);
+	assert_int_equal(aph_call_new(&calls[1], narrow, APH_FOREVER, NULL), -EAGAIN);
+	aph_call_free(calls[0]);
+	assert_int_equal(aph_call_new(&calls[1], narrow, APH_FOREVER, NULL), 0);
+	aph_call_free(calls[1]);
+	client_close(&other);
+	client_close(&client);
+	service_stop(&service);
+}
+
+static void await_receipts(struct client *client, struct service *service, uint32_t n)
+{
+	uint64_t deadline = aph_deadline_ms((uint64_t)check_ms(3000));
+
+	while (service->seen->disposed != n && aph_time_ns() < deadline)
+		client_quiet(client->ep, 5);
+	assert_int_equal(service->seen->disposed, n);
+}
+
+static void receipts(void **state)
+{
+	struct service_config config = { .address = remote_address() };
+	struct service_get get = { .len = 20000, .seed = 3 };
+	char request[1 + sizeof(get)] = "G", buf[20000];
+	struct service service;
+	struct client client;
+	struct aph_call *call;
+
+	(void)state;
+	memcpy(request + 1, &get, sizeof(get));
+	config.options.flags = APH_SERVICE_RECEIPTS | APH_SERVICE_EVENTS;
+	service_start(&service, suite_mode, &config);
+	client_open(&client, config.address);
+	client_echo(client.channel);
+	/* The receipt goes with the next call, or a little later while the client waits for something. */
+	await_receipts(&client, &service, 1);
+	service_await(&service.seen->connects, 1);
+	call = client_begin(client.channel, request, sizeof(request), APH_FOREVER);
+	while (!aph_call_body_complete(call))
+		assert_int_equal(aph_endpoint_serve(client.ep, aph_deadline_ms(5)), -ETIMEDOUT);
+	/* All of it is here, and nothing was read. */
+	assert_int_equal(service.seen->disposed, 1);
+	assert_int_equal(service.seen->works, 1);
+	assert_int_equal(aph_call_read(call, buf, sizeof(buf)), 20000);
+	client_expect(client.ep, APH_EVENT_END, call);
+	aph_call_free(call);
+	client_echo(client.channel);
+	await_receipts(&client, &service, 3);
+	service_await(&service.seen->works, 0);
+	client_close(&client);
+	service_stop(&service);
+}
+
+/* Takes the END of each of `n` calls, in any order; then nothing more. */
+static void expect_ends(struct client *client, struct aph_call **calls, size_t n,
+			enum aph_outcome outcome, enum aph_reason reason, int limit_ms)
+{
+	struct aph_event ev;
+	size_t ends = 0, i;
+	ssize_t n_read;
+	char byte;
+
+	while (ends < n) {
+		client_next(client->ep, &ev, limit_ms);
+		if (ev.type == APH_EVENT_REPLY || ev.type == APH_EVENT_WRITABLE)
+			continue;
+		assert_int_equal(ev.type, APH_EVENT_END);
+		for (i = 0; i < n && calls[i] != ev.call; i++)
+			;
+		assert_true(i < n);
+		remote_check_result(ev.result, outcome, reason);
+		do {
+			n_read = aph_call_read(ev.call, &byte, 1);
+		} while (n_read > 0);
+		assert_int_equal(n_read, -EPIPE);
+		assert_int_equal(aph_call_send(ev.call, "x", 1, 0), -EPIPE);
+		assert_int_equal(aph_call_cancel(ev.call), -EALREADY);
+		calls[i] = aph_call_free(ev.call);
+		ends++;
+	}
+	client_quiet(client->ep, 5);
+}
+
+static void the_service_is_killed(void **state)
+{
+	const char *address = remote_address();
+	struct service service;
+	struct client client;
+	struct aph_call *calls[3];
+	uint64_t start;
+
+	(void)state;
+	if (suite_mode == SERVICE_THREAD)
+		suite_skip("a thread cannot die alone");
+	service_start_simple(&service, suite_mode, address);
+	client_open(&client, address);
+	for (size_t i = 0; i < SUITE_LEN(calls); i++)
+		calls[i] = client_begin(client.channel, "h", 1, APH_FOREVER);
+	service_await(&service.seen->held, 3);
+	service_kill(&service);
+	start = aph_time_ns();
+	/* The next that is sent there is answered by the kernel. */
+	expect_ends(&client, calls, SUITE_LEN(calls), APH_LOST, APH_REASON_CLOSED, 6000);
+	assert_true(aph_time_ns() - start < (uint64_t)check_ms(6000) * 1000000);
+	printf("the service's death was noticed after %u ms\n",
+	       (unsigned)((aph_time_ns() - start) / 1000000));
+	assert_int_equal(aph_call(client.channel, "e", 1, NULL, NULL, aph_deadline_ms(5000)),
+			 APH_REFUSED);
+	service_start_simple(&service, suite_mode, address);
+	client_echo(client.channel);
+	client_close(&client);
+	service_stop(&service);
+}
+
+static int hold_calls(int ctl, void *arg)
+{
+	struct client client;
+
+	client_open(&client, arg);
+	for (int i = 0; i < 2; i++)
+		client_begin(client.channel, "h", 1, APH_FOREVER);
+	(void)aph_endpoint_serve(client.ep, aph_deadline_ms(5));
+	child_say(ctl, 'h');
+	(void)aph_endpoint_serve(client.ep, APH_FOREVER);
+	return 0;
+}
+
+static void the_client_is_killed(void **state)
+{
+	char address[64];
+	struct service service;
+	struct client client;
+	struct child child;
+	uint64_t deadline;
+
+	(void)state;
+	snprintf(address, sizeof(address), "%s", remote_address());
+	service_start_simple(&service, suite_mode, address);
+	client_open(&client, address);
+	child_start(&child, hold_calls, address);
+	service_await(&service.seen->held, 2);
+	child_kill(&child);
+	/* A question whether it is still there is answered by the kernel. */
+	deadline = aph_deadline_ms((uint64_t)check_ms(12500));
+	while (service.seen->gone < 2 && aph_time_ns() < deadline)
+		client_quiet(client.ep, 20);
+	assert_int_equal(service.seen->gone_for[APH_REASON_CLOSED], 2);
+	client_echo(client.channel);
+	client_close(&client);
+	service_stop(&service);
+}
+
+static void the_service_closes(void **state)
+{
+	const char *address = remote_address();
+	struct aph_call *calls[4];
+	struct service service;
+	struct client client;
+
+	(void)state;
+	service_start_simple(&service, suite_mode, address);
+	client_open(&client, address);
+	for (size_t i = 0; i < SUITE_LEN(calls); i++)
+		calls[i] = client_begin(client.channel, i ? "h" : "p", 1, APH_FOREVER);
+	service_await(&service.seen->held, SUITE_LEN(calls));
+	service_stop(&service);
+	expect_ends(&client, calls, SUITE_LEN(calls), APH_LOST, APH_REASON_CLOSED, 3000);
+	client_close(&client);
+}
+
+static void the_client_closes(void **state)
+{
+	struct service_config config = { .address = remote_address() };
+	struct aph_call *calls[3];
+	struct aph_result result;
+	struct service service;
+	struct client client;
+
+	(void)state;
+	config.options.flags = APH_SERVICE_EVENTS;
+	service_start(&service, suite_mode, &config);
+	client_open(&client, config.address);
+	for (size_t i = 0; i < SUITE_LEN(calls); i++)
+		calls[i] = client_begin(client.channel, i ? "h" : "p", 1, APH_FOREVER);
+	service_await(&service.seen->held, SUITE_LEN(calls));
+	client.channel = aph_channel_close(client.channel);
+	client_quiet(client.ep, 5);
+	for (size_t i = 0; i < SUITE_LEN(calls); i++) {
+		assert_true(aph_call_result(calls[i], &result));
+		remote_check_result(result, APH_LOST, APH_REASON_CLOSED);
+		aph_call_free(calls[i]);
+	}
+	service_await(&service.seen->gone, SUITE_LEN(calls));
+	service_await(&service.seen->works, 0);
+	assert_int_equal(aph_channel_open(&client.channel, client.ep, config.address, NULL), 0);
+	client_echo(client.channel);
+	/* All goes with the endpoint. */
+	(void)client_begin(client.channel, "h", 1, APH_FOREVER);
+	service_await(&service.seen->held, 1);
+	client.ep = aph_endpoint_free(client.ep);
+	service_await(&service.seen->works, 0);
+	service_stop(&service);
+}
+
+static void the_service_throws_the_client_out(void **state)
+{
+	struct service_config config = { .address = remote_address() };
+	struct aph_call *calls[3];
+	struct service service;
+	struct client client, other;
+
+	(void)state;
+	for (int events = 0; events < 2; events++) {
+		config.options.flags = events ? APH_SERVICE_EVENTS : 0;
+		service_start(&service, suite_mode, &config);
+		client_open(&client, config.address);
+		client_open(&other, config.address);
+		calls[0] = client_begin(client.channel, "h", 1, APH_FOREVER);
+		calls[1] = client_begin(client.channel, "h", 1, APH_FOREVER);
+		service_await(&service.seen->held, 2);
+		calls[2] = client_begin(client.channel, "o", 1, APH_FOREVER);
+		expect_ends(&client, calls, 3, APH_LOST, APH_REASON_CLOSED, 3000);
+		/* It may come back. */
+		client_echo(client.channel);
+		client_echo(other.channel);
+		client_close(&client);
+		client_close(&other);
+		service_stop(&service);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		SUITE_TEST(refused_by_service),
+		SUITE_TEST(aborted),
+		SUITE_TEST(cancelled_and_late),
+		SUITE_TEST(late_while_others_come),
+		SUITE_TEST(nobody_is_there),
+		SUITE_TEST(busy),
+		SUITE_TEST(receipts),
+		SUITE_TEST(the_service_is_killed),
+		SUITE_TEST(the_client_is_killed),
+		SUITE_TEST(the_service_closes),
+		SUITE_TEST(the_client_closes),
+		SUITE_TEST(the_service_throws_the_client_out),
+	};
+
+	return suite_run_both("remote ends", tests, SUITE_LEN(tests), 60);
+}
