@@ -320,7 +320,8 @@ APH_API int aph_rx_call_new(struct aph_rx_call **out, struct aph_rx_client *clie
 
 #define APH_RX_MORE 0x1u /* more of this body follows */
 #define APH_RX_PEEK 0x2u /* leave it there */
-#define APH_RX_PUSH 0x4u /* with MORE: what was written leaves in a packet that is not full */
+/* With MORE: what was written leaves in a packet that is not full, but to peers that are known to be of another kind. */
+#define APH_RX_PUSH 0x4u
 
 /*
  * Writes to the request (client) or the reply (service, once all of the request has arrived). Returns how much

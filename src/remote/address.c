@@ -78,7 +78,7 @@ int aph_remote_address_parse(struct aph_remote_address *out, const char *address
 {
 	char buf[APH_ADDRESS_MAX + 160];
 	char *host, *port_text, *service_text;
-	uint16_t port;
+	uint16_t port = 0;
 	int r;
 
 	*out = (struct aph_remote_address){ .service = 0 };

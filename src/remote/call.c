@@ -93,6 +93,9 @@ ssize_t aph_remote_send(struct aph_call *call, const void *data, size_t len, con
 		aph_remote_flush(port_of(call));
 	if (is_early(rc, r))
 		return too_early();
+	/* A service that has begun to reply does not want the rest of the request. */
+	if (r == -EPROTO && call->is_client && !call->out_last)
+		return (ssize_t)len;
 	if (r == -EPROTO || r == -ESHUTDOWN)
 		return aph_err(-EPIPE, "the call takes no more of this body");
 	return r;

@@ -322,17 +322,17 @@ static int open_port(struct aph_remote_port *port, const struct aph_rx_address *
 	return r;
 }
 
-static int get_remote(struct aph_remote **out, struct aph_endpoint *ep);
+static struct aph_remote *get_remote(struct aph_endpoint *ep);
 
 int aph_remote_port_get(struct aph_remote_port **out, struct aph_endpoint *ep,
 			const struct aph_rx_address *address)
 {
-	struct aph_remote *remote = NULL;
+	struct aph_remote *remote = get_remote(ep);
 	struct aph_remote_port *port;
-	int r = get_remote(&remote, ep);
+	int r;
 
-	if (r < 0)
-		return r;
+	if (!remote)
+		return aph_err(-ENOMEM, "no memory for a transport");
 	port = find_port(remote, address);
 	if (!port) {
 		port = calloc(1, sizeof(*port));
@@ -424,19 +424,18 @@ static const struct aph_transport_ops transport_ops = {
 	.abandon = abandon,
 };
 
-static int get_remote(struct aph_remote **out, struct aph_endpoint *ep)
+static struct aph_remote *get_remote(struct aph_endpoint *ep)
 {
 	struct aph_remote *remote;
 
-	if (!ep->remote) {
-		remote = calloc(1, sizeof(*remote));
-		if (!remote)
-			return aph_err(-ENOMEM, "no memory for a transport");
-		remote->base.ops = &transport_ops;
-		remote->base.ep = ep;
-		aph_list_init(&remote->ports);
-		ep->remote = &remote->base;
-	}
-	*out = of(ep->remote);
-	return 0;
+	if (ep->remote)
+		return of(ep->remote);
+	remote = calloc(1, sizeof(*remote));
+	if (!remote)
+		return NULL;
+	remote->base.ops = &transport_ops;
+	remote->base.ep = ep;
+	aph_list_init(&remote->ports);
+	ep->remote = &remote->base;
+	return remote;
 }

@@ -112,6 +112,7 @@ struct aph_rx_peer {
 	uint16_t max_jumbo;
 	bool proven;   /* something of ours has arrived there */
 	bool extended; /* it speaks the extension */
+	bool stock;    /* it is known not to */
 };
 
 /* -- connections --------------------------------------------------------------------------------------------------- */

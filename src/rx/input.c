@@ -78,8 +78,15 @@ static bool begin_reply(struct aph_rx_call *call)
 {
 	struct aph_rx *rx = call->rx;
 
-	if (!call->out.finished || call->out.next != call->out.end)
+	if (call->out.next != call->out.end || call->out.fill)
 		return false;
+	/*
+	 * A server that has read all that it needs may reply before it has heard that nothing follows. It has then,
+	 * as far as it is concerned.
+	 */
+	if (!call->out.finished && (call->out.end == 1 || call->peer->extended))
+		return false;
+	call->out.finished = true;
 	if (!call->peer->rtt.n_samples && !call->n_resent)
 		aph_rx_rtt_sample(&call->peer->rtt, rx->now_ns - call->out.last_sent_ns,
 				  rx->now_ns);
@@ -183,9 +190,11 @@ static void take_trailer(struct aph_rx_peer *peer, const struct aph_rx_ack *ack)
 {
 	if (ack->extended) {
 		peer->extended = true;
+		peer->stock = false;
 		peer->rwind = ack->window;
 	} else if (ack->n_words >= 3) {
 		peer->rwind = ack->rwind;
+		peer->stock = !peer->extended;
 	}
 	if (peer->rwind < 1)
 		peer->rwind = 1;

@@ -216,6 +216,15 @@ static size_t fill(struct aph_rx_call *call, const uint8_t *data, size_t len)
 	return done;
 }
 
+/*
+ * Stock servers begin to work, and even to reply, once they have read what they need; a reply before the end of the
+ * request is against the protocol. So who is known to be one gets full packets, the last of which says that it is the last.
+ */
+static bool is_pushed(const struct aph_rx_call *call, uint32_t flags)
+{
+	return flags & APH_RX_PUSH && call->out.fill && !call->peer->stock;
+}
+
 ssize_t aph_rx_call_write(struct aph_rx_call *call, const void *data, size_t len, uint32_t flags)
 {
 	struct aph_rx_out *out = &call->out;
@@ -233,7 +242,7 @@ ssize_t aph_rx_call_write(struct aph_rx_call *call, const void *data, size_t len
 	if (done == len && !(flags & APH_RX_MORE) && finish(call))
 		return (ssize_t)done;
 	if (done == len && (flags & APH_RX_MORE)) {
-		if (flags & APH_RX_PUSH && out->fill)
+		if (is_pushed(call, flags))
 			close_packet(call, false);
 		return (ssize_t)done;
 	}
@@ -279,7 +288,7 @@ int aph_rx_call_commit(struct aph_rx_call *call, size_t len, uint32_t flags)
 	if (!(flags & APH_RX_MORE)) {
 		if (!finish(call))
 			return -ENOMEM;
-	} else if (out->fill == out->payload_max || (flags & APH_RX_PUSH && out->fill)) {
+	} else if (out->fill == out->payload_max || is_pushed(call, flags)) {
 		close_packet(call, false);
 	}
 	return 0;
