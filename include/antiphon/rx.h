@@ -239,14 +239,6 @@ APH_API bool aph_rx_next(struct aph_rx *rx, struct aph_rx_event *event);
 /* Whether aph_rx_next() would say true. */
 APH_API bool aph_rx_has_event(const struct aph_rx *rx);
 
-/* -- security ---------------------------------------------------------------------------------------------------- */
-
-/*
- * Who we are to others, or what a service asks of its callers: made by the functions of a security class,
- * counted, given to clients and services, NULL: nothing (class 0, rxnull).
- */
-struct aph_rx_security;
-
 /* -- services ------------------------------------------------------------------------------------------------------ */
 
 #define APH_RX_UNLIMITED UINT32_MAX

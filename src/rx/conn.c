@@ -139,7 +139,6 @@ static struct aph_rx_conn *conn_new(struct aph_rx *rx, struct aph_rx_peer *peer,
 	conn->class = &aph_rx_null;
 	conn->epoch = epoch;
 	conn->cid = cid;
-	conn->challenge_ns = UINT64_MAX;
 	conn->node.hash = hash_conn(rx, client ? NULL : peer, epoch, cid);
 	if (aph_rx_table_insert(rx, client ? &rx->client_conns : &rx->service_conns, &conn->node) <
 	    0) {

@@ -144,7 +144,6 @@ int aph_rx_new(struct aph_rx **out, const struct aph_rx_config *config, uint64_t
 	aph_list_init(&rx->idle_clients);
 	aph_list_init(&rx->idle_services);
 	aph_list_init(&rx->receipts);
-	aph_list_init(&rx->challenges);
 	aph_list_init(&rx->sending);
 	aph_list_init(&rx->ready);
 	aph_list_init(&rx->assigning);

@@ -140,7 +140,6 @@ struct aph_rx_conn {
 	void *class_state;
 	uint64_t idle_since_ns;
 	uint64_t receipt_ns;
-	uint64_t challenge_ns; /* when the next CHALLENGE is due; UINT64_MAX: none */
 	uint32_t epoch, cid;
 	uint32_t serial;       /* last one used */
 	uint32_t heard_serial; /* highest one seen */
@@ -229,15 +228,12 @@ struct aph_rx_out {
 	uint32_t n_flying, n_lost, n_sacked;
 	uint32_t flying_head, flying_tail; /* in order of their last transmission */
 	uint32_t lost_head, lost_tail;
-	uint32_t
-		acked_serial; /* highest of a transmission known to have arrived, and when it was made */
-	uint64_t acked_sent_ns;
+	uint32_t acked_serial; /* highest of a transmission known to have arrived */
 	uint32_t highest_sacked;
 	uint64_t timeout_ns;   /* retransmission, or probe */
 	uint64_t reorder_ns;   /* when those that look lost are */
 	uint64_t pace_ns;      /* up to when packets have used their time */
 	uint64_t pace_wait_ns; /* nothing leaves before; UINT64_MAX: not waiting */
-	uint64_t progress_ns;
 	uint64_t last_sent_ns;
 	uint8_t n_backoffs;
 	uint8_t reorder_mult;
@@ -307,7 +303,6 @@ struct aph_rx_call {
 	uint32_t n_busy;
 	uint32_t n_sent, n_resent;
 	bool bounced;		   /* client: the only copy of its first packet came back */
-	uint32_t last_reason;	   /* OpenAFS: see ack.c */
 	uint64_t heard_ns;	   /* a packet of the call, or a sign of life */
 	uint64_t data_ns;	   /* data moved */
 	uint64_t ping_ns;	   /* next keep-alive */
@@ -361,7 +356,7 @@ struct aph_rx {
 	struct aph_rx_service *services[64];
 	struct aph_list clients;
 	struct aph_list orphans; /* ended calls that outlive their client or service */
-	struct aph_list idle_peers, idle_clients, idle_services, receipts, challenges;
+	struct aph_list idle_peers, idle_clients, idle_services, receipts;
 	struct aph_list sending, ready, assigning;
 	struct aph_list fresh; /* calls whose times were set by a clock that may be old */
 	struct aph_rx_timers timers;

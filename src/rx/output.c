@@ -93,6 +93,13 @@ static void add_iov(struct aph_rx *rx, struct aph_rx_draft *draft, uint8_t *base
 	draft->len += len;
 }
 
+/* What an address that is not proven has got counts against what came from it. */
+static void charge(struct aph_rx_peer *peer, size_t len)
+{
+	if (!peer->proven)
+		peer->bytes_out += (uint32_t)len;
+}
+
 static bool is_full(const struct aph_rx *rx)
 {
 	return rx->n_drafts == rx->drafts_max || rx->n_iovs + IOVECS_PER_RUN > APH_RX_N_IOVECS;
@@ -125,8 +132,7 @@ static uint8_t *stage(struct aph_rx *rx, struct aph_rx_peer *peer, size_t len, b
 	}
 	draft->n_segments++;
 	rx->staged += len;
-	if (!peer->proven)
-		peer->bytes_out += (uint32_t)len;
+	charge(peer, len);
 	return place;
 }
 
@@ -424,8 +430,7 @@ static bool send_run(struct aph_rx_call *call, uint32_t seq, uint32_t n, bool li
 		if (i == 0)
 			draft->segment = len;
 	}
-	if (!call->peer->proven)
-		call->peer->bytes_out += (uint32_t)draft->len;
+	charge(call->peer, draft->len);
 	return true;
 }
 
@@ -459,8 +464,7 @@ static bool send_jumbo(struct aph_rx_call *call, uint32_t seq, uint32_t n, bool 
 		flags = packet;
 	}
 	draft->segment = draft->len;
-	if (!call->peer->proven)
-		call->peer->bytes_out += (uint32_t)draft->len;
+	charge(call->peer, draft->len);
 	return true;
 }
 

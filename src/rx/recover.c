@@ -238,10 +238,8 @@ static void note_arrival(struct aph_rx_call *call, uint32_t seq, struct aph_rx_m
 	/* It was overtaken by one that was sent after it, and was not lost. */
 	if (seq < out->highest_sacked && meta->n_sent == 1)
 		out->reordering_seen = true;
-	if (!out->acked_serial || (int32_t)(meta->serial - out->acked_serial) > 0) {
+	if (!out->acked_serial || (int32_t)(meta->serial - out->acked_serial) > 0)
 		out->acked_serial = meta->serial;
-		out->acked_sent_ns = meta->sent_ns;
-	}
 }
 
 static void sack(struct aph_rx_call *call, uint32_t seq, struct progress *progress)
@@ -395,7 +393,6 @@ static void after_progress(struct aph_rx_call *call, const struct progress *prog
 	aph_rx_peer_prove(call->peer);
 	out->n_backoffs = 0;
 	out->probed = false;
-	out->progress_ns = call->rx->now_ns;
 	aph_rx_congest_on_ack(&out->congest, progress->n_acked, progress->highest, out->next,
 			      in_flight, &call->peer->rtt, call->rx->now_ns);
 	aph_rx_pmtu_black_hole(&call->peer->pmtu, false, call->rx->now_ns);
