@@ -174,16 +174,13 @@ static int insert(struct key *key)
 {
 	struct key *old = find(key->type, key->description, key->keyring);
 
-	if (old) {
-		key->serial = old->serial;
-		drop(old);
-	} else if (n_keys >= KEYS_MAX) {
+	if (!old && n_keys >= KEYS_MAX)
 		return -EDQUOT;
-	} else {
-		key->serial = ++last_serial;
-	}
+	key->serial = old ? old->serial : ++last_serial;
 	aph_afrx_list_add(&keys, &key->link);
 	n_keys++;
+	if (old)
+		drop(old);
 	return key->serial;
 }
 
