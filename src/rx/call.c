@@ -118,9 +118,7 @@ void aph_rx_call_expired(struct aph_rx_call *call)
 			call->in.ack_ns = UINT64_MAX;
 			aph_rx_call_wants_to_send(call);
 		}
-		if (now >= aph_rx_recover_deadline(call))
-			aph_rx_recover_expired(call);
-		if (call->state == APH_RX_STATE_ENDED)
+		if (now >= aph_rx_recover_deadline(call) && !aph_rx_recover_expired(call))
 			return;
 		if (expects_peer(call) && now >= call->ping_ns)
 			keep_alive(call);
@@ -144,6 +142,8 @@ void aph_rx_call_freshen(struct aph_rx_call *call, uint64_t late_ns)
 void aph_rx_call_set_timeouts(struct aph_rx_call *call, uint32_t dead_ms, uint32_t idle_ms,
 			      uint32_t hard_ms)
 {
+	if (call->state == APH_RX_STATE_ENDED)
+		return;
 	if (dead_ms)
 		call->dead_ns = dead_ms * APH_RX_MS;
 	if (idle_ms)

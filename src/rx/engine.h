@@ -536,7 +536,8 @@ void aph_rx_recover_ack(struct aph_rx_call *call, const struct aph_rx_header *he
 void aph_rx_recover_all_acked(struct aph_rx_call *call);
 void aph_rx_recover_sent(struct aph_rx_call *call, uint32_t seq, uint32_t serial,
 			 bool ack_requested);
-void aph_rx_recover_expired(struct aph_rx_call *call);
+/* False: the call has ended with it, and may be gone. */
+bool aph_rx_recover_expired(struct aph_rx_call *call);
 uint64_t aph_rx_recover_deadline(const struct aph_rx_call *call);
 void aph_rx_recover_arm(struct aph_rx_call *call);
 /* The server will not start it now: it is asked again after a while, a random one. */

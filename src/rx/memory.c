@@ -7,12 +7,29 @@
 
 #include <string.h>
 
-#define SMALL_CELL   256
-#define CELL	     1536
+#define SMALL_CELL 256
+#define CELL	   1536
+
+/* The address sanitizer sees uses after free only of what is really freed. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FREE_ALL
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define FREE_ALL
+#endif
+
+#ifdef FREE_ALL
+#define KEEP_BUFFERS 0
+#define KEEP_CELLS   0
+#define KEEP_CHUNKS  0
+#define KEEP_CALLS   0
+#else
 #define KEEP_BUFFERS 16
 #define KEEP_CELLS   1024
 #define KEEP_CHUNKS  256
 #define KEEP_CALLS   256
+#endif
 
 void *aph_rx_alloc(struct aph_rx *rx, size_t size)
 {

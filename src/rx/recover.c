@@ -514,7 +514,8 @@ static void give_up_all(struct aph_rx_call *call)
 		aph_rx_pmtu_black_hole(&call->peer->pmtu, true, call->rx->now_ns);
 }
 
-static void ask(struct aph_rx_call *call)
+/* False: the call has ended with it, and may be gone. */
+static bool ask(struct aph_rx_call *call)
 {
 	struct aph_rx_out *out = &call->out;
 
@@ -524,12 +525,13 @@ static void ask(struct aph_rx_call *call)
 	if (!call->is_client && out->finished && out->n_sacked && out->next == out->end &&
 	    !out->n_lost && out->n_backoffs > RECEIPT_TRIES) {
 		aph_rx_recover_all_acked(call);
-		return;
+		return false;
 	}
 	call->ping_due = true;
+	return true;
 }
 
-void aph_rx_recover_expired(struct aph_rx_call *call)
+bool aph_rx_recover_expired(struct aph_rx_call *call)
 {
 	struct aph_rx_out *out = &call->out;
 	uint64_t now = call->rx->now_ns;
@@ -541,15 +543,16 @@ void aph_rx_recover_expired(struct aph_rx_call *call)
 	if (now >= out->reorder_ns)
 		detect_losses(call);
 	if (now < out->timeout_ns)
-		return;
-	if (!out->n_flying)
-		ask(call);
-	else if (!out->probed && !out->n_backoffs && call->peer->rtt.n_samples)
+		return true;
+	if (!out->n_flying) {
+		if (!ask(call))
+			return false;
+	} else if (!out->probed && !out->n_backoffs && call->peer->rtt.n_samples) {
 		probe_tail(call);
-	else
+	} else {
 		give_up_all(call);
-	if (call->state == APH_RX_STATE_ENDED)
-		return;
+	}
 	aph_rx_recover_arm(call);
 	aph_rx_call_wants_to_send(call);
+	return true;
 }
