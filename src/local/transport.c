@@ -203,6 +203,21 @@ static bool poll(struct aph_transport *transport, bool requests)
 	return any;
 }
 
+/* -- what there is to do ---------------------------------------------------------------------------------------------- */
+
+/* Whether aph_local_take() would take the record that is there. */
+static bool can_take(struct aph_local_channel *lc, bool requests)
+{
+	return aph_ring_ready(&lc->in) &&
+	       ((requests && lc->n_kept <= APH_KEPT_MAX) || !aph_ring_at_request(&lc->in));
+}
+
+/* Whether poll() would find something to do for a client. */
+static bool can_serve(struct aph_local_channel *lc, bool requests)
+{
+	return can_take(lc, requests) || aph_local_has_room(lc);
+}
+
 /* -- quiet channels ----------------------------------------------------------------------------------------------------- */
 
 /*
@@ -223,7 +238,7 @@ static void demote(struct aph_local_channel *lc)
 		return;
 	(void)atomic_exchange(&lc->words->server.scanned, 0);
 	renew_want(lc);
-	if (aph_ring_ready(&lc->in) || aph_local_has_room(lc))
+	if (can_serve(lc, true))
 		(void)atomic_exchange(&lc->words->server.scanned, 1);
 	else
 		aph_local_unscan(lc);
@@ -249,17 +264,17 @@ static void tidy(struct aph_transport *transport)
 
 /* -- waiting --------------------------------------------------------------------------------------------------------------- */
 
-static bool has_work(struct aph_local_channel *lc)
+static bool has_replies(struct aph_local_channel *lc)
 {
 	return aph_ring_ready(&lc->in) || aph_local_has_room(lc);
 }
 
-static bool list_has_work(struct aph_list *list)
+static bool clients_are_ready(struct aph_local *local)
 {
 	struct aph_list *pos, *tmp;
 
-	aph_list_for_each(pos, tmp, list) {
-		if (has_work(scanned(pos)))
+	aph_list_for_each(pos, tmp, &local->active) {
+		if (has_replies(scanned(pos)))
 			return true;
 	}
 	return false;
@@ -270,7 +285,7 @@ static bool services_are_ready(struct aph_local *local)
 	struct aph_list *pos, *tmp;
 
 	aph_list_for_each(pos, tmp, &local->scan) {
-		if (has_work(scanned(pos)) && !has_had_enough(local, scanned(pos)))
+		if (can_serve(scanned(pos), true) && !has_had_enough(local, scanned(pos)))
 			return true;
 	}
 	return false;
@@ -278,7 +293,7 @@ static bool services_are_ready(struct aph_local *local)
 
 static bool any_work(struct aph_local *local, bool requests)
 {
-	return list_has_work(&local->active) || (requests && services_are_ready(local)) ||
+	return clients_are_ready(local) || (requests && services_are_ready(local)) ||
 	       !aph_list_empty(&local->doomed);
 }
 
@@ -417,9 +432,7 @@ static bool services_have_work(struct aph_local *local, bool requests)
 		struct aph_local_channel *lc = scanned(pos);
 
 		renew_want(lc);
-		if (aph_local_has_room(lc) ||
-		    (aph_ring_ready(&lc->in) &&
-		     ((requests && lc->n_kept <= APH_KEPT_MAX) || !aph_ring_at_request(&lc->in))))
+		if (can_serve(lc, requests))
 			return true;
 	}
 	return false;
@@ -446,7 +459,7 @@ static bool sleep_clients(struct aph_local *local)
 		lc->waits = true;
 		(void)atomic_exchange(&lc->words->client.wait, 1);
 		renew_want(lc);
-		if (has_work(lc))
+		if (has_replies(lc))
 			return false;
 	}
 	return true;

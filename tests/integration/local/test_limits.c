@@ -16,6 +16,7 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static rlim_t limit_descriptors(rlim_t n)
@@ -254,6 +255,27 @@ static size_t resident_kib(pid_t pid)
 	return resident * 4;
 }
 
+static uint64_t cpu_time_ns(pid_t pid)
+{
+	struct timespec used;
+	clockid_t clock;
+
+	assert_int_equal(clock_getcpuclockid(pid, &clock), 0);
+	assert_int_equal(clock_gettime(clock, &used), 0);
+	return (uint64_t)used.tv_sec * 1000000000 + (uint64_t)used.tv_nsec;
+}
+
+/* Whether a service with nothing to do that it may do sleeps. */
+static void assert_rests(pid_t pid)
+{
+	uint64_t before;
+
+	usleep(100000);
+	before = cpu_time_ns(pid);
+	usleep(200000);
+	assert_true(cpu_time_ns(pid) - before < 50000000);
+}
+
 /* A client that asks for much and reads nothing costs a bounded amount, and others nothing at all. */
 static void a_client_that_never_reads(void **state)
 {
@@ -304,6 +326,8 @@ static void a_client_that_never_reads(void **state)
 		assert_true(client_echo(honest.channel) < 500000000);
 	after = resident_kib(service.child.pid);
 	print_message("32 unread replies of 4 MiB at once: %zu KiB more\n", after - before);
+	/* A request that it must not take now is no work. */
+	assert_rests(service.child.pid);
 	assert_true(after < before + 32 * 4096 + 8192);
 	client_close(&client);
 	client_echo(honest.channel);
