@@ -56,19 +56,25 @@ static int enter_call(struct aph_local_channel *lc, struct aph_local_call *call,
 
 /* -- what comes with a record ------------------------------------------------------------------------------------ */
 
-/* Memory and descriptors of a record that nobody wants. */
-static void discard(struct aph_local_channel *lc, const struct aph_record *record, const int *fds)
+static void close_fds(const struct aph_record *record, const int *fds)
 {
-	int piece;
 	unsigned i;
 
 	for (i = 0; i < record->n_fds; i++)
 		(void)close(fds[i]);
+}
+
+/* Memory and descriptors of a record that nobody wants. */
+static void discard(struct aph_local_channel *lc, const struct aph_record *record, const int *fds)
+{
+	int piece;
+
+	close_fds(record, fds);
 	if (!(record->flags & APH_RECORD_ARENA))
 		return;
 	piece = aph_intake_add(&lc->intake, record->off, record->len);
 	if (piece < 0) {
-		offend(lc);
+		aph_local_doom(lc, piece == -ENOMEM ? APH_REASON_RESOURCES : APH_REASON_PROTOCOL);
 		return;
 	}
 	aph_intake_release(&lc->intake, (uint16_t)piece);
@@ -139,26 +145,24 @@ static void give_up_call(struct aph_local_call *call)
 	}
 }
 
-/* Adds a record to a call's body and tells core. `fds_error`: its descriptors did not come whole. */
+/*
+ * Adds a record to a call's body and tells core. `fds_error`: its descriptors did not come whole; the record has
+ * none then.
+ */
 static void add_piece(struct aph_local_channel *lc, struct aph_local_call *call,
 		      const struct aph_record *record, const int *fds, int fds_error, bool first)
 {
 	int r = add_bytes(lc, call, record, first);
 
-	if (r == -EPROTO) {
-		for (unsigned i = 0; i < record->n_fds && !fds_error; i++)
-			(void)close(fds[i]);
-		offend(lc);
-		return;
-	}
 	if (r == 0)
 		r = fds_error;
-	if (r == 0 && record->n_fds) {
+	if (r == 0 && record->n_fds)
 		r = add_fds(call, fds, record->n_fds);
-		for (unsigned i = 0; i < record->n_fds && r < 0; i++)
-			(void)close(fds[i]);
-	}
 	if (r < 0)
+		close_fds(record, fds);
+	if (r == -EPROTO)
+		offend(lc);
+	else if (r < 0)
 		give_up_call(call);
 	else if (call->base.is_client || !first)
 		aph_call_arrived(&call->base, !(record->flags & APH_RECORD_MORE));

@@ -31,6 +31,7 @@ struct pair {
 	size_t sent, echoed, got;
 	size_t have, used; /* bytes in `chunk`, and those of them that were sent back */
 	size_t total;
+	size_t first; /* bytes that go with the descriptors */
 	bool wrong;
 	int fds[8];
 	size_t n_fds;
@@ -137,7 +138,7 @@ static void push(struct pair *pair)
 
 	while (pair->call && !pair->ended && pair->sent < pair->total) {
 		if (pair->total == BODY + 1 && !pair->fds_sent)
-			n = aph_call_send_fds(pair->call, body, 1, two, 2, APH_MORE);
+			n = aph_call_send_fds(pair->call, body, pair->first, two, 2, APH_MORE);
 		else
 			n = aph_call_send(pair->call, body + pair->sent,
 					  pair->total - pair->sent - (pair->total > BODY), 0);
@@ -280,15 +281,21 @@ static int call_once(struct pair *pair, size_t total)
 	return pair->result.outcome == APH_ANSWERED ? 0 : -ECONNABORTED;
 }
 
-static int with_pair(unsigned flags, size_t total, int calls)
+static int with_pair_and_first(unsigned flags, size_t total, size_t first, int calls)
 {
 	struct pair pair;
 	int r = open_pair(&pair, flags);
 
+	pair.first = first;
 	for (int i = 0; r == 0 && i < calls; i++)
 		r = call_once(&pair, total);
 	close_pair(&pair);
 	return r;
+}
+
+static int with_pair(unsigned flags, size_t total, int calls)
+{
+	return with_pair_and_first(flags, total, 1, calls);
 }
 
 /* -- the scenarios ------------------------------------------------------------------------------------------ */
@@ -328,6 +335,12 @@ static int large_calls(void)
 static int calls_with_descriptors(void)
 {
 	return with_pair(0, BODY + 1, 2);
+}
+
+/* Memory and descriptors in one record. */
+static int calls_with_descriptors_beside_bytes(void)
+{
+	return with_pair_and_first(0, BODY + 1, 1000, 2);
 }
 
 static int a_service_that_is_told_everything(void)
@@ -449,6 +462,7 @@ const struct scenario scenarios[] = {
 	{ "small calls", small_calls },
 	{ "large calls", large_calls },
 	{ "calls with descriptors", calls_with_descriptors },
+	{ "calls with descriptors beside bytes", calls_with_descriptors_beside_bytes },
 	{ "a service that is told everything", a_service_that_is_told_everything },
 	{ "a long reply at once", a_long_reply_at_once },
 	{ "by descriptor", by_descriptor },
