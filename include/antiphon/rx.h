@@ -388,7 +388,8 @@ APH_API void aph_rx_get_stats(const struct aph_rx *rx, struct aph_rx_stats *stat
 
 /*
  * Owns a socket, an engine, a clock and a random source. One thread at a time. The thread that waits is the
- * driver: it receives, and what its user does between two waits leaves at the start of the second.
+ * driver: it receives, and what its user does between two waits leaves at the start of the second. In a forked child
+ * it is closed: functions give -ENOTCONN, and closing it there frees memory and tells nobody.
  */
 struct aph_rx_udp;
 

@@ -104,6 +104,7 @@ int aph_channel_open(struct aph_channel **out, struct aph_endpoint *ep, const ch
 {
 	struct aph_channel_options filled;
 	const struct aph_scheme *scheme;
+	struct aph_place place;
 	struct aph_name name;
 	int r = aph_scheme_find(&scheme, address);
 
@@ -113,12 +114,14 @@ int aph_channel_open(struct aph_channel **out, struct aph_endpoint *ep, const ch
 	}
 	if (r == 0)
 		r = check_channel_options(&filled, options);
+	if (r == 0)
+		r = scheme->resolve(&place, address, false);
 	if (r < 0)
 		return r;
 	aph_lock(ep);
 	r = aph_endpoint_check(ep);
 	if (r == 0)
-		r = scheme->channel_open(out, ep, address, &filled);
+		r = scheme->channel_open(out, ep, &place, address, &filled);
 	aph_unlock(ep);
 	return r;
 }
@@ -174,6 +177,7 @@ int aph_service_open(struct aph_service **out, struct aph_endpoint *ep, const ch
 	struct aph_service_options filled;
 	const struct aph_scheme *scheme;
 	struct aph_service *service;
+	struct aph_place place;
 	struct aph_name name;
 	int r = aph_scheme_find(&scheme, address);
 
@@ -183,12 +187,14 @@ int aph_service_open(struct aph_service **out, struct aph_endpoint *ep, const ch
 	}
 	if (r == 0)
 		r = check_service_options(&filled, options);
+	if (r == 0)
+		r = scheme->resolve(&place, address, true);
 	if (r < 0)
 		return r;
 	aph_lock(ep);
 	r = aph_endpoint_check(ep);
 	if (r == 0)
-		r = scheme->service_open(&service, ep, address, &filled);
+		r = scheme->service_open(&service, ep, &place, address, &filled);
 	aph_unlock(ep);
 	if (r == 0 && out)
 		*out = service;

@@ -107,11 +107,24 @@ struct aph_transport_ops {
 	void (*abandon)(struct aph_transport *transport);
 };
 
-/* What carries addresses of one scheme: as the functions of channel.h, options filled in, under the lock. */
+/* Where an address of a scheme leads; what is in it is the scheme's. */
+struct aph_place {
+	union {
+		uint64_t align;
+		char room[64];
+	};
+};
+
+/* What carries addresses of one scheme. */
 struct aph_scheme {
-	int (*service_open)(struct aph_service **out, struct aph_endpoint *ep, const char *address,
+	/* Reads the address; may ask the network and take its time. `passive`: to be served. Without the lock. */
+	int (*resolve)(struct aph_place *out, const char *address, bool passive);
+	/* As the functions of channel.h, options filled in, under the lock; `address` is for what they have to say. */
+	int (*service_open)(struct aph_service **out, struct aph_endpoint *ep,
+			    const struct aph_place *at, const char *address,
 			    const struct aph_service_options *options);
-	int (*channel_open)(struct aph_channel **out, struct aph_endpoint *ep, const char *address,
+	int (*channel_open)(struct aph_channel **out, struct aph_endpoint *ep,
+			    const struct aph_place *to, const char *address,
 			    const struct aph_channel_options *options);
 };
 

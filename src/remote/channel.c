@@ -11,6 +11,7 @@
 #include "remote/remote.h"
 #include "udp/udp.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,27 +117,26 @@ const struct aph_channel_ops aph_remote_channel_ops = {
 
 /* -- a client's --------------------------------------------------------------------------------------------------------- */
 
-static int channel_open(struct aph_channel **out, struct aph_endpoint *ep, const char *address,
+static int channel_open(struct aph_channel **out, struct aph_endpoint *ep,
+			const struct aph_place *place, const char *address,
 			const struct aph_channel_options *options)
 {
-	struct aph_remote_address to;
+	const struct aph_remote_address *to = (const void *)place;
 	struct aph_remote_port *port;
 	struct aph_remote_channel *rc;
 	struct aph_rx_path path = { .interface = 0 };
-	int r = aph_remote_address_parse(&to, address, false);
+	int r;
 
-	if (r < 0)
-		return r;
 	if (options->flags & APH_CHANNEL_WAIT)
 		return aph_err(-EINVAL, "nobody can tell when '%s' is served: call, and see",
 			       address);
 	r = aph_remote_port_get(&port, ep, NULL);
 	if (r < 0)
 		return r;
-	path.remote = to.address;
+	path.remote = to->address;
 	rc = channel_new(port, &path);
 	if (rc)
-		r = aph_rx_client_new(&rc->client, port->rx, &path, to.service, NULL);
+		r = aph_rx_client_new(&rc->client, port->rx, &path, to->service, NULL);
 	aph_remote_port_put(port); /* the channel has its own */
 	if (!rc || r < 0) {
 		if (rc)
@@ -291,29 +291,28 @@ static int check_options(const struct aph_remote_address *at, const char *addres
 	return 0;
 }
 
-static int service_open(struct aph_service **out, struct aph_endpoint *ep, const char *address,
+static int service_open(struct aph_service **out, struct aph_endpoint *ep,
+			const struct aph_place *place, const char *address,
 			const struct aph_service_options *options)
 {
-	struct aph_remote_address at;
+	const struct aph_remote_address *at = (const void *)place;
 	struct aph_remote_service *service;
 	struct aph_rx_service_options rx_options = { .size = sizeof(rx_options) };
-	int r = aph_remote_address_parse(&at, address, true);
+	int r = check_options(at, address, options);
 	size_t i;
 
-	if (r == 0)
-		r = check_options(&at, address, options);
 	if (r < 0)
 		return r;
 	service = calloc(1, sizeof(*service));
 	if (!service)
 		return aph_err(-ENOMEM, "no memory for a service");
-	r = aph_remote_port_get(&service->port, ep, &at.address);
+	r = aph_remote_port_get(&service->port, ep, &at->address);
 	if (r < 0) {
 		free(service);
 		return r;
 	}
 	rx_options.data = service;
-	r = aph_rx_service_add(&service->rx, service->port->rx, at.service, &rx_options);
+	r = aph_rx_service_add(&service->rx, service->port->rx, at->service, &rx_options);
 	if (r < 0) {
 		aph_remote_port_put(service->port);
 		free(service);
@@ -334,7 +333,15 @@ static int service_open(struct aph_service **out, struct aph_endpoint *ep, const
 	return 0;
 }
 
+static_assert(sizeof(struct aph_remote_address) <= sizeof(struct aph_place), "a place has room");
+
+static int resolve_place(struct aph_place *out, const char *address, bool passive)
+{
+	return aph_remote_address_parse((struct aph_remote_address *)(void *)out, address, passive);
+}
+
 APH_API const struct aph_scheme aph_rx_scheme = {
+	.resolve = resolve_place,
 	.service_open = service_open,
 	.channel_open = channel_open,
 };

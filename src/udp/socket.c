@@ -180,7 +180,6 @@ int aph_udp_socket_open(struct aph_rx_udp *udp, const struct aph_rx_udp_options 
 {
 	int r;
 
-	udp->fd = udp->epoll_fd = udp->timer_fd = -1;
 	udp->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (udp->event_fd < 0)
 		return aph_err(-errno, "cannot make an eventfd: %s", strerror(errno));

@@ -104,6 +104,8 @@ int aph_rx_udp_open(struct aph_rx_udp **out, const struct aph_rx_udp_options *op
 	udp->lock = options->lock;
 	udp->unlock = options->unlock;
 	udp->lock_arg = options->lock_arg;
+	udp->fd = udp->event_fd = udp->epoll_fd = udp->timer_fd = -1;
+	aph_udp_register(udp);
 	r = aph_udp_socket_open(udp, options);
 	if (r == 0)
 		r = new_engine(udp, options->config);
@@ -121,9 +123,11 @@ struct aph_rx_udp *aph_rx_udp_close(struct aph_rx_udp *udp)
 {
 	if (!udp)
 		return NULL;
+	aph_udp_unregister(udp);
 	if (udp->rx) {
 		aph_udp_inbox_deinit(udp);
-		(void)aph_udp_send(udp, aph_rx_udp_now());
+		if (!udp->forked)
+			(void)aph_udp_send(udp, aph_rx_udp_now());
 		(void)aph_rx_free(udp->rx);
 	}
 	aph_udp_socket_close(udp);
@@ -142,10 +146,21 @@ int aph_rx_udp_address(const struct aph_rx_udp *udp, struct aph_rx_address *out)
 	return 0;
 }
 
+int aph_udp_check(const struct aph_rx_udp *udp)
+{
+	if (udp->forked)
+		return aph_err(-ENOTCONN, "this UDP driver belongs to the parent process: open "
+					  "another one after fork()");
+	return 0;
+}
+
 int aph_rx_udp_flush(struct aph_rx_udp *udp)
 {
-	int r = aph_udp_send(udp, aph_rx_udp_now());
+	int r = aph_udp_check(udp);
 
+	if (r < 0)
+		return r;
+	r = aph_udp_send(udp, aph_rx_udp_now());
 	aph_udp_update(udp);
 	return r;
 }

@@ -93,6 +93,8 @@ enum aph_udp_place {
 };
 
 struct aph_rx_udp {
+	_Atomic(struct aph_rx_udp *) next; /* among all drivers, see fork.c */
+	bool forked;			   /* it is the parent's */
 	struct aph_rx *rx;
 	int fd;
 	int event_fd;
@@ -181,6 +183,15 @@ bool aph_udp_is_reported(int error);
 void aph_udp_read_errors(struct aph_rx_udp *udp, uint64_t now_ns);
 /* Takes what our own kernel put there about the size of a probe; returns the MTU it said, 0: nothing. */
 uint32_t aph_udp_read_local_mtu(struct aph_rx_udp *udp);
+
+/* -- fork.c -------------------------------------------------------------------------------------------------- */
+
+/* From here on a forked child knows of it; it may not move. */
+void aph_udp_register(struct aph_rx_udp *udp);
+/* Does nothing for one that is not registered. */
+void aph_udp_unregister(struct aph_rx_udp *udp);
+/* 0, -ENOTCONN in a child of the process that opened it. */
+int aph_udp_check(const struct aph_rx_udp *udp);
 
 /* -- wait.c -------------------------------------------------------------------------------------------------- */
 

@@ -64,6 +64,8 @@ int aph_rx_udp_wake(struct aph_rx_udp *udp)
 {
 	int saved = errno;
 
+	if (udp->forked)
+		return -ENOTCONN;
 	atomic_store(&udp->woken, true);
 	raise_event_fd(udp);
 	if (atomic_load(&udp->place) == APH_UDP_IN_RECEIVE)
@@ -151,8 +153,10 @@ static int watch(int epoll_fd, int fd)
 
 int aph_rx_udp_fd(struct aph_rx_udp *udp)
 {
-	int r;
+	int r = aph_udp_check(udp);
 
+	if (r < 0)
+		return r;
 	if (udp->epoll_fd >= 0)
 		return udp->epoll_fd;
 	udp->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
@@ -332,8 +336,10 @@ static int wait_for_event(struct aph_rx_udp *udp, uint64_t deadline_ns)
 
 int aph_rx_udp_wait(struct aph_rx_udp *udp, uint64_t deadline_ns)
 {
-	int r;
+	int r = aph_udp_check(udp);
 
+	if (r < 0)
+		return r;
 	if (udp->epoll_fd < 0)
 		return wait_for_event(udp, deadline_ns);
 	drain_event_fd(udp);

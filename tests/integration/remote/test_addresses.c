@@ -2,7 +2,10 @@
 /* Addresses that are wrong, each with words that say how; and who may serve where. */
 #include "remote.h"
 
+#include <dlfcn.h>
 #include <errno.h>
+#include <netdb.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -150,6 +153,60 @@ static void opened_later(void **state)
 	service_stop(&service);
 }
 
+/* The resolver of this program: it takes its time over one name. */
+static struct {
+	pthread_barrier_t asked, answer;
+} slow;
+
+#define SLOW_NAME "takes.its.time.example"
+
+APH_API int getaddrinfo(const char *host, const char *port, const struct addrinfo *hints,
+			struct addrinfo **found)
+{
+	int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+
+	*(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
+	if (host && strcmp(host, SLOW_NAME) == 0) {
+		(void)pthread_barrier_wait(&slow.asked);
+		(void)pthread_barrier_wait(&slow.answer);
+		host = "127.0.0.1";
+	}
+	return real(host, port, hints, found);
+}
+
+static void *open_slowly(void *arg)
+{
+	struct client *client = arg;
+
+	CHECK_OK(aph_channel_open(&client->channel, client->ep, "rx:" SLOW_NAME ":7/1", NULL));
+	return NULL;
+}
+
+/* While one thread waits for the resolver others use the endpoint. */
+static void resolving_holds_nobody_up(void **state)
+{
+	struct service service;
+	struct client client, other;
+	pthread_t thread;
+
+	(void)state;
+	assert_int_equal(pthread_barrier_init(&slow.asked, NULL, 2), 0);
+	assert_int_equal(pthread_barrier_init(&slow.answer, NULL, 2), 0);
+	service_start_simple(&service, SERVICE_THREAD, remote_address());
+	client_open(&client, service.config.address);
+	other.ep = client.ep;
+	assert_int_equal(pthread_create(&thread, NULL, open_slowly, &other), 0);
+	(void)pthread_barrier_wait(&slow.asked);
+	client_echo(client.channel);
+	(void)pthread_barrier_wait(&slow.answer);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_true(aph_channel_is_open(other.channel));
+	client_close(&client);
+	service_stop(&service);
+	assert_int_equal(pthread_barrier_destroy(&slow.asked), 0);
+	assert_int_equal(pthread_barrier_destroy(&slow.answer), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -157,6 +214,7 @@ int main(void)
 		SUITE_TEST(options_that_do_not_fit),
 		SUITE_TEST(anonymous),
 		SUITE_TEST(opened_later),
+		SUITE_TEST(resolving_holds_nobody_up),
 	};
 
 	return suite_run("remote addresses", tests, SUITE_LEN(tests), 30);

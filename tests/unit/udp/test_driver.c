@@ -4,6 +4,7 @@
  * is told, and when a wait ends.
  */
 #include "engine.h"
+#include "fds.h"
 #include "suite.h"
 
 #include <errno.h>
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define PACKETS 45
@@ -630,6 +632,41 @@ static void lets_others_in(void **state)
 	}
 }
 
+/* -- fork ------------------------------------------------------------------------------------------------------- */
+
+/* In a child the driver has no descriptors and says nothing to anybody; the parent's goes on. */
+static void is_the_parents(void **state)
+{
+	struct fds before;
+	int status;
+	pid_t pid;
+
+	(void)state;
+	fds_take(&before);
+	open_with(0);
+	assert_true(aph_rx_udp_fd(udp) >= 0);
+	engine_put(&to_peer, run, 60, 60, 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		CHECK(close(peer) == 0);
+		CHECK(fds_differ(&before) == 0);
+		CHECK(aph_rx_udp_flush(udp) == -ENOTCONN);
+		CHECK(aph_rx_udp_wait(udp, APH_FOREVER) == -ENOTCONN);
+		CHECK(aph_rx_udp_wake(udp) == -ENOTCONN);
+		CHECK(aph_rx_udp_fd(udp) == -ENOTCONN);
+		CHECK(aph_rx_udp_close(udp) == NULL);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_int_equal(recv(peer, run, sizeof(run), MSG_DONTWAIT), -1);
+	assert_int_equal(aph_rx_udp_flush(udp), 0);
+	assert_int_equal(recv(peer, run, sizeof(run), 0), 60);
+	close_driver();
+	assert_int_equal(fds_differ(&before), 0);
+}
+
 static void refuses_nonsense(void **state)
 {
 	struct aph_rx_config config = { .size = sizeof(config) - 1 };
@@ -676,6 +713,7 @@ int main(void)
 		SUITE_TEST(is_woken_by_a_handler),
 		SUITE_TEST(has_a_descriptor_to_poll),
 		SUITE_TEST(lets_others_in),
+		SUITE_TEST(is_the_parents),
 		SUITE_TEST(refuses_nonsense),
 	};
 
