@@ -12,6 +12,8 @@
 #define CALL_NUMBER_MAX UINT32_C(0x7fffffff)
 /* An idle connection of a service that is younger than this is not thrown out for another one. */
 #define EVICT_NS (60000 * APH_RX_MS)
+/* Serials may leave out some; far enough for guessing to be hopeless, not so far that they would seem to go back. */
+#define SKIP_MASK UINT32_C(0xffffff)
 
 /* -- finding ------------------------------------------------------------------------------------------------------- */
 
@@ -228,6 +230,15 @@ void aph_rx_conn_free(struct aph_rx_conn *conn)
 uint32_t aph_rx_conn_serial(struct aph_rx_conn *conn)
 {
 	return ++conn->serial;
+}
+
+void aph_rx_conn_skip_serials(struct aph_rx_conn *conn)
+{
+	struct aph_rx *rx = conn->rx;
+	uint32_t n;
+
+	rx->config.random(rx->config.random_arg, &n, sizeof(n));
+	conn->serial += n & SKIP_MASK;
 }
 
 void aph_rx_conn_attach(struct aph_rx_conn *conn, unsigned channel, struct aph_rx_call *call,

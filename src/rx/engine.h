@@ -110,7 +110,7 @@ struct aph_rx_peer {
 	uint32_t probe_serial;	      /* of the size probe under way */
 	uint64_t probe_ns;
 	uint16_t max_jumbo;
-	bool proven;   /* something of ours has arrived there */
+	bool proven;   /* the address answers: it has told a serial that nobody could guess */
 	bool extended; /* it speaks the extension */
 	bool stock;    /* it is known not to */
 };
@@ -200,6 +200,7 @@ enum aph_rx_state {
 
 struct aph_rx_timing {
 	uint32_t serial;
+	bool proves; /* nobody could guess it */
 	uint64_t sent_ns;
 };
 
@@ -300,6 +301,7 @@ struct aph_rx_call {
 	bool started_counted;
 	uint32_t epoch, cid;
 	uint32_t ping_serial; /* of the last PING we sent */
+	uint64_t proof_ns;    /* when an address that is not proven may be asked again */
 	uint32_t n_busy;
 	uint32_t n_sent, n_resent;
 	bool bounced;		   /* client: the only copy of its first packet came back */
@@ -433,8 +435,10 @@ uint64_t aph_rx_peer_expiry(const struct aph_rx *rx);
 void aph_rx_peer_free_all(struct aph_rx *rx);
 /* Bytes of a packet's body for this peer. */
 uint16_t aph_rx_peer_payload(const struct aph_rx_peer *peer);
-/* How many bytes may be sent to it before its address is proven. */
+/* Whether it may get so many bytes more; before its address is proven they are counted. */
 bool aph_rx_peer_may_send(const struct aph_rx_peer *peer, size_t len);
+/* The same for a PING, which is how it can prove its address. */
+bool aph_rx_peer_may_ask(const struct aph_rx_peer *peer, size_t len);
 void aph_rx_peer_prove(struct aph_rx_peer *peer);
 
 /* -- conn.c */
@@ -458,6 +462,8 @@ void aph_rx_conn_fail(struct aph_rx_conn *conn, enum aph_rx_outcome outcome, int
 void aph_rx_conn_expire(struct aph_rx *rx);
 uint64_t aph_rx_conn_expiry(const struct aph_rx *rx);
 uint32_t aph_rx_conn_serial(struct aph_rx_conn *conn);
+/* The next serial is one that nobody can guess. */
+void aph_rx_conn_skip_serials(struct aph_rx_conn *conn);
 
 /* -- client.c */
 /* A channel has become free: calls that wait for one get it with the next send, when nothing else is under way. */

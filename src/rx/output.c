@@ -171,6 +171,8 @@ static bool send_ack(struct aph_rx_call *call, enum aph_rx_ack_reason reason, ui
 		return false;
 	len = aph_rx_ack_build(call, body, reason, serial);
 	place = stage(rx, call->peer, APH_RX_HEADER + len, false);
+	if (reason == APH_RX_ACK_PING && !call->peer->proven)
+		aph_rx_conn_skip_serials(conn);
 	header.serial = aph_rx_conn_serial(conn);
 	if (reason == APH_RX_ACK_PING)
 		aph_rx_recover_note_ping(call, header.serial);
@@ -180,13 +182,26 @@ static bool send_ack(struct aph_rx_call *call, enum aph_rx_ack_reason reason, ui
 	return true;
 }
 
+/* At least as long as the ACK that would be sent now. */
+static size_t ack_size(const struct aph_rx_call *call)
+{
+	const struct aph_rx_in *in = &call->in;
+	uint32_t n = in->highest >= in->base ? in->highest - in->base + 1 : 0;
+
+	return n < 256 ? APH_RX_HEADER + APH_RX_ACK_BODY_MIN + n
+		       : APH_RX_HEADER + APH_RX_ACK_BODY_MAX;
+}
+
 static bool send_pending_ack(struct aph_rx_call *call)
 {
 	struct aph_rx_in *in = &call->in;
 
 	if (!in->ack_now || !in->ack_reason)
 		return true;
-	if (!send_ack(call, in->ack_reason, in->ack_serial))
+	/* Small packets could draw large acknowledgements to somebody else: those are as good as lost. */
+	if (!call->peer->proven && !aph_rx_peer_may_send(call->peer, ack_size(call)))
+		call->rx->stats.rate_limited++;
+	else if (!send_ack(call, in->ack_reason, in->ack_serial))
 		return false;
 	in->ack_reason = 0;
 	in->ack_now = false;
@@ -198,7 +213,9 @@ static bool send_ping(struct aph_rx_call *call)
 {
 	if (!call->ping_due)
 		return true;
-	if (!send_ack(call, APH_RX_ACK_PING, 0))
+	if (!call->peer->proven && !aph_rx_peer_may_ask(call->peer, ack_size(call)))
+		call->rx->stats.rate_limited++;
+	else if (!send_ack(call, APH_RX_ACK_PING, 0))
 		return false;
 	call->ping_due = false;
 	call->out.last_sent_ns = call->rx->now_ns;
@@ -529,19 +546,35 @@ static bool send_packets(struct aph_rx_call *call, uint32_t seq, uint32_t n, boo
 }
 
 /* An address that is not proven gets a question instead of more than it has sent. */
-static bool may_send(struct aph_rx_call *call, uint32_t n)
+static bool may_send(struct aph_rx_call *call, uint32_t seq, uint32_t n)
 {
-	if (call->peer->proven || aph_rx_peer_may_send(call->peer, (size_t)n * APH_RX_SLOT))
+	struct aph_rx_out *out = &call->out;
+	uint64_t now = call->rx->now_ns;
+	size_t len = 0;
+	uint32_t i;
+
+	if (call->peer->proven)
 		return true;
-	if (n == 1 &&
-	    aph_rx_peer_may_send(call->peer, aph_rx_out_meta(&call->out, call->out.next)->len +
-						     (size_t)APH_RX_HEADER))
+	for (i = 0; i < n; i++)
+		len += (size_t)APH_RX_HEADER + aph_rx_out_meta(out, seq + i)->len +
+		       out->layout.header + out->layout.trailer;
+	if (aph_rx_peer_may_send(call->peer, len))
 		return true;
-	if (call->out.timeout_ns == UINT64_MAX) {
+	if (now >= call->proof_ns) {
 		call->ping_due = true;
-		aph_rx_recover_arm(call);
+		call->proof_ns = now + aph_rx_rtt_rto_ns(&call->peer->rtt, 0);
 	}
+	if (out->timeout_ns == UINT64_MAX)
+		aph_rx_recover_arm(call);
 	return false;
+}
+
+/* How many of `n` packets may leave as far as their address is concerned: all, one, or 0. */
+static uint32_t n_earned(struct aph_rx_call *call, uint32_t seq, uint32_t n)
+{
+	if (may_send(call, seq, n))
+		return n;
+	return n > 1 && may_send(call, seq, 1) ? 1 : 0;
 }
 
 static bool send_lost(struct aph_rx_call *call)
@@ -558,8 +591,6 @@ static bool send_lost(struct aph_rx_call *call)
 		/* The window may have become smaller since it was sent. */
 		if ((int32_t)(seq - out->window_end) >= 0 && seq != out->base)
 			break;
-		if (!call->peer->proven && !may_send(call, 1))
-			return true;
 		max = n_paced(call, max < out->n_lost ? max : out->n_lost);
 		if (!max)
 			break;
@@ -568,7 +599,9 @@ static bool send_lost(struct aph_rx_call *call)
 		       (int32_t)(seq + n - out->window_end) < 0 &&
 		       aph_rx_out_meta(out, seq + n)->state == APH_RX_PACKET_LOST)
 			n++;
-		n = run_length(out, seq, n);
+		n = n_earned(call, seq, run_length(out, seq, n));
+		if (!n)
+			break;
 		if (!send_packets(call, seq, n, false))
 			return false;
 		out->pace_ns += n * aph_rx_congest_interval_ns(&out->congest, &call->peer->rtt);
@@ -591,12 +624,9 @@ static bool send_new(struct aph_rx_call *call)
 			n = n_paced(call, n);
 		if (!n)
 			break;
-		n = run_length(out, out->next, n);
-		if (!may_send(call, n)) {
-			if (n == 1 || !may_send(call, 1))
-				break;
-			n = 1;
-		}
+		n = n_earned(call, out->next, run_length(out, out->next, n));
+		if (!n)
+			break;
 		room = send_packets(call, out->next, n, limited);
 		if (!room)
 			break;

@@ -3,8 +3,9 @@
  * Peers: one for each path, with all that is known of it. A peer that nobody refers to is kept for a minute, as
  * its round-trip time and window are worth something; when there are too many, the one idle longest goes.
  *
- * Until something of ours is known to have arrived there, an address may be forged: what we send to it is then
- * bounded by what came from it.
+ * Until it has answered, an address may be forged: what we send to it is then bounded by what came from it. Who
+ * forges one gets nothing of what we send, but can guess most of it: the answer that counts is the one to a PING
+ * whose serial is random.
  */
 #include "rx/engine.h"
 
@@ -13,6 +14,7 @@
 #define KEEP_NS		   (60000 * APH_RX_MS)
 #define UNPROVEN_FACTOR	   3
 #define UNPROVEN_ALLOWANCE 256
+#define UNPROVEN_QUESTIONS 256 /* bytes more, of PINGs only */
 
 static bool same_address(const struct aph_rx_address *a, const struct aph_rx_address *b, bool port)
 {
@@ -172,10 +174,20 @@ uint16_t aph_rx_peer_payload(const struct aph_rx_peer *peer)
 	return payload < APH_RX_PAYLOAD_MAX ? payload : APH_RX_PAYLOAD_MAX;
 }
 
+static bool is_earned(const struct aph_rx_peer *peer, size_t len, unsigned allowance)
+{
+	return peer->proven ||
+	       peer->bytes_out + len <= (uint64_t)UNPROVEN_FACTOR * peer->bytes_in + allowance;
+}
+
 bool aph_rx_peer_may_send(const struct aph_rx_peer *peer, size_t len)
 {
-	return peer->proven || peer->bytes_out + len <= (uint64_t)UNPROVEN_FACTOR * peer->bytes_in +
-								UNPROVEN_ALLOWANCE;
+	return is_earned(peer, len, UNPROVEN_ALLOWANCE);
+}
+
+bool aph_rx_peer_may_ask(const struct aph_rx_peer *peer, size_t len)
+{
+	return is_earned(peer, len, UNPROVEN_ALLOWANCE + UNPROVEN_QUESTIONS);
 }
 
 void aph_rx_peer_prove(struct aph_rx_peer *peer)

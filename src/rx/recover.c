@@ -133,19 +133,20 @@ uint64_t aph_rx_recover_deadline(const struct aph_rx_call *call)
 
 /* -- sending --------------------------------------------------------------------------------------------------------- */
 
-static void note_time(struct aph_rx_call *call, uint32_t serial)
+static void note_time(struct aph_rx_call *call, uint32_t serial, bool proves)
 {
 	struct aph_rx_out *out = &call->out;
 
-	out->timings[out->timing_next] =
-		(struct aph_rx_timing){ .serial = serial, .sent_ns = call->rx->now_ns };
+	out->timings[out->timing_next] = (struct aph_rx_timing){ .serial = serial,
+								 .proves = proves,
+								 .sent_ns = call->rx->now_ns };
 	out->timing_next = (uint8_t)((out->timing_next + 1) % APH_RX_N_TIMINGS);
 }
 
 void aph_rx_recover_note_ping(struct aph_rx_call *call, uint32_t serial)
 {
 	call->ping_serial = serial;
-	note_time(call, serial);
+	note_time(call, serial, !call->peer->proven);
 }
 
 void aph_rx_recover_sent(struct aph_rx_call *call, uint32_t seq, uint32_t serial,
@@ -164,7 +165,7 @@ void aph_rx_recover_sent(struct aph_rx_call *call, uint32_t seq, uint32_t serial
 	out->n_flying++;
 	out->keep_ack_request = ack_requested;
 	if (ack_requested)
-		note_time(call, serial);
+		note_time(call, serial, false);
 }
 
 /* -- losses ------------------------------------------------------------------------------------------------------------ */
@@ -311,7 +312,8 @@ static bool sample_rtt(struct aph_rx_call *call, const struct aph_rx_ack *ack)
 			continue;
 		aph_rx_rtt_sample(&call->peer->rtt, now - timing->sent_ns, now);
 		/* Who knows the serial has got the packet. */
-		aph_rx_peer_prove(call->peer);
+		if (timing->proves)
+			aph_rx_peer_prove(call->peer);
 		timing->serial = 0;
 		return true;
 	}
@@ -390,7 +392,6 @@ static void after_progress(struct aph_rx_call *call, const struct progress *prog
 
 	call->received = true;
 	call->data_ns = call->rx->now_ns;
-	aph_rx_peer_prove(call->peer);
 	out->n_backoffs = 0;
 	out->probed = false;
 	aph_rx_congest_on_ack(&out->congest, progress->n_acked, progress->highest, out->next,

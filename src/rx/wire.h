@@ -160,7 +160,8 @@ struct aph_rx_ack {
 bool aph_rx_ack_decode(struct aph_rx_ack *out, const uint8_t *body, size_t len);
 /* Writes the body of an ACK with all four words (and the extension if `extended`). Returns its length. */
 size_t aph_rx_ack_encode(uint8_t *body, const struct aph_rx_ack *ack);
-/* The most that aph_rx_ack_encode() writes. */
+/* The least that aph_rx_ack_encode() writes with the extension, and the most. */
+#define APH_RX_ACK_BODY_MIN (APH_RX_ACK_FIXED + APH_RX_ACK_PADDING + APH_RX_ACK_TRAILER + 12)
 #define APH_RX_ACK_BODY_MAX                                                      \
 	(APH_RX_ACK_FIXED + 255 + APH_RX_ACK_PADDING + APH_RX_ACK_TRAILER + 12 + \
 	 8 * APH_RX_ACK_RANGES_MAX)

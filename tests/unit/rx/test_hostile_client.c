@@ -14,6 +14,7 @@ struct host {
 	struct aph_rx *rx;
 	struct aph_rx_service *service;
 	uint32_t serial;	       /* of the client */
+	size_t n_received, n_sent;     /* bytes, in all */
 	size_t n_bytes;		       /* that left */
 	unsigned n_types[14];	       /* packets that left */
 	struct aph_rx_header seen[14]; /* the last one of each type */
@@ -57,6 +58,7 @@ static void note(struct host *h, const uint8_t *packet, size_t len)
 	h->n_types[header.type]++;
 	h->seen[header.type] = header;
 	h->n_bytes += len;
+	h->n_sent += len;
 	if (header.type != APH_RX_ACK)
 		return;
 	h->acked_len = len - APH_RX_HEADER;
@@ -106,6 +108,7 @@ static void send_packet(struct host *h, const struct client *c, struct aph_rx_he
 	memset(packet + APH_RX_HEADER, 'x', len);
 	if (body)
 		memcpy(packet + APH_RX_HEADER, body, len);
+	h->n_received += APH_RX_HEADER + len;
 	aph_rx_receive(h->rx, &c->path, packet, APH_RX_HEADER + len, 0, NULL, now_ns);
 }
 
@@ -213,11 +216,129 @@ static void limits_after_the_end(void **state)
 	end(&h);
 }
 
+/* -- whose address it is ------------------------------------------------------------------------------------- */
+
+/* What an address may get that has not shown that it is one. */
+static void assert_not_amplified(const struct host *h)
+{
+	assert_in_range(h->n_sent, 0, 3 * h->n_received + 256 + 256);
+}
+
+/* A request for a large reply from a forged address. */
+static struct aph_rx_call *ask_for_much(struct host *h, const struct client *c, size_t request)
+{
+	static const uint8_t reply[400000];
+	struct aph_rx_call *call;
+
+	send_data(h, c, 0, 1, LAST, request);
+	call = next_call(h);
+	assert_true(aph_rx_call_write(call, reply, sizeof(reply), 0) > 0);
+	return call;
+}
+
+/* Who forges an address does not see what goes there, but knows what it will be. */
+static void acknowledged_blindly(void **state)
+{
+	struct client c = a_client(1);
+	struct aph_rx_call *call;
+	struct host h;
+
+	(void)state;
+	begin(&h, 0);
+	call = ask_for_much(&h, &c, 1400);
+	for (unsigned i = 0; i < 100; i++) {
+		struct aph_rx_ack ack;
+
+		look(&h);
+		assert_not_amplified(&h);
+		ack = an_ack(h.seen[APH_RX_DATA].seq + 1);
+		ack.serial = h.seen[APH_RX_DATA].serial;
+		ack.reason = APH_RX_ACK_REQUESTED;
+		send_ack(&h, &c, 0, &ack);
+		ack.serial++;
+		ack.reason = APH_RX_ACK_PING_RESPONSE;
+		send_ack(&h, &c, 0, &ack);
+		pass(&h, 20 * MS);
+	}
+	(void)aph_rx_call_free(call);
+	end(&h);
+}
+
+static void silent_address(void **state)
+{
+	struct client c = a_client(1);
+	struct aph_rx_call *call;
+	struct host h;
+
+	(void)state;
+	begin(&h, 0);
+	call = ask_for_much(&h, &c, 4);
+	for (unsigned i = 0; i < 300; i++) {
+		look(&h);
+		assert_not_amplified(&h);
+		pass(&h, 100 * MS);
+	}
+	(void)aph_rx_call_free(call);
+	end(&h);
+}
+
+/* One round trip is what it takes, for requests of any size. */
+static void honest_address(void **state)
+{
+	static const size_t requests[] = { 0, 100, 400, 1400 };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+		struct client c = a_client(1);
+		struct aph_rx_call *call;
+		struct aph_rx_ack ack;
+		struct host h;
+
+		begin(&h, 0);
+		call = ask_for_much(&h, &c, requests[i]);
+		look(&h);
+		assert_int_equal(h.n_types[APH_RX_ACK], 1);
+		assert_int_equal(h.acked[16], APH_RX_ACK_PING);
+		ack = an_ack(1);
+		ack.reason = APH_RX_ACK_PING_RESPONSE;
+		ack.serial = h.seen[APH_RX_ACK].serial;
+		pass(&h, MS);
+		send_ack(&h, &c, 0, &ack);
+		look(&h);
+		assert_true(h.n_types[APH_RX_DATA] >= 5);
+		(void)aph_rx_call_free(call);
+		end(&h);
+	}
+}
+
+/* Short packets above a gap, each of which draws a long acknowledgement. */
+static void drawn_acknowledgements(void **state)
+{
+	struct client c = a_client(1);
+	struct host h;
+
+	(void)state;
+	begin(&h, 0);
+	for (unsigned round = 0; round < 4; round++) {
+		for (uint32_t seq = 255; seq > 1; seq--) {
+			send_data(&h, &c, 0, seq, 0, 0);
+			look(&h);
+			assert_not_amplified(&h);
+			pass(&h, MS);
+		}
+	}
+	end(&h);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(replies_without_receipts),
 		cmocka_unit_test(limits_after_the_end),
+		cmocka_unit_test(acknowledged_blindly),
+		cmocka_unit_test(silent_address),
+		cmocka_unit_test(honest_address),
+		cmocka_unit_test(drawn_acknowledgements),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
