@@ -291,6 +291,17 @@ static bool was_woken(struct aph_endpoint *ep)
 	return false;
 }
 
+/* A wake that is not for the leader: those behind it look who takes it. */
+static void pass_wakes_on(struct aph_endpoint *ep)
+{
+	if (!atomic_load_explicit(&ep->wakes, memory_order_relaxed))
+		return;
+	if (ep->n_receivers)
+		(void)pthread_cond_broadcast(&ep->for_receivers);
+	if (ep->n_callers)
+		(void)pthread_cond_broadcast(&ep->for_callers);
+}
+
 static int wait_turns(struct aph_endpoint *ep, bool (*done)(void *arg), void *arg,
 		      uint64_t deadline_ns, enum aph_waiter waiter)
 {
@@ -311,6 +322,8 @@ static int wait_turns(struct aph_endpoint *ep, bool (*done)(void *arg), void *ar
 		ep->led = true;
 		r = lead(ep, deadline_ns, waiter);
 		ep->led = false;
+		if (waiter < APH_WAITER_TENDER)
+			pass_wakes_on(ep);
 		/* Events of others must not keep this thread beyond its deadline. */
 		if (r == 0 && n % 16 == 0 && deadline_ns != APH_FOREVER && deadline_ns != APH_NOW &&
 		    aph_time_ns() >= deadline_ns)

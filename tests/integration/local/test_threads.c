@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define THREADS 4
 
@@ -337,6 +338,101 @@ static void coming_and_going(void **state)
 	pool_stop(&pool);
 }
 
+/* One thread waits for a call of its own, and leads; what wakes reaches those behind it. */
+struct behind {
+	struct client client;
+	bool tends;
+	_Atomic bool ended; /* the call of the thread that leads */
+};
+
+static void *call_in_vain(void *arg)
+{
+	struct behind *behind = arg;
+	int r = aph_call(behind->client.channel, "hold", 4, NULL, NULL,
+			 aph_deadline_ms((uint64_t)check_ms(1000)));
+
+	behind->ended = true;
+	CHECK(r == APH_LOST);
+	return NULL;
+}
+
+static void *be_woken(void *arg)
+{
+	struct behind *behind = arg;
+	struct aph_event ev;
+	int r = behind->tends ? aph_endpoint_serve(behind->client.ep, APH_FOREVER)
+			      : aph_endpoint_next(behind->client.ep, &ev, APH_FOREVER);
+
+	CHECK(r == -ECANCELED);
+	CHECK(!behind->ended);
+	return NULL;
+}
+
+static void a_wake_is_passed_on(void **state)
+{
+	struct worker workers[THREADS];
+	struct behind behind = { .ended = false };
+	pthread_t caller, other;
+	struct pool pool;
+
+	(void)state;
+	pool_start(&pool, workers, "pool");
+	client_open(&behind.client, "pool");
+	for (int i = 0; i < 2; i++) {
+		behind.tends = i;
+		behind.ended = false;
+		assert_int_equal(pthread_create(&caller, NULL, call_in_vain, &behind), 0);
+		service_await(&pool.requests, (unsigned)i + 1);
+		usleep(10000);
+		assert_int_equal(pthread_create(&other, NULL, be_woken, &behind), 0);
+		usleep(10000);
+		assert_int_equal(aph_endpoint_wake(behind.client.ep), 0);
+		assert_int_equal(pthread_join(other, NULL), 0);
+		assert_int_equal(pthread_join(caller, NULL), 0);
+	}
+	client_close(&behind.client);
+	pool_stop(&pool);
+}
+
+static void *register_often(void *arg)
+{
+	struct aph_endpoint *ep;
+
+	CHECK_OK(aph_endpoint_new(&ep, NULL));
+	while (!atomic_load((_Atomic bool *)arg)) {
+		struct aph_service *service;
+
+		CHECK_OK(aph_service_open(&service, ep, "other", NULL));
+		aph_service_close(service);
+	}
+	aph_endpoint_free(ep);
+	return NULL;
+}
+
+/* Opens that wait in vain, while another thread sees what happens in the directory that they watch. */
+static void waiting_in_vain_beside_a_leader(void **state)
+{
+	struct aph_channel_options options = { .size = sizeof(options), .flags = APH_CHANNEL_WAIT };
+	_Atomic bool stop = false;
+	struct worker workers[THREADS];
+	struct aph_channel *channel;
+	struct pool pool;
+	pthread_t thread;
+	uint64_t until = aph_deadline_ms(300);
+
+	(void)state;
+	pool_start(&pool, workers, "pool");
+	assert_int_equal(pthread_create(&thread, NULL, register_often, &stop), 0);
+	while (aph_time_ns() < until) {
+		options.deadline_ns = aph_time_ns() + 100000;
+		assert_int_equal(aph_channel_open(&channel, pool.ep, "nobody", &options),
+				 -ETIMEDOUT);
+	}
+	stop = true;
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	pool_stop(&pool);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -345,6 +441,8 @@ int main(void)
 		SUITE_TEST(callers_share_the_endpoint_of_the_service),
 		SUITE_TEST(one_event_one_thread),
 		SUITE_TEST(coming_and_going),
+		SUITE_TEST(a_wake_is_passed_on),
+		SUITE_TEST(waiting_in_vain_beside_a_leader),
 	};
 
 	return suite_run("threads", tests, SUITE_LEN(tests), 60);
