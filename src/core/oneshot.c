@@ -38,8 +38,11 @@ static int push_request(struct aph_call *call, struct exchange *x)
 				     false);
 	if (n == -EAGAIN)
 		return 0;
-	if (n == -EPIPE) {
-		/* The service has answered without the rest of the request. */
+	if (n == -EPIPE || (n == -ENOTCONN && call->state != APH_CALL_NEW)) {
+		/*
+		 * The service has answered without the rest of the request, or the channel is about to end:
+		 * how the call ends is still to be told.
+		 */
 		call->out_last = true;
 		return 0;
 	}

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -232,6 +233,20 @@ static bool is_sane(const struct aph_welcome *welcome, const struct aph_hello_me
 	       welcome->calls_max <= APH_CALLS_MAX;
 }
 
+/*
+ * Whether the bell is an eventfd. Whatever else it is, this side would write to it at every ring, and a full pipe
+ * or a file of somebody's own making can hold up whoever does.
+ */
+static bool is_bell(int fd)
+{
+	static const char eventfd[] = "anon_inode:[eventfd]";
+	char path[32], target[sizeof(eventfd)];
+
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return readlink(path, target, sizeof(target)) == (ssize_t)sizeof(eventfd) - 1 &&
+	       memcmp(target, eventfd, sizeof(eventfd) - 1) == 0;
+}
+
 /* Maps what came. The descriptors stay the message's, but for the bell. */
 static int attach(struct aph_local_channel *lc, const struct aph_welcome *welcome,
 		  struct aph_hello_message *message)
@@ -248,6 +263,8 @@ static int attach(struct aph_local_channel *lc, const struct aph_welcome *welcom
 	if (r < 0)
 		return r;
 	lc->page_map = page;
+	if (message->n_fds == 3 && !is_bell(message->fds[2]))
+		return aph_err(-EPROTO, "the service sent a bell that is not an eventfd");
 	if (message->n_fds == 3) {
 		lc->bell = message->fds[2];
 		message->n_fds = 2;
@@ -462,6 +479,8 @@ static int open_once(struct aph_channel **out, struct aph_local *local, const st
 /* -- waiting for somebody to serve the name ------------------------------------------------------------------------------ */
 
 struct vigil {
+	struct aph_grave
+		grave; /* another thread may be on its way back from epoll with a pointer to it */
 	struct aph_source source;
 	struct aph_endpoint *ep;
 	int fd;
@@ -474,6 +493,8 @@ static void directory_changed(struct aph_source *source, uint32_t events)
 	char buf[4096] __attribute__((aligned(8)));
 
 	(void)events;
+	if (vigil->fd < 0)
+		return; /* it has ended */
 	while (read(vigil->fd, buf, sizeof(buf)) > 0)
 		vigil->moved = true;
 	aph_endpoint_changed(vigil->ep);
@@ -489,7 +510,8 @@ static int begin_vigil(struct vigil *vigil, struct aph_endpoint *ep)
 	char path[PATH_MAX];
 	int i, n = 0, r;
 
-	*vigil = (struct vigil){ .ep = ep, .source.on_ready = directory_changed };
+	vigil->ep = ep;
+	vigil->source.on_ready = directory_changed;
 	vigil->fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 	if (vigil->fd < 0)
 		return aph_err(-errno, "cannot watch the runtime directory: %s", strerror(errno));
@@ -511,27 +533,39 @@ static int begin_vigil(struct vigil *vigil, struct aph_endpoint *ep)
 	return r;
 }
 
+static void end_vigil(struct vigil *vigil)
+{
+	aph_source_remove(vigil->ep, vigil->fd);
+	(void)close(vigil->fd);
+	vigil->fd = -1;
+	aph_bury(vigil->ep, &vigil->grave, vigil);
+}
+
 static int open_patiently(struct aph_channel **out, struct aph_local *local,
 			  const struct aph_name *name, const struct aph_channel_options *options)
 {
 	struct aph_endpoint *ep = local->base.ep;
-	struct vigil vigil;
-	int r = begin_vigil(&vigil, ep);
+	struct vigil *vigil = calloc(1, sizeof(*vigil));
+	int r;
 
-	if (r < 0)
+	if (!vigil)
+		return aph_err(-ENOMEM, "no memory to wait for a service");
+	r = begin_vigil(vigil, ep);
+	if (r < 0) {
+		free(vigil);
 		return r;
+	}
 	for (;;) {
-		vigil.moved = false;
+		vigil->moved = false;
 		r = open_once(out, local, name, options);
 		if (r != -ENOENT)
 			break;
-		r = aph_endpoint_wait(ep, has_moved, &vigil, options->deadline_ns,
+		r = aph_endpoint_wait(ep, has_moved, vigil, options->deadline_ns,
 				      APH_WAITER_SERVICE);
 		if (r < 0)
 			break;
 	}
-	aph_source_remove(ep, vigil.fd);
-	(void)close(vigil.fd);
+	end_vigil(vigil);
 	if (r == -ETIMEDOUT || r == -EAGAIN)
 		return aph_err(-ETIMEDOUT, "nobody came to serve %s in time", name->name);
 	return r;

@@ -24,6 +24,7 @@
 struct liar {
 	struct aph_endpoint *decoy;
 	int listener;
+	int pipe_reader; /* see full_pipe_end() */
 	struct service honest_service;
 	struct client honest;
 };
@@ -35,6 +36,7 @@ static void liar_start(void)
 	assert_int_equal(aph_endpoint_new(&liar.decoy, NULL), 0);
 	assert_int_equal(aph_service_open(NULL, liar.decoy, "liar", NULL), 0);
 	liar.listener = wire_steal_listener();
+	liar.pipe_reader = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	service_start_simple(&liar.honest_service, SERVICE_PROCESS, "honest");
 	client_open(&liar.honest, "honest");
 }
@@ -47,6 +49,7 @@ static void liar_stop(void)
 	client_close(&liar.honest);
 	service_stop(&liar.honest_service);
 	close(liar.listener);
+	close(liar.pipe_reader);
 	aph_endpoint_free(liar.decoy);
 }
 
@@ -123,6 +126,22 @@ static int pipe_end(void)
 	return ends[0];
 }
 
+/* A write to it waits for ever. */
+static int full_pipe_end(void)
+{
+	static const char byte;
+	int ends[2];
+
+	CHECK_OK(pipe2(ends, O_CLOEXEC | O_NONBLOCK));
+	while (write(ends[1], &byte, 1) == 1)
+		;
+	CHECK_OK(fcntl(ends[1], F_SETFL, 0));
+	/* Left open: without a reader it would be broken, not full. */
+	CHECK_OK(dup2(ends[0], liar.pipe_reader));
+	close(ends[0]);
+	return ends[1];
+}
+
 /* Descriptors that are not what they should be. */
 static void descriptors(int sock, const struct aph_hello *hello, const struct welcome_lie *lie)
 {
@@ -173,7 +192,9 @@ static void descriptors(int sock, const struct aph_hello *hello, const struct we
 	fds[2] = wire.bell;
 	for (size_t i = 3; i < 20; i++)
 		fds[i] = STDERR_FILENO;
-	int odd = lie->variant >= 20 ? pipe_end() : open("/dev/null", O_RDWR | O_CLOEXEC);
+	int odd = lie->variant == 23   ? full_pipe_end()
+		  : lie->variant >= 20 ? pipe_end()
+				       : open("/dev/null", O_RDWR | O_CLOEXEC);
 	switch (lie->variant) {
 	case 10:
 		n = 0;
@@ -200,6 +221,7 @@ static void descriptors(int sock, const struct aph_hello *hello, const struct we
 		break;
 	case 17:
 	case 22:
+	case 23:
 		fds[2] = odd;
 		break;
 	case 18:
@@ -331,7 +353,7 @@ static void lies_in_the_welcome(void **state)
 /* Lies that must not be believed, as they could be used to kill the client. */
 static void lies_that_must_not_be_believed(void **state)
 {
-	static const int variants[] = { 0, 1, 4, 5, 7, 8, 10, 11, 15, 16, 18, 20, 21 };
+	static const int variants[] = { 0, 1, 4, 5, 7, 8, 10, 11, 15, 16, 17, 18, 20, 21, 22, 23 };
 	struct aph_channel_options options = { .size = sizeof(options) };
 	struct welcome_lie lie = { .tell = descriptors };
 	struct welcoming welcoming;
@@ -683,6 +705,51 @@ static void words_and_memory(void **state)
 	liar_stop();
 }
 
+/* Takes the beginning of a request and then gives back memory that was never sent. */
+static void *break_off(void *arg)
+{
+	struct wire *wire = arg;
+	struct aph_hello hello;
+	struct aph_record record;
+	uint32_t len = 0;
+	int sock = wire_accept(liar.listener, &hello, check_ms(2000));
+
+	CHECK(sock >= 0);
+	wire_serve_well(wire, sock, &hello);
+	/* Until the client has put in what it may, and waits for room. */
+	while (len < wire->welcome.arena / 8 * 7) {
+		CHECK(wire_next(wire, &record, check_ms(2000)));
+		len += record.len;
+	}
+	usleep(10000);
+	for (int i = 0; i < 8; i++)
+		wire->words->request_released[i] = UINT64_MAX;
+	wire_ring(wire);
+	return NULL;
+}
+
+/* A call whose request was received in part may have run: it is lost, and not an error that says "not sent". */
+static void a_call_that_breaks_off(void **state)
+{
+	static unsigned char data[1 << 20];
+	struct aph_channel *channel;
+	struct wire wire;
+	pthread_t thread;
+
+	(void)state;
+	liar_start();
+	assert_int_equal(pthread_create(&thread, NULL, break_off, &wire), 0);
+	assert_int_equal(aph_channel_open(&channel, liar.honest.ep, "liar", NULL), 0);
+	assert_int_equal(aph_call(channel, data, sizeof(data), NULL, NULL,
+				  aph_deadline_ms((uint64_t)check_ms(2000))),
+			 APH_LOST);
+	assert_int_equal(aph_channel_result(channel).reason, APH_REASON_PROTOCOL);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	aph_channel_close(channel);
+	wire_close(&wire);
+	liar_stop();
+}
+
 /* While the client streams both ways, its peer changes everything under it. */
 struct scribbler {
 	struct wire wire;
@@ -766,9 +833,13 @@ static void seeded(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SUITE_TEST(lies_in_the_welcome),	SUITE_TEST(lies_that_must_not_be_believed),
-		SUITE_TEST(records_that_make_no_sense), SUITE_TEST(records_out_of_order),
-		SUITE_TEST(words_and_memory),		SUITE_TEST(seeded),
+		SUITE_TEST(lies_in_the_welcome),
+		SUITE_TEST(lies_that_must_not_be_believed),
+		SUITE_TEST(records_that_make_no_sense),
+		SUITE_TEST(records_out_of_order),
+		SUITE_TEST(words_and_memory),
+		SUITE_TEST(a_call_that_breaks_off),
+		SUITE_TEST(seeded),
 	};
 
 	return suite_run("hostile server", tests, SUITE_LEN(tests), 60);
