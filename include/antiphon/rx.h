@@ -134,11 +134,12 @@ struct aph_rx_config {
 	uint32_t
 		receive_budget; /* packets that all windows may sum up to; 0: no limit. See credit */
 	uint32_t
-		send_max; /* bytes a call keeps that were written and not yet acknowledged; 0: 1 MiB */
-	uint32_t peers_max;	     /* 0: 65536 */
-	uint32_t connections_max;    /* of all peers, at our services; 0: 1048576 */
-	uint32_t calls_max;	     /* in progress, at our services; 0: 65536 */
-	uint32_t peer_memory_max;    /* bytes one peer can make us hold; 0: 64 MiB */
+		send_max; /* bytes a call keeps that were written and not yet acknowledged; 0: what the windows allow */
+	uint32_t peers_max;	  /* 0: 65536 */
+	uint32_t connections_max; /* of all peers, at our services; 0: 1048576 */
+	uint32_t calls_max;	  /* in progress, at our services; 0: 65536 */
+	uint32_t
+		peer_memory_max; /* bytes one peer can make us hold, all of them 16 times that; 0: 64 MiB */
 	uint32_t dead_ms;	     /* nothing heard for so long ends a call; 0: 12,000 */
 	uint32_t idle_client_ms;     /* an idle connection of ours; 0: 120,000 */
 	uint32_t idle_service_ms;    /* of a peer's; 0: 600,000 */

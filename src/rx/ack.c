@@ -115,9 +115,7 @@ uint32_t aph_rx_ack_window(const struct aph_rx_call *call)
 	const struct aph_rx *rx = call->rx;
 	const struct aph_rx_peer *peer = call->peer;
 	uint32_t window = rx->config.window;
-	uint64_t memory = rx->config.peer_memory_max > peer->memory
-				  ? rx->config.peer_memory_max - peer->memory
-				  : 0;
+	uint64_t more = aph_rx_in_memory_left(call) / (APH_RX_CELL + APH_RX_PACKET_COST);
 	uint32_t held = call->in.next - call->in.base;
 
 	/* Who does not know the extension reads 255 at most; whether a peer knows it, a mere sender never says. */
@@ -130,8 +128,8 @@ uint32_t aph_rx_ack_window(const struct aph_rx_call *call)
 		if (window > share)
 			window = share;
 	}
-	if (window > held + memory / (APH_RX_PAYLOAD_MAX + 128))
-		window = held + (uint32_t)(memory / (APH_RX_PAYLOAD_MAX + 128));
+	if (window > held + more)
+		window = held + (uint32_t)more;
 	return window;
 }
 

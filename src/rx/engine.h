@@ -35,6 +35,11 @@
 #define APH_RX_N_LIMITS	    256
 #define APH_RX_WINDOW_SMALL 255 /* what the trailer can say */
 #define APH_RX_WINDOW_START 16	/* of a peer that has not said */
+#define APH_RX_SMALL_CELL \
+	256 /* memory for a packet that arrives, if it is as small as that, or not larger */
+#define APH_RX_CELL	   1536
+#define APH_RX_PACKET_COST 128 /* what a packet is charged for beside the memory it lies in */
+#define APH_RX_PEERS_HELD  16  /* all peers together may make us hold so many times what one may */
 
 /* -- hash tables ------------------------------------------------------------------------------------------------- */
 
@@ -56,6 +61,8 @@ struct aph_rx_buffer {
 	uint32_t refs;
 	uint32_t size; /* of bytes[] */
 	struct aph_rx_buffer *next;
+	struct aph_rx_peer *payer; /* on whose account all of it is while packets in it are held */
+	uint32_t n_held;	   /* packets */
 	uint8_t bytes[];
 };
 
@@ -371,6 +378,7 @@ struct aph_rx {
 	struct aph_list free_calls;
 	uint32_t n_free_calls;
 	uint32_t n_bulk; /* calls that receive bulk */
+	uint64_t held;	 /* bytes on the accounts of all peers */
 	struct aph_rx_stats stats;
 	struct aph_rx_limit limits[APH_RX_N_LIMITS];
 	struct aph_rx_cursor cursor;
@@ -403,6 +411,8 @@ void aph_rx_set_now(struct aph_rx *rx, uint64_t now_ns);
 /* -- memory.c */
 /* A cell for one packet; NULL when memory is short. */
 struct aph_rx_buffer *aph_rx_cell_new(struct aph_rx *rx, size_t len);
+/* How large it is. */
+size_t aph_rx_cell_size(size_t len);
 void aph_rx_buffer_unref(struct aph_rx *rx, struct aph_rx_buffer *buffer);
 struct aph_rx_chunk *aph_rx_chunk_new(struct aph_rx *rx);
 void aph_rx_chunk_free(struct aph_rx *rx, struct aph_rx_chunk *chunk);
@@ -502,6 +512,8 @@ void aph_rx_out_trim(struct aph_rx_call *call, uint32_t old_base);
 bool aph_rx_out_has_room(const struct aph_rx_call *call);
 
 /* -- read.c: what arrives and the user reads */
+/* What the peer may still make us hold. */
+uint64_t aph_rx_in_memory_left(const struct aph_rx_call *call);
 void aph_rx_in_init(struct aph_rx_call *call);
 void aph_rx_in_deinit(struct aph_rx_call *call);
 enum aph_rx_taken {

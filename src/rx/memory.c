@@ -7,9 +7,6 @@
 
 #include <string.h>
 
-#define SMALL_CELL 256
-#define CELL	   1536
-
 /* The address sanitizer sees uses after free only of what is really freed. */
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
@@ -76,6 +73,8 @@ static struct aph_rx_buffer *buffer_new(struct aph_rx *rx, struct aph_rx_buffer 
 		buffer->size = size;
 	}
 	buffer->refs = 1;
+	buffer->payer = NULL;
+	buffer->n_held = 0;
 	buffer->next = NULL;
 	return buffer;
 }
@@ -87,11 +86,19 @@ struct aph_rx_buffer *aph_rx_buffer_take(struct aph_rx *rx)
 
 struct aph_rx_buffer *aph_rx_cell_new(struct aph_rx *rx, size_t len)
 {
-	if (len <= SMALL_CELL)
-		return buffer_new(rx, &rx->free_small_cells, &rx->n_free_small_cells, SMALL_CELL);
-	if (len <= CELL)
-		return buffer_new(rx, &rx->free_cells, &rx->n_free_cells, CELL);
+	if (len <= APH_RX_SMALL_CELL)
+		return buffer_new(rx, &rx->free_small_cells, &rx->n_free_small_cells,
+				  APH_RX_SMALL_CELL);
+	if (len <= APH_RX_CELL)
+		return buffer_new(rx, &rx->free_cells, &rx->n_free_cells, APH_RX_CELL);
 	return aph_rx_buffer_take(rx);
+}
+
+size_t aph_rx_cell_size(size_t len)
+{
+	if (len <= APH_RX_SMALL_CELL)
+		return APH_RX_SMALL_CELL;
+	return len <= APH_RX_CELL ? APH_RX_CELL : APH_RX_BUFFER_SIZE;
 }
 
 static bool keep(struct aph_rx_buffer **free_list, uint32_t *n_free, uint32_t max,
@@ -111,9 +118,9 @@ void aph_rx_buffer_unref(struct aph_rx *rx, struct aph_rx_buffer *buffer)
 
 	if (--buffer->refs)
 		return;
-	if (buffer->size == SMALL_CELL)
+	if (buffer->size == APH_RX_SMALL_CELL)
 		kept = keep(&rx->free_small_cells, &rx->n_free_small_cells, KEEP_CELLS, buffer);
-	else if (buffer->size == CELL)
+	else if (buffer->size == APH_RX_CELL)
 		kept = keep(&rx->free_cells, &rx->n_free_cells, KEEP_CELLS, buffer);
 	else
 		kept = keep(&rx->free_buffers, &rx->n_free_buffers, KEEP_BUFFERS, buffer);

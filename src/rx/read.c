@@ -2,13 +2,15 @@
 /*
  * Bytes in: packets wait where they arrived, in a ring that is reorder queue, acknowledgement table and the user's
  * input in one. A packet is freed when the user has read it to its end, and only then acknowledged for good.
+ *
+ * Memory is on the account of the peer that caused it, as it is: a receive buffer is held by a single packet in it.
  */
 #include "rx/engine.h"
 
 #include <errno.h>
 #include <string.h>
 
-#define PACKET_COST 128 /* what a packet is charged for beside its bytes */
+#define N_FEW (sizeof(((struct aph_rx_in *)0)->few_slots) / sizeof(struct aph_rx_slot))
 
 static struct aph_rx_slot *slot_of(struct aph_rx_in *in, uint32_t seq)
 {
@@ -20,17 +22,68 @@ void aph_rx_in_init(struct aph_rx_call *call)
 	struct aph_rx_in *in = &call->in;
 
 	in->slots = in->few_slots;
-	in->n_slots = sizeof(in->few_slots) / sizeof(in->few_slots[0]);
+	in->n_slots = N_FEW;
 	in->base = in->next = 1;
 	in->window_end = 1;
 	in->ack_ns = UINT64_MAX;
 }
 
+/* -- whose memory it is ------------------------------------------------------------------------------------------ */
+
+uint64_t aph_rx_in_memory_left(const struct aph_rx_call *call)
+{
+	const struct aph_rx *rx = call->rx;
+	uint64_t max = rx->config.peer_memory_max, all = max * APH_RX_PEERS_HELD;
+	uint64_t left = max > call->peer->memory ? max - call->peer->memory : 0;
+	uint64_t all_left = all > rx->held ? all - rx->held : 0;
+
+	return left < all_left ? left : all_left;
+}
+
+static void charge(struct aph_rx_peer *peer, size_t size)
+{
+	peer->memory += size;
+	peer->rx->held += size;
+}
+
+static void discharge(struct aph_rx_peer *peer, size_t size)
+{
+	peer->memory -= size;
+	peer->rx->held -= size;
+}
+
+static void charge_packet(struct aph_rx_call *call, struct aph_rx_buffer *buffer)
+{
+	charge(call->peer, APH_RX_PACKET_COST);
+	if (buffer->n_held++)
+		return;
+	buffer->payer = call->peer;
+	charge(call->peer, buffer->size);
+}
+
 static void drop_slot(struct aph_rx_call *call, struct aph_rx_slot *slot)
 {
-	call->peer->memory -= slot->len + (size_t)PACKET_COST;
-	aph_rx_buffer_unref(call->rx, slot->hold);
+	struct aph_rx_buffer *buffer = slot->hold;
+
+	discharge(call->peer, APH_RX_PACKET_COST);
+	if (--buffer->n_held == 0) {
+		discharge(buffer->payer, buffer->size);
+		buffer->payer = NULL;
+	}
+	aph_rx_buffer_unref(call->rx, buffer);
 	slot->hold = NULL;
+}
+
+static void free_slots(struct aph_rx_call *call)
+{
+	struct aph_rx_in *in = &call->in;
+
+	if (in->slots == in->few_slots)
+		return;
+	discharge(call->peer, in->n_slots * sizeof(*in->slots));
+	aph_rx_release(call->rx, in->slots, in->n_slots * sizeof(*in->slots));
+	in->slots = in->few_slots;
+	in->n_slots = N_FEW;
 }
 
 void aph_rx_in_deinit(struct aph_rx_call *call)
@@ -42,9 +95,7 @@ void aph_rx_in_deinit(struct aph_rx_call *call)
 		if (in->slots[i].hold)
 			drop_slot(call, &in->slots[i]);
 	}
-	if (in->slots != in->few_slots)
-		aph_rx_release(call->rx, in->slots, in->n_slots * sizeof(*in->slots));
-	in->slots = in->few_slots;
+	free_slots(call);
 }
 
 /* -- arriving ------------------------------------------------------------------------------------------------------ */
@@ -58,13 +109,15 @@ static bool grow_slots(struct aph_rx_call *call, uint32_t span)
 
 	while (n < span)
 		n *= 2;
+	if (n * sizeof(*slots) > aph_rx_in_memory_left(call))
+		return false;
 	slots = aph_rx_zalloc(call->rx, n * sizeof(*slots));
 	if (!slots)
 		return false;
+	charge(call->peer, n * sizeof(*slots));
 	for (seq = in->base; seq != in->base + in->n_slots; seq++)
 		slots[seq & (n - 1)] = *slot_of(in, seq);
-	if (in->slots != in->few_slots)
-		aph_rx_release(call->rx, in->slots, in->n_slots * sizeof(*slots));
+	free_slots(call);
 	in->slots = slots;
 	in->n_slots = n;
 	if (!call->started_counted) {
@@ -88,15 +141,20 @@ static bool is_within_window(const struct aph_rx_call *call, uint32_t seq)
 	return seq - in->base < window;
 }
 
+/* Where the packet stays: in the buffer that it arrived in, or in a cell. NULL: nowhere. */
 static struct aph_rx_buffer *hold(struct aph_rx_call *call, const uint8_t **data, size_t len,
-				  struct aph_rx_buffer *buffer)
+				  struct aph_rx_buffer *buffer, bool needed)
 {
+	uint64_t left = aph_rx_in_memory_left(call);
 	struct aph_rx_buffer *cell;
 
-	if (buffer) {
+	if (buffer && (buffer->n_held ? buffer->payer == call->peer
+				      : buffer->size + (uint64_t)APH_RX_PACKET_COST <= left)) {
 		buffer->refs++;
 		return buffer;
 	}
+	if (!needed && aph_rx_cell_size(len) + APH_RX_PACKET_COST > left)
+		return NULL;
 	cell = aph_rx_cell_new(call->rx, len);
 	if (!cell)
 		return NULL;
@@ -133,12 +191,11 @@ enum aph_rx_taken aph_rx_in_take(struct aph_rx_call *call, uint32_t seq, bool la
 	slot = slot_of(in, seq);
 	if (slot->hold)
 		return APH_RX_TAKEN_DUPLICATE;
-	if (call->peer->memory + len > call->rx->config.peer_memory_max)
-		return APH_RX_TAKEN_NO_SPACE;
-	held = hold(call, &data, len, buffer);
+	/* Nobody can go on without the packet that the user waits for: it must not be kept out by those behind it. */
+	held = hold(call, &data, len, buffer, seq == in->base);
 	if (!held)
 		return APH_RX_TAKEN_NO_SPACE;
-	call->peer->memory += len + PACKET_COST;
+	charge_packet(call, held);
 	*slot = (struct aph_rx_slot){ .data = data, .hold = held, .len = (uint16_t)len };
 	if (last)
 		in->last = seq;

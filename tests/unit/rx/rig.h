@@ -38,11 +38,12 @@ static inline void draw(void *arg, void *out, size_t len)
 		((uint8_t *)out)[i] = (uint8_t)rand_r(seed);
 }
 
-static inline struct aph_rx *an_engine(uint32_t flags)
+static inline struct aph_rx_config a_config(uint32_t flags)
 {
 	static unsigned seed = 1;
-	const struct aph_rx_config config = {
-		.size = sizeof(config),
+
+	return (struct aph_rx_config){
+		.size = sizeof(struct aph_rx_config),
 		.alloc = allocate,
 		.free = release,
 		.random = draw,
@@ -50,6 +51,11 @@ static inline struct aph_rx *an_engine(uint32_t flags)
 		.flags = flags,
 		.version = "a version",
 	};
+}
+
+static inline struct aph_rx *an_engine(uint32_t flags)
+{
+	const struct aph_rx_config config = a_config(flags);
 	struct aph_rx *rx;
 
 	assert_int_equal(aph_rx_new(&rx, &config, now_ns), 0);

@@ -28,11 +28,18 @@ struct client {
 	uint32_t epoch, cid;
 };
 
-static void begin(struct host *h, uint32_t flags)
+static void begin_with(struct host *h, const struct aph_rx_config *config)
 {
 	memset(h, 0, sizeof(*h));
-	h->rx = an_engine(flags);
+	assert_int_equal(aph_rx_new(&h->rx, config, now_ns), 0);
 	assert_int_equal(aph_rx_service_add(&h->service, h->rx, SERVICE, NULL), 0);
+}
+
+static void begin(struct host *h, uint32_t flags)
+{
+	const struct aph_rx_config config = a_config(flags);
+
+	begin_with(h, &config);
 }
 
 static void end(struct host *h)
@@ -330,6 +337,145 @@ static void drawn_acknowledgements(void **state)
 	end(&h);
 }
 
+/* -- whose memory it is --------------------------------------------------------------------------------------- */
+
+#define MEMORY_MAX (4u << 20)
+
+static void begin_small(struct host *h)
+{
+	struct aph_rx_config config = a_config(0);
+
+	config.peer_memory_max = MEMORY_MAX;
+	begin_with(h, &config);
+}
+
+static uint64_t memory_of(const struct host *h)
+{
+	struct aph_rx_stats stats;
+
+	aph_rx_get_stats(h->rx, &stats);
+	return stats.memory;
+}
+
+/* The peer knows the extension: windows of 8192 packets. */
+static void extend(struct host *h, const struct client *c, uint32_t channel)
+{
+	struct aph_rx_ack ack = an_ack(1);
+
+	ack.extended = true;
+	ack.window = 8192;
+	send_ack(h, c, channel, &ack);
+}
+
+/* Of sizes that fit badly into what they are kept in. */
+static void held_packets(void **state)
+{
+	static const size_t sizes[] = { 0, 1, 257, 1412, 1537, 9000 };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		struct client c = a_client(1);
+		uint64_t before;
+		struct host h;
+
+		begin_small(&h);
+		send_data(&h, &c, 0, 2, 0, 1);
+		send_data(&h, &c, 1, 2, 0, 1);
+		extend(&h, &c, 0);
+		before = memory_of(&h);
+		for (uint32_t seq = 3; seq < 8000; seq++) {
+			send_data(&h, &c, 0, seq, 0, sizes[i]);
+			send_data(&h, &c, 1, seq, 0, sizes[i]);
+			look(&h);
+		}
+		assert_in_range(memory_of(&h) - before, 0, MEMORY_MAX + 4096);
+		end(&h);
+	}
+}
+
+/* A run of datagrams is kept where it arrived, even if one of them is all that is new. */
+static void held_buffers(void **state)
+{
+	enum {
+		N = 12,
+		LEN = 1440
+	};
+	struct client c = a_client(1);
+	struct aph_rx_header header = { .type = APH_RX_DATA,
+					.call_number = 1,
+					.service = SERVICE,
+					.flags = APH_RX_CLIENT_INITIATED };
+	struct host h;
+	uint64_t before;
+
+	(void)state;
+	begin_small(&h);
+	send_data(&h, &c, 0, 2, 0, 1);
+	extend(&h, &c, 0);
+	before = memory_of(&h);
+	header.epoch = c.epoch;
+	header.cid = c.cid;
+	for (uint32_t seq = 3; seq < 8000; seq++) {
+		struct aph_rx_buffer *buffer = aph_rx_buffer_take(h.rx);
+		uint8_t *bytes = aph_rx_buffer_bytes(buffer);
+
+		for (unsigned i = 0; i < N; i++) {
+			header.seq = i ? 2 : seq;
+			memset(bytes + (size_t)i * LEN, 0, LEN);
+			aph_rx_header_encode(bytes + (size_t)i * LEN, &header);
+		}
+		aph_rx_receive(h.rx, &c.path, bytes, (size_t)N * LEN, LEN, buffer, now_ns);
+		aph_rx_buffer_put(h.rx, buffer);
+		look(&h);
+	}
+	/* Some are kept for what comes next. */
+	assert_in_range(memory_of(&h) - before, 0, MEMORY_MAX + 20 * 65600);
+	end(&h);
+}
+
+/* A place is kept for each packet up to the highest. */
+static void held_places(void **state)
+{
+	struct client c = a_client(1);
+	struct host h;
+	uint64_t before;
+
+	(void)state;
+	begin_small(&h);
+	send_data(&h, &c, 0, 1, 0, 1);
+	extend(&h, &c, 0);
+	before = memory_of(&h);
+	for (unsigned i = 4; i < 800; i++) {
+		c = a_client(i / 4);
+		send_data(&h, &c, i % 4, 2, 0, 1);
+		send_data(&h, &c, i % 4, 8000, 0, 1);
+		look(&h);
+	}
+	assert_in_range(memory_of(&h) - before, 0, MEMORY_MAX + 800 * 8192);
+	end(&h);
+}
+
+/* What is held waits for a packet that there would be no room for. */
+static void room_for_the_next_one(void **state)
+{
+	struct client c = a_client(1);
+	struct aph_rx_call *call;
+	struct host h;
+
+	(void)state;
+	begin_small(&h);
+	send_data(&h, &c, 0, 2, 0, 1412);
+	extend(&h, &c, 0);
+	for (uint32_t seq = 3; seq < 6000; seq++)
+		send_data(&h, &c, 0, seq, 0, 1412);
+	call = next_call(&h);
+	assert_int_equal(aph_rx_call_available(call), 0);
+	send_data(&h, &c, 0, 1, 0, 1412);
+	assert_true(aph_rx_call_available(call) > MEMORY_MAX / 2);
+	(void)aph_rx_call_free(call);
+	end(&h);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -339,6 +485,10 @@ int main(void)
 		cmocka_unit_test(silent_address),
 		cmocka_unit_test(honest_address),
 		cmocka_unit_test(drawn_acknowledgements),
+		cmocka_unit_test(held_packets),
+		cmocka_unit_test(held_buffers),
+		cmocka_unit_test(held_places),
+		cmocka_unit_test(room_for_the_next_one),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
