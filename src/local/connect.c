@@ -302,6 +302,7 @@ static int take_welcome(struct aph_local_channel *lc)
 		r = aph_err(-EPROTO, "the service does not speak this version of the protocol");
 	} else if (welcome.status) {
 		r = welcome.status == EACCES ? -EACCES : welcome.status == EBUSY ? -EBUSY : -EPROTO;
+		(void)aph_err(r, "the service refused with error %u", (unsigned)welcome.status);
 	} else if (!is_sane(&welcome, &message)) {
 		r = aph_err(-EPROTO, "the service answered with figures that make no sense");
 	} else {
@@ -370,6 +371,13 @@ static int explain(int error, const struct aph_name *name)
 		return aph_err(error, "%s takes no more clients now: try again", address);
 	case -ETIMEDOUT:
 		return aph_err(error, "%s did not answer in time: is it stopped?", address);
+	case -EMFILE:
+	case -ENFILE:
+		return aph_err(
+			error,
+			"no descriptors are left for a channel to %s: raise the limit on open "
+			"files (ulimit -n)",
+			address);
 	default:
 		return error; /* born with its own text */
 	}
@@ -406,13 +414,12 @@ static int begin(struct aph_local_channel **out, struct aph_local *local,
 		connecting->entries = NULL;
 		r = aph_rendezvous_search(&connecting->entries, &connecting->n, name);
 	}
-	if (r == 0 && !connecting->n)
-		r = -ENOENT;
-	if (r < 0) {
+	if (r < 0 || !connecting->n) {
 		free(connecting->entries);
 		free(connecting);
 		free(lc);
-		return explain(r, name);
+		/* What is wrong with the directory was said. */
+		return r < 0 ? r : explain(-ENOENT, name);
 	}
 	lc->connecting = connecting;
 	lc->base.data = options->data;

@@ -88,14 +88,22 @@ bool aph_rendezvous_parse(struct aph_rendezvous_entry *entry, const char *file)
 
 /* -- directories -------------------------------------------------------------------------------------------------- */
 
+/* The only directory that counts, where the user has named one. */
+static const char *named_dir(void)
+{
+	const char *named = secure_getenv("ANTIPHON_RUNTIME_DIR");
+
+	return named && *named ? named : NULL;
+}
+
 bool aph_rendezvous_dir(int i, char path[PATH_MAX])
 {
-	const char *own = secure_getenv("ANTIPHON_RUNTIME_DIR");
+	const char *named = named_dir();
 	const char *xdg = secure_getenv("XDG_RUNTIME_DIR");
 	int n;
 
-	if (own && *own)
-		n = i == 0 ? snprintf(path, PATH_MAX, "%s", own) : -1;
+	if (named)
+		n = i == 0 ? snprintf(path, PATH_MAX, "%s", named) : -1;
 	else if (i == 0)
 		n = snprintf(path, PATH_MAX, "/run/antiphon");
 	else if (i == 1 && xdg && *xdg)
@@ -146,38 +154,52 @@ static int open_dir(const char *path)
 /* Root's is for everybody; anybody else's is for whom they let in by the services' own rules. */
 static int make_dir(const char *path)
 {
-	bool root = geteuid() == 0;
+	bool made = mkdir(path, 0755) == 0;
 	int fd;
 
-	if (mkdir(path, 0755) < 0 && errno != EEXIST)
+	if (!made && errno != EEXIST)
 		return aph_err(-errno, "cannot make the runtime directory %s: %s", path,
 			       strerror(errno));
 	fd = open_dir(path);
-	if (fd >= 0 && root && fchmod(fd, 01777) < 0) {
+	/* What somebody else has made meanwhile is not ours to open: it may be a link to anywhere. */
+	if (fd >= 0 && made && geteuid() == 0 && fchmod(fd, 01777) < 0) {
 		(void)close(fd);
 		return aph_err(-errno, "cannot open %s for all users: %s", path, strerror(errno));
 	}
 	return fd;
 }
 
+/* What is there and of no use is what the user has to hear of. */
+static int open_or_make_dir(const char *path, bool *there)
+{
+	int fd;
+
+	*there = access(path, F_OK) == 0;
+	fd = *there ? open_dir(path) : make_dir(path);
+	if (fd < 0 || faccessat(fd, ".", W_OK, AT_EACCESS) == 0)
+		return fd;
+	(void)close(fd);
+	return aph_err(
+		-EACCES,
+		"no right to register in the runtime directory %s: let its owner chmod it to "
+		"1777, or set ANTIPHON_RUNTIME_DIR to a directory of yours",
+		path);
+}
+
 int aph_rendezvous_open(char path[PATH_MAX])
 {
+	bool told = named_dir();
 	int i, fd = -ENOENT;
 
 	for (i = 0; aph_rendezvous_dir(i, path); i++) {
-		if (access(path, F_OK) == 0)
-			fd = open_dir(path);
-		else
-			fd = make_dir(path);
-		if (fd >= 0 && faccessat(fd, ".", W_OK, AT_EACCESS) == 0)
+		bool there;
+
+		fd = open_or_make_dir(path, &there);
+		if (fd >= 0)
 			return fd;
-		if (fd >= 0) {
-			(void)close(fd);
-			fd = aph_err(-EACCES, "no right to register in the runtime directory %s",
-				     path);
-		}
+		told |= there;
 	}
-	if (fd == -ENOENT || fd == -EACCES)
+	if ((fd == -ENOENT || fd == -EACCES) && !told)
 		return aph_err(
 			fd,
 			"no runtime directory: let root make /run/antiphon with mode 1777, or set "

@@ -60,8 +60,11 @@ def a_service_without_processes_refuses(box):
 @test
 def a_client_without_descriptors_fails(box):
     box.serve("echo", "--", "cat")
-    done = box.call("echo", "hello", **limited(resource.RLIMIT_NOFILE, 6))
-    assert done.returncode in (FAILED, REFUSED) and done.stderr, done
+    for limit in range(6, 12):
+        done = box.call("echo", "hello", **limited(resource.RLIMIT_NOFILE, limit))
+        assert done.returncode in (FAILED, REFUSED, ANSWERED), done
+        said = done.stderr.decode()
+        assert done.returncode == ANSWERED or "ulimit -n" in said or "Too many open files" in said, done
 
 
 @test
@@ -74,11 +77,21 @@ def a_runtime_directory_that_is_of_no_use(box):
     assert done.returncode in (FAILED, REFUSED) and done.stderr, done
     box.runtime.unlink()
     box.runtime.mkdir()
+    # Anybody could replace what is served there; and nobody is told of another trouble than this.
+    box.runtime.chmod(0o777)
+    for arguments in (["serve", "echo", "--", "cat"], ["call", "echo"], ["ls"]):
+        done = box.run(*arguments)
+        assert done.returncode in (FAILED, REFUSED), done
+        assert b"can be changed by others" in done.stderr and b"chmod" in done.stderr, done
+    box.runtime.chmod(0o755)
+    box.env["ANTIPHON_RUNTIME_DIR"] = str(box.path / "missing" / "run")
+    done = box.run("serve", "echo", "--", "cat")
+    assert done.returncode == FAILED and b"missing/run" in done.stderr, done
+    box.env["ANTIPHON_RUNTIME_DIR"] = str(box.runtime)
     if os.getuid() == 0:
-        box.runtime.chmod(0o777)
         done = box.run("serve", "echo", "--", "cat", user=65530, group=65530, extra_groups=[])
-        assert done.returncode == FAILED and done.stderr, "anybody could replace what is served there"
-        box.runtime.chmod(0o755)
+        assert done.returncode == FAILED and b"belongs to user" not in done.stderr, done
+        assert str(box.runtime).encode() in done.stderr and b"chmod" in done.stderr, done
 
 
 @test
