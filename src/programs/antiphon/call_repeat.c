@@ -16,8 +16,9 @@
 
 #define N_OUTCOMES 4
 
-/* A call under way. */
+/* A call under way, or room for one. */
 struct slot {
+	struct slot *next_idle;
 	struct aph_call *call;
 	uint64_t began_ns;
 	size_t sent;
@@ -31,6 +32,9 @@ struct run {
 	char *request;
 	size_t request_len;
 	struct slot *slots;
+	struct slot *idle;
+	uint64_t
+		n_at_once; /* the most that were under way: the service may take fewer than we want */
 	uint64_t n_begun;
 	uint64_t n_ended;
 	uint64_t n_outcomes[N_OUTCOMES];
@@ -134,6 +138,8 @@ static int begin_call(struct run *run, struct slot *slot)
 		return r;
 	}
 	run->n_begun++;
+	if (run->n_begun - run->n_ended > run->n_at_once)
+		run->n_at_once = run->n_begun - run->n_ended;
 	slot->began_ns = aph_time_ns();
 	slot->sent = 0;
 	slot->sent_all = false;
@@ -144,14 +150,37 @@ static int begin_call(struct run *run, struct slot *slot)
 	return 0;
 }
 
+static void rest(struct run *run, struct slot *slot)
+{
+	slot->next_idle = run->idle;
+	run->idle = slot;
+}
+
+/* Begins as many calls as there is room for. */
+static void begin_calls(struct run *run)
+{
+	while (run->idle != NULL && run->n_begun < run->options->repeat && !run->closed) {
+		struct slot *slot = run->idle;
+		int r = begin_call(run, slot);
+
+		/* The channel has as many as its service takes: the next that ends makes room. */
+		if (r == -EAGAIN && run->n_ended < run->n_begun)
+			return;
+		if (r < 0)
+			run->closed = true;
+		else
+			run->idle = slot->next_idle;
+	}
+}
+
 static void end_call(struct run *run, struct slot *slot, const struct aph_result *result)
 {
 	if (result->outcome == APH_ANSWERED)
 		drop_reply(run, slot);
 	count_result(run, result, aph_time_ns() - slot->began_ns);
 	slot->call = aph_call_free(slot->call);
-	if (run->n_begun < run->options->repeat && !run->closed && begin_call(run, slot) < 0)
-		run->closed = true;
+	rest(run, slot);
+	begin_calls(run);
 }
 
 static void handle(struct run *run, const struct aph_event *event)
@@ -187,6 +216,7 @@ static void run_serial(struct run *run)
 			return;
 		}
 		run->n_begun++;
+		run->n_at_once = 1;
 		if (r > 0)
 			result = aph_channel_result(run->channel);
 		took_ns = aph_time_ns() - began_ns;
@@ -201,11 +231,9 @@ static void run_parallel(struct run *run)
 {
 	struct aph_event event;
 
-	for (uint64_t i = 0; i < run->options->parallel && run->n_begun < run->options->repeat;
-	     i++) {
-		if (begin_call(run, &run->slots[i]) < 0)
-			run->closed = true;
-	}
+	for (uint64_t i = run->options->parallel; i > 0; i--)
+		rest(run, &run->slots[i - 1]);
+	begin_calls(run);
 	while (run->n_ended < run->n_begun) {
 		int r = aph_endpoint_next(run->ep, &event, progress_next(&run->progress));
 
@@ -229,6 +257,7 @@ static void print_json(const struct run *run, double seconds)
 	json_begin_object(&json, NULL);
 	json_uint(&json, "calls", run->n_ended);
 	json_uint(&json, "parallel", run->options->parallel);
+	json_uint(&json, "at_once", run->n_at_once);
 	json_double(&json, "seconds", seconds);
 	json_double(&json, "calls_per_s", (double)run->n_outcomes[APH_ANSWERED] / seconds);
 	json_begin_object(&json, "outcomes");
@@ -245,7 +274,7 @@ static void print_text(const struct run *run, double seconds)
 	struct text rate, took;
 
 	printf("%" PRIu64 " calls, %" PRIu64 " at once, in %s: %s calls/s\n", run->n_ended,
-	       run->options->parallel, format_duration(&took, seconds * 1e9),
+	       run->n_at_once, format_duration(&took, seconds * 1e9),
 	       format_rate(&rate, (double)run->n_outcomes[APH_ANSWERED] / seconds));
 	if (run->histogram.n > 0) {
 		printf("latency  ");

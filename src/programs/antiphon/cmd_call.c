@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define TIMEOUT_DEFAULT_MS 30000
-#define CHANNEL_DEPTH_MAX  1024
+#define CHANNEL_DEPTH_MAX  512
 
 static const char help[] =
 	"usage: antiphon call [OPTION...] ADDRESS [TEXT | --in FILE | -]\n"

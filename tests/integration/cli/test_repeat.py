@@ -47,6 +47,14 @@ def more_at_once_than_calls(box):
 
 
 @test
+def more_at_once_than_the_service_takes(box):
+    box.serve("quick", "--max", "2", "--", "true")
+    report, _ = summary(box, 300, "--parallel", 1000, "quick")
+    assert report["outcomes"]["answered"] == 300, report
+    assert report["parallel"] == 1000 and 2 <= report["at_once"] < 300, report
+
+
+@test
 def text_for_people(box):
     box.serve("echo", "--", "cat")
     done = box.call("--repeat", 5, "echo", "hello")
