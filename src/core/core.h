@@ -71,6 +71,7 @@ struct aph_endpoint {
 	int epoll_fd;
 	int wake_fd; /* eventfd: brings the leader back from epoll_wait() */
 	int timer_fd;
+	uint64_t timer_until_ns; /* what it is set to; it may be earlier than anybody waits for */
 	struct aph_source wake_source;
 	struct aph_source timer_source;
 	_Atomic unsigned wakes; /* by aph_endpoint_wake(), not answered for yet */

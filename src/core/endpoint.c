@@ -125,6 +125,7 @@ static void timer_ready(struct aph_source *source, uint32_t events)
 	uint64_t count;
 
 	(void)events;
+	ep->timer_until_ns = APH_FOREVER;
 	(void)!read(ep->timer_fd, &count, sizeof(count));
 }
 
@@ -412,6 +413,7 @@ static int open_descriptors(struct aph_endpoint *ep)
 	}
 	ep->wake_source.on_ready = wake_ready;
 	ep->timer_source.on_ready = timer_ready;
+	ep->timer_until_ns = APH_FOREVER;
 	r = aph_source_add(ep, ep->wake_fd, &ep->wake_source, EPOLLIN);
 	if (r == 0)
 		r = aph_source_add(ep, ep->timer_fd, &ep->timer_source, EPOLLIN);

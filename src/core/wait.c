@@ -10,7 +10,6 @@
 #include "core/transport.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
@@ -41,32 +40,20 @@ static bool expire_timers(struct aph_endpoint *ep, uint64_t now_ns)
 	return any;
 }
 
-/* Sleeps to the nanosecond, or to the millisecond on kernels before 5.11 and under valgrind. */
-static int wait_for_epoll(int fd, struct epoll_event *events, const struct timespec *timeout)
-{
-	int n = epoll_pwait2(fd, events, EPOLL_BATCH, timeout, NULL);
-	int64_t ms;
-
-	if (n >= 0 || errno != ENOSYS)
-		return n;
-	if (!timeout)
-		return epoll_wait(fd, events, EPOLL_BATCH, -1);
-	ms = (int64_t)timeout->tv_sec * 1000 + (timeout->tv_nsec + 999999) / 1000000;
-	return epoll_wait(fd, events, EPOLL_BATCH, ms > INT_MAX ? INT_MAX : (int)ms);
-}
-
-/* Runs what epoll has found. The lock is given up while it sleeps. The count of events, or -errno. */
-static int run_epoll(struct aph_endpoint *ep, const struct timespec *timeout)
+/*
+ * Runs what epoll has found, and sleeps for it without the lock if `sleeps`. The count of events, or -errno.
+ * Whoever sleeps with a deadline has set the timer.
+ */
+static int run_epoll(struct aph_endpoint *ep, bool sleeps)
 {
 	struct epoll_event events[EPOLL_BATCH];
-	bool sleeps = !timeout || timeout->tv_sec || timeout->tv_nsec;
 	int n, i, e = 0;
 
 	if (sleeps) {
 		ep->in_epoll = true;
 		aph_unlock(ep);
 	}
-	n = wait_for_epoll(ep->epoll_fd, events, timeout);
+	n = epoll_wait(ep->epoll_fd, events, EPOLL_BATCH, sleeps ? -1 : 0);
 	if (n < 0)
 		e = errno;
 	if (sleeps) {
@@ -107,28 +94,31 @@ static bool fall_asleep(struct aph_endpoint *ep, bool requests)
 /* One look at everything that is not seen by polling: epoll's sources, timers, quiet channels. */
 static bool tidy(struct aph_endpoint *ep)
 {
-	static const struct timespec zero;
 	bool any;
 
 	ep->tidied = ep->ticks;
 	if (ep->local)
 		ep->local->ops->tidy(ep->local);
-	any = run_epoll(ep, &zero) > 0;
+	any = run_epoll(ep, false) > 0;
 	return (ep->timers.n && expire_timers(ep, aph_time_ns())) || any;
 }
 
-static void set_timer_fd(struct aph_endpoint *ep)
+/*
+ * Has the timer wake us at `until_ns` at the latest. One that is set to go off earlier stays: it costs a look when
+ * it does, whereas setting it for every call would cost more than falling asleep does.
+ */
+static void set_timer(struct aph_endpoint *ep, uint64_t until_ns)
 {
-	uint64_t next = aph_timers_next(&ep->timers);
 	struct itimerspec spec = { 0 };
 
-	if (next != APH_FOREVER) {
-		spec.it_value.tv_sec = (time_t)(next / UINT64_C(1000000000));
-		spec.it_value.tv_nsec = (long)(next % UINT64_C(1000000000));
-		if (next == 0)
-			spec.it_value.tv_nsec = 1;
-	}
-	(void)timerfd_settime(ep->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL);
+	if (until_ns >= ep->timer_until_ns)
+		return;
+	spec.it_value.tv_sec = (time_t)(until_ns / UINT64_C(1000000000));
+	spec.it_value.tv_nsec = (long)(until_ns % UINT64_C(1000000000));
+	if (until_ns == 0)
+		spec.it_value.tv_nsec = 1;
+	if (timerfd_settime(ep->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL) == 0)
+		ep->timer_until_ns = until_ns;
 }
 
 /* Nothing may be waited for: one look everywhere. */
@@ -141,14 +131,13 @@ static int lead_now(struct aph_endpoint *ep, bool requests)
 	/* From here on somebody else's loop waits for us: our peers have to ring. */
 	if (!fall_asleep(ep, requests))
 		return 0;
-	set_timer_fd(ep);
+	set_timer(ep, aph_timers_next(&ep->timers));
 	return -EAGAIN;
 }
 
 static int lead_asleep(struct aph_endpoint *ep, uint64_t deadline_ns, bool requests,
 		       bool interruptible)
 {
-	struct timespec left;
 	uint64_t until, now;
 	int n;
 
@@ -160,18 +149,21 @@ static int lead_asleep(struct aph_endpoint *ep, uint64_t deadline_ns, bool reque
 	until = aph_timers_next(&ep->timers);
 	if (deadline_ns < until)
 		until = deadline_ns;
-	if (until != APH_FOREVER)
-		left = aph_time_left(until, aph_time_ns());
+	set_timer(ep, until);
 	ep->sleep_until_ns = until;
-	n = run_epoll(ep, until == APH_FOREVER ? NULL : &left);
-	now = aph_time_ns();
+	n = run_epoll(ep, true);
 	ep->tidied = aph_ticks();
 	wake_up(ep);
 	if (n == -EINTR)
 		return interruptible ? -EINTR : 0;
 	if (n < 0)
 		return aph_err(n, "cannot wait for events: %s", strerror(-n));
-	if (!expire_timers(ep, now) && n == 0 && now >= deadline_ns)
+	if (until == APH_FOREVER)
+		return 0;
+	now = aph_time_ns();
+	/* Nothing came but the timer, if that. */
+	if (!expire_timers(ep, now) && n <= (ep->timer_until_ns == APH_FOREVER) &&
+	    now >= deadline_ns)
 		return -ETIMEDOUT;
 	return 0;
 }
