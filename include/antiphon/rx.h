@@ -153,6 +153,9 @@ APH_API int aph_rx_new(struct aph_rx **out, const struct aph_rx_config *config, 
 /* Ends everything without a word to anybody: close services and clients first to say it. Accepts NULL. Returns NULL. */
 APH_API struct aph_rx *aph_rx_free(struct aph_rx *rx);
 
+/* What it puts into each packet of the connections that it begins: no other engine does. */
+APH_API uint32_t aph_rx_epoch(const struct aph_rx *rx);
+
 /* How many packets fit into the socket's receive buffer now: the sum of the windows we offer follows. */
 APH_API void aph_rx_set_receive_budget(struct aph_rx *rx, uint32_t packets);
 
@@ -398,6 +401,10 @@ struct aph_rx_udp;
 #define APH_RX_UDP_NO_GRO     0x2u /* as if the kernel had no UDP_GRO */
 #define APH_RX_UDP_REUSE      0x4u /* SO_REUSEADDR */
 #define APH_RX_UDP_V6ONLY     0x8u
+/* Others may open the same address, with this flag as well: see aph_rx_udp_claim(). */
+#define APH_RX_UDP_SHARE 0x10u
+/* Left as it is in forked children: the user sees to it that only one process goes on with it. */
+#define APH_RX_UDP_KEEP 0x20u
 
 struct aph_rx_udp_options {
 	size_t size;		     /* sizeof(struct aph_rx_udp_options) */
@@ -426,6 +433,15 @@ APH_API struct aph_rx_udp *aph_rx_udp_close(struct aph_rx_udp *udp);
 APH_API struct aph_rx *aph_rx_udp_engine(struct aph_rx_udp *udp);
 /* Where we are met. */
 APH_API int aph_rx_udp_address(const struct aph_rx_udp *udp, struct aph_rx_address *out);
+
+/*
+ * Drivers that share a port have an engine each. A packet of a server goes to the engine that called it, a packet of a
+ * client to whoever has claimed the service: claim before aph_rx_service_add(), release after the removal. What nobody
+ * has claimed goes to the driver that came first. Whoever waits receives for all; each is used under its own lock, or
+ * from its own thread. 0, -EADDRINUSE (another driver has it), -ENOMEM; with a port of its own always 0.
+ */
+APH_API int aph_rx_udp_claim(struct aph_rx_udp *udp, uint16_t id);
+APH_API void aph_rx_udp_release(struct aph_rx_udp *udp, uint16_t id);
 
 /* Sends what the engine has for the network now. 0 or what the socket said last. */
 APH_API int aph_rx_udp_flush(struct aph_rx_udp *udp);

@@ -259,8 +259,11 @@ static void retire(struct aph_service *base)
 static void close_service(struct aph_service *base)
 {
 	struct aph_remote_service *service = aph_container(base, struct aph_remote_service, base);
+	uint16_t id;
 
+	id = aph_rx_service_id(service->rx);
 	service->rx = aph_rx_service_remove(service->rx);
+	aph_rx_udp_release(service->port->udp, id);
 	(void)aph_rx_udp_flush(service->port->udp);
 	aph_remote_port_put(service->port);
 	aph_bury(base->ep, &service->grave, service);
@@ -291,13 +294,34 @@ static int check_options(const struct aph_remote_address *at, const char *addres
 	return 0;
 }
 
+/* At the port, which others may have too, and in its engine. */
+static int add_service(struct aph_remote_service *service, uint16_t id, const char *address)
+{
+	struct aph_remote_port *port = service->port;
+	struct aph_rx_service_options options = { .size = sizeof(options), .data = service };
+	int r = aph_rx_udp_claim(port->udp, id);
+
+	if (r < 0)
+		return aph_err(r, "cannot serve '%s': %s", address,
+			       r == -EADDRINUSE ? "another endpoint serves it already"
+						: "no memory");
+	r = aph_rx_service_add(&service->rx, port->rx, id, &options);
+	if (r == -EADDRINUSE)
+		return aph_err(-EEXIST, "cannot serve '%s': this endpoint serves it already",
+			       address);
+	if (r < 0) {
+		aph_rx_udp_release(port->udp, id);
+		return aph_err(r, "cannot serve '%s': no memory", address);
+	}
+	return 0;
+}
+
 static int service_open(struct aph_service **out, struct aph_endpoint *ep,
 			const struct aph_place *place, const char *address,
 			const struct aph_service_options *options)
 {
 	const struct aph_remote_address *at = (const void *)place;
 	struct aph_remote_service *service;
-	struct aph_rx_service_options rx_options = { .size = sizeof(rx_options) };
 	int r = check_options(at, address, options);
 	size_t i;
 
@@ -311,13 +335,11 @@ static int service_open(struct aph_service **out, struct aph_endpoint *ep,
 		free(service);
 		return r;
 	}
-	rx_options.data = service;
-	r = aph_rx_service_add(&service->rx, service->port->rx, at->service, &rx_options);
+	r = add_service(service, at->service, address);
 	if (r < 0) {
 		aph_remote_port_put(service->port);
 		free(service);
-		return aph_err(r == -EADDRINUSE ? -EEXIST : r, "cannot serve '%s': %s", address,
-			       r == -EADDRINUSE ? "this endpoint serves it already" : "no memory");
+		return r;
 	}
 	for (i = 0; i < APH_REMOTE_BUCKETS; i++)
 		aph_list_init(&service->clients[i]);

@@ -284,6 +284,30 @@ static struct aph_remote_port *find_port(struct aph_remote *remote,
 	return NULL;
 }
 
+static int watch_port(struct aph_remote_port *port)
+{
+	struct aph_endpoint *ep = port->remote->base.ep;
+	int r;
+
+	port->source.on_ready = port->queue.on_ready = socket_ready;
+	r = aph_source_add(ep, port->udp->fd, &port->source, EPOLLIN);
+	if (r < 0 || port->udp->member.fd < 0)
+		return r;
+	r = aph_source_add(ep, port->udp->member.fd, &port->queue, EPOLLIN);
+	if (r < 0)
+		aph_source_remove(ep, port->udp->fd);
+	return r;
+}
+
+static void unwatch_port(struct aph_remote_port *port)
+{
+	struct aph_endpoint *ep = port->remote->base.ep;
+
+	aph_source_remove(ep, port->udp->fd);
+	if (port->udp->member.fd >= 0)
+		aph_source_remove(ep, port->udp->member.fd);
+}
+
 static int open_port(struct aph_remote_port *port, const struct aph_rx_address *address)
 {
 	struct aph_endpoint *ep = port->remote->base.ep;
@@ -302,6 +326,7 @@ static int open_port(struct aph_remote_port *port, const struct aph_rx_address *
 		config.trace = aph_remote_trace;
 	if (address) {
 		options.local = *address;
+		options.flags = APH_RX_UDP_SHARE;
 		port->address = *address;
 		port->serves = true;
 	}
@@ -309,11 +334,10 @@ static int open_port(struct aph_remote_port *port, const struct aph_rx_address *
 	if (r < 0)
 		return r;
 	port->rx = aph_rx_udp_engine(port->udp);
-	port->source.on_ready = socket_ready;
 	port->timer.expire = expire;
 	r = aph_timers_reserve(&ep->timers);
 	if (r == 0) {
-		r = aph_source_add(ep, port->udp->fd, &port->source, EPOLLIN);
+		r = watch_port(port);
 		if (r < 0)
 			aph_timers_unreserve(&ep->timers);
 	}
@@ -370,7 +394,7 @@ static void free_port(struct aph_remote_port *port)
 	aph_timers_stop(&ep->timers, &port->timer);
 	aph_timers_unreserve(&ep->timers);
 	if (!ep->forked)
-		aph_source_remove(ep, port->udp->fd);
+		unwatch_port(port);
 	while (!ep->forked && atomic_load(&port->remote->n_wakers))
 		(void)sched_yield();
 	(void)aph_rx_udp_close(port->udp);

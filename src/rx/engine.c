@@ -184,6 +184,11 @@ void aph_rx_set_receive_budget(struct aph_rx *rx, uint32_t packets)
 	rx->config.receive_budget = packets;
 }
 
+uint32_t aph_rx_epoch(const struct aph_rx *rx)
+{
+	return rx->epoch;
+}
+
 void aph_rx_get_stats(const struct aph_rx *rx, struct aph_rx_stats *stats)
 {
 	*stats = rx->stats;

@@ -33,7 +33,7 @@ bool aph_udp_is_reported(int error)
 struct report {
 	struct sock_extended_err error;
 	struct aph_rx_path path; /* that the datagram took */
-	char quote[128];
+	uint8_t quote[128];
 	size_t quote_len;
 };
 
@@ -91,16 +91,21 @@ void aph_udp_read_errors(struct aph_rx_udp *udp, uint64_t now_ns)
 	udp->errors_there = false;
 	for (unsigned i = 0; i < ERRORS_MAX && read_report(udp, &report); i++) {
 		const struct sock_extended_err *e = &report.error;
+		uint32_t mtu;
 		bool from_network = e->ee_origin == SO_EE_ORIGIN_ICMP ||
 				    e->ee_origin == SO_EE_ORIGIN_ICMP6;
 
 		/* What our own kernel refused, the sending call has told already. */
 		if (!from_network || e->ee_errno == 0 || report.path.remote.family == AF_UNSPEC)
 			continue;
-		aph_rx_receive_error(
-			udp->rx, &report.path, (int)e->ee_errno,
-			e->ee_errno == EMSGSIZE ? payload_of(&report.path, e->ee_info) : 0,
-			report.quote_len ? report.quote : NULL, report.quote_len, false, now_ns);
+		mtu = e->ee_errno == EMSGSIZE ? payload_of(&report.path, e->ee_info) : 0;
+		if (aph_udp_is_crowded(udp))
+			aph_udp_port_sort_error(udp, &report.path, (int)e->ee_errno, mtu,
+						report.quote, report.quote_len, now_ns);
+		else
+			aph_rx_receive_error(udp->rx, &report.path, (int)e->ee_errno, mtu,
+					     report.quote_len ? report.quote : NULL,
+					     report.quote_len, false, now_ns);
 	}
 }
 

@@ -20,9 +20,15 @@ static void after_fork_in_child(void)
 	static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
 
 	for (struct aph_rx_udp *udp = atomic_load(&drivers); udp; udp = atomic_load(&udp->next)) {
+		if (udp->keeps) {
+			if (udp->port)
+				udp->port->keeps = true;
+			continue;
+		}
 		udp->forked = true;
 		aph_udp_socket_close(udp);
 	}
+	aph_udp_ports_abandon();
 	lock = fresh;
 }
 

@@ -187,8 +187,13 @@ void aph_udp_deliver(struct aph_rx_udp *udp, bool at_once, uint64_t now_ns)
 		if (len < APH_RX_HEADER_SIZE || (header->msg_flags & MSG_TRUNC) ||
 		    path.remote.family == AF_UNSPEC)
 			continue;
-		aph_rx_receive(udp->rx, &path, inbox->iov[i].iov_base, len,
-			       marks.segment ? marks.segment : len, inbox->buffers[i], now_ns);
+		marks.segment = marks.segment ? marks.segment : len;
+		if (aph_udp_is_crowded(udp))
+			aph_udp_port_sort(udp, &path, inbox->iov[i].iov_base, len, marks.segment,
+					  inbox->buffers[i], now_ns);
+		else
+			aph_rx_receive(udp->rx, &path, inbox->iov[i].iov_base, len, marks.segment,
+				       inbox->buffers[i], now_ns);
 	}
 	adapt(udp, at_once);
 	inbox->n_received = 0;

@@ -386,17 +386,25 @@ static void send_probe(struct aph_rx_udp *udp, const struct aph_rx_message *mess
 	union aph_udp_name name;
 	union aph_udp_control control;
 	struct msghdr header;
+	uint32_t mtu = 0;
 	int r;
 
 	if (!put_header(udp, &piece, &header, &name, &control))
 		return;
 	header.msg_iov = (struct iovec *)message->iov;
 	header.msg_iovlen = message->n_iov;
+	/* For others at the socket this must be one step. */
+	if (udp->port)
+		(void)pthread_mutex_lock(&udp->port->lock);
 	discover(udp, family, true);
 	r = send_one(udp, &header);
 	discover(udp, family, false);
 	if (r == -EMSGSIZE)
-		note_failure(udp, &piece, EMSGSIZE, aph_udp_read_local_mtu(udp));
+		mtu = aph_udp_read_local_mtu(udp);
+	if (udp->port)
+		(void)pthread_mutex_unlock(&udp->port->lock);
+	if (r == -EMSGSIZE)
+		note_failure(udp, &piece, EMSGSIZE, mtu);
 	else if (r < 0 && is_for_peer(-r))
 		note_failure(udp, &piece, -r, 0);
 }

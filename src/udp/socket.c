@@ -200,10 +200,12 @@ int aph_udp_socket_open(struct aph_rx_udp *udp, const struct aph_rx_udp_options 
 
 void aph_udp_socket_close(struct aph_rx_udp *udp)
 {
-	int *const fds[] = { &udp->fd, &udp->event_fd, &udp->timer_fd, &udp->epoll_fd };
+	int *const fds[] = { &udp->fd, &udp->event_fd, &udp->timer_fd, &udp->epoll_fd,
+			     &udp->member.fd };
 
 	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
-		if (*fds[i] >= 0)
+		/* A port's socket goes with the port. */
+		if (*fds[i] >= 0 && !(i == 0 && udp->port))
 			(void)close(*fds[i]);
 		*fds[i] = -1;
 	}
@@ -229,6 +231,12 @@ void aph_udp_note_drops(struct aph_rx_udp *udp, uint32_t n_dropped, uint64_t now
 	if (now_ns - udp->budget_moved_ns < SHRINK_EVERY_NS)
 		return;
 	move_budget(udp, budget < BUDGET_MIN ? BUDGET_MIN : budget, now_ns);
+}
+
+void aph_udp_set_budget_max(struct aph_rx_udp *udp, uint32_t budget)
+{
+	udp->budget_max = udp->budget = budget < BUDGET_MIN ? BUDGET_MIN : budget;
+	aph_rx_set_receive_budget(udp->rx, udp->budget);
 }
 
 void aph_udp_grow_budget(struct aph_rx_udp *udp, uint64_t now_ns)

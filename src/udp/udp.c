@@ -11,6 +11,7 @@
 #include <sys/random.h>
 
 #define SPIN_MAX_US 25
+#define EPOCH_TRIES 8
 
 static void *default_alloc(void *arg, size_t size)
 {
@@ -84,6 +85,20 @@ static int new_engine(struct aph_rx_udp *udp, const struct aph_rx_config *given)
 	return aph_rx_new(&udp->rx, &config, aph_rx_udp_now());
 }
 
+/* Engines of one port are told apart by their epochs: chosen at random, two are the same once in a long time. */
+static int enter_port(struct aph_rx_udp *udp, const struct aph_rx_config *config)
+{
+	int r = aph_udp_port_enter(udp);
+
+	for (int i = 0; r == -EEXIST && i < EPOCH_TRIES; i++) {
+		udp->rx = aph_rx_free(udp->rx);
+		r = new_engine(udp, config);
+		if (r == 0)
+			r = aph_udp_port_enter(udp);
+	}
+	return r < 0 ? aph_err(r, "cannot enter a shared UDP port") : 0;
+}
+
 int aph_rx_udp_open(struct aph_rx_udp **out, const struct aph_rx_udp_options *options)
 {
 	struct aph_rx_udp_options defaults = { .size = sizeof(defaults) };
@@ -104,11 +119,15 @@ int aph_rx_udp_open(struct aph_rx_udp **out, const struct aph_rx_udp_options *op
 	udp->lock = options->lock;
 	udp->unlock = options->unlock;
 	udp->lock_arg = options->lock_arg;
-	udp->fd = udp->event_fd = udp->epoll_fd = udp->timer_fd = -1;
+	udp->fd = udp->event_fd = udp->epoll_fd = udp->timer_fd = udp->member.fd = -1;
+	udp->keeps = options->flags & APH_RX_UDP_KEEP;
 	aph_udp_register(udp);
-	r = aph_udp_socket_open(udp, options);
+	r = options->flags & APH_RX_UDP_SHARE ? aph_udp_port_join(udp, options)
+					      : aph_udp_socket_open(udp, options);
 	if (r == 0)
 		r = new_engine(udp, options->config);
+	if (r == 0 && udp->port)
+		r = enter_port(udp, options->config);
 	if (r == 0)
 		r = aph_udp_inbox_init(udp);
 	if (r < 0) {
@@ -129,6 +148,10 @@ struct aph_rx_udp *aph_rx_udp_close(struct aph_rx_udp *udp)
 		if (!udp->forked)
 			(void)aph_udp_send(udp, aph_rx_udp_now());
 		(void)aph_rx_free(udp->rx);
+	}
+	if (udp->port && (!udp->forked || udp->port->keeps)) {
+		aph_udp_port_leave(udp);
+		aph_udp_queue_free(udp);
 	}
 	aph_udp_socket_close(udp);
 	free(udp);

@@ -11,6 +11,7 @@
 
 #include <antiphon/rx.h>
 
+#include "udp/port.h"
 #include "udp/spin.h"
 
 #include <stdatomic.h>
@@ -94,8 +95,11 @@ enum aph_udp_place {
 
 struct aph_rx_udp {
 	_Atomic(struct aph_rx_udp *) next; /* among all drivers, see fork.c */
+	bool keeps;			   /* it is left alone in children */
 	bool forked;			   /* it is the parent's */
 	struct aph_rx *rx;
+	struct aph_udp_port *port; /* whose socket `fd` is; NULL: ours alone */
+	struct aph_udp_member member;
 	int fd;
 	int event_fd;
 	int epoll_fd; /* -1 until somebody asked for a descriptor */
@@ -133,6 +137,12 @@ struct aph_rx_udp {
 	unsigned n_routes; /* entries in use */
 };
 
+/* Whether what arrives may be for others. */
+static inline bool aph_udp_is_crowded(const struct aph_rx_udp *udp)
+{
+	return udp->port && atomic_load_explicit(&udp->port->crowded, memory_order_relaxed);
+}
+
 /* -- address.c: between the engine's addresses and the socket's ------------------------------------------- */
 
 /* The form that the socket takes; returns its length, 0 when it cannot reach that family. */
@@ -158,6 +168,8 @@ int aph_udp_socket_open(struct aph_rx_udp *udp, const struct aph_rx_udp_options 
 void aph_udp_socket_close(struct aph_rx_udp *udp);
 /* The kernel has counted `n_dropped` datagrams in all that found no room. */
 void aph_udp_note_drops(struct aph_rx_udp *udp, uint32_t n_dropped, uint64_t now_ns);
+/* So much of the buffer is ours from now on. */
+void aph_udp_set_budget_max(struct aph_rx_udp *udp, uint32_t budget);
 /* What was shrunk grows again while nothing is dropped. */
 void aph_udp_grow_budget(struct aph_rx_udp *udp, uint64_t now_ns);
 

@@ -27,6 +27,7 @@
 
 #define ENGINE_PRECISE_NS (2 * MS)  /* the engine's deadlines nearer than this are for poll */
 #define USER_PRECISE_NS	  (10 * MS) /* and the user's */
+#define LEAVE_NS	  (10 * MS) /* for so long a busy one may receive for us */
 #define AT_ONCE_NS	  3000	    /* nobody falls asleep and is woken up in less */
 
 uint64_t aph_rx_udp_now(void)
@@ -148,6 +149,8 @@ static int watch(int epoll_fd, int fd)
 {
 	struct epoll_event event = { .events = EPOLLIN };
 
+	if (fd < 0)
+		return 0;
 	return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event);
 }
 
@@ -163,7 +166,8 @@ int aph_rx_udp_fd(struct aph_rx_udp *udp)
 	if (udp->timer_fd >= 0)
 		udp->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (udp->epoll_fd >= 0 && watch(udp->epoll_fd, udp->fd) == 0 &&
-	    watch(udp->epoll_fd, udp->event_fd) == 0 && watch(udp->epoll_fd, udp->timer_fd) == 0) {
+	    watch(udp->epoll_fd, udp->event_fd) == 0 && watch(udp->epoll_fd, udp->timer_fd) == 0 &&
+	    watch(udp->epoll_fd, udp->member.fd) == 0) {
 		udp->armed_ns = APH_RX_NO_DEADLINE;
 		update_fd(udp);
 		return udp->epoll_fd;
@@ -185,7 +189,15 @@ struct nap {
 	bool exact;   /* sleep in poll */
 	bool at_once; /* what came was there before anybody waited */
 	bool drained; /* the eventfd */
+	bool leaves;  /* the socket to others, who are at it */
 };
+
+/* Somebody has something to tell us: others of the program, or others at the port. */
+static bool is_called(const struct aph_rx_udp *udp)
+{
+	return atomic_load_explicit(&udp->woken, memory_order_relaxed) ||
+	       atomic_load_explicit(&udp->member.queued, memory_order_relaxed);
+}
 
 static int spin(struct aph_rx_udp *udp, struct nap *nap)
 {
@@ -194,7 +206,7 @@ static int spin(struct aph_rx_udp *udp, struct nap *nap)
 
 	nap->at_once = r != -EAGAIN;
 	while (r == -EAGAIN) {
-		if (atomic_load_explicit(&udp->woken, memory_order_relaxed))
+		if (is_called(udp))
 			return r;
 		aph_pause();
 		now_ns = aph_time_ns();
@@ -209,12 +221,13 @@ static int spin(struct aph_rx_udp *udp, struct nap *nap)
 
 static int sleep_in_poll(struct aph_rx_udp *udp, struct nap *nap)
 {
-	struct pollfd fds[2] = {
-		{ .fd = udp->fd, .events = POLLIN },
+	struct pollfd fds[3] = {
+		{ .fd = nap->leaves ? -1 : udp->fd, .events = POLLIN },
 		{ .fd = udp->event_fd, .events = POLLIN },
+		{ .fd = udp->member.fd, .events = POLLIN },
 	};
 	struct timespec left = aph_time_left(nap->until_ns, aph_time_ns());
-	int r = ppoll(fds, 2, nap->until_ns == APH_FOREVER ? NULL : &left, NULL);
+	int r = ppoll(fds, udp->port ? 3 : 2, nap->until_ns == APH_FOREVER ? NULL : &left, NULL);
 
 	if (r < 0)
 		return -errno;
@@ -243,7 +256,7 @@ static int aph_udp_sleep(struct aph_rx_udp *udp, struct nap *nap)
 		if (r != -EAGAIN)
 			return r;
 	}
-	if (atomic_load(&udp->woken))
+	if (atomic_load(&udp->woken) || atomic_load(&udp->member.queued))
 		return -EAGAIN;
 	if (nap->exact)
 		return sleep_in_poll(udp, nap);
@@ -259,7 +272,17 @@ static int take_nap(struct aph_rx_udp *udp, struct nap *nap, uint64_t deadline_n
 	nap->spin_until_ns = *quiet ? 0 : aph_udp_spin_begin(&udp->spin, start_ns);
 	nap->exact = *quiet || nap->until_ns - start_ns < ENGINE_PRECISE_NS ||
 		     deadline_ns - start_ns < USER_PRECISE_NS;
-	nap->at_once = nap->drained = false;
+	nap->at_once = nap->drained = nap->leaves = false;
+	if (aph_udp_is_crowded(udp)) {
+		/* Only there others can wake us up. */
+		nap->exact = true;
+		nap->leaves = aph_udp_port_is_attended(udp, start_ns);
+		if (nap->leaves) {
+			nap->spin_until_ns = 0;
+			if (nap->until_ns - start_ns > LEAVE_NS)
+				nap->until_ns = start_ns + LEAVE_NS;
+		}
+	}
 	udp->sleep_until_ns = nap->until_ns;
 	atomic_store(&udp->place, nap->exact ? APH_UDP_IN_POLL : APH_UDP_IN_RECEIVE);
 	if (udp->unlock)
@@ -313,6 +336,8 @@ static int wait_for_event(struct aph_rx_udp *udp, uint64_t deadline_ns)
 	for (;;) {
 		if (take_wake(udp))
 			return -ECANCELED;
+		if (udp->port)
+			aph_udp_port_turn(udp, now_ns);
 		/* After a batch that has caused events, the user's answers leave together with ours. */
 		if (looked && aph_rx_has_event(udp->rx))
 			return 0;

@@ -41,10 +41,28 @@ static int serve_one(struct aph_afrx_socket *s, unsigned i)
 	};
 	int r;
 
+	/* Others of the process may have the port too, in engines of their own. */
+	r = aph_rx_udp_claim(s->endpoint->udp, s->services[i]);
+	if (r < 0)
+		return r;
 	r = aph_rx_service_add(&s->rx_services[i], s->endpoint->rx, s->services[i], &options);
 	if (r == 0)
 		aph_rx_service_set_credit(s->rx_services[i], 0);
+	else if (r != -EADDRINUSE)
+		aph_rx_udp_release(s->endpoint->udp, s->services[i]);
 	return r;
+}
+
+void aph_afrx_unserve(struct aph_afrx_socket *s)
+{
+	unsigned i;
+
+	for (i = 0; i < 2; i++) {
+		if (!s->rx_services[i])
+			continue;
+		s->rx_services[i] = aph_rx_service_remove(s->rx_services[i]);
+		aph_rx_udp_release(s->endpoint->udp, s->services[i]);
+	}
 }
 
 int aph_afrx_serve(struct aph_afrx_socket *s)
@@ -53,9 +71,7 @@ int aph_afrx_serve(struct aph_afrx_socket *s)
 	int r = 0;
 
 	/* Added anew when it gets an upgrade: nobody can have called yet. */
-	for (i = 0; i < s->n_services; i++)
-		if (s->rx_services[i])
-			s->rx_services[i] = aph_rx_service_remove(s->rx_services[i]);
+	aph_afrx_unserve(s);
 	for (i = 0; r == 0 && i < s->n_services; i++)
 		r = serve_one(s, i);
 	if (r == 0)

@@ -113,6 +113,7 @@ static int open_driver(struct aph_afrx_endpoint *ep)
 	struct aph_rx_udp_options options = {
 		.size = sizeof(options),
 		.local = ep->asked,
+		.flags = APH_RX_UDP_SHARE,
 		.config = &config,
 	};
 	int r;

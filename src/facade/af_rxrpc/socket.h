@@ -352,6 +352,8 @@ void aph_afrx_control_put(struct aph_afrx_control *c, int level, int type, const
 int aph_afrx_autobind(struct aph_afrx_socket *s);
 /* Serves what the socket is bound to. -EADDRINUSE, -ENOMEM. */
 int aph_afrx_serve(struct aph_afrx_socket *s);
+/* And no more. */
+void aph_afrx_unserve(struct aph_afrx_socket *s);
 /* After fork(): the socket takes up its address again, with a pair of its own. -ENOTCONN: its parent has it. */
 int aph_afrx_adopt(struct aph_afrx_socket *s, int fd);
 

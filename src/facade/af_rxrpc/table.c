@@ -316,9 +316,7 @@ void aph_afrx_socket_end(struct aph_afrx_socket *s)
 	while (!aph_afrx_list_empty(&s->queue))
 		aph_afrx_call_free(
 			APH_AFRX_OF(aph_afrx_list_pop(&s->queue), struct aph_afrx_call, pending));
-	for (i = 0; i < 2; i++)
-		if (s->rx_services[i])
-			s->rx_services[i] = aph_rx_service_remove(s->rx_services[i]);
+	aph_afrx_unserve(s);
 	(void)close(s->inner);
 	s->inner = -1;
 	if (s->endpoint)

@@ -22,6 +22,8 @@ struct aph_rx_buffer {
 };
 
 struct engine *engine;
+uint32_t engine_epoch = UINT32_C(0x80000001);
+bool engine_epoch_again;
 
 int aph_rx_new(struct aph_rx **out, const struct aph_rx_config *config, uint64_t now_ns)
 {
@@ -32,11 +34,22 @@ int aph_rx_new(struct aph_rx **out, const struct aph_rx_config *config, uint64_t
 		return -ENOMEM;
 	memset(rx, 0, sizeof(*rx));
 	rx->e.config = *config;
+	rx->e.epoch = engine_epoch_again ? engine_epoch - 1 : engine_epoch++;
+	engine_epoch_again = false;
 	rx->e.deadline_ns = APH_RX_NO_DEADLINE;
 	rx->e.budget = config->receive_budget;
 	engine = &rx->e;
 	*out = rx;
 	return 0;
+}
+
+static void forget(struct engine *e)
+{
+	for (unsigned i = 0; i < e->n_received; i++)
+		free(e->received[i]);
+	e->n_received = 0;
+	e->n_errors = 0;
+	e->n_to_send = e->n_sent = 0;
 }
 
 struct aph_rx *aph_rx_free(struct aph_rx *rx)
@@ -45,7 +58,7 @@ struct aph_rx *aph_rx_free(struct aph_rx *rx)
 		return NULL;
 	for (unsigned i = 0; i < rx->n_kept; i++)
 		aph_rx_buffer_put(rx, rx->kept[i]);
-	engine_forget();
+	forget(&rx->e);
 	CHECK(rx->e.n_buffers == 0);
 	if (engine == &rx->e)
 		engine = NULL;
@@ -74,11 +87,12 @@ void engine_put(const struct aph_rx_path *path, void *data, size_t len, size_t s
 
 void engine_forget(void)
 {
-	for (unsigned i = 0; i < engine->n_received; i++)
-		free(engine->received[i]);
-	engine->n_received = 0;
-	engine->n_errors = 0;
-	engine->n_to_send = engine->n_sent = 0;
+	forget(engine);
+}
+
+uint32_t aph_rx_epoch(const struct aph_rx *rx)
+{
+	return rx->e.epoch;
 }
 
 void aph_rx_set_receive_budget(struct aph_rx *rx, uint32_t packets)

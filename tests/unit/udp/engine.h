@@ -42,12 +42,16 @@ struct engine {
 	uint32_t budget;	 /* what was said last */
 	uint64_t deadline_ns;
 	unsigned n_ticks;
+	uint32_t epoch;
 	long n_buffers; /* taken and not put */
 	struct aph_rx_config config;
 };
 
 /* The engine of the driver that was opened last. */
 extern struct engine *engine;
+/* Epochs of the next engines; counted up, but for the one that comes again. */
+extern uint32_t engine_epoch;
+extern bool engine_epoch_again;
 
 /* Something to send: one iovec, or two when `split` is not 0. */
 void engine_put(const struct aph_rx_path *path, void *data, size_t len, size_t segment,

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: MIT */
+/* Services of several endpoints at one UDP port: each gets its own, and none waits for another. */
+#include "remote.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#define OTHER_SERVICE 200
+
+/* Two services at one port, and a channel to each. */
+struct pair {
+	char addresses[2][64];
+	struct service services[2];
+	struct client clients[2];
+};
+
+static void pair_addresses(struct pair *pair)
+{
+	snprintf(pair->addresses[0], sizeof(pair->addresses[0]), "%s", remote_address());
+	snprintf(pair->addresses[1], sizeof(pair->addresses[1]), "%s",
+		 remote_other(pair->addresses[0], OTHER_SERVICE));
+}
+
+static void pair_open(struct pair *pair, enum service_mode first, enum service_mode second)
+{
+	pair_addresses(pair);
+	service_start_simple(&pair->services[0], first, pair->addresses[0]);
+	service_start_simple(&pair->services[1], second, pair->addresses[1]);
+	for (int i = 0; i < 2; i++)
+		client_open(&pair->clients[i], pair->addresses[i]);
+}
+
+static void pair_close(struct pair *pair)
+{
+	for (int i = 0; i < 2; i++) {
+		client_close(&pair->clients[i]);
+		service_stop(&pair->services[i]);
+	}
+}
+
+/* -- each gets its own ---------------------------------------------------------------------------------------------- */
+
+static void each_gets_its_own(void **state)
+{
+	struct pair pair;
+
+	(void)state;
+	pair_open(&pair, suite_mode, suite_mode);
+	for (uint32_t i = 0; i < 50; i++) {
+		client_echo(pair.clients[i % 2].channel);
+		client_echo(pair.clients[0].channel);
+	}
+	assert_int_equal(pair.services[0].seen->requests, 75);
+	assert_int_equal(pair.services[1].seen->requests, 25);
+	pair_close(&pair);
+}
+
+/* Bulk goes through at both at once, in both directions. */
+static void *transfer(void *arg)
+{
+	struct client *client = arg;
+
+	for (uint32_t i = 0; i < 3; i++) {
+		client_get(client->ep, client->channel, 'g', 3000000, i);
+		client_put(client->ep, client->channel, 3000000, i);
+	}
+	return NULL;
+}
+
+static void bulk_at_both(void **state)
+{
+	struct pair pair;
+	pthread_t thread;
+
+	(void)state;
+	pair_open(&pair, suite_mode, suite_mode);
+	assert_int_equal(pthread_create(&thread, NULL, transfer, &pair.clients[1]), 0);
+	(void)transfer(&pair.clients[0]);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	pair_close(&pair);
+}
+
+/* With poll() on its descriptor one, beside one that waits in the driver. */
+static void in_a_loop_of_its_own(void **state)
+{
+	struct service_config config = { .by_fd = true };
+	struct pair pair;
+
+	(void)state;
+	pair_addresses(&pair);
+	config.address = pair.addresses[0];
+	service_start(&pair.services[0], suite_mode, &config);
+	service_start_simple(&pair.services[1], suite_mode, pair.addresses[1]);
+	for (int i = 0; i < 2; i++)
+		client_open(&pair.clients[i], pair.addresses[i]);
+	for (int i = 0; i < 50; i++) {
+		client_echo(pair.clients[i % 2].channel);
+		client_get(pair.clients[(i + 1) % 2].ep, pair.clients[(i + 1) % 2].channel, 'g',
+			   20000, 1);
+	}
+	pair_close(&pair);
+}
+
+/* -- none waits for another ------------------------------------------------------------------------------------------- */
+
+/* The one that does not look for its events is the first at the port, or the second. */
+static void one_sleeps(void **state)
+{
+	struct aph_call *call;
+	struct pair pair;
+
+	(void)state;
+	for (int sleeper = 0; sleeper < 2; sleeper++) {
+		int awake = !sleeper;
+
+		pair_open(&pair, sleeper == 0 ? SERVICE_INLINE : suite_mode,
+			  sleeper == 1 ? SERVICE_INLINE : suite_mode);
+		call = client_begin(pair.clients[sleeper].channel, "e", 1, APH_FOREVER);
+		for (int i = 0; i < 50; i++)
+			client_echo(pair.clients[awake].channel);
+		client_get(pair.clients[awake].ep, pair.clients[awake].channel, 'g', 2000000, 7);
+		assert_int_equal(pair.services[sleeper].seen->requests, 0);
+		while (!pair.services[sleeper].seen->requests)
+			service_turn(&pair.services[sleeper], 1);
+		remote_check_result(client_end(pair.clients[sleeper].ep, call, NULL, NULL),
+				    APH_ANSWERED, APH_REASON_NONE);
+		aph_call_free(call);
+		pair_close(&pair);
+	}
+}
+
+/* -- who is there ------------------------------------------------------------------------------------------------------- */
+
+static void served_already(void **state)
+{
+	struct aph_endpoint *ep;
+	struct pair pair;
+
+	(void)state;
+	pair_open(&pair, suite_mode, suite_mode);
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(aph_service_open(NULL, ep, pair.addresses[i], NULL), -EADDRINUSE);
+		assert_non_null(strstr(aph_error(), "serve"));
+	}
+	/* What one gives back the next one gets. */
+	client_close(&pair.clients[1]);
+	service_stop(&pair.services[1]);
+	assert_int_equal(aph_service_open(NULL, ep, pair.addresses[1], NULL), 0);
+	assert_int_equal(aph_service_open(NULL, ep, pair.addresses[1], NULL), -EEXIST);
+	assert_null(aph_endpoint_free(ep));
+	client_close(&pair.clients[0]);
+	service_stop(&pair.services[0]);
+}
+
+/* One goes, the first or the second, in the middle of calls to the other. */
+static void one_goes(void **state)
+{
+	struct aph_call *held, *call;
+	struct pair pair;
+
+	(void)state;
+	for (int leaver = 0; leaver < 2; leaver++) {
+		int stays = !leaver;
+
+		pair_open(&pair, suite_mode, suite_mode);
+		client_echo(pair.clients[leaver].channel);
+		held = client_begin(pair.clients[stays].channel, "h", 1, APH_FOREVER);
+		service_await(&pair.services[stays].seen->held, 1);
+		service_stop(&pair.services[leaver]);
+		call = client_begin(pair.clients[leaver].channel, "e", 1, aph_deadline_ms(5000));
+		remote_check_result(client_end(pair.clients[leaver].ep, call, NULL, NULL),
+				    APH_REFUSED, APH_REASON_NO_SERVICE);
+		aph_call_free(call);
+		client_echo(pair.clients[stays].channel);
+		assert_int_equal(aph_call(pair.clients[stays].channel, "w", 1, NULL, NULL,
+					  aph_deadline_ms(5000)),
+				 0);
+		remote_check_result(client_end(pair.clients[stays].ep, held, NULL, NULL),
+				    APH_ANSWERED, APH_REASON_NONE);
+		aph_call_free(held);
+		/* And comes back. */
+		service_start_simple(&pair.services[leaver], suite_mode, pair.addresses[leaver]);
+		client_echo(pair.clients[leaver].channel);
+		client_echo(pair.clients[stays].channel);
+		pair_close(&pair);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		SUITE_TEST(each_gets_its_own),	  SUITE_TEST(bulk_at_both),
+		SUITE_TEST(in_a_loop_of_its_own), SUITE_TEST(one_sleeps),
+		SUITE_TEST(served_already),	  SUITE_TEST(one_goes),
+	};
+
+	suite_mode = SERVICE_THREAD;
+	return suite_run("remote shared", tests, SUITE_LEN(tests), 60);
+}

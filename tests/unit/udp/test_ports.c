@@ -1,0 +1,462 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Drivers that share a port, each with an engine made for tests: who gets which packet, what waits for those who do
+ * not look, and what is left when one of them goes.
+ */
+#include "engine.h"
+#include "fds.h"
+#include "suite.h"
+
+#include <errno.h>
+#include <netinet/udp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define N	    3
+#define FROM_CLIENT 1
+#define SOON	    aph_deadline_ms((uint64_t)check_ms(2000))
+
+static struct aph_rx_udp *udp[N];
+static struct engine *engines[N];
+static struct aph_rx_address at;
+static int peer; /* a plain socket */
+
+/* -- packets ------------------------------------------------------------------------------------------------------ */
+
+struct packet {
+	unsigned char bytes[100];
+};
+
+static struct packet packet_of(uint32_t epoch, uint16_t service, uint8_t flags)
+{
+	struct packet packet = { .bytes = { (uint8_t)(epoch >> 24), (uint8_t)(epoch >> 16),
+					    (uint8_t)(epoch >> 8), (uint8_t)epoch } };
+
+	packet.bytes[21] = flags;
+	packet.bytes[26] = (uint8_t)(service >> 8);
+	packet.bytes[27] = (uint8_t)service;
+	return packet;
+}
+
+static struct packet request(uint16_t service)
+{
+	return packet_of(UINT32_C(0x12345678), service, FROM_CLIENT);
+}
+
+static struct packet reply(uint32_t epoch)
+{
+	return packet_of(epoch, 1, 0);
+}
+
+static void send_bytes(const void *data, size_t len, uint16_t segment)
+{
+	union {
+		size_t align;
+		char bytes[CMSG_SPACE(sizeof(segment))];
+	} control = { 0 };
+	struct iovec iov = { (void *)(uintptr_t)data, len };
+	struct msghdr header = {
+		.msg_name = &at.in, .msg_namelen = sizeof(at.in), .msg_iov = &iov, .msg_iovlen = 1
+	};
+	struct cmsghdr *c;
+
+	if (segment) {
+		header.msg_control = &control;
+		header.msg_controllen = sizeof(control);
+		c = CMSG_FIRSTHDR(&header);
+		c->cmsg_level = IPPROTO_UDP;
+		c->cmsg_type = UDP_SEGMENT;
+		c->cmsg_len = CMSG_LEN(sizeof(segment));
+		memcpy(CMSG_DATA(c), &segment, sizeof(segment));
+	}
+	assert_int_equal(sendmsg(peer, &header, 0), (ssize_t)len);
+}
+
+static void send_packet(struct packet packet)
+{
+	send_bytes(packet.bytes, sizeof(packet.bytes), 0);
+}
+
+/* -- drivers ------------------------------------------------------------------------------------------------------ */
+
+static int try_open(struct aph_rx_udp **out, uint32_t flags)
+{
+	struct aph_rx_udp_options options = { .size = sizeof(options),
+					      .local = at,
+					      .flags = flags };
+
+	return aph_rx_udp_open(out, &options);
+}
+
+static void open_one(unsigned i)
+{
+	assert_int_equal(try_open(&udp[i], APH_RX_UDP_SHARE), 0);
+	engines[i] = engine;
+	engine->receiving_is_event = true;
+	assert_int_equal(aph_rx_udp_address(udp[i], &at), 0);
+}
+
+static void open_all(void)
+{
+	at = (struct aph_rx_address){ .in = { .sin_family = AF_INET,
+					      .sin_addr.s_addr = htonl(INADDR_LOOPBACK) } };
+	for (unsigned i = 0; i < N; i++)
+		open_one(i);
+	peer = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	assert_true(peer >= 0);
+}
+
+static void close_all(void)
+{
+	for (unsigned i = 0; i < N; i++)
+		udp[i] = aph_rx_udp_close(udp[i]);
+	close(peer);
+}
+
+/* Waits with one of them until its engine has got something. */
+static void expect(unsigned i, unsigned n)
+{
+	while (engines[i]->n_received + engines[i]->n_errors < n) {
+		engines[i]->n_events = 0;
+		assert_int_equal(aph_rx_udp_wait(udp[i], SOON), 0);
+	}
+	engines[i]->n_events = 0;
+	assert_int_equal(aph_rx_udp_wait(udp[i], APH_NOW), -ETIMEDOUT);
+	assert_int_equal(engines[i]->n_received + engines[i]->n_errors, n);
+}
+
+static void expect_nothing(unsigned i)
+{
+	expect(i, 0);
+}
+
+/* -- tests ---------------------------------------------------------------------------------------------------------- */
+
+static void by_service(void **state)
+{
+	(void)state;
+	open_all();
+	assert_int_equal(aph_rx_udp_claim(udp[1], 7), 0);
+	assert_int_equal(aph_rx_udp_claim(udp[2], 71), 0); /* in the same chain */
+	assert_int_equal(aph_rx_udp_claim(udp[1], 7), 0);
+	assert_int_equal(aph_rx_udp_claim(udp[2], 7), -EADDRINUSE);
+	send_packet(request(7));
+	send_packet(request(71));
+	send_packet(request(8)); /* nobody's: the oldest one's */
+	expect(0, 1);
+	assert_int_equal(engines[0]->received[0]->bytes[27], 8);
+	expect(2, 1);
+	assert_int_equal(engines[2]->received[0]->bytes[27], 71);
+	assert_int_equal(engines[2]->received[0]->path.remote.family, AF_INET);
+	expect(1, 1);
+	assert_int_equal(engines[1]->received[0]->bytes[27], 7);
+	/* What was given back can be had by others. */
+	aph_rx_udp_release(udp[2], 7);
+	assert_int_equal(aph_rx_udp_claim(udp[2], 7), -EADDRINUSE);
+	aph_rx_udp_release(udp[1], 7);
+	assert_int_equal(aph_rx_udp_claim(udp[2], 7), 0);
+	send_packet(request(7));
+	expect(1, 1);
+	expect(2, 2);
+	close_all();
+}
+
+static void by_epoch(void **state)
+{
+	(void)state;
+	open_all();
+	for (unsigned i = 0; i < N; i++)
+		send_packet(reply(engines[i]->epoch));
+	send_packet(reply(77));
+	expect(2, 1);
+	expect(1, 1);
+	expect(0, 2);
+	for (unsigned i = 0; i < N; i++)
+		assert_int_equal(engines[i]->received[0]->bytes[3], engines[i]->epoch & 0xff);
+	close_all();
+}
+
+/* The kernel may hand out datagrams of several connections as one run. */
+static void a_mixed_run(void **state)
+{
+	struct packet run[9];
+	size_t size = sizeof(run[0]);
+
+	(void)state;
+	open_all();
+	assert_int_equal(aph_rx_udp_claim(udp[1], 7), 0);
+	assert_int_equal(aph_rx_udp_claim(udp[2], 8), 0);
+	for (unsigned i = 0; i < 9; i++)
+		run[i] = request(i < 4 ? 7 : i < 6 ? 8 : i < 7 ? 9 : 7);
+	send_bytes(run, sizeof(run) - 40, (uint16_t)size);
+	expect(0, 1);
+	assert_int_equal(engines[0]->received[0]->len, size);
+	expect(2, 1);
+	assert_int_equal(engines[2]->received[0]->len, 2 * size);
+	assert_int_equal(engines[2]->received[0]->segment, size);
+	expect(1, 2);
+	assert_int_equal(engines[1]->received[0]->len, 4 * size);
+	assert_int_equal(engines[1]->received[1]->len, 2 * size - 40);
+	assert_int_equal(engines[1]->received[1]->segment, size);
+	close_all();
+}
+
+/* What one of them does not look at is kept within bounds, and nobody else waits for it. */
+static void one_sleeps(void **state)
+{
+	static unsigned char large[20 * 1400];
+	struct packet start = request(7);
+
+	(void)state;
+	open_all();
+	assert_int_equal(aph_rx_udp_claim(udp[1], 7), 0);
+	assert_int_equal(aph_rx_udp_claim(udp[2], 8), 0);
+	for (size_t i = 0; i < sizeof(large); i += 1400)
+		memcpy(large + i, &start, sizeof(start));
+	for (unsigned i = 0; i < 200; i++) {
+		send_bytes(large, sizeof(large), 1400);
+		send_packet(request(8));
+		expect(2, i + 1);
+	}
+	engines[1]->n_events = 0;
+	assert_int_equal(aph_rx_udp_wait(udp[1], SOON), 0);
+	assert_true(engines[1]->n_received > 20);
+	assert_true(engines[1]->n_received < 100); /* 2 MiB of 5.6 MB */
+	close_all();
+}
+
+static void one_goes(void **state)
+{
+	(void)state;
+	open_all();
+	assert_int_equal(aph_rx_udp_claim(udp[1], 7), 0);
+	send_packet(request(7));
+	expect_nothing(2);
+	udp[1] = aph_rx_udp_close(udp[1]); /* with something in its queue */
+	send_packet(request(7));
+	udp[0] = aph_rx_udp_close(udp[0]);
+	expect(2, 1); /* it is the oldest now */
+	assert_int_equal(aph_rx_udp_claim(udp[2], 7), 0);
+	open_one(0);
+	assert_int_equal(aph_rx_udp_claim(udp[0], 8), 0);
+	send_packet(request(8));
+	expect(2, 1);
+	expect(0, 1);
+	close_all();
+}
+
+static void errors(void **state)
+{
+	struct aph_rx_address to = at;
+	struct aph_rx_path path;
+	struct packet packet;
+	socklen_t len = sizeof(to.in);
+	int closed;
+
+	(void)state;
+	open_all();
+	/* A port where nobody is. */
+	closed = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	to = at;
+	to.in.sin_port = 0;
+	assert_int_equal(bind(closed, &to.any, len), 0);
+	assert_int_equal(getsockname(closed, &to.any, &len), 0);
+	close(closed);
+	path = (struct aph_rx_path){ .remote = to };
+	packet = packet_of(engines[2]->epoch, 9, FROM_CLIENT);
+	engine = engines[2];
+	engine_put(&path, packet.bytes, sizeof(packet.bytes), sizeof(packet.bytes), 0);
+	assert_int_equal(aph_rx_udp_flush(udp[2]), 0);
+	/* Whoever reads the error, it is for the engine that sent. */
+	expect_nothing(0);
+	expect_nothing(1);
+	expect(2, 1);
+	assert_int_equal(engines[2]->errors[0].error, ECONNREFUSED);
+	assert_false(engines[2]->errors[0].local);
+	close_all();
+}
+
+static void by_descriptor(void **state)
+{
+	struct pollfd fds[N];
+
+	(void)state;
+	open_all();
+	for (unsigned i = 0; i < N; i++)
+		fds[i] = (struct pollfd){ .fd = aph_rx_udp_fd(udp[i]), .events = POLLIN };
+	assert_int_equal(aph_rx_udp_claim(udp[1], 7), 0);
+	assert_int_equal(poll(fds, N, 0), 0);
+	send_packet(request(7));
+	assert_true(poll(fds, N, check_ms(2000)) > 0);
+	assert_int_equal(aph_rx_udp_wait(udp[2], APH_NOW), -ETIMEDOUT);
+	/* Out of the socket and into the queue. */
+	assert_int_equal(poll(fds, N, 0), 1);
+	assert_int_equal(fds[1].revents, POLLIN);
+	assert_int_equal(aph_rx_udp_wait(udp[1], APH_NOW), 0);
+	engines[1]->n_events = 0;
+	assert_int_equal(aph_rx_udp_wait(udp[1], APH_NOW), -ETIMEDOUT);
+	assert_int_equal(poll(fds, N, 0), 0);
+	/* A wake of one does not lose what is queued for it. */
+	send_packet(request(7));
+	assert_int_equal(poll(fds, N, check_ms(2000)), N);
+	assert_int_equal(aph_rx_udp_wait(udp[0], APH_NOW), -ETIMEDOUT);
+	assert_int_equal(aph_rx_udp_wake(udp[1]), 0);
+	assert_int_equal(aph_rx_udp_wait(udp[1], APH_NOW), -ECANCELED);
+	assert_int_equal(poll(fds, N, 0), 1);
+	expect(1, 2);
+	close_all();
+}
+
+/* The room in the socket is for all of them. */
+static void the_budget_is_shared(void **state)
+{
+	uint32_t whole;
+
+	(void)state;
+	open_all();
+	udp[1] = aph_rx_udp_close(udp[1]);
+	udp[2] = aph_rx_udp_close(udp[2]);
+	expect_nothing(0);
+	whole = engines[0]->budget;
+	open_one(1);
+	expect_nothing(0);
+	expect_nothing(1);
+	assert_int_equal(engines[0]->budget, whole / 2);
+	assert_int_equal(engines[1]->budget, whole / 2);
+	close_all();
+}
+
+static void who_may_share(void **state)
+{
+	struct aph_rx_udp *other = NULL;
+	struct fds before;
+
+	(void)state;
+	fds_take(&before);
+	open_all();
+	assert_int_equal(try_open(&other, 0), -EADDRINUSE);
+	at.in.sin_addr.s_addr = htonl(INADDR_ANY);
+	assert_int_equal(try_open(&other, APH_RX_UDP_SHARE), -EADDRINUSE);
+	/* Another address with the same number is another port. */
+	at.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1);
+	assert_int_equal(try_open(&other, APH_RX_UDP_SHARE), 0);
+	assert_int_equal(aph_rx_udp_claim(other, 7), 0);
+	assert_int_equal(aph_rx_udp_claim(udp[0], 7), 0);
+	aph_rx_udp_close(other);
+	/* One that did not say so shares with nobody; its claims are good all the same. */
+	at.in.sin_port = 0;
+	assert_int_equal(try_open(&other, 0), 0);
+	assert_int_equal(aph_rx_udp_claim(other, 7), 0);
+	aph_rx_udp_release(other, 7);
+	assert_int_equal(aph_rx_udp_address(other, &at), 0);
+	assert_int_equal(try_open(&udp[0], APH_RX_UDP_SHARE), -EADDRINUSE);
+	aph_rx_udp_close(other);
+	close_all();
+	assert_int_equal(fds_differ(&before), 0);
+}
+
+static void epochs_differ(void **state)
+{
+	(void)state;
+	open_all();
+	udp[2] = aph_rx_udp_close(udp[2]);
+	engine_epoch = engines[0]->epoch + 1;
+	engine_epoch_again = true;
+	open_one(2);
+	assert_int_not_equal(engines[2]->epoch, engines[0]->epoch);
+	assert_int_not_equal(engines[2]->epoch, engines[1]->epoch);
+	engine_epoch += N;
+	close_all();
+}
+
+static void in_a_child(void **state)
+{
+	struct fds before;
+	int status;
+	pid_t pid;
+
+	(void)state;
+	fds_take(&before);
+	open_all();
+	assert_int_equal(aph_rx_udp_claim(udp[1], 7), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		CHECK(close(peer) == 0);
+		CHECK(fds_differ(&before) == 0);
+		CHECK(aph_rx_udp_claim(udp[1], 8) == -ENOTCONN);
+		aph_rx_udp_release(udp[1], 7);
+		CHECK(aph_rx_udp_close(udp[0]) == NULL);
+		/* The parent has the port. */
+		CHECK(try_open(&udp[0], 0) == -EADDRINUSE);
+		CHECK(try_open(&udp[0], APH_RX_UDP_SHARE) == -EADDRINUSE);
+		at.in.sin_port = 0;
+		CHECK(try_open(&udp[0], APH_RX_UDP_SHARE) == 0);
+		CHECK(aph_rx_udp_close(udp[0]) == NULL);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	send_packet(request(7));
+	expect(1, 1);
+	close_all();
+}
+
+/* -- threads -------------------------------------------------------------------------------------------------------- */
+
+#define ROUNDS 300
+
+static void *serve(void *arg)
+{
+	unsigned i = *(unsigned *)arg;
+
+	while (engines[i]->n_received < ROUNDS) {
+		engines[i]->n_events = 0;
+		CHECK_OK(aph_rx_udp_wait(udp[i], SOON));
+	}
+	return NULL;
+}
+
+/* Each waits for its own and receives for all. */
+static void each_in_its_thread(void **state)
+{
+	static unsigned numbers[N] = { 0, 1, 2 };
+	pthread_t threads[N];
+
+	(void)state;
+	open_all();
+	for (unsigned i = 0; i < N; i++)
+		assert_int_equal(aph_rx_udp_claim(udp[i], (uint16_t)(i + 1)), 0);
+	for (unsigned i = 0; i < N; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, serve, &numbers[i]), 0);
+	for (unsigned k = 0; k < ROUNDS; k++) {
+		for (unsigned i = 0; i < N; i++)
+			send_packet(request((uint16_t)(i + 1)));
+		if (k % 16 == 0)
+			nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
+	}
+	for (unsigned i = 0; i < N; i++)
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+	for (unsigned i = 0; i < N; i++)
+		for (unsigned k = 0; k < ROUNDS; k++)
+			assert_int_equal(engines[i]->received[k]->bytes[27], i + 1);
+	close_all();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		SUITE_TEST(by_service),	   SUITE_TEST(by_epoch),
+		SUITE_TEST(a_mixed_run),   SUITE_TEST(one_sleeps),
+		SUITE_TEST(one_goes),	   SUITE_TEST(errors),
+		SUITE_TEST(by_descriptor), SUITE_TEST(the_budget_is_shared),
+		SUITE_TEST(who_may_share), SUITE_TEST(epochs_differ),
+		SUITE_TEST(in_a_child),	   SUITE_TEST(each_in_its_thread),
+	};
+
+	return suite_run("udp ports", tests, SUITE_LEN(tests), 60);
+}
