@@ -137,7 +137,7 @@ struct aph_rx_config {
 		send_max; /* bytes a call keeps that were written and not yet acknowledged; 0: what the windows allow */
 	uint32_t peers_max;	  /* 0: 65536 */
 	uint32_t connections_max; /* of all peers, at our services; 0: 1048576 */
-	uint32_t calls_max;	  /* in progress, at our services; 0: 65536 */
+	uint32_t calls_max; /* at our services, of one host 3/4 of what others leave; 0: 65536 */
 	uint32_t
 		peer_memory_max; /* bytes one peer can make us hold, all of them 16 times that; 0: 64 MiB */
 	uint32_t dead_ms;	     /* nothing heard for so long ends a call; 0: 12,000 */

@@ -193,6 +193,8 @@ struct aph_rx_call *aph_rx_call_incoming(struct aph_rx_conn *conn, struct aph_rx
 	aph_list_append(&service->calls, &call->link);
 	if (service->credit != APH_RX_UNLIMITED)
 		service->credit--;
+	rx->n_served++;
+	rx->limits[call->peer->group].n_calls++;
 	rx->stats.calls_served++;
 	aph_rx_call_begin(call);
 	aph_rx_call_post(call, APH_RX_EVENT_CALL);
@@ -208,6 +210,10 @@ void aph_rx_call_settle(struct aph_rx_call *call)
 	drop_events(call, 0);
 	aph_list_remove(&call->link);
 	aph_rx_in_deinit(call);
+	if (!call->is_client) {
+		call->rx->n_served--;
+		call->rx->limits[call->peer->group].n_calls--;
+	}
 	aph_rx_peer_unref(call->peer);
 	aph_rx_call_release_memory(call);
 }

@@ -31,6 +31,7 @@ int aph_rx_client_new(struct aph_rx_client **out, struct aph_rx *rx, const struc
 								      : 4;
 	client->data = options ? options->data : NULL;
 	aph_list_init(&client->conns);
+	aph_list_init(&client->spent);
 	aph_list_init(&client->waiting);
 	aph_list_init(&client->assign_link);
 	aph_list_init(&client->calls);
@@ -66,6 +67,17 @@ static void say_goodbye(struct aph_rx_conn *conn)
 	}
 }
 
+static void free_conns(struct aph_list *conns)
+{
+	while (!aph_list_empty(conns)) {
+		struct aph_rx_conn *conn =
+			aph_container(conns->next, struct aph_rx_conn, bundle_link);
+
+		say_goodbye(conn);
+		aph_rx_conn_free(conn);
+	}
+}
+
 struct aph_rx_client *aph_rx_client_free(struct aph_rx_client *client)
 {
 	struct aph_list *pos, *tmp;
@@ -83,13 +95,8 @@ struct aph_rx_client *aph_rx_client_free(struct aph_rx_client *client)
 		else if (call->state != APH_RX_STATE_ENDED)
 			aph_rx_call_abort_now(call, APH_RX_ABORTED_HERE, APH_RX_CALL_DEAD);
 	}
-	while (!aph_list_empty(&client->conns)) {
-		struct aph_rx_conn *conn =
-			aph_container(client->conns.next, struct aph_rx_conn, bundle_link);
-
-		say_goodbye(conn);
-		aph_rx_conn_free(conn);
-	}
+	free_conns(&client->conns);
+	free_conns(&client->spent);
 	aph_list_remove(&client->link);
 	aph_list_remove(&client->assign_link);
 	aph_rx_peer_unref(client->peer);
@@ -107,8 +114,7 @@ static int free_channel(const struct aph_rx_conn *conn)
 {
 	int i;
 
-	if (conn->failed || conn->exclusive || conn->n_calls == 4 ||
-	    (conn->probing && conn->n_calls))
+	if (conn->n_calls == 4 || (conn->probing && conn->n_calls))
 		return -1;
 	for (i = 0; i < 4; i++) {
 		if (!conn->channels[i].call && conn->channels[i].call_number < INT32_MAX)
@@ -135,38 +141,10 @@ uint32_t aph_rx_client_free_channels(const struct aph_rx_client *client)
 	return n;
 }
 
-/* Connections that take no more calls do not count, so that a failed one can be replaced. */
-static bool may_connect(const struct aph_rx_client *client)
-{
-	struct aph_list *pos, *tmp;
-	uint32_t n = 0;
-
-	if (client->n_conns < client->connections_max)
-		return true;
-	aph_list_for_each(pos, tmp, &client->conns) {
-		const struct aph_rx_conn *conn =
-			aph_container(pos, struct aph_rx_conn, bundle_link);
-
-		n += !conn->failed && !conn->exclusive;
-	}
-	return n < client->connections_max;
-}
-
 static bool may_share(const struct aph_rx_conn *conn, const struct aph_rx_call *call)
 {
 	/* Who asks for a better service wants an answer to that, from this connection or an earlier question. */
 	return !(call->flags & APH_RX_CALL_UPGRADE) || conn->asked;
-}
-
-static bool is_busy(const struct aph_rx_client *client)
-{
-	struct aph_list *pos, *tmp;
-
-	aph_list_for_each(pos, tmp, &client->conns) {
-		if (aph_container(pos, struct aph_rx_conn, bundle_link)->n_calls)
-			return true;
-	}
-	return false;
 }
 
 /* An idle connection of the wrong kind makes room for another one. */
@@ -174,7 +152,7 @@ static bool make_room(struct aph_rx_client *client)
 {
 	struct aph_list *pos, *tmp;
 
-	if (may_connect(client))
+	if (client->n_conns < client->connections_max)
 		return true;
 	aph_list_for_each(pos, tmp, &client->conns) {
 		struct aph_rx_conn *conn = aph_container(pos, struct aph_rx_conn, bundle_link);
@@ -210,7 +188,8 @@ static int find_conn(struct aph_rx_client *client, struct aph_rx_call *call,
 	conn = aph_rx_conn_new_client(client);
 	if (!conn)
 		return -ENOMEM;
-	conn->exclusive = (call->flags & APH_RX_CALL_EXCLUSIVE) != 0;
+	if (call->flags & APH_RX_CALL_EXCLUSIVE)
+		aph_rx_conn_spend(conn);
 	conn->asked = conn->probing = (call->flags & APH_RX_CALL_UPGRADE) != 0;
 	*channel = 0;
 	*out = conn;
@@ -239,7 +218,7 @@ static void assign_waiting(struct aph_rx_client *client)
 		int r = assign(client, call);
 
 		/* As long as another call goes on, its end is the next occasion. */
-		if (r < 0 && (r == -EAGAIN || is_busy(client)))
+		if (r < 0 && (r == -EAGAIN || client->n_begun))
 			return;
 		aph_list_remove(&call->wait_link);
 		if (r < 0)
@@ -302,7 +281,7 @@ int aph_rx_call_new(struct aph_rx_call **out, struct aph_rx_client *client,
 		*out = call;
 		return 0;
 	}
-	if (call->flags & APH_RX_CALL_NO_WAIT || (r == -ENOMEM && !is_busy(client))) {
+	if (call->flags & APH_RX_CALL_NO_WAIT || (r == -ENOMEM && !client->n_begun)) {
 		call->user_holds = false;
 		aph_rx_call_end(call, APH_RX_LOCAL_ERROR, -r);
 		return r;

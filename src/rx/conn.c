@@ -122,9 +122,17 @@ static struct aph_list *idle_list(struct aph_rx_conn *conn)
 
 static void make_idle(struct aph_rx_conn *conn)
 {
-	conn->idle_since_ns = conn->rx->now_ns - conn->rx->late_ns;
+	struct aph_rx *rx = conn->rx;
+	struct aph_list *list = idle_list(conn);
+
+	conn->idle_since_ns = rx->now_ns - rx->late_ns;
 	aph_list_remove(&conn->idle_link);
-	aph_list_append(idle_list(conn), &conn->idle_link);
+	if (conn->is_client && conn->failed && aph_list_empty(&conn->receipt_link)) {
+		/* It is of no more use: the next to go. */
+		conn->idle_since_ns -= rx->config.idle_client_ms * APH_RX_MS;
+		list = list->next;
+	}
+	aph_list_append(list, &conn->idle_link);
 }
 
 static struct aph_rx_conn *conn_new(struct aph_rx *rx, struct aph_rx_peer *peer,
@@ -179,21 +187,36 @@ struct aph_rx_conn *aph_rx_conn_new_client(struct aph_rx_client *client)
 	return conn;
 }
 
+void aph_rx_conn_spend(struct aph_rx_conn *conn)
+{
+	if (!conn->client || conn->spent)
+		return;
+	conn->spent = true;
+	conn->client->n_conns--;
+	aph_list_remove(&conn->bundle_link);
+	aph_list_append(&conn->client->spent, &conn->bundle_link);
+}
+
+bool aph_rx_conn_evict(struct aph_rx *rx)
+{
+	struct aph_rx_conn *oldest;
+
+	if (aph_list_empty(&rx->idle_services))
+		return false;
+	oldest = aph_container(rx->idle_services.next, struct aph_rx_conn, idle_link);
+	if (oldest->idle_since_ns + rx->late_ns + EVICT_NS > rx->now_ns)
+		return false;
+	aph_rx_conn_free(oldest);
+	return true;
+}
+
 struct aph_rx_conn *aph_rx_conn_new_service(struct aph_rx *rx, struct aph_rx_peer *peer,
 					    const struct aph_rx_header *header)
 {
 	struct aph_rx_conn *conn;
 
-	if (rx->service_conns.n >= rx->config.connections_max) {
-		struct aph_rx_conn *oldest;
-
-		if (aph_list_empty(&rx->idle_services))
-			return NULL;
-		oldest = aph_container(rx->idle_services.next, struct aph_rx_conn, idle_link);
-		if (oldest->idle_since_ns + rx->late_ns + EVICT_NS > rx->now_ns)
-			return NULL;
-		aph_rx_conn_free(oldest);
-	}
+	if (rx->service_conns.n >= rx->config.connections_max && !aph_rx_conn_evict(rx))
+		return NULL;
 	conn = conn_new(rx, peer, NULL, header->epoch, header->cid & ~UINT32_C(3));
 	if (!conn)
 		return NULL;
@@ -214,7 +237,7 @@ void aph_rx_conn_free(struct aph_rx_conn *conn)
 	aph_list_remove(&conn->bundle_link);
 	aph_list_remove(&conn->peer_link);
 	if (conn->is_client) {
-		conn->client->n_conns--;
+		conn->client->n_conns -= !conn->spent;
 		rx->stats.n_client_connections--;
 		aph_rx_table_remove(&rx->client_conns, &conn->node);
 	} else {
@@ -258,9 +281,12 @@ void aph_rx_conn_attach(struct aph_rx_conn *conn, unsigned channel, struct aph_r
 	call->cid = conn->cid | channel;
 	if (conn->n_calls++ == 0)
 		aph_list_remove(&conn->idle_link);
+	if (!conn->client)
+		return;
+	conn->client->n_begun++;
 	/* No number is left for another call. */
-	if (conn->is_client && number >= CALL_NUMBER_MAX)
-		conn->failed = true;
+	if (number >= CALL_NUMBER_MAX)
+		aph_rx_conn_spend(conn);
 }
 
 static void owe_receipt(struct aph_rx_conn *conn, struct aph_rx_channel *ch,
@@ -298,8 +324,7 @@ void aph_rx_conn_release(struct aph_rx_conn *conn, struct aph_rx_call *call)
 		make_idle(conn);
 	if (!conn->client)
 		return;
-	if (conn->n_calls == 0 && conn->exclusive)
-		conn->failed = true;
+	conn->client->n_begun--;
 	aph_rx_client_assign(conn->client);
 }
 
@@ -308,6 +333,7 @@ void aph_rx_conn_fail(struct aph_rx_conn *conn, enum aph_rx_outcome outcome, int
 	unsigned i;
 
 	conn->failed = true;
+	aph_rx_conn_spend(conn);
 	if (outcome == APH_RX_ABORTED || outcome == APH_RX_ABORTED_HERE)
 		conn->abort_code = code;
 	for (i = 0; i < 4; i++) {
@@ -316,6 +342,8 @@ void aph_rx_conn_fail(struct aph_rx_conn *conn, enum aph_rx_outcome outcome, int
 		if (call)
 			aph_rx_call_end(call, outcome, code);
 	}
+	if (conn->is_client && !conn->n_calls)
+		make_idle(conn);
 }
 
 /* -- what is idle ------------------------------------------------------------------------------------------------------------ */

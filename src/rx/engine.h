@@ -107,6 +107,7 @@ struct aph_rx_peer {
 	struct aph_list idle; /* in the engine's idle_peers while refs is 0 */
 	struct aph_rx_path path;
 	uint32_t refs;
+	uint32_t group; /* its limit */
 	struct aph_rx_rtt rtt;
 	struct aph_rx_pmtu pmtu;
 	uint32_t ssthresh; /* where the last bulk call came to */
@@ -141,7 +142,7 @@ struct aph_rx_conn {
 	struct aph_list peer_link;
 	struct aph_list idle_link;    /* in idle_clients or idle_services while n_calls is 0 */
 	struct aph_list receipt_link; /* in the engine's receipts while one is due */
-	struct aph_list bundle_link;  /* client: in the client's conns */
+	struct aph_list bundle_link;  /* client: in the client's conns, or in its spent ones */
 	struct aph_rx_client *client; /* NULL at a service */
 	const struct aph_rx_class *class;
 	void *class_state;
@@ -153,11 +154,11 @@ struct aph_rx_conn {
 	uint16_t service;      /* as in packets */
 	uint8_t n_calls;
 	bool is_client;
-	bool failed;	/* no new calls */
-	bool exclusive; /* one call only */
-	bool asked;	/* client: its first call asked for an upgrade */
-	bool probing;	/* client: asked for an upgrade and has no answer yet */
-	bool answered;	/* client: something has come back */
+	bool failed;   /* no new calls */
+	bool spent;    /* client: no new calls, for any reason */
+	bool asked;    /* client: its first call asked for an upgrade */
+	bool probing;  /* client: asked for an upgrade and has no answer yet */
+	bool answered; /* client: something has come back */
 	bool upgraded;
 	int32_t abort_code; /* of the connection, when it failed by ABORT */
 	struct aph_rx_channel channels[4];
@@ -167,13 +168,15 @@ struct aph_rx_client {
 	struct aph_rx *rx;
 	struct aph_list link;
 	struct aph_rx_peer *peer;
-	struct aph_list conns;
+	struct aph_list conns;	     /* at most connections_max; that take calls */
+	struct aph_list spent;	     /* connections that do not */
 	struct aph_list waiting;     /* calls without a channel */
 	struct aph_list assign_link; /* in the engine's assigning */
 	struct aph_list calls;	     /* all that are not freed */
 	const struct aph_rx_class *class;
 	uint16_t service;
-	uint32_t n_conns;
+	uint32_t n_conns; /* of conns */
+	uint32_t n_begun; /* calls that have a channel */
 	uint32_t connections_max;
 	void *data;
 };
@@ -331,8 +334,9 @@ struct aph_rx_raw {
 	uint8_t bytes[APH_RX_RAW_MAX];
 };
 
+/* What a group of addresses may have of us. */
 struct aph_rx_limit {
-	uint32_t address; /* hash */
+	uint32_t n_calls; /* at our services that are not freed */
 	uint32_t tokens;
 	uint64_t filled_ns;
 };
@@ -377,8 +381,9 @@ struct aph_rx {
 	uint32_t n_free_chunks;
 	struct aph_list free_calls;
 	uint32_t n_free_calls;
-	uint32_t n_bulk; /* calls that receive bulk */
-	uint64_t held;	 /* bytes on the accounts of all peers */
+	uint32_t n_bulk;   /* calls that receive bulk */
+	uint32_t n_served; /* calls at our services that are not freed */
+	uint64_t held;	   /* bytes on the accounts of all peers */
 	struct aph_rx_stats stats;
 	struct aph_rx_limit limits[APH_RX_N_LIMITS];
 	struct aph_rx_cursor cursor;
@@ -467,6 +472,10 @@ void aph_rx_conn_free(struct aph_rx_conn *conn);
 void aph_rx_conn_release(struct aph_rx_conn *conn, struct aph_rx_call *call);
 void aph_rx_conn_attach(struct aph_rx_conn *conn, unsigned channel, struct aph_rx_call *call,
 			uint32_t number);
+/* Client: it takes no new calls. */
+void aph_rx_conn_spend(struct aph_rx_conn *conn);
+/* Forgets the connection of a service that has been idle for longest. False: there is none, or not for long. */
+bool aph_rx_conn_evict(struct aph_rx *rx);
 /* Ends all its calls; it takes no new ones. */
 void aph_rx_conn_fail(struct aph_rx_conn *conn, enum aph_rx_outcome outcome, int32_t code);
 void aph_rx_conn_expire(struct aph_rx *rx);
@@ -548,8 +557,10 @@ size_t aph_rx_ack_build(struct aph_rx_call *call, uint8_t *body, enum aph_rx_ack
 			uint32_t serial);
 
 /* -- recover.c: what their acknowledgements mean, and what to do when they do not come */
-void aph_rx_recover_ack(struct aph_rx_call *call, const struct aph_rx_header *header,
-			const struct aph_rx_ack *ack);
+/* Whether it is about packets that we sent. */
+bool aph_rx_recover_is_plausible(const struct aph_rx_call *call, const struct aph_rx_ack *ack);
+/* One that is plausible. */
+void aph_rx_recover_ack(struct aph_rx_call *call, const struct aph_rx_ack *ack);
 /* All that was sent has arrived. */
 void aph_rx_recover_all_acked(struct aph_rx_call *call);
 void aph_rx_recover_sent(struct aph_rx_call *call, uint32_t seq, uint32_t serial,
@@ -570,6 +581,8 @@ void aph_rx_input_ack(struct aph_rx_call *call, const struct aph_rx_header *head
 /* Queues a packet that is sent once and remembered nowhere; dropped when there is no room. */
 void aph_rx_raw_send(struct aph_rx *rx, const struct aph_rx_path *path,
 		     const struct aph_rx_header *header, const uint8_t *body, size_t len);
+/* The group of addresses that the remote end of `path` belongs to: an index of limits[]. */
+uint32_t aph_rx_group(const struct aph_rx *rx, const struct aph_rx_path *path);
 /* Whether `path` may have one more answer to something that anybody could have sent. */
 bool aph_rx_limit_take(struct aph_rx *rx, const struct aph_rx_path *path);
 void aph_rx_send_abort(struct aph_rx_conn *conn, uint32_t cid, uint32_t call_number, int32_t code);

@@ -229,12 +229,16 @@ void aph_rx_input_ack(struct aph_rx_call *call, const struct aph_rx_header *head
 		ack.extended = false;
 		ack.n_ranges = 0;
 	}
+	if (!aph_rx_recover_is_plausible(call, &ack)) {
+		rx->stats.malformed++;
+		return;
+	}
 	take_trailer(call->peer, &ack);
 	answer_ping(call, header, &ack);
 	if (ack.reason == APH_RX_ACK_PING_RESPONSE && call->peer->pmtu.probing &&
 	    ack.serial == call->peer->probe_serial)
 		aph_rx_pmtu_probe_acked(&call->peer->pmtu, rx->now_ns);
-	aph_rx_recover_ack(call, header, &ack);
+	aph_rx_recover_ack(call, &ack);
 }
 
 static void input_ackall(struct aph_rx_call *call)
@@ -359,9 +363,17 @@ static void supersede(struct aph_rx_call *call)
 		aph_rx_call_end(call, APH_RX_ABORTED, APH_RX_CALL_DEAD);
 }
 
-static bool has_room(const struct aph_rx *rx, const struct aph_rx_service *service)
+/* Callers from one group of addresses get three quarters of what the others leave, so that none can take all. */
+static bool has_room(const struct input *input, const struct aph_rx_conn *conn,
+		     const struct aph_rx_service *service)
 {
-	return service->credit && rx->stats.n_calls < rx->config.calls_max;
+	const struct aph_rx *rx = input->rx;
+	uint32_t group = conn ? conn->peer->group : aph_rx_group(rx, input->path);
+	uint32_t n = rx->limits[group].n_calls;
+	uint32_t others = rx->n_served - n;
+	uint32_t left = rx->config.calls_max > others ? rx->config.calls_max - others : 0;
+
+	return service->credit && n < left - left / 4;
 }
 
 static void input_new_call(struct input *input, struct aph_rx_conn *conn)
@@ -391,6 +403,10 @@ static void input_new_call(struct input *input, struct aph_rx_conn *conn)
 		reject(input, 0, APH_RX_INVALID_OPERATION, "no such service, or not so secured");
 		return;
 	}
+	if (conn && conn->abort_code) {
+		reject(input, 0, conn->abort_code, "its connection was aborted");
+		return;
+	}
 	if (service->credit == APH_RX_REFUSE) {
 		/* Calls of the connection that go on are not to die of it. */
 		reject(input, conn ? header->call_number : 0, APH_RX_INVALID_OPERATION,
@@ -399,7 +415,7 @@ static void input_new_call(struct input *input, struct aph_rx_conn *conn)
 	}
 	if (conn && conn->channels[channel].call)
 		supersede(conn->channels[channel].call);
-	if (!has_room(rx, service)) {
+	if (!has_room(input, conn, service)) {
 		answer(input, APH_RX_BUSY_PACKET, header->call_number, NULL, 0);
 		drop(input, &rx->stats.rejected, "busy");
 		return;
@@ -524,6 +540,10 @@ static void input_moved(struct input *input, struct aph_rx_conn *conn)
 	input->peer = aph_rx_peer_get(input->rx, input->path);
 	if (!input->peer) {
 		drop(input, &input->rx->stats.rejected, "no room for a peer");
+		return;
+	}
+	if (aph_rx_conn_find_elsewhere(input->rx, header) != conn) {
+		drop(input, &input->rx->stats.rejected, "forgotten, to make room for a peer");
 		return;
 	}
 	input->peer->bytes_in += (uint32_t)input->len;

@@ -52,14 +52,20 @@ void aph_rx_send_abort(struct aph_rx_conn *conn, uint32_t cid, uint32_t call_num
 	aph_rx_raw_send(conn->rx, &conn->peer->path, &header, body, sizeof(body));
 }
 
-/* A bucket of tokens for each of 256 groups of addresses. */
-bool aph_rx_limit_take(struct aph_rx *rx, const struct aph_rx_path *path)
+uint32_t aph_rx_group(const struct aph_rx *rx, const struct aph_rx_path *path)
 {
 	const struct aph_rx_address *a = &path->remote;
 	uint64_t v4 = a->in.sin_addr.s_addr; /* hashes are of whole words */
 	uint32_t hash = a->family == AF_INET ? aph_rx_hash(rx, &v4, sizeof(v4))
 					     : aph_rx_hash(rx, &a->in6.sin6_addr, 8);
-	struct aph_rx_limit *limit = &rx->limits[hash % APH_RX_N_LIMITS];
+
+	return hash % APH_RX_N_LIMITS;
+}
+
+/* A bucket of tokens for each group of addresses. */
+bool aph_rx_limit_take(struct aph_rx *rx, const struct aph_rx_path *path)
+{
+	struct aph_rx_limit *limit = &rx->limits[aph_rx_group(rx, path)];
 	uint64_t earned = (rx->now_ns - limit->filled_ns) / (1000 * APH_RX_MS / LIMIT_PER_S);
 
 	if (earned) {

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define KEEP_NS		   (60000 * APH_RX_MS)
+#define EVICT_MAX	   64 /* connections for one peer */
 #define UNPROVEN_FACTOR	   3
 #define UNPROVEN_ALLOWANCE 256
 #define UNPROVEN_QUESTIONS 256 /* bytes more, of PINGs only */
@@ -101,6 +102,16 @@ static void free_peer(struct aph_rx_peer *peer)
 	aph_rx_release(rx, peer, sizeof(*peer));
 }
 
+/* Peers whose connections have been idle for long become idle themselves. */
+static bool has_idle(struct aph_rx *rx)
+{
+	for (unsigned i = 0; aph_list_empty(&rx->idle_peers); i++) {
+		if (i == EVICT_MAX || !aph_rx_conn_evict(rx))
+			return false;
+	}
+	return true;
+}
+
 struct aph_rx_peer *aph_rx_peer_get(struct aph_rx *rx, const struct aph_rx_path *path)
 {
 	struct aph_rx_peer *peer = aph_rx_peer_find(rx, path);
@@ -108,7 +119,7 @@ struct aph_rx_peer *aph_rx_peer_get(struct aph_rx *rx, const struct aph_rx_path 
 	if (peer)
 		return peer;
 	if (rx->peers.n >= rx->config.peers_max) {
-		if (aph_list_empty(&rx->idle_peers))
+		if (!has_idle(rx))
 			return NULL;
 		free_peer(aph_container(rx->idle_peers.next, struct aph_rx_peer, idle));
 	}
@@ -118,6 +129,7 @@ struct aph_rx_peer *aph_rx_peer_get(struct aph_rx *rx, const struct aph_rx_path 
 	peer->rx = rx;
 	peer->path = *path;
 	peer->node.hash = hash_path(rx, path);
+	peer->group = aph_rx_group(rx, path);
 	if (aph_rx_table_insert(rx, &rx->peers, &peer->node) < 0) {
 		aph_rx_release(rx, peer, sizeof(*peer));
 		return NULL;

@@ -320,8 +320,7 @@ static bool sample_rtt(struct aph_rx_call *call, const struct aph_rx_ack *ack)
 	return false;
 }
 
-/* Whether it is about packets that we sent, and not older than what we know. */
-static bool is_plausible(const struct aph_rx_call *call, const struct aph_rx_ack *ack)
+bool aph_rx_recover_is_plausible(const struct aph_rx_call *call, const struct aph_rx_ack *ack)
 {
 	const struct aph_rx_out *out = &call->out;
 	uint32_t i;
@@ -399,21 +398,15 @@ static void after_progress(struct aph_rx_call *call, const struct progress *prog
 	aph_rx_pmtu_black_hole(&call->peer->pmtu, false, call->rx->now_ns);
 }
 
-void aph_rx_recover_ack(struct aph_rx_call *call, const struct aph_rx_header *header,
-			const struct aph_rx_ack *ack)
+void aph_rx_recover_ack(struct aph_rx_call *call, const struct aph_rx_ack *ack)
 {
 	struct aph_rx_out *out = &call->out;
 	struct progress progress = { 0 };
 	uint32_t window;
 
-	(void)header;
 	if (is_forgotten(call, ack)) {
 		aph_rx_send_abort(call->conn, call->cid, call->number, APH_RX_CALL_DEAD);
 		aph_rx_call_end(call, APH_RX_RESET, ENETRESET);
-		return;
-	}
-	if (!is_plausible(call, ack)) {
-		call->rx->stats.malformed++;
 		return;
 	}
 	if (ack->serial && ack->reason <= APH_RX_ACK_PING_RESPONSE && !sample_rtt(call, ack))

@@ -171,12 +171,91 @@ static void about_what_was_not_sent(void **state)
 	end(&v);
 }
 
+/* What it says of sizes and windows does not count either. */
+static void trailer_of_what_was_not_sent(void **state)
+{
+	struct victim v;
+	struct aph_rx_ack ack;
+	struct aph_rx_call *second;
+	static const uint8_t body[3000];
+
+	(void)state;
+	begin(&v);
+	ack = an_ack(v.highest + 2);
+	ack.max_mtu = 500;
+	ack.rwind = 0;
+	acknowledge(&v, &ack);
+	assert_int_equal(aph_rx_call_new(&second, v.client, NULL), 0);
+	assert_int_equal(aph_rx_call_write(second, body, sizeof(body), 0), sizeof(body));
+	assert_int_equal(look(&v), 3);
+	(void)aph_rx_call_free(second);
+	end(&v);
+}
+
+/* A server that has no such service aborts the connection of each call. They do not pile up. */
+static void aborted_connections(void **state)
+{
+	struct aph_rx_stats stats;
+	struct aph_rx_event event;
+	struct victim v;
+
+	(void)state;
+	begin(&v);
+	for (unsigned i = 0; i < 500; i++) {
+		uint8_t packet[APH_RX_HEADER + 4];
+		struct aph_rx_call *call;
+
+		assert_int_equal(aph_rx_call_new(&call, v.client, NULL), 0);
+		assert_int_equal(aph_rx_call_write(call, "x", 1, 0), 1);
+		assert_int_equal(look(&v), 1);
+		v.header.type = APH_RX_ABORT;
+		v.header.flags = 0;
+		v.header.cid &= ~3u;
+		v.header.call_number = v.header.seq = 0;
+		aph_rx_header_encode(packet, &v.header);
+		aph_put32(packet + APH_RX_HEADER, (uint32_t)APH_RX_INVALID_OPERATION);
+		aph_rx_receive(v.rx, &v.path, packet, sizeof(packet), 0, NULL, now_ns);
+		while (aph_rx_next(v.rx, &event))
+			assert_int_equal(event.type, APH_RX_EVENT_END);
+		(void)aph_rx_call_free(call);
+		now_ns += S / 1000;
+		aph_rx_tick(v.rx, now_ns);
+	}
+	aph_rx_get_stats(v.rx, &stats);
+	assert_in_range(stats.n_client_connections, 0, 4);
+	end(&v);
+}
+
+/* Neither do those of calls that want one of their own hold up the others. */
+static void exclusive_connections(void **state)
+{
+	struct aph_rx_call_options options = { .size = sizeof(options),
+					       .flags = APH_RX_CALL_EXCLUSIVE };
+	struct aph_rx_call *calls[40];
+	struct victim v;
+
+	(void)state;
+	begin(&v);
+	for (unsigned i = 0; i < 40; i++) {
+		assert_int_equal(aph_rx_call_new(&calls[i], v.client, &options), 0);
+		assert_int_equal(aph_rx_call_write(calls[i], "x", 1, 0), 1);
+	}
+	assert_true(look(&v) >= 40);
+	assert_int_equal(aph_rx_client_free_channels(v.client), 15);
+	for (unsigned i = 0; i < 40; i++)
+		(void)aph_rx_call_free(calls[i]);
+	end(&v);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(windows_beyond_all_bounds),
 		cmocka_unit_test(closed_window_is_asked_about),
 		cmocka_unit_test(about_what_was_not_sent),
+		cmocka_unit_test(trailer_of_what_was_not_sent),
+		cmocka_unit_test(aborted_connections),
+		cmocka_unit_test(exclusive_connections),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

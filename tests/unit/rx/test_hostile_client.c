@@ -476,6 +476,139 @@ static void room_for_the_next_one(void **state)
 	end(&h);
 }
 
+/* -- tables ----------------------------------------------------------------------------------------------------- */
+
+static struct client from(const char *address, uint16_t port)
+{
+	struct client c = a_client(1);
+
+	c.path = a_path(address, port);
+	c.epoch += port; /* each end has its own */
+	return c;
+}
+
+/* One small call, answered and acknowledged. False: the service was busy. */
+static bool serve(struct host *h, const struct client *c)
+{
+	struct aph_rx_ack ack = an_ack(2);
+	struct aph_rx_call *call;
+
+	send_data(h, c, 0, 1, LAST, 4);
+	look(h);
+	if (h->n_types[APH_RX_BUSY_PACKET])
+		return false;
+	call = next_call(h);
+	assert_int_equal(aph_rx_call_write(call, "answer", 6, 0), 6);
+	look(h);
+	send_ack(h, c, 0, &ack);
+	(void)aph_rx_call_free(call);
+	look(h);
+	return true;
+}
+
+/* Who was here once does not keep others out for as long as its connection is remembered. */
+static void full_table_of_peers(void **state)
+{
+	struct aph_rx_config config = a_config(0);
+	struct host h;
+	uint16_t port = 1;
+
+	(void)state;
+	config.peers_max = 10;
+	begin_with(&h, &config);
+	for (unsigned minute = 0; minute < 5; minute++) {
+		for (unsigned i = 0; i < 10; i++) {
+			struct client c = from("10.0.0.3", port++);
+
+			assert_true(serve(&h, &c));
+		}
+		if (minute == 0) {
+			struct client c = from("10.0.0.3", port++);
+
+			assert_false(serve(&h, &c));
+		}
+		pass(&h, 61 * S);
+	}
+	end(&h);
+}
+
+/* A client that has moved, when there is no room for its new address but where its old one was. */
+static void moved_into_a_full_table(void **state)
+{
+	struct aph_rx_config config = a_config(0);
+	struct client c = a_client(1);
+	struct host h;
+
+	(void)state;
+	config.peers_max = 1;
+	begin_with(&h, &config);
+	assert_true(serve(&h, &c));
+	pass(&h, 61 * S);
+	c.path = a_path("10.0.0.4", 7001);
+	send_packet(&h, &c,
+		    (struct aph_rx_header){
+			    .call_number = 2, .seq = 1, .type = APH_RX_DATA, .flags = LAST },
+		    NULL, 4);
+	look(&h);
+	pass(&h, S);
+	send_packet(&h, &c,
+		    (struct aph_rx_header){
+			    .call_number = 2, .seq = 1, .type = APH_RX_DATA, .flags = LAST },
+		    NULL, 4);
+	(void)aph_rx_call_free(next_call(&h));
+	end(&h);
+}
+
+/* Somebody begins calls from as many ports as it likes; others are served all the same. */
+static void calls_of_one_host(void **state)
+{
+	struct aph_rx_config config = a_config(0);
+	struct client other = from("10.0.0.77", 7777);
+	struct aph_rx_event event;
+	unsigned n = 0;
+	struct host h;
+
+	(void)state;
+	config.calls_max = 100;
+	begin_with(&h, &config);
+	for (uint16_t port = 1; port <= 200; port++) {
+		struct client c = from("10.0.0.3", port);
+
+		send_data(&h, &c, 0, 1, 0, 4);
+	}
+	while (aph_rx_next(h.rx, &event))
+		n++;
+	assert_in_range(n, 50, 75);
+	look(&h);
+	assert_true(serve(&h, &other));
+	end(&h);
+}
+
+static void aborted_connection(void **state)
+{
+	static const uint8_t code[] = { 0, 0, 0, 77 };
+	struct client c = a_client(1);
+	struct aph_rx_event event;
+	struct aph_rx_call *call;
+	struct host h;
+
+	(void)state;
+	begin(&h, 0);
+	send_data(&h, &c, 0, 1, LAST, 4);
+	call = next_call(&h);
+	send_packet(&h, &c, (struct aph_rx_header){ .type = APH_RX_ABORT }, code, sizeof(code));
+	assert_true(aph_rx_next(h.rx, &event));
+	assert_int_equal(event.type, APH_RX_EVENT_END);
+	assert_int_equal(event.end.code, 77);
+	(void)aph_rx_call_free(call);
+	send_data(&h, &c, 1, 1, LAST, 4);
+	assert_false(aph_rx_next(h.rx, &event));
+	look(&h);
+	assert_int_equal(h.n_types[APH_RX_ABORT], 1);
+	assert_int_equal(h.seen[APH_RX_ABORT].call_number, 0);
+	end(&h);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -489,6 +622,10 @@ int main(void)
 		cmocka_unit_test(held_buffers),
 		cmocka_unit_test(held_places),
 		cmocka_unit_test(room_for_the_next_one),
+		cmocka_unit_test(full_table_of_peers),
+		cmocka_unit_test(moved_into_a_full_table),
+		cmocka_unit_test(calls_of_one_host),
+		cmocka_unit_test(aborted_connection),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
