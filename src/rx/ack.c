@@ -46,7 +46,7 @@ void aph_rx_ack_want(struct aph_rx_call *call, enum aph_rx_ack_reason reason, ui
 		aph_rx_call_wants_to_send(call);
 	} else if (!in->ack_now && in->ack_ns == UINT64_MAX) {
 		in->ack_ns = rx->now_ns + rx->config.soft_ack_delay_ms * APH_RX_MS;
-		aph_rx_call_arm(call);
+		aph_rx_call_arm(call, in->ack_ns);
 	}
 }
 

@@ -50,10 +50,12 @@ static bool expects_peer(const struct aph_rx_call *call)
 	       (call->n_sent || !call->is_client);
 }
 
-static uint64_t deadline(const struct aph_rx_call *call)
+uint64_t aph_rx_call_deadline(const struct aph_rx_call *call)
 {
 	uint64_t due = call->hard_ns;
 
+	if (call->state == APH_RX_STATE_ENDED)
+		return UINT64_MAX;
 	if (call->idle_ns)
 		due = earlier(due, later_by(call->data_ns, call->idle_ns));
 	if (!call->conn)
@@ -66,18 +68,6 @@ static uint64_t deadline(const struct aph_rx_call *call)
 		due = earlier(due, call->ping_ns);
 	}
 	return due;
-}
-
-/* A timer that is too early only makes us look once too often: it is moved when it expires. */
-void aph_rx_call_arm(struct aph_rx_call *call)
-{
-	uint64_t due;
-
-	if (call->state == APH_RX_STATE_ENDED)
-		return;
-	due = deadline(call);
-	if (due < call->timer.deadline_ns)
-		aph_rx_timer_set(&call->rx->timers, &call->timer, due);
 }
 
 static void keep_alive(struct aph_rx_call *call)
@@ -103,6 +93,8 @@ void aph_rx_call_expired(struct aph_rx_call *call)
 {
 	uint64_t now = call->rx->now_ns;
 
+	if (call->state == APH_RX_STATE_ENDED)
+		return;
 	if (now >= call->hard_ns ||
 	    (call->idle_ns && now >= later_by(call->data_ns, call->idle_ns))) {
 		aph_rx_call_abort_now(call, APH_RX_TIMED_OUT, APH_RX_CALL_TIMEOUT);
@@ -123,7 +115,7 @@ void aph_rx_call_expired(struct aph_rx_call *call)
 		if (expects_peer(call) && now >= call->ping_ns)
 			keep_alive(call);
 	}
-	aph_rx_timer_set(&call->rx->timers, &call->timer, deadline(call));
+	aph_rx_timer_set(&call->rx->timers, &call->timer, aph_rx_call_deadline(call));
 }
 
 void aph_rx_call_freshen(struct aph_rx_call *call, uint64_t late_ns)
@@ -136,7 +128,6 @@ void aph_rx_call_freshen(struct aph_rx_call *call, uint64_t late_ns)
 		call->data_ns += late_ns;
 		call->ping_ns = later_by(call->ping_ns, late_ns);
 	}
-	aph_rx_timer_set(&call->rx->timers, &call->timer, deadline(call));
 }
 
 void aph_rx_call_set_timeouts(struct aph_rx_call *call, uint32_t dead_ms, uint32_t idle_ms,
@@ -155,7 +146,8 @@ void aph_rx_call_set_timeouts(struct aph_rx_call *call, uint32_t dead_ms, uint32
 			aph_list_append(&call->rx->fresh, &call->fresh_link);
 		}
 	}
-	aph_rx_call_arm(call);
+	if (dead_ms || idle_ms || hard_ms)
+		aph_rx_call_arm(call, aph_rx_call_deadline(call));
 }
 
 /* -- beginning ------------------------------------------------------------------------------------------------------------- */
@@ -167,7 +159,9 @@ void aph_rx_call_begin(struct aph_rx_call *call)
 	call->ping_ns = later_by(call->rx->now_ns, call->dead_ns / 6);
 	if (call->out.end > call->out.next)
 		aph_rx_call_wants_to_send(call);
-	aph_rx_call_arm(call);
+	aph_rx_call_arm(call, earlier(call->ping_ns, call->hard_ns));
+	if (call->idle_ns)
+		aph_rx_call_arm(call, later_by(call->data_ns, call->idle_ns));
 }
 
 struct aph_rx_call *aph_rx_call_incoming(struct aph_rx_conn *conn, struct aph_rx_service *service,
@@ -250,7 +244,6 @@ void aph_rx_call_end(struct aph_rx_call *call, enum aph_rx_outcome outcome, int3
 		call->end = (struct aph_rx_end){ outcome, code };
 	rx->stats.calls_ended++;
 	aph_rx_trace_call(call, APH_RX_TRACE_ENDED, 0, NULL);
-	aph_rx_timer_set(&rx->timers, &call->timer, UINT64_MAX);
 	aph_list_remove(&call->wait_link);
 	aph_list_remove(&call->send_link);
 	aph_list_remove(&call->fresh_link);

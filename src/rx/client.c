@@ -288,7 +288,7 @@ int aph_rx_call_new(struct aph_rx_call **out, struct aph_rx_client *client,
 	}
 	call->state = APH_RX_STATE_WAITING;
 	aph_list_append(&client->waiting, &call->wait_link);
-	aph_rx_call_arm(call);
+	aph_rx_call_arm(call, aph_rx_call_deadline(call));
 	*out = call;
 	return 0;
 }

@@ -8,7 +8,8 @@
 #include <errno.h>
 #include <string.h>
 
-#define JUMP_NS (5000 * APH_RX_MS)
+#define JUMP_NS	  (5000 * APH_RX_MS)
+#define SETTLE_NS (2 * APH_RX_MS)
 
 /* -- small things that all need -------------------------------------------------------------------------------- */
 
@@ -37,9 +38,9 @@ uint32_t aph_rx_hash(const struct aph_rx *rx, const void *data, size_t len)
 	return (uint32_t)mix(h);
 }
 
-void aph_rx_trace_packet(struct aph_rx *rx, enum aph_rx_trace_type type,
-			 const struct aph_rx_path *path, const uint8_t *packet, size_t len,
-			 const char *why)
+void aph_rx_trace_packet_now(struct aph_rx *rx, enum aph_rx_trace_type type,
+			     const struct aph_rx_path *path, const uint8_t *packet, size_t len,
+			     const char *why)
 {
 	struct aph_rx_trace trace = {
 		.now_ns = rx->now_ns,
@@ -50,8 +51,6 @@ void aph_rx_trace_packet(struct aph_rx *rx, enum aph_rx_trace_type type,
 		.why = why,
 	};
 
-	if (!rx->config.trace)
-		return;
 	if (len >= APH_RX_HEADER) {
 		trace.epoch = aph_get32(packet);
 		trace.cid = aph_get32(packet + 4);
@@ -61,8 +60,8 @@ void aph_rx_trace_packet(struct aph_rx *rx, enum aph_rx_trace_type type,
 	rx->config.trace(rx->config.trace_arg, &trace);
 }
 
-void aph_rx_trace_call(struct aph_rx_call *call, enum aph_rx_trace_type type, uint32_t seq,
-		       const char *why)
+void aph_rx_trace_call_now(struct aph_rx_call *call, enum aph_rx_trace_type type, uint32_t seq,
+			   const char *why)
 {
 	struct aph_rx *rx = call->rx;
 	struct aph_rx_trace trace = {
@@ -76,8 +75,7 @@ void aph_rx_trace_call(struct aph_rx_call *call, enum aph_rx_trace_type type, ui
 		.why = why,
 	};
 
-	if (rx->config.trace)
-		rx->config.trace(rx->config.trace_arg, &trace);
+	rx->config.trace(rx->config.trace_arg, &trace);
 }
 
 /* -- life ------------------------------------------------------------------------------------------------------------ */
@@ -243,6 +241,35 @@ void aph_rx_set_now(struct aph_rx *rx, uint64_t now_ns)
 	}
 }
 
+/* Timers are left where they are when what they were for is done. Those that are next are put right. */
+static void settle_timers(struct aph_rx *rx)
+{
+	while (aph_rx_timers_next(&rx->timers) < rx->now_ns + SETTLE_NS) {
+		struct aph_rx_call *call =
+			aph_container(rx->timers.root, struct aph_rx_call, timer);
+		uint64_t due = aph_rx_call_deadline(call);
+
+		if (due <= call->timer.deadline_ns)
+			return;
+		aph_rx_timer_set(&rx->timers, &call->timer, due);
+	}
+}
+
+/* So are the receipts that the next call of their channel has made needless. */
+static void settle_receipts(struct aph_rx *rx)
+{
+	while (receipts_due(rx) < rx->now_ns + SETTLE_NS) {
+		struct aph_rx_conn *conn =
+			aph_container(rx->receipts.next, struct aph_rx_conn, receipt_link);
+
+		for (unsigned i = 0; i < 4; i++) {
+			if (conn->channels[i].receipt_due)
+				return;
+		}
+		aph_list_remove(&conn->receipt_link);
+	}
+}
+
 void aph_rx_tick(struct aph_rx *rx, uint64_t now_ns)
 {
 	struct aph_rx_timer *timer;
@@ -250,6 +277,8 @@ void aph_rx_tick(struct aph_rx *rx, uint64_t now_ns)
 	aph_rx_set_now(rx, now_ns);
 	while ((timer = aph_rx_timers_pop(&rx->timers, rx->now_ns)))
 		aph_rx_call_expired(aph_container(timer, struct aph_rx_call, timer));
+	settle_timers(rx);
+	settle_receipts(rx);
 	aph_rx_conn_expire(rx);
 	aph_rx_peer_expire(rx);
 }

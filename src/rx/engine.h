@@ -11,6 +11,7 @@
 #define ANTIPHON_RX_ENGINE_H
 
 #include "base/list.h"
+#include "rx/clear.h"
 #include "rx/congest.h"
 #include "rx/pmtu.h"
 #include "rx/rtt.h"
@@ -252,10 +253,11 @@ struct aph_rx_out {
 	bool probed; /* a tail loss probe is under way */
 	bool keep_ack_request;
 	uint32_t n_ranges;
-	struct aph_rx_range ranges[APH_RX_ACK_RANGES_MAX]; /* of the last extended ACK */
+	uint32_t n_timings; /* in all; the last ones are kept */
+	/* What follows is not cleared for a new call: it is set before it is looked at. */
 	struct aph_rx_congest congest;
 	struct aph_rx_timing timings[APH_RX_N_TIMINGS];
-	uint8_t timing_next;
+	struct aph_rx_range ranges[APH_RX_ACK_RANGES_MAX]; /* of the last extended ACK */
 	struct aph_rx_meta inline_meta;
 	uint8_t inline_packet[APH_RX_HEADER + APH_RX_INLINE_MAX];
 };
@@ -263,7 +265,6 @@ struct aph_rx_out {
 /* The half of a call that receives. */
 struct aph_rx_in {
 	struct aph_rx_slot *slots; /* ring of n_slots; packet seq is in seq & (n_slots - 1) */
-	struct aph_rx_slot few_slots[4];
 	uint32_t n_slots;
 	uint32_t base;	     /* next packet to be read */
 	uint32_t next;	     /* lowest packet that is not here */
@@ -279,11 +280,18 @@ struct aph_rx_in {
 	bool ack_now;
 	uint32_t ack_serial;
 	uint64_t ack_ns;
-	uint32_t n_unacked;  /* packets that arrived since the last ACK */
-	uint32_t n_consumed; /* packets read since the last ACK */
+	uint32_t n_unacked;		 /* packets that arrived since the last ACK */
+	uint32_t n_consumed;		 /* packets read since the last ACK */
+	struct aph_rx_slot few_slots[4]; /* not cleared for a new call */
 };
 
 struct aph_rx_call {
+	/*
+	 * Not stopped when the call ends, nor when its memory waits for the next call: most expire so late that they
+	 * never do, and one that is too early only makes us look once too often.
+	 */
+	struct aph_rx_timer timer;
+	/* From here up to in.few_slots all is cleared for a new call. */
 	struct aph_rx *rx;
 	struct aph_rx_conn *conn; /* NULL while it waits, and after the end */
 	struct aph_rx_client *client;
@@ -294,8 +302,7 @@ struct aph_rx_call {
 	struct aph_list send_link; /* in the engine's sending */
 	struct aph_list event_link;
 	struct aph_list fresh_link; /* in the engine's fresh */
-	struct aph_rx_timer timer;
-	uint32_t events; /* bits 1 << enum aph_rx_event_type */
+	uint32_t events;	    /* bits 1 << enum aph_rx_event_type */
 	enum aph_rx_state state;
 	struct aph_rx_end end;
 	uint32_t number;
@@ -404,11 +411,24 @@ void *aph_rx_zalloc(struct aph_rx *rx, size_t size);
 void aph_rx_release(struct aph_rx *rx, void *memory, size_t size);
 uint32_t aph_rx_hash(const struct aph_rx *rx, const void *data, size_t len);
 struct aph_rx_service *aph_rx_find_service(struct aph_rx *rx, uint16_t id);
-void aph_rx_trace_packet(struct aph_rx *rx, enum aph_rx_trace_type type,
-			 const struct aph_rx_path *path, const uint8_t *packet, size_t len,
-			 const char *why);
-void aph_rx_trace_call(struct aph_rx_call *call, enum aph_rx_trace_type type, uint32_t seq,
-		       const char *why);
+void aph_rx_trace_packet_now(struct aph_rx *rx, enum aph_rx_trace_type type,
+			     const struct aph_rx_path *path, const uint8_t *packet, size_t len,
+			     const char *why);
+static inline void aph_rx_trace_packet(struct aph_rx *rx, enum aph_rx_trace_type type,
+				       const struct aph_rx_path *path, const uint8_t *packet,
+				       size_t len, const char *why)
+{
+	if (rx->config.trace)
+		aph_rx_trace_packet_now(rx, type, path, packet, len, why);
+}
+void aph_rx_trace_call_now(struct aph_rx_call *call, enum aph_rx_trace_type type, uint32_t seq,
+			   const char *why);
+static inline void aph_rx_trace_call(struct aph_rx_call *call, enum aph_rx_trace_type type,
+				     uint32_t seq, const char *why)
+{
+	if (call->rx->config.trace)
+		aph_rx_trace_call_now(call, type, seq, why);
+}
 
 /* What time it is: every function that is told comes here first. */
 void aph_rx_set_now(struct aph_rx *rx, uint64_t now_ns);
@@ -498,8 +518,14 @@ void aph_rx_call_abort_now(struct aph_rx_call *call, enum aph_rx_outcome outcome
 void aph_rx_call_post(struct aph_rx_call *call, enum aph_rx_event_type type);
 /* Something is to be sent for the call: it is looked at by aph_rx_send(). */
 void aph_rx_call_wants_to_send(struct aph_rx_call *call);
-/* Its earliest deadline may have changed. */
-void aph_rx_call_arm(struct aph_rx_call *call);
+/* It has a deadline that may be earlier than those it had. */
+static inline void aph_rx_call_arm(struct aph_rx_call *call, uint64_t due_ns)
+{
+	if (due_ns < call->timer.deadline_ns && call->state != APH_RX_STATE_ENDED)
+		aph_rx_timer_set(&call->rx->timers, &call->timer, due_ns);
+}
+/* When it is to be looked at; UINT64_MAX: never. */
+uint64_t aph_rx_call_deadline(const struct aph_rx_call *call);
 void aph_rx_call_expired(struct aph_rx_call *call);
 void aph_rx_call_complete(struct aph_rx_call *call);
 /* Frees it when nobody needs it. */
@@ -514,8 +540,22 @@ void aph_rx_call_begin(struct aph_rx_call *call);
 /* -- write.c: what the user writes */
 void aph_rx_out_init(struct aph_rx_call *call);
 void aph_rx_out_deinit(struct aph_rx_call *call);
-struct aph_rx_meta *aph_rx_out_meta(struct aph_rx_out *out, uint32_t seq);
-uint8_t *aph_rx_out_packet(struct aph_rx_out *out, uint32_t seq);
+static inline struct aph_rx_chunk **aph_rx_chunk_place(struct aph_rx_out *out, uint32_t seq)
+{
+	return &out->chunks[((seq - 1) / APH_RX_CHUNK_SLOTS) & (out->n_chunks - 1)];
+}
+static inline struct aph_rx_meta *aph_rx_out_meta(struct aph_rx_out *out, uint32_t seq)
+{
+	if (out->inlined)
+		return &out->inline_meta;
+	return &(*aph_rx_chunk_place(out, seq))->meta[(seq - 1) % APH_RX_CHUNK_SLOTS];
+}
+static inline uint8_t *aph_rx_out_packet(struct aph_rx_out *out, uint32_t seq)
+{
+	if (out->inlined)
+		return out->inline_packet;
+	return (*aph_rx_chunk_place(out, seq))->slots[(seq - 1) % APH_RX_CHUNK_SLOTS];
+}
 /* Frees what lies below `base` now. */
 void aph_rx_out_trim(struct aph_rx_call *call, uint32_t old_base);
 bool aph_rx_out_has_room(const struct aph_rx_call *call);
@@ -563,8 +603,8 @@ bool aph_rx_recover_is_plausible(const struct aph_rx_call *call, const struct ap
 void aph_rx_recover_ack(struct aph_rx_call *call, const struct aph_rx_ack *ack);
 /* All that was sent has arrived. */
 void aph_rx_recover_all_acked(struct aph_rx_call *call);
-void aph_rx_recover_sent(struct aph_rx_call *call, uint32_t seq, uint32_t serial,
-			 bool ack_requested);
+void aph_rx_recover_sent(struct aph_rx_call *call, uint32_t seq, struct aph_rx_meta *meta,
+			 uint32_t serial, bool ack_requested);
 /* False: the call has ended with it, and may be gone. */
 bool aph_rx_recover_expired(struct aph_rx_call *call);
 uint64_t aph_rx_recover_deadline(const struct aph_rx_call *call);

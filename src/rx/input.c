@@ -26,12 +26,16 @@ struct input {
 	struct aph_rx_header header;
 };
 
-static void drop(const struct input *input, uint64_t *counter, const char *why)
+static void ignore(const struct input *input, const char *why)
 {
-	if (counter)
-		(*counter)++;
 	aph_rx_trace_packet(input->rx, APH_RX_TRACE_DROPPED, input->path, input->packet, input->len,
 			    why);
+}
+
+static void drop(const struct input *input, uint64_t *counter, const char *why)
+{
+	(*counter)++;
+	ignore(input, why);
 }
 
 /* -- answers without a connection ------------------------------------------------------------------------------- */
@@ -149,17 +153,13 @@ static int32_t take_packet(const struct input *input, struct aph_rx_call *call,
 	return 0;
 }
 
-static void input_data(const struct input *input, struct aph_rx_call *call)
+static int32_t take_jumbo(const struct input *input, struct aph_rx_call *call)
 {
 	struct aph_rx_header header = input->header;
 	const uint8_t *data = input->packet + APH_RX_HEADER;
 	size_t left = input->len - APH_RX_HEADER;
 	int more;
 
-	if (call->is_client && call->state == APH_RX_STATE_REQUEST && !begin_reply(call)) {
-		aph_rx_call_abort_now(call, APH_RX_ABORTED_HERE, APH_RX_PROTOCOL_ERROR);
-		return;
-	}
 	do {
 		const uint8_t *payload;
 		size_t len;
@@ -172,11 +172,29 @@ static void input_data(const struct input *input, struct aph_rx_call *call)
 			break;
 		}
 		code = take_packet(input, call, &this, payload, len);
-		if (code) {
-			aph_rx_call_abort_now(call, APH_RX_ABORTED_HERE, code);
-			return;
-		}
+		if (code)
+			return code;
 	} while (more);
+	return 0;
+}
+
+static void input_data(const struct input *input, struct aph_rx_call *call)
+{
+	int32_t code;
+
+	if (call->is_client && call->state == APH_RX_STATE_REQUEST && !begin_reply(call)) {
+		aph_rx_call_abort_now(call, APH_RX_ABORTED_HERE, APH_RX_PROTOCOL_ERROR);
+		return;
+	}
+	if (input->header.flags & APH_RX_JUMBO_PACKET)
+		code = take_jumbo(input, call);
+	else
+		code = take_packet(input, call, &input->header, input->packet + APH_RX_HEADER,
+				   input->len - APH_RX_HEADER);
+	if (code) {
+		aph_rx_call_abort_now(call, APH_RX_ABORTED_HERE, code);
+		return;
+	}
 	if (aph_rx_in_is_complete(&call->in))
 		complete(call);
 	/* A call that ended with it is gone when nobody holds it. */
@@ -291,7 +309,7 @@ static void input_call(const struct input *input, struct aph_rx_call *call)
 		if (len < 4)
 			drop(input, &input->rx->stats.malformed, "an ABORT without a code");
 		else if (call->state == APH_RX_STATE_COMPLETE)
-			drop(input, NULL, "an ABORT after all of the reply");
+			ignore(input, "an ABORT after all of the reply");
 		else
 			aph_rx_call_end(call, APH_RX_ABORTED, abort_code(input));
 		return;
@@ -436,7 +454,7 @@ static void input_new_call(struct input *input, struct aph_rx_conn *conn)
 	}
 	call = aph_rx_call_incoming(conn, service, channel, header->call_number);
 	if (!call) {
-		drop(input, NULL, "no memory for a call");
+		ignore(input, "no memory for a call");
 		return;
 	}
 	conn->heard_serial = header->serial;
@@ -509,7 +527,7 @@ static void input_conn(struct input *input, struct aph_rx_conn *conn)
 		return;
 	}
 	if (header->call_number < ch->call_number) {
-		drop(input, NULL, "an older call");
+		ignore(input, "an older call");
 	} else if (header->call_number == ch->call_number) {
 		if (ch->call)
 			input_call(input, ch->call);
@@ -520,7 +538,7 @@ static void input_conn(struct input *input, struct aph_rx_conn *conn)
 	} else if (header->type == APH_RX_DATA) {
 		input_new_call(input, conn);
 	} else {
-		drop(input, NULL, "a call that has not begun");
+		ignore(input, "a call that has not begun");
 	}
 }
 
@@ -625,13 +643,17 @@ static void input_packet(struct input *input)
 void aph_rx_receive(struct aph_rx *rx, const struct aph_rx_path *path, const void *data, size_t len,
 		    size_t segment, struct aph_rx_buffer *buffer, uint64_t now_ns)
 {
-	struct input input = { .rx = rx, .path = path };
 	const uint8_t *p = data;
+	struct input input; /* the rest is set for each packet */
 
+	input.rx = rx;
+	input.path = path;
+	input.peer = NULL;
+	input.peer_known = false;
+	input.buffer = len >= KEEP_MIN ? buffer : NULL;
 	aph_rx_set_now(rx, now_ns);
 	if (!segment || segment > len)
 		segment = len;
-	input.buffer = len >= KEEP_MIN ? buffer : NULL;
 	do {
 		input.packet = p;
 		input.len = len < segment ? len : segment;

@@ -183,15 +183,16 @@ struct aph_rx_call *aph_rx_call_alloc(struct aph_rx *rx)
 		call = aph_rx_alloc(rx, sizeof(*call));
 		if (!call)
 			return NULL;
+		aph_rx_timer_init(&call->timer);
 	}
-	memset(call, 0, offsetof(struct aph_rx_call, out));
+	aph_rx_clear(&call->rx,
+		     offsetof(struct aph_rx_call, in.few_slots) - offsetof(struct aph_rx_call, rx));
 	call->rx = rx;
 	aph_list_init(&call->link);
 	aph_list_init(&call->wait_link);
 	aph_list_init(&call->send_link);
 	aph_list_init(&call->event_link);
 	aph_list_init(&call->fresh_link);
-	aph_rx_timer_init(&call->timer);
 	rx->stats.n_calls++;
 	return call;
 }
@@ -202,6 +203,7 @@ void aph_rx_call_release_memory(struct aph_rx_call *call)
 
 	rx->stats.n_calls--;
 	if (rx->n_free_calls >= KEEP_CALLS) {
+		aph_rx_timer_set(&rx->timers, &call->timer, UINT64_MAX);
 		aph_rx_release(rx, call, sizeof(*call));
 		return;
 	}

@@ -316,7 +316,7 @@ static uint32_t n_paced(struct aph_rx_call *call, uint32_t n)
 	/* Rather a burst a little later than single packets. */
 	if (due < burst && due < n) {
 		out->pace_wait_ns = out->pace_ns + (n < burst ? n : burst) * interval;
-		aph_rx_call_arm(call);
+		aph_rx_call_arm(call, out->pace_wait_ns);
 		return 0;
 	}
 	return due < n ? (uint32_t)due : n;
@@ -344,36 +344,35 @@ static void write_header(struct aph_rx_call *call, uint8_t *packet, const struct
 			 uint32_t seq, uint32_t serial, uint8_t flags)
 {
 	struct aph_rx_conn *conn = call->conn;
-	struct aph_rx_header header = {
-		.epoch = conn->epoch,
-		.cid = call->cid,
-		.call_number = call->number,
-		.seq = seq,
-		.serial = serial,
-		.type = APH_RX_DATA,
-		.flags = flags,
-		.user_status = conn->probing && seq == 1 ? APH_RX_USER_STATUS_UPGRADE : 0,
-		.security = conn->class->index,
-		.cksum = meta->cksum,
-		.service = conn->service,
-	};
 
-	aph_rx_header_encode(packet, &header);
+	/* Straight into the packet: this is done for each. */
+	aph_put32(packet, conn->epoch);
+	aph_put32(packet + 4, call->cid);
+	aph_put32(packet + 8, call->number);
+	aph_put32(packet + 12, seq);
+	aph_put32(packet + 16, serial);
+	packet[20] = APH_RX_DATA;
+	packet[21] = flags;
+	packet[22] = conn->probing && seq == 1 ? APH_RX_USER_STATUS_UPGRADE : 0;
+	packet[23] = conn->class->index;
+	aph_put16(packet + 24, meta->cksum);
+	aph_put16(packet + 26, conn->service);
 }
 
 static void secure(struct aph_rx_call *call, uint32_t seq, struct aph_rx_meta *meta,
 		   uint8_t *packet)
 {
 	struct aph_rx_conn *conn = call->conn;
-	struct aph_rx_header header = { .epoch = conn->epoch,
-					.cid = call->cid,
-					.call_number = call->number,
-					.seq = seq,
-					.service = conn->service };
+	struct aph_rx_header header;
 	size_t len = meta->len;
 
 	if (meta->n_sent || !conn->class->secure)
 		return;
+	header = (struct aph_rx_header){ .epoch = conn->epoch,
+					 .cid = call->cid,
+					 .call_number = call->number,
+					 .seq = seq,
+					 .service = conn->service };
 	(void)conn->class->secure(conn, &header, packet, &len);
 	meta->len = (uint16_t)len;
 	meta->cksum = header.cksum;
@@ -406,7 +405,7 @@ static uint8_t *prepare(struct aph_rx_call *call, uint32_t seq, bool run_end, bo
 	call->n_sent++;
 	rx->stats.packets_sent[APH_RX_DATA]++;
 	rx->stats.bytes_sent += meta->len;
-	aph_rx_recover_sent(call, seq, serial, ask);
+	aph_rx_recover_sent(call, seq, meta, serial, ask);
 	*len = (size_t)APH_RX_HEADER + meta->len;
 	return packet;
 }

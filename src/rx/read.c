@@ -23,6 +23,8 @@ void aph_rx_in_init(struct aph_rx_call *call)
 
 	in->slots = in->few_slots;
 	in->n_slots = N_FEW;
+	for (unsigned i = 0; i < N_FEW; i++)
+		in->few_slots[i].hold = NULL;
 	in->base = in->next = 1;
 	in->window_end = 1;
 	in->ack_ns = UINT64_MAX;
@@ -91,7 +93,8 @@ void aph_rx_in_deinit(struct aph_rx_call *call)
 	struct aph_rx_in *in = &call->in;
 	uint32_t i;
 
-	for (i = 0; i < in->n_slots; i++) {
+	/* Mostly all has been read. */
+	for (i = 0; i < in->n_slots && in->highest >= in->base; i++) {
 		if (in->slots[i].hold)
 			drop_slot(call, &in->slots[i]);
 	}
@@ -208,30 +211,42 @@ enum aph_rx_taken aph_rx_in_take(struct aph_rx_call *call, uint32_t seq, bool la
 
 /* -- reading ----------------------------------------------------------------------------------------------------------- */
 
-/* Frees the packets that were read to their end. */
-static void consume(struct aph_rx_call *call)
+/* The first packet has been read to its end. */
+static void drop_first(struct aph_rx_call *call, struct aph_rx_slot *slot)
+{
+	drop_slot(call, slot);
+	call->in.offset = 0;
+	call->in.base++;
+}
+
+/* So many packets have been read to their end. */
+static void consumed(struct aph_rx_call *call, uint32_t n)
 {
 	struct aph_rx_in *in = &call->in;
-	uint32_t n = 0;
 
-	while (in->base != in->next) {
-		struct aph_rx_slot *slot = slot_of(in, in->base);
-
-		if (in->offset < slot->len)
-			break;
-		drop_slot(call, slot);
-		in->offset = 0;
-		in->base++;
-		n++;
-	}
-	if (!n)
-		return;
 	call->data_ns = call->rx->now_ns;
 	/* The window has moved: packets that were held back may be counted on now. */
 	advance(in);
 	aph_rx_ack_consumed(call, n);
 	if (aph_rx_in_is_consumed(in) && call->state == APH_RX_STATE_COMPLETE)
 		aph_rx_call_end(call, APH_RX_DONE, 0);
+}
+
+/* Frees the packets that were read to their end; `n` are gone already. */
+static void consume(struct aph_rx_call *call, uint32_t n)
+{
+	struct aph_rx_in *in = &call->in;
+
+	while (in->base != in->next) {
+		struct aph_rx_slot *slot = slot_of(in, in->base);
+
+		if (in->offset < slot->len)
+			break;
+		drop_first(call, slot);
+		n++;
+	}
+	if (n)
+		consumed(call, n);
 }
 
 /* What a read says when nothing is there. */
@@ -252,17 +267,19 @@ ssize_t aph_rx_call_read(struct aph_rx_call *call, void *buf, size_t max, uint32
 	struct aph_rx_in *in = &call->in;
 	uint32_t seq = in->base;
 	uint32_t offset = in->offset;
+	uint32_t end = in->next, n_read = 0;
+	bool peek = flags & APH_RX_PEEK;
 	uint8_t *to = buf;
 	size_t done = 0;
 
 	if (!in->available) {
 		int r = nothing(call);
 
-		if (r == 0 && !(flags & APH_RX_PEEK))
-			consume(call);
+		if (r == 0 && !peek)
+			consume(call, 0);
 		return r;
 	}
-	while (seq != in->next && done < max) {
+	while (seq != end && done < max) {
 		struct aph_rx_slot *slot = slot_of(in, seq);
 		size_t n = slot->len - (size_t)offset;
 
@@ -272,17 +289,20 @@ ssize_t aph_rx_call_read(struct aph_rx_call *call, void *buf, size_t max, uint32
 			memcpy(to + done, slot->data + offset, n);
 		done += n;
 		offset += (uint32_t)n;
-		if (!(flags & APH_RX_PEEK)) {
-			in->offset = offset;
-			in->available -= n;
-		}
-		if (offset == slot->len) {
-			seq++;
-			offset = 0;
-			if (!(flags & APH_RX_PEEK))
-				consume(call);
-		}
+		if (offset < slot->len)
+			break;
+		seq++;
+		offset = 0;
+		if (peek)
+			continue;
+		drop_first(call, slot);
+		n_read++;
 	}
+	if (peek)
+		return (ssize_t)done;
+	in->offset = offset;
+	in->available -= done;
+	consume(call, n_read);
 	return (ssize_t)done;
 }
 
@@ -296,10 +316,10 @@ int aph_rx_call_borrow(struct aph_rx_call *call, const void **data, size_t *len)
 
 		*len = 0;
 		if (r == 0)
-			consume(call);
+			consume(call, 0);
 		return r;
 	}
-	consume(call); /* empty packets */
+	consume(call, 0); /* empty packets */
 	slot = slot_of(in, in->base);
 	*data = slot->data + in->offset;
 	*len = slot->len - (size_t)in->offset;
@@ -318,7 +338,7 @@ void aph_rx_call_release(struct aph_rx_call *call, size_t len)
 		in->offset += (uint32_t)n;
 		in->available -= n;
 		len -= n;
-		consume(call);
+		consume(call, 0);
 	}
 }
 

@@ -120,7 +120,7 @@ void aph_rx_recover_arm(struct aph_rx_call *call)
 		out->timeout_ns = now + timeout(call);
 	else
 		out->timeout_ns = UINT64_MAX;
-	aph_rx_call_arm(call);
+	aph_rx_call_arm(call, aph_rx_recover_deadline(call));
 }
 
 uint64_t aph_rx_recover_deadline(const struct aph_rx_call *call)
@@ -137,10 +137,9 @@ static void note_time(struct aph_rx_call *call, uint32_t serial, bool proves)
 {
 	struct aph_rx_out *out = &call->out;
 
-	out->timings[out->timing_next] = (struct aph_rx_timing){ .serial = serial,
-								 .proves = proves,
-								 .sent_ns = call->rx->now_ns };
-	out->timing_next = (uint8_t)((out->timing_next + 1) % APH_RX_N_TIMINGS);
+	out->timings[out->n_timings++ % APH_RX_N_TIMINGS] = (struct aph_rx_timing){
+		.serial = serial, .proves = proves, .sent_ns = call->rx->now_ns
+	};
 }
 
 void aph_rx_recover_note_ping(struct aph_rx_call *call, uint32_t serial)
@@ -149,11 +148,10 @@ void aph_rx_recover_note_ping(struct aph_rx_call *call, uint32_t serial)
 	note_time(call, serial, !call->peer->proven);
 }
 
-void aph_rx_recover_sent(struct aph_rx_call *call, uint32_t seq, uint32_t serial,
-			 bool ack_requested)
+void aph_rx_recover_sent(struct aph_rx_call *call, uint32_t seq, struct aph_rx_meta *meta,
+			 uint32_t serial, bool ack_requested)
 {
 	struct aph_rx_out *out = &call->out;
-	struct aph_rx_meta *meta = aph_rx_out_meta(out, seq);
 
 	take_from_list(out, meta);
 	meta->state = APH_RX_PACKET_FLYING;
@@ -199,6 +197,7 @@ static void detect_losses(struct aph_rx_call *call)
 			break;
 		if (meta->sent_ns + patience > now) {
 			out->reorder_ns = meta->sent_ns + patience;
+			aph_rx_call_arm(call, out->reorder_ns);
 			break;
 		}
 		aph_rx_trace_call(call, APH_RX_TRACE_LOST, seq, "a later one has arrived");
@@ -305,7 +304,7 @@ static bool sample_rtt(struct aph_rx_call *call, const struct aph_rx_ack *ack)
 	uint64_t now = call->rx->now_ns;
 	unsigned i;
 
-	for (i = 0; i < APH_RX_N_TIMINGS; i++) {
+	for (i = 0; i < APH_RX_N_TIMINGS && i < out->n_timings; i++) {
 		struct aph_rx_timing *timing = &out->timings[i];
 
 		if (timing->serial != ack->serial)
@@ -471,7 +470,7 @@ void aph_rx_recover_busy(struct aph_rx_call *call)
 	/* Those who were refused together must not come back together. */
 	rx->config.random(rx->config.random_arg, &chance, sizeof(chance));
 	out->timeout_ns = rx->now_ns + wait / 2 + wait / 2 * (chance >> 16) / 65536;
-	aph_rx_call_arm(call);
+	aph_rx_call_arm(call, out->timeout_ns);
 }
 
 /* -- when nothing comes ---------------------------------------------------------------------------------------------------- */

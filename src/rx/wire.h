@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/types.h>
 
 #define APH_RX_HEADER	     28
@@ -51,28 +52,41 @@ struct aph_rx_header {
 	uint16_t service;
 };
 
+/* Whole words, as compilers do not always see that bytes put together are one. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define APH_RX_SWAP16(v) __builtin_bswap16(v)
+#define APH_RX_SWAP32(v) __builtin_bswap32(v)
+#else
+#define APH_RX_SWAP16(v) (v)
+#define APH_RX_SWAP32(v) (v)
+#endif
+
 static inline uint16_t aph_get16(const uint8_t *p)
 {
-	return (uint16_t)((uint32_t)p[0] << 8 | p[1]);
+	uint16_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return APH_RX_SWAP16(v);
 }
 
 static inline uint32_t aph_get32(const uint8_t *p)
 {
-	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+	uint32_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return APH_RX_SWAP32(v);
 }
 
 static inline void aph_put16(uint8_t *p, uint16_t v)
 {
-	p[0] = (uint8_t)(v >> 8);
-	p[1] = (uint8_t)v;
+	v = APH_RX_SWAP16(v);
+	memcpy(p, &v, sizeof(v));
 }
 
 static inline void aph_put32(uint8_t *p, uint32_t v)
 {
-	p[0] = (uint8_t)(v >> 24);
-	p[1] = (uint8_t)(v >> 16);
-	p[2] = (uint8_t)(v >> 8);
-	p[3] = (uint8_t)v;
+	v = APH_RX_SWAP32(v);
+	memcpy(p, &v, sizeof(v));
 }
 
 /* Needs APH_RX_HEADER bytes at `p`. */

@@ -10,32 +10,13 @@
 
 /* -- packets ----------------------------------------------------------------------------------------------------- */
 
-static struct aph_rx_chunk **chunk_place(struct aph_rx_out *out, uint32_t seq)
-{
-	return &out->chunks[((seq - 1) / APH_RX_CHUNK_SLOTS) & (out->n_chunks - 1)];
-}
-
-struct aph_rx_meta *aph_rx_out_meta(struct aph_rx_out *out, uint32_t seq)
-{
-	if (out->inlined)
-		return &out->inline_meta;
-	return &(*chunk_place(out, seq))->meta[(seq - 1) % APH_RX_CHUNK_SLOTS];
-}
-
-uint8_t *aph_rx_out_packet(struct aph_rx_out *out, uint32_t seq)
-{
-	if (out->inlined)
-		return out->inline_packet;
-	return (*chunk_place(out, seq))->slots[(seq - 1) % APH_RX_CHUNK_SLOTS];
-}
-
 void aph_rx_out_init(struct aph_rx_call *call)
 {
 	struct aph_rx_out *out = &call->out;
 	struct aph_rx_peer *peer = call->peer;
 	const struct aph_rx_class *class = call->conn ? call->conn->class : call->client->class;
 
-	memset(out, 0, offsetof(struct aph_rx_out, inline_meta));
+	aph_rx_clear(out, offsetof(struct aph_rx_out, congest));
 	out->chunks = out->few_chunks;
 	out->n_chunks = 2;
 	out->base = out->next = out->end = 1;
@@ -52,6 +33,8 @@ static void free_chunks(struct aph_rx *rx, struct aph_rx_out *out)
 {
 	uint32_t i;
 
+	if (out->inlined)
+		return;
 	for (i = 0; i < out->n_chunks; i++) {
 		aph_rx_chunk_free(rx, out->chunks[i]);
 		out->chunks[i] = NULL;
@@ -121,7 +104,7 @@ static bool open_packet(struct aph_rx_call *call)
 		if (!grow_chunks(call->rx, out))
 			return false;
 	}
-	place = chunk_place(out, out->end);
+	place = aph_rx_chunk_place(out, out->end);
 	if (!*place)
 		*place = aph_rx_chunk_new(call->rx);
 	return *place != NULL;
