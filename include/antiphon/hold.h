@@ -160,9 +160,10 @@ struct aph_hold_keeper_options {
 
 /*
  * Is a keeper, until it is told to stop by aph_hold_stop(), SIGTERM or SIGINT, or has been replaced: then 0.
- * For a program of one thread that does nothing else: it forks, handles SIGTERM, SIGINT and SIGCHLD, takes over what
- * LISTEN_FDS announces, raises its limit of descriptors, and may return in another process than it was called in. -EEXIST
- * (there is a keeper), -EINVAL (an option; see aph_hold_error()), and as aph_service_open().
+ * For a program of one thread that does nothing else: it makes a child without the handlers of pthread_atfork(3),
+ * handles SIGTERM, SIGINT and SIGCHLD, takes over what LISTEN_FDS announces, raises its limit of descriptors, and may return in
+ * another process than it was called in; descriptors opened meanwhile, by `log` for instance, are closed at a
+ * take-over. -EEXIST (there is a keeper), -EINVAL (an option; see aph_hold_error()), and as aph_service_open().
  */
 APH_API int aph_hold_keep(const struct aph_hold_keeper_options *options);
 

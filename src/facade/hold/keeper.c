@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -61,6 +60,11 @@ static void release_signals(const struct sigaction *before)
 {
 	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
 		(void)sigaction(signals[i], &before[i], NULL);
+}
+
+bool hold_child_has_died(void)
+{
+	return child_signal;
 }
 
 /* -- small things ---------------------------------------------------------------------------------------- */
@@ -127,9 +131,9 @@ uint64_t hold_new_serial(struct hold_keeper *keeper)
 	/* The time, so that whoever comes after us has greater ones. */
 	(void)clock_gettime(CLOCK_REALTIME, &now);
 	serial = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-	if (serial <= keeper->last_serial)
-		serial = keeper->last_serial + 1;
-	keeper->last_serial = serial;
+	if (serial <= keeper->table.last_serial)
+		serial = keeper->table.last_serial + 1;
+	keeper->table.last_serial = serial;
 	return serial;
 }
 
@@ -321,35 +325,32 @@ static void close_service(struct hold_keeper *keeper)
 	(void)hold_table_each(&keeper->table, calm, &keeper->table);
 }
 
-/* What is not an answer to somebody: in the order in which one may need the other. True in a new twin. */
-static bool look_after(struct hold_keeper *keeper)
+/* What is not an answer to somebody: in the order in which one may need the other. */
+static void look_after(struct hold_keeper *keeper)
 {
-	int status;
-
 	if (child_signal) {
 		child_signal = 0;
-		if (keeper->twin && waitpid(keeper->twin, &status, WNOHANG) == keeper->twin) {
-			hold_log(keeper, "the twin, process %d, has died", (int)keeper->twin);
-			keeper->twin = 0;
-			hold_twin_lose(keeper);
-		}
+		if (hold_twin_reap(keeper))
+			hold_log(keeper, "the twin has died");
 	}
-	if (hold_twin_is_missing(keeper) && keeper->newcomer < 0 &&
-	    hold_twin_fork(keeper) == HOLD_TWIN)
-		return true;
 	hold_transfer_resume(keeper);
 	if (keeper->newcomer < 0)
 		hold_expire(keeper);
 	else
 		hold_upgrade_watch(keeper);
-	return false;
+}
+
+/* A new twin must not have an endpoint: everybody has to come again, which clients do by themselves. */
+static bool must_begin_again(const struct hold_keeper *keeper)
+{
+	return hold_twin_is_missing(keeper) && keeper->newcomer < 0;
 }
 
 static uint64_t next_deadline(const struct hold_keeper *keeper)
 {
 	uint64_t expiry = hold_table_next_expiry(&keeper->table);
 
-	if (keeper->newcomer >= 0 || hold_twin_is_missing(keeper))
+	if (keeper->newcomer >= 0)
 		return aph_deadline_ms(RETRY_MS);
 	/* What is overdue could not be saved just now. */
 	if (expiry != APH_FOREVER && expiry <= aph_time_ns())
@@ -357,31 +358,51 @@ static uint64_t next_deadline(const struct hold_keeper *keeper)
 	return expiry;
 }
 
+/* Takes one event, or none if a signal came. False at `end`. */
+static bool take_next(struct hold_keeper *keeper, uint64_t end)
+{
+	struct aph_event event;
+	int r = aph_endpoint_next(keeper->ep, &event, end);
+
+	if (r == 0)
+		take_event(keeper, &event);
+	else if (r == -EINTR || r == -ECANCELED)
+		return aph_time_ns() < end;
+	else if (r != -ETIMEDOUT)
+		pause_ms(RETRY_MS);
+	return r == 0;
+}
+
 static void linger(struct hold_keeper *keeper)
 {
 	uint64_t end = aph_deadline_ms(keeper->newcomer >= 0 ? LEAVE_MS : LINGER_MS);
-	struct aph_event event;
 
 	hold_transfer_suspend(keeper);
-	while (aph_endpoint_next(keeper->ep, &event, end) == 0)
-		take_event(keeper, &event);
+	while (take_next(keeper, end))
+		continue;
 }
 
+/* Waits for those who are just taking something to say that they have it. */
+static void settle(struct hold_keeper *keeper)
+{
+	uint64_t end = aph_deadline_ms(LINGER_MS);
+
+	hold_transfer_suspend(keeper);
+	while (hold_is_taken_from(keeper) && take_next(keeper, end))
+		continue;
+}
+
+/* HOLD_KEEPER: it has to begin again, with another twin. */
 static enum hold_role serve(struct hold_keeper *keeper)
 {
-	struct aph_event event;
-	int r;
-
 	while (!keeper->stopping && !stop_signal) {
-		if (look_after(keeper)) {
+		look_after(keeper);
+		if (must_begin_again(keeper)) {
+			settle(keeper);
 			close_service(keeper);
-			return HOLD_TWIN;
+			return HOLD_KEEPER;
 		}
-		r = aph_endpoint_next(keeper->ep, &event, next_deadline(keeper));
-		if (r == 0)
-			take_event(keeper, &event);
-		else if (r != -ETIMEDOUT && r != -EINTR && r != -ECANCELED)
-			pause_ms(RETRY_MS);
+		(void)take_next(keeper, next_deadline(keeper));
 	}
 	hold_manager_say(keeper, "STOPPING=1");
 	linger(keeper);
@@ -391,13 +412,25 @@ static enum hold_role serve(struct hold_keeper *keeper)
 
 /* -- the whole of it ------------------------------------------------------------------------------------- */
 
+/* First somebody who survives us, then the name. */
 static enum hold_role keep(struct hold_keeper *keeper, uint32_t flags, int *old, int *result)
 {
 	char text[64];
 
-	/* First somebody who survives us, then the name. */
-	if (hold_twin_is_missing(keeper) && hold_twin_fork(keeper) == HOLD_TWIN)
-		return HOLD_TWIN;
+	while (hold_twin_is_missing(keeper)) {
+		int r = hold_twin_make(keeper);
+
+		if (r == HOLD_TWIN)
+			return HOLD_TWIN;
+		if (r < 0 && !keeper->is_open)
+			*result = hold_complain(r, "cannot make a twin: %s", strerror(-r));
+		if (stop_signal || *result < 0)
+			return HOLD_ENDS;
+		if (r < 0) {
+			hold_log(keeper, "no twin yet: %s", strerror(-r));
+			pause_ms(OPEN_PAUSE_MS);
+		}
+	}
 	*result = open_service(keeper, flags);
 	if (*result < 0)
 		return HOLD_ENDS;
@@ -421,17 +454,16 @@ static int run(struct hold_keeper *keeper, bool replace)
 		if (role == HOLD_KEEPER) {
 			role = keep(keeper, flags, &old, &result);
 		} else {
-			if (old >= 0)
-				(void)close(old);
+			/* It is the keeper's. */
 			old = -1;
 			keeper->is_open = true;
-			role = hold_twin_follow(keeper, &stop_signal);
-			/* Whoever serves the name now, what we have must be found. */
-			flags = 0;
+			role = hold_twin_sleep(keeper, &stop_signal);
 			if (role == HOLD_KEEPER)
 				hold_log(keeper, "the keeper has died: process %d takes over",
 					 (int)getpid());
 		}
+		/* Whoever serves the name now, what we have must be found. */
+		flags = 0;
 	}
 	if (old >= 0)
 		(void)close(old);
@@ -487,7 +519,7 @@ int aph_hold_keep(const struct aph_hold_keeper_options *options)
 	struct sigaction before[sizeof(signals) / sizeof(signals[0])];
 	struct hold_keeper keeper = {
 		.uid = geteuid(),
-		.link = -1,
+		.self = -1,
 		.manager = -1,
 		.newcomer = -1,
 		.names_max = UINT32_MAX,
@@ -509,6 +541,8 @@ int aph_hold_keep(const struct aph_hold_keeper_options *options)
 		r = hold_manager_open(&keeper);
 	if (r == 0)
 		r = hold_inherit(&keeper);
+	if (r == 0)
+		r = hold_twin_prepare(&keeper);
 	if (r == 0) {
 		catch_signals(before);
 		r = run(&keeper, options->replace);
@@ -521,5 +555,6 @@ int aph_hold_keep(const struct aph_hold_keeper_options *options)
 		(void)close(keeper.manager);
 	free(keeper.rules);
 	free(keeper.limits);
+	free(keeper.own);
 	return r;
 }

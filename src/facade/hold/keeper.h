@@ -5,21 +5,23 @@
  *   keeper.c    the loop, the two roles, what a request is checked for
  *   verbs.c     store, retrieve, delete, list
  *   transfer.c  offers and acceptances
- *   twin.c      the journal: changes told to a second process, and followed there
+ *   twin.c      a second process that has it all, and takes over
  *   manager.c   changes told to the service manager, and what it gave back at the start
  *   upgrade.c   a newcomer gets it all, and takes over
  *
  * Every change is told to whoever has to survive us (hold_save_*) before it is made and before anybody is
  * answered. When that does not work now, nothing is changed, and the client is refused as busy: it repeats.
  *
- * A process has one of two roles. The keeper serves. Its twin is a child made by fork(), so that it begins with
- * everything, and then follows the journal. When the keeper dies the journal ends: the twin forks a twin of
- * its own and then takes the name.
+ * A process has one of two roles. The keeper serves. Its twin is a child that shares the table of descriptors, and
+ * memory that says which of them are kept under which names (image.c). It sleeps until the keeper is dead; then it
+ * makes a twin of its own and takes the name.
  */
 #ifndef ANTIPHON_HOLD_KEEPER_H
 #define ANTIPHON_HOLD_KEEPER_H
 
 #include "error.h"
+#include "image.h"
+#include "record.h"
 #include "rules.h"
 #include "table.h"
 
@@ -43,7 +45,6 @@ struct hold_keeper {
 	enum aph_hold_survival survival;
 	void (*log)(const char *text);
 	uid_t uid;
-	uint64_t last_serial;
 
 	struct aph_endpoint *ep;
 	struct aph_service *service;
@@ -51,8 +52,12 @@ struct hold_keeper {
 	bool is_open; /* it has served before: a name that is taken is no reason to give up */
 	bool stopping;
 
-	int link;   /* twin.c: the journal's end of ours; -1 */
-	pid_t twin; /* 0: none */
+	/* twin.c */
+	struct hold_image *image; /* NULL: there was no twin yet */
+	pid_t twin;		  /* 0: none */
+	int self;		  /* the keeper, as a descriptor; -1 */
+	int *own;		  /* what was open before anything was kept or served */
+	size_t n_own;
 
 	int manager; /* manager.c: the socket; -1 */
 
@@ -105,6 +110,8 @@ int hold_store(struct hold_keeper *keeper, struct hold_job *job);
 int hold_retrieve(struct hold_keeper *keeper, struct hold_job *job);
 int hold_delete(struct hold_keeper *keeper, struct hold_job *job);
 int hold_list(struct hold_keeper *keeper, struct hold_job *job);
+/* True while somebody is taking something and has not said yet that it arrived. */
+bool hold_is_taken_from(const struct hold_keeper *keeper);
 /* Closes what has expired. */
 void hold_expire(struct hold_keeper *keeper);
 
@@ -123,50 +130,27 @@ bool hold_is_offered(const struct hold_entry *entry, uid_t *to);
 /* Sends everybody who waits away; they come again. */
 void hold_transfer_suspend(struct hold_keeper *keeper);
 
-/* twin.c: 0, or -EAGAIN: not now. `entry` is as it will be; what has its owner and name is replaced. */
+/* True when a child has died that nobody has looked after yet. */
+bool hold_child_has_died(void);
 
-enum hold_change {
-	HOLD_PUT = 1,
-	HOLD_DROP = 2,
-	HOLD_MOVE = 3, /* to `new_owner`, with `serial` */
-	HOLD_GO = 4,   /* to a newcomer: that is all */
-	HOLD_END = 5,  /* to a twin: end yourself */
-};
+/* twin.c */
 
-struct hold_record {
-	uint32_t change; /* enum hold_change */
-	uint32_t n_fds;	 /* that come with it */
-	uint32_t owner;
-	uint32_t new_owner;
-	uint64_t expiry_ns;
-	uint64_t stored_ns;
-	uint64_t token;
-	uint64_t serial;
-	char name[APH_HOLD_NAME_MAX + 1];
-};
-
-void hold_record_of(struct hold_record *record, enum hold_change change,
-		    const struct hold_entry *entry);
-/* One message; waits a second at most. 0, or what went wrong. */
-int hold_record_send(int sock, const struct hold_record *record, const int *fds);
-/* 1: one record has come, and its descriptors, which are the caller's. 0: the end. -EAGAIN, or what went wrong. */
-int hold_record_recv(int sock, struct hold_record *record, int *fds, int flags);
-/* Makes the change here. Takes the descriptors in any case. 0, -ENOMEM, -EPROTO. */
-int hold_record_apply(struct hold_keeper *keeper, const struct hold_record *record, const int *fds);
-
+/* Finds out what is open now and not kept: a twin that takes over leaves it open. 0, -ENOMEM. */
+int hold_twin_prepare(struct hold_keeper *keeper);
 bool hold_twin_is_missing(const struct hold_keeper *keeper);
-/* Forks a twin. HOLD_KEEPER in the keeper, also when it did not work; HOLD_TWIN in the twin. */
-enum hold_role hold_twin_fork(struct hold_keeper *keeper);
-/* The keeper: the twin has died, or must. */
-void hold_twin_lose(struct hold_keeper *keeper);
-/* The keeper: ends the twin. */
+/* Makes a twin; there must be no endpoint. HOLD_KEEPER in the keeper, HOLD_TWIN in the twin, or what went wrong. */
+int hold_twin_make(struct hold_keeper *keeper);
+/* The keeper: true when the twin has died just now. */
+bool hold_twin_reap(struct hold_keeper *keeper);
+/* The keeper: ends the twin, and forgets the image. */
 void hold_twin_end(struct hold_keeper *keeper);
-/* The twin: follows until it has to take over (HOLD_KEEPER) or to end. */
-enum hold_role hold_twin_follow(struct hold_keeper *keeper, volatile const int *stop);
+/* The twin: sleeps until it has to take over (HOLD_KEEPER) or to end. */
+enum hold_role hold_twin_sleep(struct hold_keeper *keeper, volatile const int *stop);
 
-int hold_save_put(struct hold_keeper *keeper, const struct hold_entry *entry,
-		  const struct hold_entry *old);
-int hold_save_drop(struct hold_keeper *keeper, const struct hold_entry *entry);
+/* 0, or -EAGAIN: not now. `entry` is as it will be, and is in place of `old`, which may be NULL. */
+int hold_save_put(struct hold_keeper *keeper, struct hold_entry *entry, struct hold_entry *old);
+int hold_save_drop(struct hold_keeper *keeper, struct hold_entry *entry);
+/* To `new_owner`, with `serial`. */
 int hold_save_move(struct hold_keeper *keeper, const struct hold_entry *entry, uid_t new_owner,
 		   uint64_t serial);
 

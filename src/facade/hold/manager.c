@@ -3,7 +3,7 @@
  * The service manager's descriptor store, by the datagrams of sd_notify(3), and LISTEN_FDS.
  *
  * What is kept goes there in a bottle: a socket whose other end is closed, and in whose queue lies one
- * journal record with its descriptors. One bottle for each name: the manager drops a descriptor that it has
+ * record with its descriptors. One bottle for each name: the manager drops a descriptor that it has
  * already, which two names may well share, and its names for them would not hold what we have to remember.
  * The bottles come back when we are started again; they are looked into without being emptied, so that
  * what the manager has stays good for the next time.
@@ -163,24 +163,26 @@ static void open_bottle(struct hold_keeper *keeper, int bottle)
 	const struct hold_entry *entry;
 	int fds[APH_HOLD_FDS_MAX] = { 0 };
 	uint64_t stale = 0;
+	int r = 0;
 
-	if (hold_record_recv(bottle, &record, fds, MSG_PEEK | MSG_DONTWAIT) != 1) {
+	if (hold_record_recv(bottle, &record, fds, MSG_PEEK | MSG_DONTWAIT) != 1 ||
+	    record.what != HOLD_PUT) {
 		hold_log(keeper, "the service manager gave back what is no bottle");
 		return;
 	}
-	record.name[APH_HOLD_NAME_MAX] = '\0';
 	entry = hold_table_find(&keeper->table, record.owner, record.name);
-	if (entry && entry->serial > record.serial) {
-		for (uint32_t i = 0; i < record.n_fds; i++)
-			(void)close(fds[i]);
-		(void)hold_manager_remove(keeper, record.serial);
-		return;
+	if (entry && entry->serial != record.serial)
+		stale = entry->serial < record.serial ? entry->serial : record.serial;
+	if (!entry || stale == entry->serial) {
+		r = hold_record_apply(&keeper->table, &record, fds, NULL);
+		if (r == 0)
+			record.n_fds = 0;
+		else
+			hold_log(keeper, "'%s' is lost: out of memory", record.name);
 	}
-	if (entry)
-		stale = entry->serial;
-	if (hold_record_apply(keeper, &record, fds) < 0)
-		hold_log(keeper, "'%s' is lost: out of memory", record.name);
-	else if (stale)
+	for (uint32_t i = 0; i < record.n_fds; i++)
+		(void)close(fds[i]);
+	if (stale && r == 0)
 		(void)hold_manager_remove(keeper, stale);
 }
 

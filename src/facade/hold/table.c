@@ -22,14 +22,14 @@ int hold_table_init(struct hold_table *table)
 	return 0;
 }
 
-void hold_table_deinit(struct hold_table *table)
+static void empty(struct hold_table *table, void (*let_go)(struct hold_entry *entry))
 {
 	for (size_t i = 0; i < table->n_chains; i++) {
 		while (table->chains[i]) {
 			struct hold_entry *entry = table->chains[i];
 
 			table->chains[i] = entry->next;
-			hold_entry_free(entry);
+			let_go(entry);
 		}
 	}
 	while (table->users) {
@@ -38,9 +38,26 @@ void hold_table_deinit(struct hold_table *table)
 		table->users = user->next;
 		free(user);
 	}
+	table->n_entries = table->n_heap = 0;
+	table->n_fds = 0;
+}
+
+void hold_table_deinit(struct hold_table *table)
+{
+	empty(table, hold_entry_free);
 	free(table->chains);
 	free(table->heap);
 	memset(table, 0, sizeof(*table));
+}
+
+static void forget(struct hold_entry *entry)
+{
+	free(entry);
+}
+
+void hold_table_forget(struct hold_table *table)
+{
+	empty(table, forget);
 }
 
 /* -- entries --------------------------------------------------------------------------------------------- */
@@ -268,6 +285,8 @@ void hold_table_add(struct hold_table *table, struct hold_entry *entry)
 	entry->user->n_fds += entry->n_fds;
 	table->n_fds += entry->n_fds;
 	table->n_entries++;
+	if (entry->serial > table->last_serial)
+		table->last_serial = entry->serial;
 	hold_table_resume(table, entry);
 }
 

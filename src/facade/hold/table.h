@@ -24,6 +24,7 @@ struct hold_entry {
 	struct hold_user *user;
 	struct hold_offer *offer; /* it is offered */
 	bool leaving;		  /* it is being taken: it can neither change nor expire */
+	uint32_t slot;		  /* in the image, plus 1; 0: none */
 	size_t heap_at;		  /* its place among those that expire, plus 1; 0: it never does */
 	uint64_t expiry_ns;	  /* 0: never */
 	uint64_t stored_ns;
@@ -40,6 +41,7 @@ struct hold_table {
 	size_t n_chains; /* a power of two */
 	size_t n_entries;
 	uint32_t n_fds;
+	uint64_t last_serial; /* the greatest that was ever here */
 	struct hold_user *users;
 	struct hold_entry **heap; /* by expiry, the first first */
 	size_t n_heap, heap_max;
@@ -49,6 +51,8 @@ struct hold_table {
 int hold_table_init(struct hold_table *table);
 /* Closes and frees all. */
 void hold_table_deinit(struct hold_table *table);
+/* Frees all, and closes nothing; it is empty then. */
+void hold_table_forget(struct hold_table *table);
 
 /* A new entry that owns the descriptors; NULL without memory, and they are still the caller's. */
 struct hold_entry *hold_entry_new(uid_t owner, const char *name, const int *fds, uint32_t n_fds);

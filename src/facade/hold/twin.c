@@ -1,312 +1,190 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The twin: a second process that has everything.
+ * The twin: a second process, so that what is kept outlives the keeper.
  *
- * The journal is a socket pair whose queue the kernel keeps: what was sent is the twin's, whether it has
- * looked or not, and stays there when the keeper dies. So the keeper need not wait for the twin, and the
- * twin looks only now and then, in one go. What has no room waits for it.
+ * It is a child with the same table of descriptors (CLONE_FILES), which lives as long as either of the two does,
+ * and with the image (image.c), which says what they are. So there is nothing to tell it: what is in the image
+ * is the twin's, whatever happens to the keeper in the next moment, and the twin uses no time at all.
  *
- * The twin never serves while the keeper lives: it learns of the death by the end of the journal, and reads
- * all of it first. A keeper whose twin has died, or did not look for a second, makes another; until that is
- * there it changes nothing.
+ * When the keeper has died, the twin closes the descriptors that the image does not know: the keeper's channels, whose
+ * clients learn of its death by that, and what was about to be kept or let go. What was open before
+ * anything was served stays.
+ *
+ * A twin is made only while there is no endpoint: one that the keeper goes on to use must not be in the twin's
+ * memory, where its descriptors would be somebody else's later on.
  */
 #include "keeper.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
-#include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#define QUEUE_BYTES  (4 << 20) /* of the journal; the system may give less */
-#define LOOK_EACH_NS 1000000   /* how long records gather before the twin looks */
-#define WAIT_MS	     1000      /* for a twin that does not look */
-#define WAIT_STEP_MS 2
-
-/* -- records --------------------------------------------------------------------------------------------- */
-
-void hold_record_of(struct hold_record *record, enum hold_change change,
-		    const struct hold_entry *entry)
-{
-	memset(record, 0, sizeof(*record));
-	record->change = change;
-	record->owner = entry->owner;
-	record->expiry_ns = entry->expiry_ns;
-	record->stored_ns = entry->stored_ns;
-	record->token = entry->token;
-	record->serial = entry->serial;
-	memcpy(record->name, entry->name, sizeof(record->name));
-}
-
-union control {
-	struct cmsghdr header;
-	char bytes[CMSG_SPACE(APH_HOLD_FDS_MAX * sizeof(int))];
-};
-
-static int send_once(int sock, const struct hold_record *record, const int *fds)
-{
-	struct iovec part = { .iov_base = (void *)record, .iov_len = sizeof(*record) };
-	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
-	union control control;
-
-	if (fds && record->n_fds) {
-		size_t bytes = record->n_fds * sizeof(int);
-
-		memset(&control.header, 0, sizeof(control.header));
-		control.header.cmsg_level = SOL_SOCKET;
-		control.header.cmsg_type = SCM_RIGHTS;
-		control.header.cmsg_len = CMSG_LEN(bytes);
-		memcpy(CMSG_DATA(&control.header), fds, bytes);
-		message.msg_control = &control;
-		message.msg_controllen = CMSG_SPACE(bytes);
-	}
-	return sendmsg(sock, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
-}
-
-int hold_record_send(int sock, const struct hold_record *record, const int *fds)
-{
-	uint64_t end = 0;
-	int r;
-
-	while ((r = send_once(sock, record, fds)) < 0) {
-		struct pollfd wait = { .fd = sock, .events = POLLOUT };
-
-		if (r == -EINTR)
-			continue;
-		/* Too many descriptors under way count like too many bytes. */
-		if (r != -EAGAIN && r != -ENOBUFS && r != -ETOOMANYREFS)
-			return r;
-		if (!end)
-			end = aph_deadline_ms(WAIT_MS);
-		else if (aph_time_ns() > end)
-			return -ETIMEDOUT;
-		if (r == -EAGAIN)
-			(void)poll(&wait, 1, WAIT_STEP_MS);
-		else
-			(void)poll(NULL, 0, WAIT_STEP_MS);
-	}
-	return 0;
-}
-
-int hold_record_recv(int sock, struct hold_record *record, int *fds, int flags)
-{
-	struct iovec part = { .iov_base = record, .iov_len = sizeof(*record) };
-	union control control;
-	struct msghdr message = {
-		.msg_iov = &part,
-		.msg_iovlen = 1,
-		.msg_control = &control,
-		.msg_controllen = sizeof(control),
-	};
-	const struct cmsghdr *header;
-	ssize_t n = recvmsg(sock, &message, flags | MSG_CMSG_CLOEXEC);
-	size_t n_fds = 0;
-
-	if (n <= 0)
-		return n < 0 ? -errno : 0;
-	header = CMSG_FIRSTHDR(&message);
-	if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
-		n_fds = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		memcpy(fds, CMSG_DATA(header), n_fds * sizeof(int));
-	}
-	if (n == sizeof(*record) && n_fds == record->n_fds &&
-	    !(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
-		return 1;
-	while (n_fds)
-		(void)close(fds[--n_fds]);
-	/* Not whole: there was no room for its descriptors, most likely. */
-	return message.msg_flags & MSG_CTRUNC ? -EMFILE : -EPROTO;
-}
-
-static int apply_put(struct hold_keeper *keeper, const struct hold_record *record, const int *fds)
-{
-	struct hold_entry *old, *entry;
-	int r = hold_table_prepare(&keeper->table, record->owner);
-
-	if (r < 0)
-		return r;
-	entry = hold_entry_new(record->owner, record->name, fds, record->n_fds);
-	if (!entry)
-		return -ENOMEM;
-	entry->expiry_ns = record->expiry_ns;
-	entry->stored_ns = record->stored_ns;
-	entry->token = record->token;
-	entry->serial = record->serial;
-	if (entry->serial > keeper->last_serial)
-		keeper->last_serial = entry->serial;
-	old = hold_table_find(&keeper->table, record->owner, record->name);
-	if (old)
-		hold_drop(keeper, old);
-	hold_table_add(&keeper->table, entry);
-	return 0;
-}
-
-static int apply_move(struct hold_keeper *keeper, const struct hold_record *record)
-{
-	struct hold_entry *entry = hold_table_find(&keeper->table, record->owner, record->name);
-	int r;
-
-	if (!entry)
-		return -EPROTO;
-	r = hold_table_prepare(&keeper->table, record->new_owner);
-	if (r < 0)
-		return r;
-	hold_table_remove(&keeper->table, entry);
-	entry->owner = record->new_owner;
-	entry->serial = record->serial;
-	hold_table_add(&keeper->table, entry);
-	return 0;
-}
-
-int hold_record_apply(struct hold_keeper *keeper, const struct hold_record *record, const int *fds)
-{
-	struct hold_entry *entry;
-	int r = -EPROTO;
-
-	if (record->change == HOLD_PUT && record->n_fds) {
-		r = apply_put(keeper, record, fds);
-		if (r == 0)
-			return 0;
-	} else if (record->change == HOLD_DROP) {
-		entry = hold_table_find(&keeper->table, record->owner, record->name);
-		if (entry)
-			hold_drop(keeper, entry);
-		r = 0;
-	} else if (record->change == HOLD_MOVE) {
-		r = apply_move(keeper, record);
-	}
-	for (uint32_t i = 0; i < record->n_fds; i++)
-		(void)close(fds[i]);
-	return r;
-}
+#define AGAIN_MS  200	/* until a take-over without memory is tried again */
+#define FD_LAST	  65535 /* where close_range(2) is missing: there are no greater ones, as a rule */
+#define SLOTS_MIN 64	/* names that were inherited may be more than the keeper would take */
 
 /* -- the keeper's side ----------------------------------------------------------------------------------- */
 
+static int keep_number(struct hold_keeper *keeper, size_t *max, int fd)
+{
+	if (keeper->n_own == *max) {
+		size_t more = *max ? 2 * *max : 64;
+		int *own = reallocarray(keeper->own, more, sizeof(*own));
+
+		if (!own)
+			return -ENOMEM;
+		keeper->own = own;
+		*max = more;
+	}
+	keeper->own[keeper->n_own++] = fd;
+	return 0;
+}
+
+static int mark_kept(const struct hold_entry *entry, void *arg)
+{
+	bool *kept = arg;
+
+	for (uint32_t i = 0; i < entry->n_fds; i++) {
+		if (entry->fds[i] <= FD_LAST)
+			kept[entry->fds[i]] = true;
+	}
+	return 0;
+}
+
+int hold_twin_prepare(struct hold_keeper *keeper)
+{
+	struct rlimit limit = { .rlim_cur = FD_LAST };
+	bool *kept = calloc(FD_LAST + 1, sizeof(*kept));
+	size_t max = 0;
+	int r = 0;
+
+	if (!kept)
+		return -ENOMEM;
+	(void)getrlimit(RLIMIT_NOFILE, &limit);
+	(void)hold_table_each(&keeper->table, mark_kept, kept);
+	for (int fd = 0; fd <= FD_LAST && (rlim_t)fd < limit.rlim_cur && r == 0; fd++) {
+		if (!kept[fd] && fcntl(fd, F_GETFD) >= 0)
+			r = keep_number(keeper, &max, fd);
+	}
+	free(kept);
+	return r;
+}
+
 bool hold_twin_is_missing(const struct hold_keeper *keeper)
 {
-	return keeper->survival == APH_HOLD_SURVIVE_TWIN && keeper->link < 0;
+	return keeper->survival == APH_HOLD_SURVIVE_TWIN && !keeper->twin;
 }
 
-static void widen(int sock)
+static int put_entry(const struct hold_entry *entry, void *arg)
 {
-	int bytes = QUEUE_BYTES;
-
-	/* Beyond the system's limit for those who may, else up to it. */
-	if (setsockopt(sock, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) < 0)
-		(void)setsockopt(sock, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+	return hold_image_put(arg, (struct hold_entry *)entry, NULL);
 }
 
-enum hold_role hold_twin_fork(struct hold_keeper *keeper)
+/* What the twin needs, made once. */
+static int prepare_image(struct hold_keeper *keeper)
 {
-	int ends[2];
+	size_t n_slots = keeper->fds_max + keeper->table.n_entries + SLOTS_MIN;
+	int r;
+
+	if (keeper->image)
+		return 0;
+	r = hold_image_new(&keeper->image, (uint32_t)n_slots);
+	return r < 0 ? r : hold_table_each(&keeper->table, put_entry, keeper->image);
+}
+
+/* A fork whose child does not get a copy of the table of descriptors, but the table. */
+static pid_t fork_sharing(void)
+{
+#ifdef __s390x__
+	return (pid_t)syscall(SYS_clone, 0L, CLONE_FILES | SIGCHLD, 0L, 0L, 0L);
+#else
+	return (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0L, 0L, 0L, 0L);
+#endif
+}
+
+int hold_twin_make(struct hold_keeper *keeper)
+{
 	pid_t pid;
+	int r = prepare_image(keeper);
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
-		hold_log(keeper, "no twin: %s", strerror(errno));
-		return HOLD_KEEPER;
-	}
-	widen(ends[0]);
-	pid = fork();
-	if (pid == 0) {
-		(void)close(ends[0]);
-		keeper->link = ends[1];
-		keeper->twin = 0;
-		return HOLD_TWIN;
-	}
-	(void)close(ends[1]);
-	if (pid < 0) {
-		hold_log(keeper, "no twin: %s", strerror(errno));
-		(void)close(ends[0]);
-		return HOLD_KEEPER;
-	}
-	keeper->link = ends[0];
+	if (r < 0)
+		return r;
+	if (keeper->self < 0)
+		keeper->self = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	if (keeper->self < 0)
+		return -errno;
+	pid = fork_sharing();
+	if (pid < 0)
+		return -errno;
 	keeper->twin = pid;
+	if (pid == 0)
+		return HOLD_TWIN;
 	hold_log(keeper, "the twin is process %d", (int)pid);
 	return HOLD_KEEPER;
 }
 
-static void reap(struct hold_keeper *keeper)
+bool hold_twin_reap(struct hold_keeper *keeper)
 {
-	while (keeper->twin && waitpid(keeper->twin, NULL, 0) < 0 && errno == EINTR)
-		continue;
+	if (!keeper->twin || waitpid(keeper->twin, NULL, WNOHANG) != keeper->twin)
+		return false;
 	keeper->twin = 0;
-}
-
-void hold_twin_lose(struct hold_keeper *keeper)
-{
-	/* First its death: it must not take the end of the journal for ours. */
-	if (keeper->twin)
-		(void)kill(keeper->twin, SIGKILL);
-	reap(keeper);
-	if (keeper->link >= 0)
-		(void)close(keeper->link);
-	keeper->link = -1;
+	return true;
 }
 
 void hold_twin_end(struct hold_keeper *keeper)
 {
-	const struct hold_record record = { .change = HOLD_END };
-
-	if (keeper->twin && hold_record_send(keeper->link, &record, NULL) < 0)
+	if (keeper->twin) {
 		(void)kill(keeper->twin, SIGKILL);
-	reap(keeper);
-	if (keeper->link >= 0)
-		(void)close(keeper->link);
-	keeper->link = -1;
+		while (waitpid(keeper->twin, NULL, 0) < 0 && errno == EINTR)
+			continue;
+	}
+	keeper->twin = 0;
+	if (keeper->self >= 0)
+		(void)close(keeper->self);
+	keeper->self = -1;
+	hold_image_free(keeper->image);
+	keeper->image = NULL;
 }
 
-static int tell_twin(struct hold_keeper *keeper, const struct hold_record *record, const int *fds)
-{
-	int r;
+/* -- changes --------------------------------------------------------------------------------------------- */
 
-	if (keeper->link < 0)
-		return -EAGAIN;
-	r = hold_record_send(keeper->link, record, fds);
-	if (r == 0)
-		return 0;
-	hold_log(keeper, "the twin, process %d, does not follow (%s): it is replaced",
-		 (int)keeper->twin, strerror(-r));
-	hold_twin_lose(keeper);
-	return -EAGAIN;
-}
-
-static int save(struct hold_keeper *keeper, const struct hold_record *record, const int *fds)
-{
-	if (keeper->survival == APH_HOLD_SURVIVE_TWIN)
-		return tell_twin(keeper, record, fds);
-	return 0;
-}
-
-int hold_save_put(struct hold_keeper *keeper, const struct hold_entry *entry,
-		  const struct hold_entry *old)
+int hold_save_put(struct hold_keeper *keeper, struct hold_entry *entry, struct hold_entry *old)
 {
 	struct hold_record record;
 	int r;
 
-	hold_record_of(&record, HOLD_PUT, entry);
-	record.n_fds = entry->n_fds;
-	if (keeper->survival != APH_HOLD_SURVIVE_SYSTEMD)
-		return save(keeper, &record, entry->fds);
+	if (keeper->survival == APH_HOLD_SURVIVE_NOT)
+		return 0;
+	if (keeper->survival == APH_HOLD_SURVIVE_TWIN) {
+		if (!keeper->twin || hold_child_has_died())
+			return -EAGAIN;
+		return hold_image_put(keeper->image, entry, old) < 0 ? -EAGAIN : 0;
+	}
+	hold_record_of(&record, entry);
 	r = hold_manager_put(keeper, &record, entry->fds);
 	if (r == 0 && old)
 		r = hold_manager_remove(keeper, old->serial);
 	return r;
 }
 
-int hold_save_drop(struct hold_keeper *keeper, const struct hold_entry *entry)
+int hold_save_drop(struct hold_keeper *keeper, struct hold_entry *entry)
 {
-	struct hold_record record;
-
 	if (keeper->survival == APH_HOLD_SURVIVE_SYSTEMD)
 		return hold_manager_remove(keeper, entry->serial);
-	hold_record_of(&record, HOLD_DROP, entry);
-	return save(keeper, &record, NULL);
+	if (keeper->image)
+		hold_image_drop(keeper->image, entry);
+	return 0;
 }
 
 int hold_save_move(struct hold_keeper *keeper, const struct hold_entry *entry, uid_t new_owner,
@@ -315,75 +193,135 @@ int hold_save_move(struct hold_keeper *keeper, const struct hold_entry *entry, u
 	struct hold_record record;
 	int r;
 
-	hold_record_of(&record, HOLD_MOVE, entry);
-	record.serial = serial;
-	if (keeper->survival != APH_HOLD_SURVIVE_SYSTEMD) {
-		record.new_owner = new_owner;
-		return save(keeper, &record, NULL);
-	}
-	record.change = HOLD_PUT;
+	if (keeper->image)
+		hold_image_move(keeper->image, entry, new_owner, serial);
+	if (keeper->survival != APH_HOLD_SURVIVE_SYSTEMD)
+		return 0;
+	hold_record_of(&record, entry);
 	record.owner = new_owner;
-	record.n_fds = entry->n_fds;
+	record.serial = serial;
 	r = hold_manager_put(keeper, &record, entry->fds);
 	return r == 0 ? hold_manager_remove(keeper, entry->serial) : r;
 }
 
 /* -- the twin's side ------------------------------------------------------------------------------------- */
 
-/* HOLD_TWIN: all that was there has been read. */
-static enum hold_role read_journal(struct hold_keeper *keeper)
+static int compare(const void *a, const void *b)
 {
-	struct hold_record record;
-	int fds[APH_HOLD_FDS_MAX] = { 0 };
-	int r;
+	int left = *(const int *)a, right = *(const int *)b;
 
-	for (;;) {
-		r = hold_record_recv(keeper->link, &record, fds, MSG_DONTWAIT);
-		if (r == -EAGAIN)
-			return HOLD_TWIN;
-		if (r == -EINTR || r == -ECONNRESET)
-			continue;
-		if (r == 0)
-			return HOLD_KEEPER;
-		if (r > 0 && record.change == HOLD_END)
-			return HOLD_ENDS;
-		if (r > 0)
-			r = hold_record_apply(keeper, &record, fds);
-		if (r < 0) {
-			/* Half a twin is none: the keeper makes a better one. */
-			hold_log(keeper, "the twin cannot follow: %s", strerror(-r));
-			return HOLD_ENDS;
-		}
-	}
+	return left < right ? -1 : left > right;
 }
 
-enum hold_role hold_twin_follow(struct hold_keeper *keeper, volatile const int *stop)
+static void close_span(int from, int to)
 {
-	static const struct timespec span = { .tv_sec = 0, .tv_nsec = LOOK_EACH_NS };
-	enum hold_role role = HOLD_TWIN;
-	sigset_t none, before;
+	if (from > to || close_range((unsigned)from, (unsigned)to, 0) == 0)
+		return;
+	for (int fd = from; fd <= to && fd <= FD_LAST; fd++)
+		(void)close(fd);
+}
+
+struct numbers {
+	int *fds;
+	size_t n;
+};
+
+static int add_numbers(const struct hold_record *record, const int *fds, uint32_t slot, void *arg)
+{
+	struct numbers *numbers = arg;
+
+	(void)slot;
+	if (numbers->fds)
+		memcpy(numbers->fds + numbers->n, fds, record->n_fds * sizeof(int));
+	numbers->n += record->n_fds;
+	return 0;
+}
+
+/* Closes all but what is kept and what was open at the beginning. */
+static int close_others(const struct hold_keeper *keeper)
+{
+	struct numbers numbers = { 0 };
+	int next = 0;
+
+	(void)hold_image_each(keeper->image, add_numbers, &numbers);
+	numbers.fds = calloc(numbers.n + keeper->n_own + 1, sizeof(int));
+	if (!numbers.fds)
+		return -ENOMEM;
+	numbers.n = 0;
+	(void)hold_image_each(keeper->image, add_numbers, &numbers);
+	if (keeper->n_own)
+		memcpy(numbers.fds + numbers.n, keeper->own, keeper->n_own * sizeof(int));
+	numbers.n += keeper->n_own;
+	qsort(numbers.fds, numbers.n, sizeof(int), compare);
+	for (size_t i = 0; i < numbers.n; i++) {
+		close_span(next, numbers.fds[i] - 1);
+		next = numbers.fds[i] + 1;
+	}
+	close_span(next, INT_MAX);
+	free(numbers.fds);
+	return 0;
+}
+
+static int add_entry(const struct hold_record *record, const int *fds, uint32_t slot, void *arg)
+{
+	struct hold_entry *entry;
+	int r = hold_record_apply(arg, record, fds, &entry);
+
+	if (r == 0)
+		entry->slot = slot;
+	return r;
+}
+
+/* Makes this process what the keeper was. It may be tried again. */
+static int take_over(struct hold_keeper *keeper)
+{
+	int r = close_others(keeper);
+
+	if (r < 0)
+		return r;
+	keeper->self = -1;
+	hold_image_adopt(keeper->image);
+	/* What it has is from when it was made; only the numbers are of any meaning still. */
+	hold_table_forget(&keeper->table);
+	return hold_image_each(keeper->image, add_entry, &keeper->table);
+}
+
+/* Sleeps until the keeper is dead, or *stop; `signals` are those that come only meanwhile. */
+static bool keeper_has_died(const struct hold_keeper *keeper, const sigset_t *signals,
+			    volatile const int *stop)
+{
+	struct pollfd wait = { .fd = keeper->self, .events = POLLIN };
+
+	while (!*stop) {
+		if (ppoll(&wait, 1, NULL, signals) > 0)
+			return true;
+	}
+	return false;
+}
+
+enum hold_role hold_twin_sleep(struct hold_keeper *keeper, volatile const int *stop)
+{
+	static const struct timespec span = { .tv_sec = 0, .tv_nsec = AGAIN_MS * 1000000L };
+	enum hold_role role = HOLD_ENDS;
+	sigset_t signals, before;
 
 	(void)prctl(PR_SET_NAME, "antiphon-twin");
-	(void)sigemptyset(&none);
-	(void)sigaddset(&none, SIGTERM);
-	(void)sigaddset(&none, SIGINT);
-	(void)sigprocmask(SIG_BLOCK, &none, &before);
-	(void)sigemptyset(&none);
-	while (role == HOLD_TWIN && !*stop) {
-		struct pollfd wait = { .fd = keeper->link, .events = POLLIN };
-
-		if (ppoll(&wait, 1, NULL, &none) > 0) {
-			role = read_journal(keeper);
-			/* One look for what came in a while costs less than one for each. */
-			if (role == HOLD_TWIN)
-				(void)nanosleep(&span, NULL);
+	(void)sigemptyset(&signals);
+	(void)sigaddset(&signals, SIGTERM);
+	(void)sigaddset(&signals, SIGINT);
+	(void)sigprocmask(SIG_BLOCK, &signals, &before);
+	(void)sigemptyset(&signals);
+	if (keeper_has_died(keeper, &signals, stop)) {
+		while (take_over(keeper) < 0) {
+			hold_log(keeper, "the twin cannot take over yet: out of memory");
+			(void)nanosleep(&span, NULL);
 		}
+		role = HOLD_KEEPER;
+	} else if (unshare(CLONE_FILES) < 0) {
+		/* Whatever is closed from here on is the keeper's. */
+		_exit(0);
 	}
 	(void)sigprocmask(SIG_SETMASK, &before, NULL);
-	(void)close(keeper->link);
-	keeper->link = -1;
-	if (role == HOLD_TWIN)
-		return HOLD_ENDS;
 	(void)prctl(PR_SET_NAME, "antiphon");
 	return role;
 }

@@ -4,7 +4,7 @@
  *
  *   newcomer                              keeper
  *     UPGRADE, with one end of a pair ---->  from here on it changes nothing, and refuses all as busy
- *                                     <----  everything, as journal records, and GO
+ *                                     <----  everything, as records, and GO
  *     makes a twin, takes the service over: the clients' channels move, and notice nothing
  *     one byte                        ---->  ends
  *
@@ -72,12 +72,15 @@ static int receive_all(struct hold_keeper *keeper, int sock)
 		r = hold_record_recv(sock, &record, fds, 0);
 		if (r == -EINTR)
 			continue;
-		if (r > 0 && record.change == HOLD_GO)
+		if (r > 0 && record.what == HOLD_GO)
 			return 0;
-		if (r > 0)
-			r = hold_record_apply(keeper, &record, fds);
-		else if (r == 0)
+		if (r > 0) {
+			r = hold_record_apply(&keeper->table, &record, fds, NULL);
+			for (uint32_t i = 0; r < 0 && i < record.n_fds; i++)
+				(void)close(fds[i]);
+		} else if (r == 0) {
 			r = -ECONNRESET;
+		}
 		if (r < 0)
 			return hold_complain(r, "what the keeper has did not come over: %s",
 					     strerror(-r));
@@ -128,8 +131,7 @@ static int send_entry(const struct hold_entry *entry, void *arg)
 	const struct hold_keeper *keeper = arg;
 	struct hold_record record;
 
-	hold_record_of(&record, HOLD_PUT, entry);
-	record.n_fds = entry->n_fds;
+	hold_record_of(&record, entry);
 	return hold_record_send(keeper->newcomer, &record, entry->fds);
 }
 
@@ -142,18 +144,16 @@ static void resume(struct hold_keeper *keeper)
 
 int hold_upgrade(struct hold_keeper *keeper, struct hold_job *job)
 {
-	const struct hold_record record = { .change = HOLD_GO };
+	const struct hold_record record = { .what = HOLD_GO };
 	int r;
 
 	if (!hold_is_master(keeper, job->who))
 		return -EACCES;
 	if (job->n_fds != 1)
 		return -EINVAL;
-	for (const struct hold_work *work = keeper->works; work; work = work->next) {
-		/* What is being taken is settled in a moment. */
-		if (work->verb == HOLD_RETRIEVE)
-			return -EAGAIN;
-	}
+	/* That is settled in a moment. */
+	if (hold_is_taken_from(keeper))
+		return -EAGAIN;
 	hold_transfer_suspend(keeper);
 	keeper->newcomer = job->fds[0];
 	job->n_fds = 0;

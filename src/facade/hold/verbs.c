@@ -171,6 +171,15 @@ static void undo_taking(struct hold_keeper *keeper, struct hold_job *job, struct
 	hold_table_resume(&keeper->table, entry);
 }
 
+bool hold_is_taken_from(const struct hold_keeper *keeper)
+{
+	const struct hold_work *work = keeper->works;
+
+	while (work && work->verb != HOLD_RETRIEVE)
+		work = work->next;
+	return work;
+}
+
 int hold_retrieve(struct hold_keeper *keeper, struct hold_job *job)
 {
 	bool take = job->request.flags & APH_HOLD_TAKE;
