@@ -268,7 +268,7 @@ static int exchange_plain(struct aph_hold *hold, struct hold_exchange *exchange,
 /* -- storing and deleting -------------------------------------------------------------------------------- */
 
 /* Not 0, and nobody else's by any chance that matters. */
-static uint64_t new_token(struct aph_hold *hold)
+uint64_t hold_new_token(struct aph_hold *hold)
 {
 	uint64_t z = (hold->random += UINT64_C(0x9e3779b97f4a7c15));
 
@@ -291,7 +291,7 @@ int aph_hold_store(struct aph_hold *hold, const char *name, const int *fds, size
 		return hold_complain(-EINVAL, "1 to %d descriptors can be kept under a name",
 				     APH_HOLD_FDS_MAX);
 	exchange.request.arg = options ? options->expiry_ms : 0;
-	exchange.request.token = new_token(hold);
+	exchange.request.token = hold_new_token(hold);
 	exchange.fds = fds;
 	exchange.n_fds = n_fds;
 	return exchange_plain(hold, &exchange, true, deadline_ns);

@@ -48,6 +48,9 @@ int hold_begin(struct aph_hold *hold, struct hold_exchange *exchange, uint64_t d
  */
 int hold_judge(const struct aph_result *result, bool retry_lost);
 
+/* For a request that may be repeated. Not 0. */
+uint64_t hold_new_token(struct aph_hold *hold);
+
 /* Connects again where it must, or lets a busy keeper breathe. 0, or -ETIMEDOUT and others. */
 int hold_recover(struct aph_hold *hold, unsigned *n_tries, uint64_t deadline_ns);
 

@@ -124,7 +124,7 @@ int hold_image_put(struct hold_image *image, struct hold_entry *entry, struct ho
 }
 
 void hold_image_move(struct hold_image *image, const struct hold_entry *entry, uid_t owner,
-		     uint64_t serial)
+		     uint64_t serial, uint64_t token)
 {
 	struct slot *slot = slot_of(image, entry);
 	uint32_t version = other(slot);
@@ -133,6 +133,7 @@ void hold_image_move(struct hold_image *image, const struct hold_entry *entry, u
 	*next = slot->versions[counting(slot) - 1];
 	next->record.owner = owner;
 	next->record.serial = serial;
+	next->record.token = token;
 	let_count(slot, version);
 }
 

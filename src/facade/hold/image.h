@@ -23,9 +23,9 @@ void hold_image_free(struct hold_image *image);
  * no slot is free, and nothing has changed.
  */
 int hold_image_put(struct hold_image *image, struct hold_entry *entry, struct hold_entry *old);
-/* The same entry, with another owner and serial. */
+/* The same entry, with another owner, serial and token. */
 void hold_image_move(struct hold_image *image, const struct hold_entry *entry, uid_t owner,
-		     uint64_t serial);
+		     uint64_t serial, uint64_t token);
 void hold_image_drop(struct hold_image *image, struct hold_entry *entry);
 
 /* Calls `visit` with each that is kept; stops at a negative result and returns it. */

@@ -150,9 +150,9 @@ enum hold_role hold_twin_sleep(struct hold_keeper *keeper, volatile const int *s
 /* 0, or -EAGAIN: not now. `entry` is as it will be, and is in place of `old`, which may be NULL. */
 int hold_save_put(struct hold_keeper *keeper, struct hold_entry *entry, struct hold_entry *old);
 int hold_save_drop(struct hold_keeper *keeper, struct hold_entry *entry);
-/* To `new_owner`, with `serial`. */
+/* To `new_owner`, with `serial`, and with the offer's token. */
 int hold_save_move(struct hold_keeper *keeper, const struct hold_entry *entry, uid_t new_owner,
-		   uint64_t serial);
+		   uint64_t serial, uint64_t token);
 
 /* manager.c */
 

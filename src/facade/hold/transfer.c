@@ -26,6 +26,7 @@ struct hold_offer {
 	struct hold_work work;
 	struct hold_entry *entry; /* NULL when the offer is over */
 	uid_t to;
+	uint64_t token;
 	struct acceptor *acceptor; /* who has the descriptors in hand */
 };
 
@@ -132,18 +133,19 @@ static void acceptor_ended(struct hold_keeper *keeper, struct hold_work *work,
 /* -- the moment ------------------------------------------------------------------------------------------ */
 
 /* 0, or -EAGAIN: later. */
-static int move(struct hold_keeper *keeper, struct hold_entry *entry, uid_t to)
+static int move(struct hold_keeper *keeper, struct hold_entry *entry, uid_t to, uint64_t token)
 {
 	uint64_t serial = hold_new_serial(keeper);
 	int r = hold_table_prepare(&keeper->table, to);
 
 	if (r == 0)
-		r = hold_save_move(keeper, entry, to, serial);
+		r = hold_save_move(keeper, entry, to, serial, token);
 	if (r < 0)
 		return -EAGAIN;
 	hold_table_remove(&keeper->table, entry);
 	entry->owner = to;
 	entry->serial = serial;
+	entry->token = token;
 	hold_table_add(&keeper->table, entry);
 	return 0;
 }
@@ -152,7 +154,7 @@ static void commit(struct hold_keeper *keeper, struct acceptor *acceptor)
 {
 	struct hold_offer *offer = acceptor->offer;
 
-	if (move(keeper, offer->entry, acceptor->uid) < 0)
+	if (move(keeper, offer->entry, acceptor->uid, offer->token) < 0)
 		return;
 	detach(keeper, offer);
 	offer->acceptor = NULL;
@@ -286,11 +288,14 @@ int hold_offer(struct hold_keeper *keeper, struct hold_job *job)
 
 	if (!hold_may(keeper, job->who, HOLD_CAN_TRANSFER, job->owner, job->name))
 		return -EACCES;
-	if (job->request.token >= UINT32_MAX)
+	if (job->request.arg >= UINT32_MAX)
 		return -EINVAL;
 	entry = hold_table_find(&keeper->table, job->owner, job->name);
 	if (!entry)
 		return -ENOENT;
+	/* It has been accepted, by the same user, and the keeper died before it could say so. */
+	if (job->request.token && entry->token == job->request.token)
+		return aph_call_reply(job->call, NULL, 0) == -ENOMEM ? -ENOMEM : 0;
 	if (entry->leaving || entry->offer)
 		return -EBUSY;
 	offer = calloc(1, sizeof(*offer));
@@ -299,7 +304,8 @@ int hold_offer(struct hold_keeper *keeper, struct hold_job *job)
 	offer->work.ended = offer_ended;
 	offer->work.verb = HOLD_OFFER;
 	offer->entry = entry;
-	offer->to = (uid_t)job->request.token;
+	offer->to = (uid_t)job->request.arg;
+	offer->token = job->request.token;
 	entry->offer = offer;
 	hold_work_add(keeper, &offer->work, job->call);
 	find_acceptor(keeper, offer);

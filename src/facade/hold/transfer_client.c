@@ -3,7 +3,7 @@
  * Offers and acceptances: calls that stay open.
  *
  * An offer is a call whose reply means "let go". When its keeper dies or is replaced it is made anew with
- * the successor; a name that is gone then was transferred, if the first keeper lived to save it.
+ * the successor, which knows by its token if that was transferred; so does a name that is gone then tell.
  */
 #include "client.h"
 
@@ -54,7 +54,8 @@ int aph_hold_offer(struct aph_hold_offer **out, struct aph_hold *hold, const cha
 		return hold_complain(-ENOMEM, "out of memory");
 	offer->hold = hold;
 	offer->exchange = exchange;
-	offer->exchange.request.token = to;
+	offer->exchange.request.token = hold_new_token(hold);
+	offer->exchange.request.arg = to;
 	(void)snprintf(offer->name, sizeof(offer->name), "%s", name);
 	offer->exchange.name = offer->name;
 	offer->result = 1;

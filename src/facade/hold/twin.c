@@ -188,18 +188,19 @@ int hold_save_drop(struct hold_keeper *keeper, struct hold_entry *entry)
 }
 
 int hold_save_move(struct hold_keeper *keeper, const struct hold_entry *entry, uid_t new_owner,
-		   uint64_t serial)
+		   uint64_t serial, uint64_t token)
 {
 	struct hold_record record;
 	int r;
 
 	if (keeper->image)
-		hold_image_move(keeper->image, entry, new_owner, serial);
+		hold_image_move(keeper->image, entry, new_owner, serial, token);
 	if (keeper->survival != APH_HOLD_SURVIVE_SYSTEMD)
 		return 0;
 	hold_record_of(&record, entry);
 	record.owner = new_owner;
 	record.serial = serial;
+	record.token = token;
 	r = hold_manager_put(keeper, &record, entry->fds);
 	return r == 0 ? hold_manager_remove(keeper, entry->serial) : r;
 }

@@ -40,9 +40,9 @@ struct hold_request {
 	uint8_t verb;
 	uint16_t flags; /* APH_HOLD_* */
 	uint32_t owner; /* with APH_HOLD_OWNER */
-	uint64_t token; /* STORE: the same again is a repetition; OFFER: the new owner */
+	uint64_t token; /* STORE, OFFER: the same again is a repetition */
 	uint64_t
-		arg; /* STORE: milliseconds until it expires, or 0; RETRIEVE, ACCEPT: room for descriptors */
+		arg; /* STORE: milliseconds until it expires, or 0; RETRIEVE, ACCEPT: room for descriptors; OFFER: the new owner */
 };
 
 #define HOLD_REQUEST_MAX (sizeof(struct hold_request) + APH_HOLD_NAME_MAX)

@@ -89,7 +89,7 @@ static void slots_are_used_again(void **state)
 	hold_image_adopt(image);
 	assert_int_equal(hold_image_put(image, entries[3], NULL), 0);
 	assert_int_equal(hold_image_put(image, entries[7], NULL), -ENFILE);
-	hold_image_move(image, last, 7, 1000100);
+	hold_image_move(image, last, 7, 1000100, 300);
 	assert_int_equal(hold_image_each(image, look, &seen), 0);
 	assert_int_equal(seen.n, SLOTS);
 	assert_int_equal(seen.serials[3], 1000100);
@@ -128,7 +128,8 @@ static _Noreturn void write_for_ever(struct hold_image *image, struct said *said
 				break;
 			entries[i]->owner = 1;
 			said->after[i] = entries[i]->serial + 1000000;
-			hold_image_move(image, entries[i], 1, entries[i]->serial + 1000000);
+			hold_image_move(image, entries[i], 1, entries[i]->serial + 1000000,
+					entries[i]->token);
 			said->before[i] = entries[i]->serial + 1000000;
 			break;
 		default:
