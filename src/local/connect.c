@@ -20,6 +20,8 @@
 #include <unistd.h>
 
 #define SEARCHES_MAX 16u
+#define RETRY_MS     1u /* at first, then twice as long each time */
+#define RETRY_MAX_MS 16u
 
 /* A search that goes on. */
 struct aph_connecting {
@@ -33,6 +35,9 @@ struct aph_connecting {
 	bool announce;
 	bool timed; /* holds a reservation in the timers */
 	struct aph_timer timer;
+	bool retries; /* holds another one */
+	uint32_t retry_ms;
+	struct aph_timer retry; /* too many wait at the service's door: looks again */
 	struct aph_local_channel *lc;
 };
 
@@ -44,6 +49,10 @@ void aph_local_connecting_free(struct aph_local_channel *lc)
 		return;
 	if (lc->connecting->timed) {
 		aph_timers_stop(&ep->timers, &lc->connecting->timer);
+		aph_timers_unreserve(&ep->timers);
+	}
+	if (lc->connecting->retries) {
+		aph_timers_stop(&ep->timers, &lc->connecting->retry);
 		aph_timers_unreserve(&ep->timers);
 	}
 	free(lc->connecting->entries);
@@ -204,6 +213,36 @@ static bool search_again(struct aph_connecting *connecting)
 	return true;
 }
 
+static void try_next(struct aph_local_channel *lc);
+
+static void try_again(struct aph_timer *timer)
+{
+	struct aph_connecting *connecting = aph_container(timer, struct aph_connecting, retry);
+
+	/* Whoever is there now, those who were full as well. */
+	connecting->n = connecting->next = 0;
+	connecting->n_searches = 0;
+	connecting->error = 0;
+	try_next(connecting->lc);
+}
+
+/* Somebody is there, but too many wait to be let in. False when there is no more to be done. */
+static bool plan_retry(struct aph_connecting *connecting)
+{
+	struct aph_endpoint *ep = connecting->lc->local->base.ep;
+
+	if (connecting->error != -EAGAIN)
+		return false;
+	if (!connecting->retries && aph_timers_reserve(&ep->timers) < 0)
+		return false;
+	connecting->retries = true;
+	connecting->retry.expire = try_again;
+	if (connecting->retry_ms < RETRY_MAX_MS)
+		connecting->retry_ms = connecting->retry_ms ? 2 * connecting->retry_ms : RETRY_MS;
+	aph_endpoint_start_timer(ep, &connecting->retry, aph_deadline_ms(connecting->retry_ms));
+	return true;
+}
+
 /* Asks candidates until one is there to answer. Without any the channel ends. */
 static void try_next(struct aph_local_channel *lc)
 {
@@ -216,6 +255,8 @@ static void try_next(struct aph_local_channel *lc)
 			return;
 		note_error(connecting, r);
 	}
+	if (plan_retry(connecting))
+		return;
 	lc->connect_error = weight(connecting->error) > 1 ? connecting->error : -ENOENT;
 	aph_channel_end(&lc->base, reason_of(lc->connect_error));
 }
@@ -422,6 +463,7 @@ static int begin(struct aph_local_channel **out, struct aph_local *local,
 		return r < 0 ? r : explain(-ENOENT, name);
 	}
 	lc->connecting = connecting;
+	connecting->lc = lc;
 	lc->base.data = options->data;
 	lc->base.peer.label = "";
 	aph_channel_init(&lc->base, local->base.ep, NULL);
@@ -444,7 +486,6 @@ static int start_timer(struct aph_local_channel *lc, uint64_t deadline_ns)
 
 	if (r < 0)
 		return aph_err(r, "no memory for a deadline");
-	lc->connecting->lc = lc;
 	lc->connecting->timed = true;
 	lc->connecting->timer.expire = expire;
 	aph_endpoint_start_timer(ep, &lc->connecting->timer, deadline_ns);

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -22,6 +23,7 @@
 #define NEWCOMERS_PER_USER 32u
 #define HELLO_TIME_MS	   5000u
 #define ACCEPTS_PER_TURN   64
+#define ACCEPTING_NS	   100000u	       /* in one turn: those who are in wait meanwhile */
 #define BELL_COUNT	   (UINT64_C(1) << 62) /* far from both ends, so that neither ringing can block */
 
 /* -- who may come in ---------------------------------------------------------------------------------------------- */
@@ -269,6 +271,14 @@ static void hand_over(struct aph_local_channel *lc, struct aph_local_service *ls
 	aph_local_channel_discard(lc);
 }
 
+/* A channel is dear: nobody gets one who has left already. */
+static bool has_left(const struct aph_local_channel *lc)
+{
+	struct pollfd poller = { .fd = lc->sock, .events = POLLRDHUP };
+
+	return poll(&poller, 1, 0) > 0 && (poller.revents & (POLLRDHUP | POLLHUP));
+}
+
 /* What the newcomer said decides what becomes of it; it is on no list any more. */
 static void admit(struct aph_local_channel *lc, struct aph_local_service *ls,
 		  const struct aph_hello *hello)
@@ -286,6 +296,8 @@ static void admit(struct aph_local_channel *lc, struct aph_local_service *ls,
 		hand_over(lc, ls, hello);
 	} else if (hello->kind != APH_HELLO_CALLS || !is_allowed(&ls->base, who, hello->allow)) {
 		turn_away(lc, EACCES);
+	} else if (has_left(lc)) {
+		aph_local_channel_discard(lc);
 	} else if (!has_share(&ls->base, who)) {
 		turn_away(lc, EBUSY);
 	} else {
@@ -410,6 +422,9 @@ static bool turn_away_one(struct aph_local *local, int listener)
 	};
 	int sock;
 
+	/* Another thread may have been faster when it was last opened again. */
+	if (local->spare_fd < 0)
+		local->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (local->spare_fd < 0)
 		return false;
 	(void)close(local->spare_fd);
@@ -424,9 +439,10 @@ static bool turn_away_one(struct aph_local *local, int listener)
 
 static void accept_some(struct aph_local_service *ls, int listener)
 {
+	uint64_t until = aph_time_ns() + ACCEPTING_NS;
 	int i;
 
-	for (i = 0; i < ACCEPTS_PER_TURN; i++) {
+	for (i = 0; i < ACCEPTS_PER_TURN && aph_time_ns() < until; i++) {
 		int sock = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 		if (sock >= 0)

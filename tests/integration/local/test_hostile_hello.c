@@ -5,12 +5,15 @@
  */
 #include "hostile.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 static struct victim victim;
@@ -154,6 +157,67 @@ static void connections_that_go_at_once(void **state)
 	victim_stop(&victim);
 }
 
+/* As many as the kernel lets wait, none of whom is still there. */
+static void crowd_the_door(void)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int sock, r;
+
+	memcpy(address.sun_path, victim.path, strlen(victim.path) + 1);
+	do {
+		sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		assert_true(sock >= 0);
+		r = connect(sock, (void *)&address, sizeof(address));
+		assert_true(r == 0 || errno == EAGAIN);
+		close(sock);
+	} while (r == 0);
+}
+
+static void *let_it_go_on(void *arg)
+{
+	(void)arg;
+	usleep(30000);
+	child_signal(&victim.service.child, SIGCONT);
+	return NULL;
+}
+
+/* Who finds the door crowded waits for a moment to come in, as long as the deadline allows. */
+static void a_crowd_at_the_door(void **state)
+{
+	struct aph_channel_options options = { .size = sizeof(options) };
+	struct aph_channel *channel;
+	struct aph_event ev;
+	pthread_t thread;
+
+	(void)state;
+	victim_start(&victim, 0);
+	child_signal(&victim.service.child, SIGSTOP);
+	child_await_state(victim.service.child.pid, 'T', check_ms(2000));
+	crowd_the_door();
+	options.deadline_ns = aph_deadline_ms(50);
+	assert_int_equal(aph_channel_open(&channel, victim.honest.ep, "victim", &options),
+			 -ETIMEDOUT);
+	options.deadline_ns = aph_deadline_ms((uint64_t)check_ms(5000));
+	assert_int_equal(pthread_create(&thread, NULL, let_it_go_on, NULL), 0);
+	assert_int_equal(aph_channel_open(&channel, victim.honest.ep, "victim", &options), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	client_echo(channel);
+	aph_channel_close(channel);
+	/* The same without waiting in the function. */
+	child_signal(&victim.service.child, SIGSTOP);
+	child_await_state(victim.service.child.pid, 'T', check_ms(2000));
+	crowd_the_door();
+	options.flags = APH_CHANNEL_ASYNC;
+	assert_int_equal(aph_channel_open(&channel, victim.honest.ep, "victim", &options), 0);
+	assert_int_equal(pthread_create(&thread, NULL, let_it_go_on, NULL), 0);
+	client_next(victim.honest.ep, &ev, 5000);
+	assert_int_equal(ev.type, APH_EVENT_OPEN);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	client_echo(channel);
+	aph_channel_close(channel);
+	victim_stop(&victim);
+}
+
 static void a_second_hello(void **state)
 {
 	struct aph_hello hello = wire_hello();
@@ -238,6 +302,7 @@ int main(void)
 		SUITE_TEST(descriptors_in_the_hello),
 		SUITE_TEST(silent_connections),
 		SUITE_TEST(connections_that_go_at_once),
+		SUITE_TEST(a_crowd_at_the_door),
 		SUITE_TEST(a_second_hello),
 		SUITE_TEST(other_kinds),
 		SUITE_TEST(seeded),
