@@ -262,7 +262,8 @@ int aph_remote_signal(struct aph_call *call, int32_t code)
 
 static bool is_own_code(int32_t code, int32_t kind)
 {
-	return (code & APH_REMOTE_KIND) == kind && (code & 0xff) <= APH_REASON_RESOURCES;
+	return (code & ~APH_REMOTE_REASON) == kind &&
+	       (code & APH_REMOTE_REASON) <= APH_REASON_RESOURCES;
 }
 
 /* Codes that the protocol, or the other end of ours, takes for something else than a word of the service. */
@@ -306,19 +307,30 @@ void aph_remote_farewell(struct aph_call *call, enum aph_farewell kind, int32_t 
 
 /* -- what the engine says ----------------------------------------------------------------------------------------------- */
 
+/*
+ * The service says that it has not run the request. Who answers may have taken the place of one that has: if there was
+ * more than one copy of a packet, the answer is about that copy.
+ */
+static void refuse(struct aph_call *call, const struct aph_rx_call_info *info,
+		   enum aph_reason reason)
+{
+	aph_call_end(call, info->n_resent ? APH_LOST : APH_REFUSED, reason, 0);
+}
+
 static void end_aborted(struct aph_remote_call *rc, int32_t code,
 			const struct aph_rx_call_info *info)
 {
 	struct aph_call *call = &rc->base;
+	enum aph_reason reason = (enum aph_reason)(code & APH_REMOTE_REASON);
 
 	if (is_own_code(code, APH_REMOTE_REFUSED))
-		aph_call_end(call, APH_REFUSED, (enum aph_reason)(code & 0xff), 0);
+		refuse(call, info, reason);
 	else if (is_own_code(code, APH_REMOTE_LOST))
-		aph_call_end(call, APH_LOST, (enum aph_reason)(code & 0xff), 0);
+		aph_call_end(call, APH_LOST, reason, 0);
 	else if (code == APH_RX_RESTARTING)
-		aph_call_end(call, APH_REFUSED, APH_REASON_BUSY, 0);
+		refuse(call, info, APH_REASON_BUSY);
 	else if (code == APH_RX_INVALID_OPERATION && !info->received)
-		aph_call_end(call, APH_REFUSED, APH_REASON_NO_SERVICE, 0);
+		refuse(call, info, APH_REASON_NO_SERVICE);
 	else if (code == APH_RX_CALL_DEAD)
 		aph_call_end(call, APH_LOST, APH_REASON_CLOSED, 0);
 	else

@@ -19,7 +19,7 @@
  */
 #define APH_REMOTE_REFUSED INT32_C(0x41500100) /* the request did not run */
 #define APH_REMOTE_LOST	   INT32_C(0x41500200) /* it may have run */
-#define APH_REMOTE_KIND	   INT32_C(0x7fffff00)
+#define APH_REMOTE_REASON  INT32_C(0xff)
 
 struct aph_remote;
 

@@ -2,10 +2,13 @@
 /* Every outcome that a call over an rx: address can have, and that both sides are told the right one. */
 #include "remote.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static void refused_by_service(void **state)
 {
@@ -37,7 +40,7 @@ static void refused_by_service(void **state)
 static void aborted(void **state)
 {
 	/* The last ones mean something to the protocol: another code goes in their place. */
-	static const int32_t codes[] = { 1, 42, INT32_MAX, INT32_MIN, -3,	  77,
+	static const int32_t codes[] = { 1, 42, INT32_MAX, INT32_MIN, -3,	  -0x3eaffefd,
 					 0, -1, -2,	   -100,      0x41500103, 0x41500205 };
 	const char *address = remote_address();
 	struct aph_result result;
@@ -181,6 +184,69 @@ static void nobody_is_there(void **state)
 		client_close(&client);
 		service_stop(&service);
 	}
+}
+
+/* A server that is not ours, for as long as the test wants it. */
+static int open_socket(char *address, size_t size)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET,
+				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(in);
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	assert_true(fd >= 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&in, sizeof(in)), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&in, &len), 0);
+	(void)snprintf(address, size, "rx:127.0.0.1:%u/147", ntohs(in.sin_port));
+	return fd;
+}
+
+/* Whoever says "not I" to the second copy of a request may have taken the place of one that ran the first. */
+static void refused_too_late(void **state)
+{
+	static const uint32_t codes[] = { 0xfffffffe, 0xffffff9c, 0x41500100 | APH_REASON_BUSY };
+	uint64_t deadline = aph_deadline_ms((uint64_t)check_ms(4000));
+	unsigned n_copies[4] = { 0 }, n_ended = 0;
+	struct aph_call *calls[4];
+	char address[64];
+	struct client client;
+	int fd = open_socket(address, sizeof(address));
+
+	(void)state;
+	client_open(&client, address);
+	/* The first one is refused at once, the others when they come again. */
+	for (size_t i = 0; i < SUITE_LEN(calls); i++)
+		calls[i] = client_begin(client.channel, "e", 1, APH_FOREVER);
+	while (n_ended < SUITE_LEN(calls)) {
+		struct sockaddr_in from;
+		socklen_t from_len = sizeof(from);
+		uint8_t packet[1500];
+		ssize_t len;
+		unsigned i;
+
+		(void)aph_endpoint_serve(client.ep, aph_deadline_ms(2));
+		assert_true(aph_time_ns() < deadline);
+		len = recvfrom(fd, packet, sizeof(packet), MSG_DONTWAIT, (struct sockaddr *)&from,
+			       &from_len);
+		if (len < 28 || packet[20] != 1)
+			continue;
+		i = packet[7] & 3;
+		if (++n_copies[i] != (i ? 2 : 1))
+			continue;
+		packet[20] = 4; /* ABORT, and from the server */
+		packet[21] = 0;
+		i = i ? i - 1 : 2;
+		memcpy(packet + 28, &(uint32_t){ htonl(codes[i]) }, 4);
+		assert_int_equal(sendto(fd, packet, 32, 0, (struct sockaddr *)&from, from_len), 32);
+		n_ended++;
+	}
+	for (size_t i = 0; i < SUITE_LEN(calls); i++) {
+		assert_int_equal(client_end(client.ep, calls[i], NULL, NULL).outcome,
+				 i ? APH_LOST : APH_REFUSED);
+		aph_call_free(calls[i]);
+	}
+	client_close(&client);
+	close(fd);
 }
 
 static void busy(void **state)
@@ -457,6 +523,7 @@ int main(void)
 		SUITE_TEST(cancelled_and_late),
 		SUITE_TEST(late_while_others_come),
 		SUITE_TEST(nobody_is_there),
+		SUITE_TEST(refused_too_late),
 		SUITE_TEST(busy),
 		SUITE_TEST(receipts),
 		SUITE_TEST(the_service_is_killed),
