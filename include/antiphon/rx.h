@@ -129,7 +129,7 @@ struct aph_rx_config {
 
 	uint32_t flags; /* APH_RX_* above */
 	enum aph_rx_congestion congestion;
-	uint32_t mtu;	 /* largest UDP payload we send to a new peer; 0: 1444 */
+	uint32_t mtu;	 /* largest UDP payload we send to a new peer; 0: 1444, or 1232 over IPv6 */
 	uint32_t window; /* packets we take ahead of the reader; 0: APH_RX_WINDOW_MAX, the most */
 	uint32_t
 		receive_budget; /* packets that all windows may sum up to; 0: no limit. See credit */
@@ -193,6 +193,7 @@ struct aph_rx_message {
 	size_t len;
 	size_t segment; /* bytes of each datagram but the last; equal to `len` when it is one */
 	bool probe;	/* must not be fragmented, and may be too large for the path */
+	bool fragment;	/* may be too large for the path as well: in fragments, then */
 };
 
 /* At most `max` messages that may leave now; 0: none is left. Each is taken for sent. */

@@ -133,6 +133,27 @@ uint32_t aph_rx_ack_window(const struct aph_rx_call *call)
 	return window;
 }
 
+void aph_rx_ack_offer(const struct aph_rx_peer *peer, uint32_t window, struct aph_rx_ack *ack)
+{
+	uint32_t flags = peer->rx->config.flags;
+
+	ack->if_mtu = APH_RX_MTU_DEFAULT;
+	ack->rwind = window < APH_RX_WINDOW_SMALL ? window : APH_RX_WINDOW_SMALL;
+	ack->extended = !(flags & APH_RX_NO_EXTENSION);
+	ack->window = window;
+	if (flags & APH_RX_NO_JUMBO) {
+		ack->max_mtu = APH_RX_MTU_DEFAULT;
+		ack->max_jumbo = 1;
+	} else if (peer->extended) {
+		ack->max_mtu = APH_RX_MTU_MAX;
+		ack->max_jumbo = 46;
+	} else {
+		/* Who takes jumbograms gets larger datagrams from stock peers; 4 is what OpenAFS and Linux say. */
+		ack->max_mtu = 5692;
+		ack->max_jumbo = 4;
+	}
+}
+
 /* acks[] and, beyond what it can say, ranges: what has arrived above the first packet that has not been read. */
 static void fill_acks(struct aph_rx_call *call, struct aph_rx_ack *ack, uint8_t *acks)
 {
@@ -162,7 +183,6 @@ static void fill_acks(struct aph_rx_call *call, struct aph_rx_ack *ack, uint8_t 
 size_t aph_rx_ack_build(struct aph_rx_call *call, uint8_t *body, enum aph_rx_ack_reason reason,
 			uint32_t serial)
 {
-	const struct aph_rx *rx = call->rx;
 	struct aph_rx_in *in = &call->in;
 	uint32_t window = aph_rx_ack_window(call);
 	uint8_t acks[255];
@@ -171,19 +191,9 @@ size_t aph_rx_ack_build(struct aph_rx_call *call, uint8_t *body, enum aph_rx_ack
 		.previous = in->highest,
 		.serial = serial,
 		.reason = (uint8_t)reason,
-		.max_mtu = rx->config.flags & APH_RX_NO_JUMBO ? APH_RX_MTU_DEFAULT : APH_RX_MTU_MAX,
-		.if_mtu = APH_RX_MTU_DEFAULT,
-		.rwind = window < APH_RX_WINDOW_SMALL ? window : APH_RX_WINDOW_SMALL,
-		.max_jumbo = rx->config.flags & APH_RX_NO_JUMBO ? 1 : 46,
-		.extended = !(rx->config.flags & APH_RX_NO_EXTENSION),
-		.window = window,
 	};
 
-	/* Who takes jumbograms gets larger datagrams from stock peers; 4 is what OpenAFS and Linux say. */
-	if (!call->peer->extended && ack.max_jumbo > 4) {
-		ack.max_jumbo = 4;
-		ack.max_mtu = 5692;
-	}
+	aph_rx_ack_offer(call->peer, window, &ack);
 	fill_acks(call, &ack, acks);
 	if ((int32_t)(in->base + window - in->window_end) > 0)
 		in->window_end = in->base + window;

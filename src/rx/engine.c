@@ -88,7 +88,6 @@ static void set_default(uint32_t *value, uint32_t what)
 
 static void fill_config(struct aph_rx_config *config)
 {
-	set_default(&config->mtu, APH_RX_MTU_DEFAULT);
 	set_default(&config->window, APH_RX_WINDOW_MAX);
 	set_default(&config->peers_max, 65536);
 	set_default(&config->connections_max, 1048576);
@@ -103,7 +102,7 @@ static void fill_config(struct aph_rx_config *config)
 		config->window = APH_RX_WINDOW_MAX;
 	if (config->flags & APH_RX_NO_EXTENSION && config->window > APH_RX_WINDOW_SMALL)
 		config->window = APH_RX_WINDOW_SMALL;
-	if (config->mtu < APH_RX_MTU_FLOOR)
+	if (config->mtu && config->mtu < APH_RX_MTU_FLOOR)
 		config->mtu = APH_RX_MTU_FLOOR;
 	if (config->mtu > APH_RX_MTU_MAX)
 		config->mtu = APH_RX_MTU_MAX;

@@ -27,7 +27,7 @@
 #define APH_RX_CHUNK_SLOTS  16
 #define APH_RX_INLINE_MAX   228 /* bytes of a body that fit into the call itself */
 #define APH_RX_UNSENT_MAX   256 /* packets written beyond those in flight */
-#define APH_RX_STAGING	    64000
+#define APH_RX_STAGING	    (APH_RX_MTU_MAX + 4096) /* the largest probe, and then some */
 #define APH_RX_RUN_SEGMENTS 64
 #define APH_RX_N_MESSAGES   32
 #define APH_RX_N_IOVECS	    1024
@@ -73,7 +73,8 @@ struct aph_rx_meta {
 	uint32_t prev, next; /* in the list of those in flight, or of those lost; seq, 0: none */
 	uint16_t len;	     /* behind the header */
 	uint16_t cksum;
-	uint8_t state; /* enum aph_rx_packet_state */
+	uint16_t datagram; /* size of what it last left in; 0: that may be fragmented */
+	uint8_t state;	   /* enum aph_rx_packet_state */
 	uint8_t n_sent;
 	bool last;
 };
@@ -116,7 +117,8 @@ struct aph_rx_peer {
 	uint64_t memory;   /* bytes held on its account */
 	uint64_t idle_since_ns;
 	uint32_t bytes_in, bytes_out; /* until the address is proven */
-	uint32_t probe_serial;	      /* of the size probe under way */
+	uint32_t probe_cid; /* connection of the size probe under way; bit 0: we are its client */
+	uint32_t probe_serial;
 	uint64_t probe_ns;
 	uint16_t max_jumbo;
 	bool proven;   /* the address answers: it has told a serial that nobody could guess */
@@ -363,6 +365,7 @@ struct aph_rx_draft {
 	bool staged; /* may be continued in the staging area */
 	bool closed; /* its last packet is short: it cannot be continued */
 	bool probe;
+	bool fragment;
 };
 
 struct aph_rx {
@@ -592,6 +595,8 @@ void aph_rx_ack_consumed(struct aph_rx_call *call, uint32_t n_packets);
 /* The packets from here on say it as well. */
 void aph_rx_ack_drop(struct aph_rx_call *call);
 uint32_t aph_rx_ack_window(const struct aph_rx_call *call);
+/* What every ACK to that peer says of us: the trailer and the window. */
+void aph_rx_ack_offer(const struct aph_rx_peer *peer, uint32_t window, struct aph_rx_ack *ack);
 /* Writes the body for the call as it stands. */
 size_t aph_rx_ack_build(struct aph_rx_call *call, uint8_t *body, enum aph_rx_ack_reason reason,
 			uint32_t serial);

@@ -224,6 +224,19 @@ static void take_trailer(struct aph_rx_peer *peer, const struct aph_rx_ack *ack)
 		peer->max_jumbo = (uint16_t)(ack->max_jumbo < 46 ? ack->max_jumbo : 46);
 }
 
+/*
+ * Who knows the serial of a probe has got it. Mostly the ACK is a PING_RESPONSE; where the call is over by then at the
+ * other end, it is the receipt once more.
+ */
+static void note_probe(struct aph_rx_conn *conn, const struct aph_rx_ack *ack)
+{
+	struct aph_rx_peer *peer = conn->peer;
+
+	if (peer->pmtu.probing && ack->serial == peer->probe_serial &&
+	    peer->probe_cid == (conn->cid | conn->is_client))
+		aph_rx_pmtu_probe_acked(&peer->pmtu, conn->rx->now_ns);
+}
+
 static void answer_ping(struct aph_rx_call *call, const struct aph_rx_header *header,
 			const struct aph_rx_ack *ack)
 {
@@ -253,9 +266,7 @@ void aph_rx_input_ack(struct aph_rx_call *call, const struct aph_rx_header *head
 	}
 	take_trailer(call->peer, &ack);
 	answer_ping(call, header, &ack);
-	if (ack.reason == APH_RX_ACK_PING_RESPONSE && call->peer->pmtu.probing &&
-	    ack.serial == call->peer->probe_serial)
-		aph_rx_pmtu_probe_acked(&call->peer->pmtu, rx->now_ns);
+	note_probe(call->conn, &ack);
 	aph_rx_recover_ack(call, &ack);
 }
 
@@ -319,6 +330,17 @@ static void input_call(const struct input *input, struct aph_rx_call *call)
 	}
 }
 
+/* The channel has gone on to another call: what the peer says of the one before still tells of the path. */
+static void input_older(const struct input *input, struct aph_rx_conn *conn)
+{
+	struct aph_rx_ack ack;
+
+	if (input->header.type == APH_RX_ACK &&
+	    aph_rx_ack_decode(&ack, input->packet + APH_RX_HEADER, input->len - APH_RX_HEADER))
+		note_probe(conn, &ack);
+	ignore(input, "an older call");
+}
+
 /* The last call of the channel is over: what it was is said again to those who did not hear it. */
 static void input_over(const struct input *input, struct aph_rx_conn *conn,
 		       struct aph_rx_channel *ch)
@@ -333,8 +355,10 @@ static void input_over(const struct input *input, struct aph_rx_conn *conn,
 		struct aph_rx_ack ack;
 
 		if (!aph_rx_ack_decode(&ack, input->packet + APH_RX_HEADER,
-				       input->len - APH_RX_HEADER) ||
-		    ack.reason == APH_RX_ACK_PING_RESPONSE)
+				       input->len - APH_RX_HEADER))
+			return;
+		note_probe(conn, &ack);
+		if (ack.reason == APH_RX_ACK_PING_RESPONSE)
 			return;
 	}
 	if (ch->done) {
@@ -527,7 +551,7 @@ static void input_conn(struct input *input, struct aph_rx_conn *conn)
 		return;
 	}
 	if (header->call_number < ch->call_number) {
-		ignore(input, "an older call");
+		input_older(input, conn);
 	} else if (header->call_number == ch->call_number) {
 		if (ch->call)
 			input_call(input, ch->call);

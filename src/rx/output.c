@@ -10,77 +10,7 @@
 
 #define STAGED_MAX     256	   /* larger packets leave from where they are */
 #define BURST_NS       (APH_RX_MS) /* packets of so long leave together where sending is paced */
-#define LIMIT_PER_S    50
-#define LIMIT_BURST    20
 #define IOVECS_PER_RUN (2 * APH_RX_RUN_MAX + 2)
-
-/* -- packets that are sent once ----------------------------------------------------------------------------------- */
-
-void aph_rx_raw_send(struct aph_rx *rx, const struct aph_rx_path *path,
-		     const struct aph_rx_header *header, const uint8_t *body, size_t len)
-{
-	struct aph_rx_raw *raw;
-
-	if (rx->n_raw == APH_RX_N_RAW || APH_RX_HEADER + len > APH_RX_RAW_MAX) {
-		rx->stats.rate_limited++;
-		return;
-	}
-	raw = &rx->raw[(rx->raw_first + rx->n_raw++) % APH_RX_N_RAW];
-	raw->path = *path;
-	raw->len = (uint16_t)(APH_RX_HEADER + len);
-	aph_rx_header_encode(raw->bytes, header);
-	if (len)
-		memcpy(raw->bytes + APH_RX_HEADER, body, len);
-	rx->stats.packets_sent[header->type % 14]++;
-}
-
-void aph_rx_send_abort(struct aph_rx_conn *conn, uint32_t cid, uint32_t call_number, int32_t code)
-{
-	uint8_t body[4];
-	struct aph_rx_header header = {
-		.epoch = conn->epoch,
-		.cid = cid,
-		.call_number = call_number,
-		.serial = aph_rx_conn_serial(conn),
-		.type = APH_RX_ABORT,
-		.flags = conn->is_client ? APH_RX_CLIENT_INITIATED : 0,
-		.security = conn->class->index,
-		.service = conn->service,
-	};
-
-	aph_put32(body, (uint32_t)code);
-	aph_rx_raw_send(conn->rx, &conn->peer->path, &header, body, sizeof(body));
-}
-
-uint32_t aph_rx_group(const struct aph_rx *rx, const struct aph_rx_path *path)
-{
-	const struct aph_rx_address *a = &path->remote;
-	uint64_t v4 = a->in.sin_addr.s_addr; /* hashes are of whole words */
-	uint32_t hash = a->family == AF_INET ? aph_rx_hash(rx, &v4, sizeof(v4))
-					     : aph_rx_hash(rx, &a->in6.sin6_addr, 8);
-
-	return hash % APH_RX_N_LIMITS;
-}
-
-/* A bucket of tokens for each group of addresses. */
-bool aph_rx_limit_take(struct aph_rx *rx, const struct aph_rx_path *path)
-{
-	struct aph_rx_limit *limit = &rx->limits[aph_rx_group(rx, path)];
-	uint64_t earned = (rx->now_ns - limit->filled_ns) / (1000 * APH_RX_MS / LIMIT_PER_S);
-
-	if (earned) {
-		limit->tokens = earned > LIMIT_BURST - limit->tokens
-					? LIMIT_BURST
-					: limit->tokens + (uint32_t)earned;
-		limit->filled_ns = rx->now_ns;
-	}
-	if (!limit->tokens) {
-		rx->stats.rate_limited++;
-		return false;
-	}
-	limit->tokens--;
-	return true;
-}
 
 /* -- drafts ------------------------------------------------------------------------------------------------------------ */
 
@@ -228,6 +158,17 @@ static bool send_ping(struct aph_rx_call *call)
 	return true;
 }
 
+/* Who answers a PING is where it says it is. */
+static void ask_for_proof(struct aph_rx_call *call)
+{
+	uint64_t now = call->rx->now_ns;
+
+	if (now < call->proof_ns)
+		return;
+	call->ping_due = true;
+	call->proof_ns = now + aph_rx_rtt_rto_ns(&call->peer->rtt, 0);
+}
+
 /* A PING with zeros behind, as large as the probe says. */
 static bool send_size_probe(struct aph_rx_call *call)
 {
@@ -238,18 +179,27 @@ static bool send_size_probe(struct aph_rx_call *call)
 	uint8_t *place;
 	size_t len;
 
-	if (rx->config.flags & APH_RX_NO_PMTU_PROBES || !peer->proven || !call->received)
+	if (rx->config.flags & APH_RX_NO_PMTU_PROBES || !call->received)
 		return true;
+	/* A client that has all of its reply may have forgotten the call when the question comes. */
+	if (!call->is_client && call->state == APH_RX_STATE_REPLY &&
+	    call->out.end == call->out.next)
+		return true;
+	/* More than one packet in a datagram is only of use where the kernel does not cut runs itself. */
+	if (peer->pmtu.current >= APH_RX_SLOT &&
+	    (rx->config.flags & (APH_RX_SEGMENTS | APH_RX_NO_JUMBO) || peer->max_jumbo <= 1))
+		return true;
+	if (!peer->proven) {
+		if (call->out.end > call->out.next)
+			ask_for_proof(call);
+		return true;
+	}
 	if (peer->pmtu.probing) {
 		if (rx->now_ns < peer->probe_ns)
 			return true;
 		aph_rx_pmtu_probe_lost(&peer->pmtu, rx->now_ns);
 	}
 	if (is_full(rx) || rx->staged + APH_RX_MTU_MAX > sizeof(rx->staging))
-		return true;
-	/* More than one packet in a datagram is only of use where the kernel does not cut runs itself. */
-	if (peer->pmtu.current >= APH_RX_SLOT &&
-	    (rx->config.flags & (APH_RX_SEGMENTS | APH_RX_NO_JUMBO) || peer->max_jumbo <= 1))
 		return true;
 	size = aph_rx_pmtu_probe(&peer->pmtu, rx->now_ns);
 	if (!size)
@@ -262,6 +212,7 @@ static bool send_size_probe(struct aph_rx_call *call)
 	len = aph_rx_ack_build(call, place + APH_RX_HEADER, APH_RX_ACK_PING, 0);
 	(void)len;
 	aph_rx_header_encode(place, &header);
+	peer->probe_cid = call->conn->cid | call->conn->is_client;
 	peer->probe_serial = header.serial;
 	peer->probe_ns = rx->now_ns + aph_rx_rtt_rto_ns(&peer->rtt, 0);
 	rx->stats.packets_sent[APH_RX_ACK]++;
@@ -338,6 +289,24 @@ static bool wants_ack(const struct aph_rx_call *call, const struct aph_rx_meta *
 		return run_end;
 	/* The reply acknowledges the end of a request. */
 	return run_end && (!meta->last || limited);
+}
+
+/*
+ * Whether packet `seq` may leave in fragments. What was cut for a path that has become narrower since has to. And
+ * when packets are lost again and again it may be that routers drop what they could fragment, and do not say so: every
+ * second try is in their hands. Not each, as there are others that drop fragments.
+ */
+static bool may_fragment(struct aph_rx_call *call, uint32_t seq)
+{
+	struct aph_rx_out *out = &call->out;
+	const struct aph_rx_meta *meta = aph_rx_out_meta(out, seq);
+	size_t len = (size_t)APH_RX_HEADER + meta->len;
+
+	if (len > call->peer->pmtu.current)
+		return true;
+	if (meta->n_sent < 2)
+		return meta->n_sent && out->n_backoffs && len > APH_RX_MTU_FLOOR;
+	return meta->n_sent % 2 == 0 && len > APH_RX_MTU_FLOOR;
 }
 
 static void write_header(struct aph_rx_call *call, uint8_t *packet, const struct aph_rx_meta *meta,
@@ -438,10 +407,13 @@ static bool send_run(struct aph_rx_call *call, uint32_t seq, uint32_t n, bool li
 	if (is_full(rx))
 		return false;
 	draft = new_draft(rx, call->peer);
+	draft->fragment = may_fragment(call, seq);
 	for (i = 0; i < n; i++) {
 		size_t len;
 		uint8_t *packet = prepare(call, seq + i, i + 1 == n, limited, &len);
 
+		aph_rx_out_meta(&call->out, seq + i)->datagram = draft->fragment ? 0
+										 : (uint16_t)len;
 		if (packet == end) {
 			rx->iovs[rx->n_iovs - 1].iov_len += len;
 			draft->len += len;
@@ -486,6 +458,8 @@ static bool send_jumbo(struct aph_rx_call *call, uint32_t seq, uint32_t n, bool 
 		flags = packet;
 	}
 	draft->segment = draft->len;
+	for (i = 0; i < n; i++)
+		aph_rx_out_meta(&call->out, seq + i)->datagram = (uint16_t)draft->len;
 	charge(call->peer, draft->len);
 	return true;
 }
@@ -509,13 +483,14 @@ static uint32_t run_length(struct aph_rx_out *out, uint32_t seq, uint32_t n)
 	return n;
 }
 
-static uint32_t jumbo_length(const struct aph_rx_call *call, uint32_t n)
+static uint32_t jumbo_length(struct aph_rx_call *call, uint32_t seq, uint32_t n)
 {
 	const struct aph_rx_peer *peer = call->peer;
+	const struct aph_rx_meta *meta = aph_rx_out_meta(&call->out, seq);
 	uint32_t fit;
 
 	if (call->rx->config.flags & (APH_RX_SEGMENTS | APH_RX_NO_JUMBO) || peer->max_jumbo <= 1 ||
-	    call->out.payload_max != APH_RX_JUMBO_PAYLOAD || peer->pmtu.current < APH_RX_SLOT)
+	    meta->n_sent || meta->len != APH_RX_JUMBO_PAYLOAD || peer->pmtu.current < APH_RX_SLOT)
 		return 1;
 	fit = 1 + (peer->pmtu.current - (uint32_t)APH_RX_SLOT) /
 			  (APH_RX_JUMBO_PAYLOAD + APH_RX_JUMBO_HEADER);
@@ -533,7 +508,7 @@ static bool send_packets(struct aph_rx_call *call, uint32_t seq, uint32_t n, boo
 				      out->layout.trailer <=
 			      STAGED_MAX)
 		return send_small(call, seq, limited);
-	jumbo = aph_rx_out_meta(out, seq)->n_sent ? 1 : jumbo_length(call, n);
+	jumbo = jumbo_length(call, seq, n);
 	if (jumbo <= 1)
 		return send_run(call, seq, n, limited);
 	while (n) {
@@ -554,7 +529,6 @@ static bool send_packets(struct aph_rx_call *call, uint32_t seq, uint32_t n, boo
 static bool may_send(struct aph_rx_call *call, uint32_t seq, uint32_t n)
 {
 	struct aph_rx_out *out = &call->out;
-	uint64_t now = call->rx->now_ns;
 	size_t len = 0;
 	uint32_t i;
 
@@ -565,10 +539,7 @@ static bool may_send(struct aph_rx_call *call, uint32_t seq, uint32_t n)
 		       out->layout.header + out->layout.trailer;
 	if (aph_rx_peer_may_send(call->peer, len))
 		return true;
-	if (now >= call->proof_ns) {
-		call->ping_due = true;
-		call->proof_ns = now + aph_rx_rtt_rto_ns(&call->peer->rtt, 0);
-	}
+	ask_for_proof(call);
 	if (out->timeout_ns == UINT64_MAX)
 		aph_rx_recover_arm(call);
 	return false;
@@ -602,7 +573,8 @@ static bool send_lost(struct aph_rx_call *call)
 		/* Losses come in runs, and are mended in runs. */
 		while (n < max && n < APH_RX_RUN_MAX && seq + n < out->next &&
 		       (int32_t)(seq + n - out->window_end) < 0 &&
-		       aph_rx_out_meta(out, seq + n)->state == APH_RX_PACKET_LOST)
+		       aph_rx_out_meta(out, seq + n)->state == APH_RX_PACKET_LOST &&
+		       may_fragment(call, seq + n) == may_fragment(call, seq))
 			n++;
 		n = n_earned(call, seq, run_length(out, seq, n));
 		if (!n)
@@ -658,8 +630,8 @@ static bool send_new(struct aph_rx_call *call)
 /* False when there is no more room: it is this call's turn again next time. */
 static bool send_call(struct aph_rx_call *call)
 {
-	return send_pending_ack(call) && send_lost(call) && send_new(call) && send_ping(call) &&
-	       send_size_probe(call);
+	return send_pending_ack(call) && send_lost(call) && send_new(call) &&
+	       send_size_probe(call) && send_ping(call);
 }
 
 /* -- receipts ----------------------------------------------------------------------------------------------------------------- */
@@ -675,12 +647,6 @@ static bool send_receipt(struct aph_rx_conn *conn, unsigned channel)
 		.previous = ch->last_seq,
 		.serial = ch->receipt_serial,
 		.reason = ch->receipt_serial ? APH_RX_ACK_DUPLICATE : APH_RX_ACK_IDLE,
-		.max_mtu = APH_RX_MTU_DEFAULT,
-		.if_mtu = APH_RX_MTU_DEFAULT,
-		.rwind = APH_RX_WINDOW_SMALL,
-		.max_jumbo = 1,
-		.extended = !(rx->config.flags & APH_RX_NO_EXTENSION),
-		.window = rx->config.window,
 	};
 	uint8_t body[APH_RX_ACK_BODY_MAX];
 	uint8_t *place;
@@ -688,6 +654,8 @@ static bool send_receipt(struct aph_rx_conn *conn, unsigned channel)
 
 	if (is_full(rx) || rx->staged + APH_RX_HEADER + sizeof(body) > sizeof(rx->staging))
 		return false;
+	/* The same as in every ACK: the peer takes the last that it hears for all that follows. */
+	aph_rx_ack_offer(conn->peer, rx->config.window, &ack);
 	len = aph_rx_ack_encode(body, &ack);
 	place = stage(rx, conn->peer, APH_RX_HEADER + len, false);
 	header.serial = aph_rx_conn_serial(conn);
@@ -757,6 +725,7 @@ static size_t hand_out(struct aph_rx *rx, struct aph_rx_message *out, size_t n_r
 			.len = draft->len,
 			.segment = draft->segment < draft->len ? draft->segment : draft->len,
 			.probe = draft->probe,
+			.fragment = draft->fragment,
 		};
 		trace_message(rx, message);
 	}

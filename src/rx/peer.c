@@ -112,6 +112,20 @@ static bool has_idle(struct aph_rx *rx)
 	return true;
 }
 
+/*
+ * What a path is taken to carry at first. Routers of IPv6 do not fragment and sometimes do not say so, so that
+ * what is once cut too large would never arrive: there it is what every path carries, until a probe has shown more.
+ */
+static uint16_t first_mtu(const struct aph_rx *rx, const struct aph_rx_path *path)
+{
+	if (rx->config.mtu)
+		return (uint16_t)rx->config.mtu;
+	if (path->remote.family == AF_INET6 && !IN6_IS_ADDR_V4MAPPED(&path->remote.in6.sin6_addr) &&
+	    !(rx->config.flags & APH_RX_NO_PMTU_PROBES))
+		return APH_RX_MTU_IPV6;
+	return APH_RX_MTU_DEFAULT;
+}
+
 struct aph_rx_peer *aph_rx_peer_get(struct aph_rx *rx, const struct aph_rx_path *path)
 {
 	struct aph_rx_peer *peer = aph_rx_peer_find(rx, path);
@@ -135,7 +149,7 @@ struct aph_rx_peer *aph_rx_peer_get(struct aph_rx *rx, const struct aph_rx_path 
 		return NULL;
 	}
 	aph_list_init(&peer->conns);
-	aph_rx_pmtu_init(&peer->pmtu, (uint16_t)rx->config.mtu);
+	aph_rx_pmtu_init(&peer->pmtu, first_mtu(rx, path));
 	peer->ssthresh = UINT32_MAX;
 	peer->rwind = APH_RX_WINDOW_START;
 	peer->idle_since_ns = rx->now_ns;

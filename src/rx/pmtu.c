@@ -14,6 +14,7 @@
 #define JUMBO_STEP   1416u
 #define TRIES_MAX    3
 #define BLACK_MAX    3
+#define CAUTIOUS     1200 /* passes nearly everywhere, and unfragmented over IPv6 everywhere */
 #define SEARCH_AGAIN UINT64_C(600000000000) /* RFC 8899's PMTU_RAISE_TIMER */
 
 static unsigned rank_of(unsigned size)
@@ -146,22 +147,34 @@ void aph_rx_pmtu_too_large(struct aph_rx_pmtu *pmtu, uint32_t mtu, uint64_t now_
 	pmtu->done = false;
 }
 
-void aph_rx_pmtu_black_hole(struct aph_rx_pmtu *pmtu, bool timed_out, uint64_t now_ns)
+/* Where to go when datagrams of `size` do not pass any more and nobody says why. */
+static uint16_t step_down(uint16_t size)
 {
-	(void)now_ns;
-	if (!timed_out) {
+	if (size > PACKET)
+		return PACKET;
+	return size > CAUTIOUS ? CAUTIOUS : APH_RX_MTU_FLOOR;
+}
+
+void aph_rx_pmtu_arrived(struct aph_rx_pmtu *pmtu, uint16_t size)
+{
+	if (pmtu->n_black && size >= pmtu->black)
 		pmtu->n_black = 0;
+}
+
+void aph_rx_pmtu_lost(struct aph_rx_pmtu *pmtu, uint16_t size)
+{
+	uint16_t below;
+
+	if (size <= APH_RX_MTU_FLOOR || size > pmtu->current)
 		return;
-	}
+	if (!pmtu->n_black || size < pmtu->black)
+		pmtu->black = size;
 	if (++pmtu->n_black < BLACK_MAX)
 		return;
 	pmtu->n_black = 0;
-	if (pmtu->current > PACKET)
-		pmtu->current = PACKET;
-	else if (pmtu->current > 1200)
-		pmtu->current = 1200;
-	else
-		pmtu->current = APH_RX_MTU_FLOOR;
+	below = step_down(pmtu->black);
+	if (below < pmtu->current)
+		pmtu->current = below;
 	/*
 	 * It may as well be that nothing at all passed for a while. So nothing is concluded about the sizes above;
 	 * once packets pass again the search begins at the top.

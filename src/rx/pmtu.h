@@ -12,6 +12,7 @@
 
 #define APH_RX_MTU_FLOOR   500
 #define APH_RX_MTU_DEFAULT 1444
+#define APH_RX_MTU_IPV6	   1232	 /* 1280 - 48 */
 #define APH_RX_MTU_MAX	   65160 /* 46 packets in a jumbogram */
 
 struct aph_rx_pmtu {
@@ -19,9 +20,10 @@ struct aph_rx_pmtu {
 	uint16_t peer_max;  /* the peer takes no larger ones */
 	uint16_t too_large; /* the smallest size known not to arrive; 0: none */
 	uint16_t probing;   /* size of the probe that is under way; 0: none */
-	uint8_t n_tries;    /* of this probe */
-	uint8_t n_black; /* time-outs in a row with full-sized packets only: the path may have shrunk */
-	bool done;	 /* searched; starts anew at search_ns */
+	uint16_t black;	    /* the smallest size of those that were lost of late */
+	uint8_t n_tries;    /* of the probe */
+	uint8_t n_black;    /* how many, since one at least as large arrived */
+	bool done;	    /* searched; starts anew at search_ns */
 	uint64_t search_ns;
 };
 
@@ -35,7 +37,11 @@ void aph_rx_pmtu_probe_acked(struct aph_rx_pmtu *pmtu, uint64_t now_ns);
 void aph_rx_pmtu_probe_lost(struct aph_rx_pmtu *pmtu, uint64_t now_ns);
 /* The network or our kernel said that datagrams of more than `mtu` do not pass; 0: it did not say how large. */
 void aph_rx_pmtu_too_large(struct aph_rx_pmtu *pmtu, uint32_t mtu, uint64_t now_ns);
-/* A retransmission time-out of a call with packets of the current size, or an acknowledgement of one. */
-void aph_rx_pmtu_black_hole(struct aph_rx_pmtu *pmtu, bool timed_out, uint64_t now_ns);
+/*
+ * A datagram of `size` bytes has arrived, or was lost where that means something: by a time-out, or for the second
+ * time. Only those that could not be fragmented are told of. After some losses without an arrival the path has shrunk.
+ */
+void aph_rx_pmtu_arrived(struct aph_rx_pmtu *pmtu, uint16_t size);
+void aph_rx_pmtu_lost(struct aph_rx_pmtu *pmtu, uint16_t size);
 
 #endif

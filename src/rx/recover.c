@@ -180,6 +180,12 @@ static uint64_t reorder_window_ns(const struct aph_rx_call *call)
 	return window < (uint64_t)rtt->srtt_us * 1000 ? window : (uint64_t)rtt->srtt_us * 1000;
 }
 
+static void note_lost_size(struct aph_rx_call *call, uint16_t datagram)
+{
+	if (datagram && !(call->rx->config.flags & APH_RX_NO_PMTU_PROBES))
+		aph_rx_pmtu_lost(&call->peer->pmtu, datagram);
+}
+
 /* Those that were sent before one that has arrived, and long enough ago, are lost. */
 static void detect_losses(struct aph_rx_call *call)
 {
@@ -188,6 +194,7 @@ static void detect_losses(struct aph_rx_call *call)
 	uint64_t patience = (uint64_t)call->peer->rtt.latest_us * 1000 + reorder_window_ns(call);
 	uint32_t in_flight = out->n_flying;
 	uint32_t n = 0, lowest = 0, seq;
+	uint16_t datagram = 0;
 
 	out->reorder_ns = UINT64_MAX;
 	while ((seq = out->flying_head)) {
@@ -201,6 +208,9 @@ static void detect_losses(struct aph_rx_call *call)
 			break;
 		}
 		aph_rx_trace_call(call, APH_RX_TRACE_LOST, seq, "a later one has arrived");
+		/* Once may be bad luck. */
+		if (meta->n_sent > 1 && meta->datagram > datagram)
+			datagram = meta->datagram;
 		set_lost(out, seq, meta);
 		if (!lowest || seq < lowest)
 			lowest = seq;
@@ -208,6 +218,7 @@ static void detect_losses(struct aph_rx_call *call)
 	}
 	if (!n)
 		return;
+	note_lost_size(call, datagram);
 	aph_rx_congest_on_loss(&out->congest, n, lowest, out->next, in_flight, &call->peer->rtt,
 			       now);
 	aph_rx_call_wants_to_send(call);
@@ -218,8 +229,9 @@ static void detect_losses(struct aph_rx_call *call)
 struct progress {
 	uint32_t n_acked;
 	uint32_t highest;
-	uint32_t serial;  /* of the transmission that the ACK answers; 0: it gives no sample */
-	uint64_t sent_ns; /* when that was made, if it is among those that have arrived */
+	uint32_t serial;   /* of the transmission that the ACK answers; 0: it gives no sample */
+	uint64_t sent_ns;  /* when that was made, if it is among those that have arrived */
+	uint16_t datagram; /* size of the largest that has arrived in one piece */
 };
 
 static void note_arrival(struct aph_rx_call *call, uint32_t seq, struct aph_rx_meta *meta,
@@ -235,6 +247,8 @@ static void note_arrival(struct aph_rx_call *call, uint32_t seq, struct aph_rx_m
 		progress->highest = seq;
 	if (meta->serial == progress->serial)
 		progress->sent_ns = meta->sent_ns;
+	if (meta->datagram > progress->datagram)
+		progress->datagram = meta->datagram;
 	/* It was overtaken by one that was sent after it, and was not lost. */
 	if (seq < out->highest_sacked && meta->n_sent == 1)
 		out->reordering_seen = true;
@@ -394,7 +408,7 @@ static void after_progress(struct aph_rx_call *call, const struct progress *prog
 	out->probed = false;
 	aph_rx_congest_on_ack(&out->congest, progress->n_acked, progress->highest, out->next,
 			      in_flight, &call->peer->rtt, call->rx->now_ns);
-	aph_rx_pmtu_black_hole(&call->peer->pmtu, false, call->rx->now_ns);
+	aph_rx_pmtu_arrived(&call->peer->pmtu, progress->datagram);
 }
 
 void aph_rx_recover_ack(struct aph_rx_call *call, const struct aph_rx_ack *ack)
@@ -445,6 +459,8 @@ void aph_rx_recover_all_acked(struct aph_rx_call *call)
 	uint32_t old_base = out->base;
 
 	call->received = true;
+	for (uint32_t seq = old_base; call->peer->pmtu.n_black && seq < out->next; seq++)
+		aph_rx_pmtu_arrived(&call->peer->pmtu, aph_rx_out_meta(out, seq)->datagram);
 	out->base = out->next = out->end;
 	out->n_flying = out->n_lost = out->n_sacked = 0;
 	out->flying_head = out->flying_tail = out->lost_head = out->lost_tail = 0;
@@ -489,13 +505,14 @@ static void give_up_all(struct aph_rx_call *call)
 {
 	struct aph_rx_out *out = &call->out;
 	uint32_t in_flight = out->n_flying;
-	bool full_sized = false;
+	uint16_t datagram = 0;
 	uint32_t seq;
 
 	while ((seq = out->flying_head)) {
 		struct aph_rx_meta *meta = aph_rx_out_meta(out, seq);
 
-		full_sized |= meta->len >= out->payload_max;
+		if (meta->datagram > datagram)
+			datagram = meta->datagram;
 		set_lost(out, seq, meta);
 	}
 	aph_rx_trace_call(call, APH_RX_TRACE_LOST, out->base, "time-out");
@@ -503,8 +520,7 @@ static void give_up_all(struct aph_rx_call *call)
 		out->n_backoffs++;
 	out->probed = false;
 	aph_rx_congest_on_timeout(&out->congest, out->next, in_flight);
-	if (full_sized && !(call->rx->config.flags & APH_RX_NO_PMTU_PROBES))
-		aph_rx_pmtu_black_hole(&call->peer->pmtu, true, call->rx->now_ns);
+	note_lost_size(call, datagram);
 }
 
 /* False: the call has ended with it, and may be gone. */

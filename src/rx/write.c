@@ -10,6 +10,13 @@
 
 /* -- packets ----------------------------------------------------------------------------------------------------- */
 
+static uint16_t payload_max(const struct aph_rx_call *call)
+{
+	const struct aph_rx_layout *layout = &call->out.layout;
+
+	return (uint16_t)(aph_rx_peer_payload(call->peer) - layout->header - layout->trailer);
+}
+
 void aph_rx_out_init(struct aph_rx_call *call)
 {
 	struct aph_rx_out *out = &call->out;
@@ -24,8 +31,7 @@ void aph_rx_out_init(struct aph_rx_call *call)
 	out->timeout_ns = out->reorder_ns = out->pace_wait_ns = UINT64_MAX;
 	if (class->layout && call->conn)
 		out->layout = class->layout(call->conn);
-	out->payload_max =
-		(uint16_t)(aph_rx_peer_payload(peer) - out->layout.header - out->layout.trailer);
+	out->payload_max = payload_max(call);
 	aph_rx_congest_init(&out->congest, call->rx->config.congestion, peer->ssthresh);
 }
 
@@ -91,7 +97,7 @@ static bool grow_chunks(struct aph_rx *rx, struct aph_rx_out *out)
 	return true;
 }
 
-/* Makes sure that there is memory for packet `end`. */
+/* Makes sure that there is memory for packet `end`, which is as large as the path takes now. */
 static bool open_packet(struct aph_rx_call *call)
 {
 	struct aph_rx_out *out = &call->out;
@@ -99,6 +105,8 @@ static bool open_packet(struct aph_rx_call *call)
 
 	if (out->inlined)
 		return true;
+	if (!out->fill)
+		out->payload_max = payload_max(call);
 	if ((out->end - 1) / APH_RX_CHUNK_SLOTS - (out->base - 1) / APH_RX_CHUNK_SLOTS >=
 	    out->n_chunks) {
 		if (!grow_chunks(call->rx, out))
@@ -182,10 +190,11 @@ static size_t fill(struct aph_rx_call *call, const uint8_t *data, size_t len)
 	size_t done = 0;
 
 	while (done < len) {
-		size_t n = (size_t)(out->payload_max - out->fill);
+		size_t n;
 
 		if (!out->fill && (!aph_rx_out_has_room(call) || !open_packet(call)))
 			break;
+		n = (size_t)(out->payload_max - out->fill);
 		if (n > len - done)
 			n = len - done;
 		memcpy(aph_rx_out_packet(out, out->end) + APH_RX_HEADER + out->layout.header +

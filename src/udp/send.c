@@ -366,20 +366,29 @@ static int put_message(struct aph_rx_udp *udp, const struct aph_rx_message *mess
 	return last;
 }
 
-/* -- probes --------------------------------------------------------------------------------------------------- */
+/* -- probes and fragments ------------------------------------------------------------------------------------- */
 
-static void discover(struct aph_rx_udp *udp, sa_family_t family, bool probe)
+enum handling {
+	HANDLING_USUAL, /* our kernel fragments what is larger than it knows the path to be; nobody else */
+	HANDLING_PROBE,	   /* nobody does, whatever the kernel knows */
+	HANDLING_FRAGMENT, /* who has to, does; over IPv6, where routers do not, the same as usual */
+};
+
+static void handle(struct aph_rx_udp *udp, sa_family_t family, enum handling handling)
 {
-	int value = probe ? IP_PMTUDISC_PROBE : IP_PMTUDISC_WANT;
+	static const int v4[] = { IP_PMTUDISC_WANT, IP_PMTUDISC_PROBE, IP_PMTUDISC_DONT };
+	static const int v6[] = { IPV6_PMTUDISC_WANT, IPV6_PMTUDISC_PROBE, IPV6_PMTUDISC_WANT };
 
 	if (family == AF_INET)
-		(void)setsockopt(udp->fd, IPPROTO_IP, IP_MTU_DISCOVER, &value, sizeof(value));
+		(void)setsockopt(udp->fd, IPPROTO_IP, IP_MTU_DISCOVER, &v4[handling],
+				 sizeof(v4[handling]));
 	else
-		(void)setsockopt(udp->fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &value, sizeof(value));
+		(void)setsockopt(udp->fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &v6[handling],
+				 sizeof(v6[handling]));
 }
 
 /* A probe must not be fragmented, here or on its way, whatever the kernel believes about the path. */
-static void send_probe(struct aph_rx_udp *udp, const struct aph_rx_message *message)
+static int send_probe(struct aph_rx_udp *udp, const struct aph_rx_message *message)
 {
 	struct aph_udp_piece piece = { message, 0, message->len };
 	sa_family_t family = message->path->remote.family;
@@ -390,15 +399,15 @@ static void send_probe(struct aph_rx_udp *udp, const struct aph_rx_message *mess
 	int r;
 
 	if (!put_header(udp, &piece, &header, &name, &control))
-		return;
+		return 0;
 	header.msg_iov = (struct iovec *)message->iov;
 	header.msg_iovlen = message->n_iov;
 	/* For others at the socket this must be one step. */
 	if (udp->port)
 		(void)pthread_mutex_lock(&udp->port->lock);
-	discover(udp, family, true);
+	handle(udp, family, HANDLING_PROBE);
 	r = send_one(udp, &header);
-	discover(udp, family, false);
+	handle(udp, family, HANDLING_USUAL);
 	if (r == -EMSGSIZE)
 		mtu = aph_udp_read_local_mtu(udp);
 	if (udp->port)
@@ -407,6 +416,31 @@ static void send_probe(struct aph_rx_udp *udp, const struct aph_rx_message *mess
 		note_failure(udp, &piece, EMSGSIZE, mtu);
 	else if (r < 0 && is_for_peer(-r))
 		note_failure(udp, &piece, -r, 0);
+	/* What a probe meets is its answer, and no failure of the flush. */
+	return 0;
+}
+
+/* Each datagram by itself: the kernel does not cut runs into what it has to fragment. */
+static int send_in_fragments(struct aph_rx_udp *udp, const struct aph_rx_message *message,
+			     uint64_t now_ns)
+{
+	struct aph_udp_piece piece = { message, 0, message->len };
+	sa_family_t family = message->path->remote.family;
+	union aph_udp_name name;
+	int r;
+
+	if (!aph_udp_to_name(udp, &message->path->remote, &name)) {
+		note_failure(udp, &piece, EAFNOSUPPORT, 0);
+		return -EAFNOSUPPORT;
+	}
+	if (udp->port)
+		(void)pthread_mutex_lock(&udp->port->lock);
+	handle(udp, family, HANDLING_FRAGMENT);
+	r = send_cut(udp, &piece, 1, now_ns);
+	handle(udp, family, HANDLING_USUAL);
+	if (udp->port)
+		(void)pthread_mutex_unlock(&udp->port->lock);
+	return r;
 }
 
 /* -- all of it ------------------------------------------------------------------------------------------------ */
@@ -417,12 +451,16 @@ static int send_batch(struct aph_rx_udp *udp, const struct aph_rx_message *messa
 	int last = 0, r;
 
 	for (size_t i = 0; i < n; i++) {
-		if (messages[i].probe) {
+		if (messages[i].probe || messages[i].fragment) {
 			r = push(udp, now_ns);
-			send_probe(udp, &messages[i]);
-		} else {
-			r = put_message(udp, &messages[i], now_ns);
+			last = r < 0 ? r : last;
 		}
+		if (messages[i].probe)
+			r = send_probe(udp, &messages[i]);
+		else if (messages[i].fragment)
+			r = send_in_fragments(udp, &messages[i], now_ns);
+		else
+			r = put_message(udp, &messages[i], now_ns);
 		last = r < 0 ? r : last;
 	}
 	r = push(udp, now_ns);
@@ -441,7 +479,7 @@ static int send_single(struct aph_rx_udp *udp, const struct aph_rx_message *mess
 	socklen_t len;
 
 	if (message->n_iov != 1 || message->len != message->segment || message->probe ||
-	    aph_udp_needs_source(udp, message->path))
+	    message->fragment || aph_udp_needs_source(udp, message->path))
 		return LONG_WAY;
 	len = aph_udp_to_name(udp, &message->path->remote, &name);
 	if (!len)

@@ -186,7 +186,10 @@ static void transmit(struct host *host, const struct aph_rx_message *message)
 
 		watch_sent(&host->watch, &message->path->remote, bytes + at, part);
 		world_send(&host->node, &host->node.address, &message->path->remote, bytes + at,
-			   part, message->probe);
+			   part,
+			   message->probe      ? FRAGMENTS_NEVER
+			   : message->fragment ? FRAGMENTS_MAY
+					       : FRAGMENTS_HERE);
 	}
 }
 

@@ -84,7 +84,8 @@ static void flood_some(void *arg)
 
 		from.in.sin_port = (uint16_t)victim;
 		flood->sent[victim] += len;
-		world_send(&flood->node, &from, &flood->hosts[1].node.address, packet, len, false);
+		world_send(&flood->node, &from, &flood->hosts[1].node.address, packet, len,
+			   FRAGMENTS_MAY);
 	}
 	world_at(world, world->now + flood->rate_us * US, flood_some, flood);
 }

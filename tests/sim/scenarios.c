@@ -9,8 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DRAIN_NS (200 * SECOND)
-#define CALM_NS	 (60 * SECOND)
+#define DRAIN_NS  (200 * SECOND)
+#define CALM_NS	  (60 * SECOND)
+#define NARROW_NS (20 * SECOND)
 
 struct tally tally;
 
@@ -358,6 +359,73 @@ static void run_mtu(struct world *world)
 	stage_finish(&stage);
 }
 
+/*
+ * A path that becomes narrow without a word, and stays so: all calls are done all the same, those too that had
+ * cut their packets before. Over IPv6 nobody can help those, and it is narrow from the beginning.
+ */
+static void run_narrow(struct world *world)
+{
+	const struct load_options options = { .request_max = 300000,
+					      .reply_max = 300000,
+					      .chunk_max = 20000,
+					      .at_once = 4,
+					      .pause_max_us = 1000 };
+	struct stage stage;
+	bool is_v6;
+
+	stage_begin(&stage, world, &options);
+	stage.rule.delay_ns = world_skewed(world, 20 * MS);
+	stage_host(&stage, "client", true, false);
+	stage_host(&stage, "server", false, true);
+	for (unsigned i = 0; i < 2; i++)
+		stage.hosts[i].config.flags &= ~APH_RX_NO_PMTU_PROBES;
+	is_v6 = stage.hosts[0].node.address.family == AF_INET6 ||
+		stage.hosts[1].node.address.family == AF_INET6;
+	stage_start(&stage);
+	stage.rule.mtu = is_v6 ? 1232 + below(world, 220) : 500 + below(world, 940);
+	stage.rule.mtu_mode = MTU_BLACKHOLE;
+	if (is_v6 || below(world, 2))
+		world_rule(world, &stage.rule);
+	run_load(&stage, 10, 60 * SECOND);
+	world_rule(world, &stage.rule);
+	load_begin(&stage.load, 30);
+	load_drain(&stage.load, NARROW_NS);
+	if (stage.load.n_outcomes[APH_RX_DONE] != stage.load.n_calls)
+		world_fail(world, "calls failed because the path has become narrow");
+	stage_finish(&stage);
+}
+
+/* What the path carries is found out and used, whatever it says about what it does not. */
+static void run_search(struct world *world)
+{
+	const struct load_options options = { .request_max = 300000,
+					      .reply_max = 300000,
+					      .chunk_max = 300000,
+					      .at_once = 2,
+					      .pause_max_us = 300000 };
+	struct stage stage;
+	uint32_t want;
+
+	stage_begin(&stage, world, &options);
+	stage.rule.delay_ns = 2 * MS + world_skewed(world, 20 * MS);
+	stage.rule.mtu = 1440 + (uint32_t)world_skewed(world, 60000);
+	stage.rule.mtu_mode = (enum mtu_mode)below(world, 4);
+	stage_host(&stage, "client", true, false);
+	stage_host(&stage, "server", false, true);
+	for (unsigned i = 0; i < 2; i++) {
+		stage.hosts[i].config.flags = 0;
+		stage.hosts[i].config.window = stage.hosts[i].config.send_max = 0;
+	}
+	stage_start(&stage);
+	run_load(&stage, 100000, 60 * SECOND);
+	want = 1440 + (stage.rule.mtu - 1440) / 1416 * 1416;
+	for (unsigned i = 0; i < 2; i++)
+		if (world_link(world, &stage.hosts[i].node, &stage.hosts[1 - i].node)->largest <
+		    want)
+			world_fail(world, "the path carries %u and that was not found out", want);
+	stage_finish(&stage);
+}
+
 static void start_again(void *arg)
 {
 	struct host *host = arg;
@@ -539,6 +607,8 @@ const struct scenario scenarios[] = {
 	{ "busy", "services whose credit runs out", run_busy, false },
 	{ "many", "six hosts, five services, IPv4 and IPv6, upgrades", run_many, false },
 	{ "mtu", "the link's MTU changes", run_mtu, false },
+	{ "narrow", "the link's MTU falls without a word, for good", run_narrow, false },
+	{ "search", "a path carries more than all must", run_search, false },
 	{ "restart", "hosts crash and start again", run_restart, false },
 	{ "rebind", "a client's address changes", run_rebind, false },
 	{ "clock", "clocks jump ahead", run_clock, false },

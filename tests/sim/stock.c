@@ -42,7 +42,7 @@ static struct aph_rx_header header_of(struct stock_conn *conn, unsigned i, uint8
 static void transmit(struct stock *stock, const struct stock_conn *conn, const uint8_t *bytes,
 		     size_t len)
 {
-	world_send(&stock->node, &stock->node.address, &conn->peer, bytes, len, false);
+	world_send(&stock->node, &stock->node.address, &conn->peer, bytes, len, FRAGMENTS_MAY);
 }
 
 static void send_ack(struct stock *stock, struct stock_conn *conn, unsigned i, uint8_t reason,

@@ -251,7 +251,7 @@ static struct packet *packet_copy(struct world *world, const struct packet *pack
 
 	copy->from = packet->from;
 	copy->to = packet->to;
-	copy->probe = packet->probe;
+	copy->fragments = packet->fragments;
 	copy->corrupted = packet->corrupted;
 	memcpy(copy->data, packet->data, packet->len);
 	return copy;
@@ -304,9 +304,14 @@ static bool passes_mtu(struct world *world, struct node *from, struct link *link
 
 	if (rule->mtu == 0 || packet->len <= rule->mtu)
 		return true;
-	/* What may be fragmented is, though not everybody lets many fragments pass. */
-	if (!packet->probe && (rule->mtu_mode == MTU_FRAGMENT || packet->len <= FRAGMENTED))
+	/* What may be fragmented is, though on the way not everybody lets many fragments pass. */
+	if (rule->mtu_mode == MTU_FRAGMENT) {
+		if (packet->fragments != FRAGMENTS_NEVER)
+			return true;
+	} else if (packet->fragments == FRAGMENTS_MAY && packet->len <= FRAGMENTED &&
+		   (packet->to.family == AF_INET || rule->mtu_mode != MTU_BLACKHOLE)) {
 		return true;
+	}
 	say_packet(world, "too large", from, packet);
 	if (!from->refused)
 		return false;
@@ -390,6 +395,8 @@ static void put_on_link(struct world *world, struct node *from, struct packet *p
 		packet_free(world, packet);
 		return;
 	}
+	if (packet->len > link->largest)
+		link->largest = packet->len;
 	at = arrival(world, link, packet);
 	if (at == 0 || is_lost(world, link)) {
 		link->n_lost++;
@@ -416,14 +423,15 @@ static void put_on_link(struct world *world, struct node *from, struct packet *p
 }
 
 void world_send(struct node *node, const struct aph_rx_address *from,
-		const struct aph_rx_address *to, const void *data, size_t len, bool probe)
+		const struct aph_rx_address *to, const void *data, size_t len,
+		enum fragments fragments)
 {
 	struct world *world = node->world;
 	struct packet *packet = packet_new(world, len);
 
 	packet->from = *from;
 	packet->to = *to;
-	packet->probe = probe;
+	packet->fragments = fragments;
 	memcpy(packet->data, data, len);
 	say_packet(world, "sends", node, packet);
 	if (world->meddle && world->meddle(world->meddle_arg, packet) == DROP) {

@@ -24,18 +24,25 @@
 struct world;
 struct node;
 
+/* Whether a datagram may be fragmented. */
+enum fragments {
+	FRAGMENTS_HERE, /* by our own kernel, if it knows that it has to; nobody on the way */
+	FRAGMENTS_MAY,	/* by anybody */
+	FRAGMENTS_NEVER,
+};
+
 struct packet {
 	struct aph_rx_address from, to;
 	struct node *dest;
 	uint32_t len, room;
-	bool probe;	/* must not be fragmented */
+	enum fragments fragments;
 	bool corrupted; /* and the receiver's UDP checksum does not see it */
 	struct packet *next_free;
 	uint8_t data[];
 };
 
 enum mtu_mode {
-	MTU_FRAGMENT,  /* what may be fragmented arrives; a probe is lost */
+	MTU_FRAGMENT,  /* our own kernel knows; what it may not fragment is refused */
 	MTU_EMSGSIZE,  /* the sender's own kernel refuses, and says the size */
 	MTU_ICMP,      /* a router says so, a while later */
 	MTU_BLACKHOLE, /* nobody says anything */
@@ -59,6 +66,7 @@ struct link {
 	struct rule rule;
 	uint64_t busy_until, last_arrival;
 	uint64_t n_sent, n_lost, n_overflowed, n_bytes;
+	uint32_t largest; /* of those that passed */
 	bool in_burst;
 };
 
@@ -137,7 +145,8 @@ void world_set_timer(struct node *node, uint64_t at);
 
 /* Sends one datagram from the node. */
 void world_send(struct node *node, const struct aph_rx_address *from,
-		const struct aph_rx_address *to, const void *data, size_t len, bool probe);
+		const struct aph_rx_address *to, const void *data, size_t len,
+		enum fragments fragments);
 /* Delivers one after `delay_ns`, whatever the links are like. */
 void world_inject(struct world *world, const struct packet *packet, uint64_t delay_ns);
 

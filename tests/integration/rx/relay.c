@@ -113,6 +113,15 @@ static bool strikes(struct relay *relay, unsigned per_mille)
 	return rng_below(&relay->rng, 1000) < per_mille;
 }
 
+/* A router on the way, and one that does not tell. What it may fragment it puts together again as well. */
+static bool swallows(struct relay *relay, const unsigned char *bytes, size_t len)
+{
+	if (!relay->faults.black_hole || len <= relay->faults.black_hole || !(bytes[6] & 0x40))
+		return false;
+	relay->n_swallowed++;
+	return true;
+}
+
 static void take(struct relay *relay, struct delayed *delayed, unsigned *n_delayed, int from)
 {
 	const struct relay_faults *faults = &relay->faults;
@@ -123,6 +132,8 @@ static void take(struct relay *relay, struct delayed *delayed, unsigned *n_delay
 
 		if (len <= 0)
 			return;
+		if (swallows(relay, bytes, (size_t)len))
+			continue;
 		if (strikes(relay, faults->loss)) {
 			relay->n_lost++;
 			continue;

@@ -17,14 +17,15 @@
 struct relay_faults {
 	unsigned loss, duplicates, delays; /* of 1000 packets */
 	unsigned delay_max_us;
-	int mtu; /* of both devices; 0: 1500 */
+	int mtu;	   /* of both devices; 0: 1500 */
+	size_t black_hole; /* larger IP packets that may not be fragmented vanish; 0: none do */
 };
 
 struct relay {
 	struct relay_faults faults;
 	struct rng rng;
 	int ends[2]; /* TUN devices: the client's and the server's */
-	unsigned n_carried, n_lost, n_delayed;
+	unsigned n_carried, n_lost, n_delayed, n_swallowed;
 };
 
 /*

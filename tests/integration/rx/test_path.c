@@ -95,6 +95,8 @@ static int carry(const struct path_case *c)
 		      relay.n_delayed);
 	if (c->faults.loss)
 		CHECK(relay.n_lost > 0);
+	if (c->faults.black_hole)
+		CHECK(relay.n_swallowed > 0);
 	return status;
 }
 
@@ -147,6 +149,14 @@ static void a_narrow_wire(void **state)
 	run(&(struct path_case){ .faults = { .mtu = 1280 }, .n_calls = 60, .len_max = 60000 });
 }
 
+/* Somebody on the way drops what is too large and may not be fragmented, and nothing tells. */
+static void a_black_hole(void **state)
+{
+	(void)state;
+	run(&(struct path_case){
+		.faults = { .black_hole = 1100 }, .n_calls = 60, .len_max = 60000 });
+}
+
 static void nobody_there(void **state)
 {
 	(void)state;
@@ -158,7 +168,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		SUITE_TEST(a_wire_that_behaves), SUITE_TEST(without_offload),
 		SUITE_TEST(a_wire_that_loses),	 SUITE_TEST(a_narrow_wire),
-		SUITE_TEST(nobody_there),
+		SUITE_TEST(a_black_hole),	 SUITE_TEST(nobody_there),
 	};
 
 	seed = check_seed();

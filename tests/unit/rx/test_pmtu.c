@@ -164,19 +164,27 @@ static void black_hole(void **state)
 	aph_rx_pmtu_init(&pmtu, 1444);
 	aph_rx_pmtu_set_peer_max(&pmtu, 65160);
 	(void)search(&pmtu, 8972, true, 0, 0);
+	/* Small ones that pass say nothing; what is larger than what is sent anyway is stale. */
 	for (int i = 0; i < 2; i++)
-		aph_rx_pmtu_black_hole(&pmtu, true, 0);
-	aph_rx_pmtu_black_hole(&pmtu, false, 0);
-	for (int i = 0; i < 2; i++)
-		aph_rx_pmtu_black_hole(&pmtu, true, 0);
+		aph_rx_pmtu_lost(&pmtu, 1440 + 4 * 1416);
+	aph_rx_pmtu_arrived(&pmtu, 1440);
+	aph_rx_pmtu_lost(&pmtu, 65160);
 	assert_int_equal(useful(pmtu.current), 1440 + 5 * 1416);
-	aph_rx_pmtu_black_hole(&pmtu, true, 0);
+	/* One as large does. */
+	aph_rx_pmtu_arrived(&pmtu, 1440 + 4 * 1416);
+	for (int i = 0; i < 2; i++)
+		aph_rx_pmtu_lost(&pmtu, 1440 + 5 * 1416);
+	assert_int_equal(useful(pmtu.current), 1440 + 5 * 1416);
+	aph_rx_pmtu_lost(&pmtu, 1440 + 5 * 1416);
 	assert_int_equal(pmtu.current, 1440);
 	for (int i = 0; i < 3; i++)
-		aph_rx_pmtu_black_hole(&pmtu, true, 0);
+		aph_rx_pmtu_lost(&pmtu, 1440);
 	assert_int_equal(pmtu.current, 1200);
-	for (int i = 0; i < 6; i++)
-		aph_rx_pmtu_black_hole(&pmtu, true, 0);
+	for (int i = 0; i < 3; i++)
+		aph_rx_pmtu_lost(&pmtu, 501);
+	assert_int_equal(pmtu.current, APH_RX_MTU_FLOOR);
+	for (int i = 0; i < 3; i++)
+		aph_rx_pmtu_lost(&pmtu, APH_RX_MTU_FLOOR);
 	assert_int_equal(pmtu.current, APH_RX_MTU_FLOOR);
 	/* It was an outage: the first probe that passes brings all of it back. */
 	assert_int_equal(search(&pmtu, 65507, false, 0, 0), 1);

@@ -218,6 +218,30 @@ static void a_probe_that_is_too_large(void **state)
 	close_driver();
 }
 
+/* A run that may be fragmented leaves datagram by datagram, and what follows as ever. */
+static void what_may_be_fragmented(void **state)
+{
+	(void)state;
+	open_with(0);
+	engine_put(&to_peer, run, RUN, PACKET, 28);
+	engine->to_send[0].fragment = true;
+	assert_int_equal(aph_rx_udp_flush(udp), 0);
+	expect_run(RUN);
+	engine_put(&to_peer, run, RUN, PACKET, 0);
+	engine_put(&to_peer, run, PACKET, PACKET, 0);
+	engine->to_send[2].fragment = true;
+	assert_int_equal(aph_rx_udp_flush(udp), 0);
+	for (size_t at = 0; at < RUN + PACKET; at += PACKET) {
+		unsigned char got[PACKET];
+		size_t want = at + PACKET > RUN && at < RUN ? RUN - at : PACKET;
+
+		assert_int_equal(recv(peer, got, sizeof(got), 0), want);
+		assert_memory_equal(got, run + (at < RUN ? at : 0), want);
+	}
+	assert_int_equal(engine->n_errors, 0);
+	close_driver();
+}
+
 static void a_family_out_of_reach(void **state)
 {
 	struct aph_rx_path path = { .remote = { .in6 = { .sin6_family = AF_INET6,
@@ -698,6 +722,7 @@ int main(void)
 		SUITE_TEST(tells_the_engine_what_it_can_do),
 		SUITE_TEST(many_small_messages),
 		SUITE_TEST(a_probe_that_is_too_large),
+		SUITE_TEST(what_may_be_fragmented),
 		SUITE_TEST(a_family_out_of_reach),
 		SUITE_TEST(a_run_arrives_whole),
 		SUITE_TEST(or_in_pieces),
