@@ -404,7 +404,7 @@ struct aph_rx_udp;
 #define APH_RX_UDP_V6ONLY     0x8u
 /* Others may open the same address, with this flag as well: see aph_rx_udp_claim(). */
 #define APH_RX_UDP_SHARE 0x10u
-/* Left as it is in forked children: the user sees to it that only one process goes on with it. */
+/* Left as it is in forked children: one process goes on with it, the others aph_rx_udp_forget() it. */
 #define APH_RX_UDP_KEEP 0x20u
 
 struct aph_rx_udp_options {
@@ -432,6 +432,13 @@ APH_API int aph_rx_udp_open(struct aph_rx_udp **out, const struct aph_rx_udp_opt
  */
 APH_API struct aph_rx_udp *aph_rx_udp_close(struct aph_rx_udp *udp);
 APH_API struct aph_rx *aph_rx_udp_engine(struct aph_rx_udp *udp);
+/*
+ * After fork() both processes have the driver, and only one of them may go on with it. The other one forgets it: as
+ * closing, but nothing is sent. Accepts NULL. Returns NULL.
+ */
+APH_API struct aph_rx_udp *aph_rx_udp_forget(struct aph_rx_udp *udp);
+/* For a process that closes all others: the driver's descriptors, at most `n` of them. Returns how many it has. */
+APH_API unsigned aph_rx_udp_descriptors(const struct aph_rx_udp *udp, int *fds, unsigned n);
 /* Where we are met. */
 APH_API int aph_rx_udp_address(const struct aph_rx_udp *udp, struct aph_rx_address *out);
 
