@@ -17,6 +17,7 @@ import sys
 LINES_MAX = 40
 
 HEADERS = """
+#include <antiphon/af_rxrpc.h>
 #include <antiphon/antiphon.h>
 #include <antiphon/hold.h>
 #include <antiphon/rx.h>

@@ -5,8 +5,8 @@
  * states the rules. Link with -lafrxrpc.
  *
  * A socket is an ordinary descriptor: poll(), select(), epoll, fcntl(), dup() and close() are used on it as
- * they are. It must not be read or written with the system's own calls. It belongs to the process that made
- * it; see af_rxrpc(7) for what a forked child can do with it.
+ * they are. It must not be read or written with the system's own calls. Forked children and programs that are
+ * started share it: see af_rxrpc(7).
  *
  * All functions return -1 and set errno on failure. They may be used from any thread, but not from signal
  * handlers. The library has one thread for each UDP port in use, which handles no signals.
@@ -37,6 +37,12 @@ APH_API int aph_rxrpc_shutdown(int fd, int how);
  * function returns; after the system's close() that is so a moment later.
  */
 APH_API int aph_rxrpc_close(int fd);
+
+/*
+ * Moves all sockets of this process to a process of their own, as fork() does: so that they survive a program that is
+ * started in place of this one, or by posix_spawn(). 0; EAGAIN, ENOMEM, EMFILE: they are still here.
+ */
+APH_API int aph_rxrpc_share(void);
 
 /* Whether the descriptor is a socket of this library. */
 APH_API bool aph_rxrpc_is_socket(int fd);

@@ -1,15 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* The states of a socket: socket, bind, connect, listen, shutdown, close, and what a forked child can do. */
+/* The states of a socket: socket, bind, connect, listen, shutdown, close. */
+#include "share.h"
 #include "socket.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <stdlib.h>
-#include <time.h>
+#include <sys/syscall.h>
 #include <unistd.h>
-
-#define ADOPT_TRIES 100 /* of 10 ms: as long a child waits for its parent to let go of a port */
 
 APH_API int aph_rxrpc_socket(int domain, int type, int protocol)
 {
@@ -27,7 +23,7 @@ APH_API int aph_rxrpc_socket(int domain, int type, int protocol)
 		return (int)aph_afrx_result(r);
 	s->family = protocol;
 	aph_afrx_reap();
-	return (int)aph_afrx_put(s, fd);
+	return (int)aph_afrx_result(aph_afrx_put(s, fd));
 }
 
 /* -- bind --------------------------------------------------------------------------------------------------- */
@@ -139,9 +135,11 @@ APH_API int aph_rxrpc_bind(int fd, const struct sockaddr *address, socklen_t len
 	struct aph_afrx_socket *s;
 	int r = aph_afrx_get(&s, fd);
 
+	if (r == -EREMOTE)
+		return aph_afrx_remote_bind(fd, address, len);
 	if (r < 0)
 		return (int)aph_afrx_result(r);
-	return (int)aph_afrx_put(s, bind_to(s, address, len));
+	return (int)aph_afrx_result(aph_afrx_put(s, bind_to(s, address, len)));
 }
 
 int aph_afrx_autobind(struct aph_afrx_socket *s)
@@ -184,9 +182,11 @@ APH_API int aph_rxrpc_connect(int fd, const struct sockaddr *address, socklen_t 
 	struct aph_afrx_socket *s;
 	int r = aph_afrx_get(&s, fd);
 
+	if (r == -EREMOTE)
+		return aph_afrx_remote_connect(fd, address, len);
 	if (r < 0)
 		return (int)aph_afrx_result(r);
-	return (int)aph_afrx_put(s, connect_to(s, address, len));
+	return (int)aph_afrx_result(aph_afrx_put(s, connect_to(s, address, len)));
 }
 
 /* New calls are refused; those that were accepted go on. */
@@ -236,9 +236,11 @@ APH_API int aph_rxrpc_listen(int fd, int backlog)
 	struct aph_afrx_socket *s;
 	int r = aph_afrx_get(&s, fd);
 
+	if (r == -EREMOTE)
+		return aph_afrx_remote_listen(fd, backlog);
 	if (r < 0)
 		return (int)aph_afrx_result(r);
-	return (int)aph_afrx_put(s, listen_to(s, backlog));
+	return (int)aph_afrx_result(aph_afrx_put(s, listen_to(s, backlog)));
 }
 
 APH_API int aph_rxrpc_shutdown(int fd, int how)
@@ -246,6 +248,8 @@ APH_API int aph_rxrpc_shutdown(int fd, int how)
 	struct aph_afrx_socket *s;
 	int r = aph_afrx_get(&s, fd);
 
+	if (r == -EREMOTE)
+		return aph_afrx_remote_shutdown(fd, how);
 	if (r < 0)
 		return (int)aph_afrx_result(r);
 	if (how != SHUT_RDWR)
@@ -254,135 +258,21 @@ APH_API int aph_rxrpc_shutdown(int fd, int how)
 		r = -ESHUTDOWN;
 	else
 		refuse(s, APH_AFRX_SHUT);
-	return (int)aph_afrx_put(s, r);
-}
-
-/* -- the descriptors of this process ------------------------------------------------------------------------------ */
-
-/* Calls `visit` for each descriptor of the socket but `except`. Returns how many there are. */
-static int for_each_descriptor(uint64_t cookie, int except, void (*visit)(int fd, int arg), int arg)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	struct dirent *entry;
-	int n = 0;
-
-	if (!dir)
-		return 0;
-	while ((entry = readdir(dir))) {
-		char *rest;
-		long fd = strtol(entry->d_name, &rest, 10);
-		uint64_t other;
-
-		if (*rest || rest == entry->d_name || fd == except ||
-		    aph_afrx_cookie((int)fd, &other) < 0 || other != cookie)
-			continue;
-		n++;
-		if (visit)
-			visit((int)fd, arg);
-	}
-	(void)closedir(dir);
-	return n;
+	return (int)aph_afrx_result(aph_afrx_put(s, r));
 }
 
 APH_API int aph_rxrpc_close(int fd)
 {
 	struct aph_afrx_socket *s;
-	int r = aph_afrx_get_as_is(&s, fd);
-	bool last;
+	int r = aph_afrx_get(&s, fd);
 
+	if (r == -EREMOTE)
+		return aph_afrx_remote_close(fd);
 	if (r < 0)
 		return (int)aph_afrx_result(r);
-	/* A child may keep a copy: then no hang-up says that this process has none any more. */
-	last = s->copied && for_each_descriptor(s->cookie, fd, NULL, 0) == 0;
-	if (close(fd) < 0)
-		return (int)aph_afrx_put(s, -errno);
-	if (last || aph_afrx_is_closed(s))
+	if (syscall(SYS_close, fd) < 0)
+		return (int)aph_afrx_result(aph_afrx_put(s, -errno));
+	if (aph_afrx_is_closed(s))
 		s->hung_up = true;
-	return (int)aph_afrx_put(s, 0);
-}
-
-/* -- after fork ---------------------------------------------------------------------------------------------------- */
-
-static void replace(int fd, int outer)
-{
-	int flags = fcntl(fd, F_GETFD);
-
-	(void)dup3(outer, fd, flags > 0 && (flags & FD_CLOEXEC) ? O_CLOEXEC : 0);
-}
-
-/* What the kernel keeps for the old pair. */
-static void copy_options(int from, int to)
-{
-	static const int options[] = { SO_RCVTIMEO, SO_SNDTIMEO };
-	int flags = fcntl(from, F_GETFL);
-	struct timeval time;
-	socklen_t len;
-	size_t i;
-
-	if (flags >= 0)
-		(void)fcntl(to, F_SETFL, flags);
-	for (i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
-		len = sizeof(time);
-		if (getsockopt(from, SOL_SOCKET, options[i], &time, &len) == 0)
-			(void)setsockopt(to, SOL_SOCKET, options[i], &time, len);
-	}
-}
-
-/* The parent goes on with the pair there was, this process with one of its own, under the same numbers. */
-static int renew_pair(struct aph_afrx_socket *s, int fd)
-{
-	uint64_t cookie;
-	int outer, inner, r;
-
-	r = aph_afrx_pair_new(&outer, &inner, &cookie, SOCK_CLOEXEC);
-	if (r < 0)
-		return r;
-	copy_options(fd, outer);
-	(void)for_each_descriptor(s->cookie, fd, replace, outer);
-	replace(fd, outer);
-	(void)close(outer);
-	(void)close(s->inner);
-	s->inner = inner;
-	s->marks = 0;
-	s->full = s->copied = false;
-	aph_afrx_socket_rehash(s, cookie);
-	return 0;
-}
-
-static int rejoin(struct aph_afrx_socket *s)
-{
-	struct timespec pause = { .tv_nsec = 10000000 };
-	struct aph_rx_address bound = s->bound;
-	int i, r = -EADDRINUSE;
-
-	for (i = 0; i < ADOPT_TRIES && r == -EADDRINUSE && !s->endpoint; i++) {
-		if (i > 0) {
-			aph_afrx_leave();
-			(void)nanosleep(&pause, NULL);
-			aph_afrx_enter();
-		}
-		r = aph_afrx_endpoint_join(s, &bound);
-	}
-	return r;
-}
-
-int aph_afrx_adopt(struct aph_afrx_socket *s, int fd)
-{
-	int r;
-
-	if (s->adopting)
-		return -ENOTCONN;
-	r = renew_pair(s, fd);
-	if (r == 0 && s->bound.family) {
-		s->adopting = true;
-		r = rejoin(s);
-		s->adopting = false;
-		if (r == 0)
-			r = aph_afrx_serve(s);
-		if (r < 0 && s->endpoint)
-			aph_afrx_endpoint_part(s);
-		r = r < 0 ? -ENOTCONN : 0;
-	}
-	s->inherited = r < 0;
-	return r;
+	return (int)aph_afrx_result(aph_afrx_put(s, 0));
 }

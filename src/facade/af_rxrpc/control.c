@@ -6,9 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CONTROL_MAX 20480   /* as much as a kernel takes */
-#define HARD_MAX    8589934 /* seconds: INT_MAX in ticks of 4 ms */
-#define WAIT_MAX    3600000 /* ms */
+#define HARD_MAX 8589934 /* seconds: INT_MAX in ticks of 4 ms */
+#define WAIT_MAX 3600000 /* ms */
 
 static int set_command(struct aph_afrx_request *req, enum aph_afrx_command command)
 {
@@ -154,7 +153,7 @@ int aph_afrx_request_read(struct aph_afrx_request *out, const struct aph_afrx_so
 	*out = (struct aph_afrx_request){ .command = APH_AFRX_DATA, .tx_length = -1 };
 	if (len == 0)
 		return -EINVAL;
-	if (len > CONTROL_MAX)
+	if (len > APH_AFRX_CONTROL_MAX)
 		return -ENOBUFS;
 	if (len > sizeof(small)) {
 		control = malloc(len);

@@ -113,7 +113,7 @@ static int open_driver(struct aph_afrx_endpoint *ep)
 	struct aph_rx_udp_options options = {
 		.size = sizeof(options),
 		.local = ep->asked,
-		.flags = APH_RX_UDP_SHARE,
+		.flags = APH_RX_UDP_SHARE | APH_RX_UDP_KEEP,
 		.config = &config,
 	};
 	int r;
@@ -151,6 +151,22 @@ static void discard(struct aph_afrx_endpoint *ep)
 	free(ep);
 }
 
+/* What the thread sleeps in. */
+static int open_loop(struct aph_afrx_endpoint *ep)
+{
+	int r;
+
+	ep->wake = -1;
+	ep->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (ep->epoll < 0)
+		return -errno;
+	ep->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (ep->wake < 0)
+		return -errno;
+	r = watch(ep, ep->wake, EPOLLIN, UINT64_MAX);
+	return r < 0 ? r : watch(ep, aph_rx_udp_fd(ep->udp), EPOLLIN, 0);
+}
+
 static int open_endpoint(struct aph_afrx_endpoint **out, const struct aph_rx_address *address)
 {
 	struct aph_afrx_endpoint *ep = calloc(1, sizeof(*ep));
@@ -160,17 +176,10 @@ static int open_endpoint(struct aph_afrx_endpoint **out, const struct aph_rx_add
 		return -ENOMEM;
 	aph_afrx_list_init(&ep->clients);
 	ep->asked = *address;
-	ep->wake = -1;
-	ep->epoll = epoll_create1(EPOLL_CLOEXEC);
-	r = ep->epoll < 0 ? -errno : 0;
-	if (r == 0) {
-		ep->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-		r = ep->wake < 0 ? -errno : watch(ep, ep->wake, EPOLLIN, UINT64_MAX);
-	}
+	ep->epoll = ep->wake = -1;
+	r = open_driver(ep);
 	if (r == 0)
-		r = open_driver(ep);
-	if (r == 0)
-		r = watch(ep, aph_rx_udp_fd(ep->udp), EPOLLIN, 0);
+		r = open_loop(ep);
 	if (r == 0)
 		r = start(ep);
 	if (r < 0) {
@@ -212,7 +221,6 @@ int aph_afrx_endpoint_join(struct aph_afrx_socket *s, const struct aph_rx_addres
 	r = watch(ep, s->inner, EPOLLET, s->cookie);
 	ep->n_sockets++;
 	s->endpoint = ep;
-	s->bound = s->n_services ? ep->local : *address;
 	if (r < 0)
 		aph_afrx_endpoint_part(s);
 	return r;
@@ -249,8 +257,12 @@ void aph_afrx_endpoint_part(struct aph_afrx_socket *s)
 	free(ep);
 }
 
-void aph_afrx_endpoints_forget(void)
+/* -- a broker gets them ------------------------------------------------------------------------------------------- */
+
+void aph_afrx_endpoints_forget(bool forked)
 {
+	uint64_t one = 1;
+
 	while (!aph_afrx_list_empty(&endpoints)) {
 		struct aph_afrx_endpoint *ep =
 			APH_AFRX_OF(aph_afrx_list_pop(&endpoints), struct aph_afrx_endpoint, link);
@@ -259,11 +271,54 @@ void aph_afrx_endpoints_forget(void)
 			free(APH_AFRX_OF(aph_afrx_list_pop(&ep->clients), struct aph_afrx_client,
 					 link));
 		}
-		/* The driver knows that this is another process, and is silent. */
-		ep->udp = aph_rx_udp_close(ep->udp);
-		discard(ep);
+		ep->udp = aph_rx_udp_forget(ep->udp);
+		if (forked) {
+			discard(ep);
+			continue;
+		}
+		ep->stop = ep->detached = true;
+		(void)pthread_detach(ep->thread);
+		if (write(ep->wake, &one, sizeof(one)) < 0) {
+			/* Its counter is full: it is readable already. */
+		}
 	}
 }
+
+/* The old descriptors are still those of the other processes, whose threads are told to stop with them. */
+static int resume(struct aph_afrx_endpoint *ep)
+{
+	int r;
+
+	ep->n_channel_waiters = 0;
+	r = open_loop(ep);
+	return r < 0 ? r : start(ep);
+}
+
+int aph_afrx_endpoints_resume(void)
+{
+	struct aph_afrx_link *pos;
+	int r = 0;
+
+	for (pos = endpoints.next; r == 0 && pos != &endpoints; pos = pos->next)
+		r = resume(APH_AFRX_OF(pos, struct aph_afrx_endpoint, link));
+	return r;
+}
+
+unsigned aph_afrx_endpoints_descriptors(int *fds, unsigned n)
+{
+	struct aph_afrx_link *pos;
+	unsigned n_all = 0;
+
+	for (pos = endpoints.next; pos != &endpoints; pos = pos->next) {
+		struct aph_afrx_endpoint *ep = APH_AFRX_OF(pos, struct aph_afrx_endpoint, link);
+
+		n_all += aph_rx_udp_descriptors(ep->udp, n_all < n ? fds + n_all : NULL,
+						n_all < n ? n - n_all : 0);
+	}
+	return n_all;
+}
+
+/* -- the end -------------------------------------------------------------------------------------------------------- */
 
 void aph_afrx_endpoints_end(void)
 {

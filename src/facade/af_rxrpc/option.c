@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Socket options. Those of SOL_SOCKET are the pair's own, but for some that would say what it is. */
+#include "share.h"
 #include "socket.h"
 
 #include <errno.h>
@@ -166,6 +167,8 @@ APH_API int aph_rxrpc_setsockopt(int fd, int level, int option, const void *valu
 	struct aph_afrx_socket *s;
 	int r = aph_afrx_get(&s, fd);
 
+	if (r == -EREMOTE)
+		return aph_afrx_remote_setsockopt(fd, level, option, value, len);
 	if (r < 0)
 		return (int)aph_afrx_result(r);
 	/* Options of other levels are let pass, as they always were. */
@@ -173,7 +176,7 @@ APH_API int aph_rxrpc_setsockopt(int fd, int level, int option, const void *valu
 		r = set_own(s, option, value, len);
 	else if (level == SOL_SOCKET)
 		r = set_general(s, fd, option, value, len);
-	return (int)aph_afrx_put(s, r);
+	return (int)aph_afrx_result(aph_afrx_put(s, r));
 }
 
 /* -- getting ---------------------------------------------------------------------------------------------------- */
@@ -235,7 +238,9 @@ APH_API int aph_rxrpc_getsockopt(int fd, int level, int option, void *value, soc
 	struct aph_afrx_socket *s;
 	int r = aph_afrx_get(&s, fd);
 
+	if (r == -EREMOTE)
+		return aph_afrx_remote_getsockopt(fd, level, option, value, len);
 	if (r < 0)
 		return (int)aph_afrx_result(r);
-	return (int)aph_afrx_put(s, get(s, fd, level, option, value, len));
+	return (int)aph_afrx_result(aph_afrx_put(s, get(s, fd, level, option, value, len)));
 }

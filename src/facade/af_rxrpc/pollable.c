@@ -11,6 +11,7 @@
  * We keep no copy of the outer end, and so can only work on it when the program comes with its descriptor. It does
  * whenever the queue becomes empty or a call gets blocked.
  */
+#include "share.h"
 #include "socket.h"
 
 #include <errno.h>
@@ -41,7 +42,9 @@ int aph_afrx_pair_new(int *outer, int *inner, uint64_t *cookie, int flags)
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0)
 		return -errno;
-	r = aph_afrx_cookie(ends[0], cookie);
+	r = aph_afrx_name_inner(ends[1]);
+	if (r == 0)
+		r = aph_afrx_cookie(ends[0], cookie);
 	if (r == 0 && setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &least, sizeof(least)) < 0)
 		r = -errno;
 	if (r == 0 && !(flags & SOCK_NONBLOCK)) {

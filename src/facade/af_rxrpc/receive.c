@@ -6,6 +6,7 @@
  * blocking read waits for one of these. What is left of a call stays in front until it has given what it had
  * when its turn came; then it goes to the end of the queue.
  */
+#include "share.h"
 #include "socket.h"
 
 #include <errno.h>
@@ -291,7 +292,7 @@ static ssize_t receive_message(struct receiving *t)
 	return take_data(t, c);
 }
 
-APH_API ssize_t aph_rxrpc_recvmsg(int fd, struct msghdr *message, int flags)
+static ssize_t receive_here(int fd, struct msghdr *message, int flags)
 {
 	struct receiving t = { .fd = fd, .flags = flags };
 	struct msghdr copy;
@@ -302,7 +303,7 @@ APH_API ssize_t aph_rxrpc_recvmsg(int fd, struct msghdr *message, int flags)
 	if (r == 0)
 		r = aph_afrx_get(&t.s, fd);
 	if (r < 0)
-		return aph_afrx_result(r);
+		return r;
 	r = aph_afrx_vector_init(&t.body, copy.msg_iov, copy.msg_iovlen);
 	if (r < 0)
 		return aph_afrx_put(t.s, r);
@@ -324,4 +325,12 @@ APH_API ssize_t aph_rxrpc_recvmsg(int fd, struct msghdr *message, int flags)
 		n = r < 0 ? r : n;
 	}
 	return aph_afrx_put(t.s, n);
+}
+
+APH_API ssize_t aph_rxrpc_recvmsg(int fd, struct msghdr *message, int flags)
+{
+	ssize_t r = receive_here(fd, message, flags);
+
+	/* It may have been moved while we slept, too. */
+	return r == -EREMOTE ? aph_afrx_remote_recvmsg(fd, message, flags) : aph_afrx_result(r);
 }

@@ -5,6 +5,7 @@
  * The checks come in this order: flags, address, state of the socket, control messages, tag, state of the call,
  * length, time limits, what is asked for.
  */
+#include "share.h"
 #include "socket.h"
 
 #include <errno.h>
@@ -147,8 +148,9 @@ static int begin(struct sending *t, struct aph_afrx_call **out)
 	r = find_destination(t, &to);
 	if (r == 0)
 		r = check_key(t->s);
-	if (r == 0)
-		r = aph_afrx_client_get(&client, t->s->endpoint, &to.address, to.service);
+	if (r < 0)
+		return r;
+	r = aph_afrx_client_get(&client, t->s->endpoint, &to.address, to.service);
 	if (r < 0)
 		return r;
 	c = aph_afrx_call_new(t->s);
@@ -385,7 +387,7 @@ static ssize_t send_message(struct sending *t, const struct msghdr *message)
 	return r;
 }
 
-APH_API ssize_t aph_rxrpc_sendmsg(int fd, const struct msghdr *message, int flags)
+static ssize_t send_here(int fd, const struct msghdr *message, int flags)
 {
 	struct sending t = { .fd = fd, .flags = flags };
 	struct msghdr copy;
@@ -395,11 +397,19 @@ APH_API ssize_t aph_rxrpc_sendmsg(int fd, const struct msghdr *message, int flag
 	if (r == 0)
 		r = aph_afrx_get(&t.s, fd);
 	if (r < 0)
-		return aph_afrx_result(r);
+		return r;
 	r = aph_afrx_vector_init(&t.body, copy.msg_iov, copy.msg_iovlen);
 	if (r < 0)
 		return aph_afrx_put(t.s, r);
 	r = send_message(&t, &copy);
 	aph_afrx_vector_deinit(&t.body);
 	return aph_afrx_put(t.s, r);
+}
+
+APH_API ssize_t aph_rxrpc_sendmsg(int fd, const struct msghdr *message, int flags)
+{
+	ssize_t r = send_here(fd, message, flags);
+
+	/* It may have been moved while we slept, too. */
+	return r == -EREMOTE ? aph_afrx_remote_sendmsg(fd, message, flags) : aph_afrx_result(r);
 }

@@ -4,7 +4,8 @@
  *
  *   descriptor   of the program: one end (the outer) of a pair of Unix sockets. The kernel counts its copies,
  *                polls it, keeps its flags and time limits. Its cookie says which socket it is.
- *   socket       what the program thinks it has. Owns its calls and the other (inner) end.
+ *   socket       what the program thinks it has. Owns its calls and the other (inner) end. In a program that
+ *                has forked, the broker (broker.c) has it: share.h tells how.
  *   endpoint     a UDP port: the engine with its driver, and a thread. Shared by the sockets of one address.
  *   call         the engine's, with a tag. A tag that was charged is a call that has not come yet.
  *
@@ -122,14 +123,11 @@ struct aph_afrx_socket {
 	int inner;
 	unsigned users; /* threads in a function */
 	bool hung_up;	/* the last descriptor is gone */
-	bool copied;	/* a child process may have a copy of the descriptor */
-	bool inherited; /* over fork(), and not used since */
-	bool adopting;	/* a thread is in aph_afrx_adopt() */
+	bool moved;	/* to the broker; what is left is for those who are still in a function */
 
 	int family; /* PF_INET or PF_INET6 */
 	enum aph_afrx_state state;
 	struct aph_afrx_endpoint *endpoint;
-	struct aph_rx_address bound; /* to find the endpoint again after fork() */
 	bool connected;
 	struct aph_rx_address peer; /* of connect() */
 	uint16_t peer_service;
@@ -189,17 +187,18 @@ void aph_afrx_enter(void);
 void aph_afrx_leave(void);
 
 /*
- * The socket behind a descriptor, with the lock held and counted as in use; -EBADF, -ENOTSOCK with the lock free.
- * End with aph_afrx_put(), which takes a result through.
+ * The socket behind a descriptor, with the lock held and counted as in use; -EBADF, -ENOTSOCK, -EREMOTE (a broker has
+ * it) with the lock free. End with aph_afrx_put(), which takes a result through.
  */
 int aph_afrx_get(struct aph_afrx_socket **out, int fd);
 ssize_t aph_afrx_put(struct aph_afrx_socket *s, ssize_t result);
-/* The same without taking up an inherited socket. */
-int aph_afrx_get_as_is(struct aph_afrx_socket **out, int fd);
 /* A new socket, with the lock held and counted as in use, and its descriptor. */
 int aph_afrx_socket_new(struct aph_afrx_socket **out, int *fd, int flags);
-/* Its number in the table has changed. */
-void aph_afrx_socket_rehash(struct aph_afrx_socket *s, uint64_t cookie);
+/* With the lock held: every socket of this process, and how many there are. */
+void aph_afrx_for_each(void (*visit)(struct aph_afrx_socket *s));
+unsigned aph_afrx_n_sockets(void);
+/* The broker has it: it is not found any more, and whoever sleeps in a function learns of it. */
+void aph_afrx_socket_moved(struct aph_afrx_socket *s);
 /* Of a socket. -EBADF, -ENOTSOCK. */
 int aph_afrx_cookie(int fd, uint64_t *cookie);
 /* Turns -errno into -1 and errno. */
@@ -208,7 +207,7 @@ ssize_t aph_afrx_result(ssize_t result);
 void aph_afrx_notify(struct aph_afrx_socket *s);
 /*
  * Lets go of the lock until something has happened at the socket. 0, -EAGAIN (`deadline_ns`), -EINTR (or goes on,
- * as the signal's handler asks). `n`, if not NULL, counts who sleeps for the same purpose.
+ * as the signal's handler asks), -EREMOTE (it has moved). `n`, if not NULL, counts who sleeps for the same purpose.
  */
 int aph_afrx_sleep(struct aph_afrx_socket *s, unsigned *n, uint64_t deadline_ns);
 /* The last descriptor of it is gone: aborts its calls, gives its address free. */
@@ -244,8 +243,12 @@ int aph_afrx_client_get(struct aph_afrx_client **out, struct aph_afrx_endpoint *
 void aph_afrx_client_put(struct aph_afrx_client *client);
 /* Everybody who waits for a channel at this port looks again. */
 void aph_afrx_wake_senders(struct aph_afrx_endpoint *ep);
-/* Every endpoint, in a forked child: drops them without a word. */
-void aph_afrx_endpoints_forget(void);
+/* Every endpoint, when a broker has got them: drops them without a word. `forked`: their threads are not here. */
+void aph_afrx_endpoints_forget(bool forked);
+/* In a broker: the threads begin again. */
+int aph_afrx_endpoints_resume(void);
+/* The descriptors that they need, at most `n`. Returns how many there are. */
+unsigned aph_afrx_endpoints_descriptors(int *fds, unsigned n);
 /* Every endpoint, when the process ends: says goodbye. */
 void aph_afrx_endpoints_end(void);
 
@@ -255,7 +258,7 @@ void aph_afrx_endpoints_end(void);
 struct aph_afrx_call *aph_afrx_call_new(struct aph_afrx_socket *s);
 /* Lets go of it and its tag; one that goes on is aborted. */
 void aph_afrx_call_free(struct aph_afrx_call *c);
-/* In a forked child, where the engine is not: the same without it. */
+/* Where the engine is not any more: the same without it. */
 void aph_afrx_call_forget(struct aph_afrx_call *c);
 void aph_afrx_call_unpin(struct aph_afrx_call *c);
 void aph_afrx_call_set_tag(struct aph_afrx_call *c, unsigned long tag);
@@ -312,6 +315,8 @@ int aph_afrx_vector_scatter(struct aph_afrx_vector *v, const void *from, size_t 
 
 /* -- control.c --------------------------------------------------------------------------------------------------------- */
 
+#define APH_AFRX_CONTROL_MAX 20480 /* as much as a kernel takes */
+
 enum aph_afrx_command {
 	APH_AFRX_DATA,
 	APH_AFRX_ABORT,
@@ -354,8 +359,6 @@ int aph_afrx_autobind(struct aph_afrx_socket *s);
 int aph_afrx_serve(struct aph_afrx_socket *s);
 /* And no more. */
 void aph_afrx_unserve(struct aph_afrx_socket *s);
-/* After fork(): the socket takes up its address again, with a pair of its own. -ENOTCONN: its parent has it. */
-int aph_afrx_adopt(struct aph_afrx_socket *s, int fd);
 
 /* -- option.c, key.c, tunable.c ------------------------------------------------------------------------------------------- */
 

@@ -2,8 +2,9 @@
 /*
  * Which sockets there are: found by the cookie that the kernel gives to the outer end, so that it does not matter
  * how a descriptor was copied, or whether it was closed and its number used again. Also the lock, sleeping, and
- * what fork() and the end of the process do.
+ * what the end of the process does.
  */
+#include "share.h"
 #include "socket.h"
 
 #include <errno.h>
@@ -59,7 +60,7 @@ static struct aph_afrx_socket *find(uint64_t cookie)
 	return NULL;
 }
 
-int aph_afrx_get_as_is(struct aph_afrx_socket **out, int fd)
+int aph_afrx_get(struct aph_afrx_socket **out, int fd)
 {
 	struct aph_afrx_socket *s;
 	uint64_t cookie;
@@ -71,24 +72,13 @@ int aph_afrx_get_as_is(struct aph_afrx_socket **out, int fd)
 	aph_afrx_enter();
 	s = find(cookie);
 	if (!s) {
+		r = aph_afrx_remote_find(cookie) ? -EREMOTE : -ENOTSOCK;
 		aph_afrx_leave();
-		return -ENOTSOCK;
+		return r;
 	}
 	s->users++;
 	*out = s;
 	return 0;
-}
-
-int aph_afrx_get(struct aph_afrx_socket **out, int fd)
-{
-	int r = aph_afrx_get_as_is(out, fd);
-
-	if (r == 0 && (*out)->inherited) {
-		r = aph_afrx_adopt(*out, fd);
-		if (r < 0)
-			(void)aph_afrx_put(*out, 0);
-	}
-	return r;
 }
 
 ssize_t aph_afrx_result(ssize_t result)
@@ -109,10 +99,17 @@ static void socket_free(struct aph_afrx_socket *s)
 ssize_t aph_afrx_put(struct aph_afrx_socket *s, ssize_t result)
 {
 	/* Who is in a function keeps the socket, as a system call keeps a file. */
-	if (--s->users == 0 && s->hung_up)
+	if (--s->users == 0 && s->moved)
+		socket_free(s);
+	else if (s->users == 0 && s->hung_up)
 		aph_afrx_socket_end(s);
 	aph_afrx_leave();
-	return aph_afrx_result(result);
+	return result;
+}
+
+static bool there_are_any(void)
+{
+	return atomic_load_explicit(&n_sockets, memory_order_relaxed) || aph_afrx_remote_any();
 }
 
 APH_API bool aph_rxrpc_is_socket(int fd)
@@ -121,13 +118,12 @@ APH_API bool aph_rxrpc_is_socket(int fd)
 	uint64_t cookie;
 	bool found;
 
-	if (inside || atomic_load_explicit(&n_sockets, memory_order_relaxed) == 0 ||
-	    aph_afrx_cookie(fd, &cookie) < 0) {
+	if (inside || !there_are_any() || aph_afrx_cookie(fd, &cookie) < 0) {
 		errno = saved;
 		return false;
 	}
 	aph_afrx_enter();
-	found = find(cookie) != NULL;
+	found = find(cookie) || aph_afrx_remote_find(cookie);
 	aph_afrx_leave();
 	return found;
 }
@@ -153,6 +149,7 @@ int aph_afrx_sleep(struct aph_afrx_socket *s, unsigned *n, uint64_t deadline_ns)
 	if (n)
 		++*n;
 	s->n_sleepers++;
+	aph_afrx_broker_watch(s);
 	aph_afrx_leave();
 	/* What changes from here on changes the word: see aph_afrx_notify(). */
 	r = syscall(SYS_futex, &s->changes, FUTEX_WAIT_BITSET_PRIVATE, seen,
@@ -162,6 +159,10 @@ int aph_afrx_sleep(struct aph_afrx_socket *s, unsigned *n, uint64_t deadline_ns)
 	s->n_sleepers--;
 	if (n)
 		--*n;
+	if (s->moved)
+		return -EREMOTE;
+	if (aph_afrx_broker_cancelled())
+		return -EINTR;
 	if (r == -ETIMEDOUT)
 		return -EAGAIN;
 	return r == -EINTR ? -EINTR : 0;
@@ -182,14 +183,32 @@ void aph_afrx_wake_senders(struct aph_afrx_endpoint *ep)
 	}
 }
 
-/* -- fork, and the end -------------------------------------------------------------------------------------- */
+/* -- all of them ---------------------------------------------------------------------------------------------- */
 
-static void forget(struct aph_afrx_socket *s)
+void aph_afrx_for_each(void (*visit)(struct aph_afrx_socket *s))
+{
+	struct aph_afrx_link *pos, *next;
+	int i;
+
+	if (aph_afrx_n_sockets() == 0)
+		return;
+	for (i = 0; i < N_HEADS; i++) {
+		for (pos = heads[i].next; pos != &heads[i]; pos = next) {
+			next = pos->next;
+			visit(APH_AFRX_OF(pos, struct aph_afrx_socket, link));
+		}
+	}
+}
+
+unsigned aph_afrx_n_sockets(void)
+{
+	return atomic_load_explicit(&n_sockets, memory_order_relaxed);
+}
+
+static void forget_calls(struct aph_afrx_socket *s)
 {
 	int i;
 
-	/* The pair is the parent's too: what lies in it stays. */
-	s->full = false;
 	for (i = 0; i < APH_AFRX_N_TAGS; i++)
 		while (!aph_afrx_list_empty(&s->tags[i]))
 			aph_afrx_call_forget(APH_AFRX_OF(aph_afrx_list_pop(&s->tags[i]),
@@ -200,43 +219,21 @@ static void forget(struct aph_afrx_socket *s)
 	while (!aph_afrx_list_empty(&s->queue))
 		aph_afrx_call_forget(
 			APH_AFRX_OF(aph_afrx_list_pop(&s->queue), struct aph_afrx_call, pending));
-	s->rx_services[0] = s->rx_services[1] = NULL;
+}
+
+void aph_afrx_socket_moved(struct aph_afrx_socket *s)
+{
+	s->full = false; /* what lies in the pair is the broker's */
+	forget_calls(s);
+	aph_afrx_list_del(&s->link);
+	atomic_fetch_sub_explicit(&n_sockets, 1, memory_order_relaxed);
+	(void)close(s->inner);
+	s->inner = -1;
 	s->endpoint = NULL;
-	s->users = s->n_sleepers = s->n_readers = 0;
-	s->inherited = s->copied = true;
-	s->adopting = false;
-}
-
-static void for_each(void (*visit)(struct aph_afrx_socket *s))
-{
-	struct aph_afrx_link *pos, *next;
-	int i;
-
-	for (i = 0; i < N_HEADS; i++) {
-		for (pos = heads[i].next; pos != &heads[i]; pos = next) {
-			next = pos->next;
-			visit(APH_AFRX_OF(pos, struct aph_afrx_socket, link));
-		}
-	}
-}
-
-static void copied(struct aph_afrx_socket *s)
-{
-	s->copied = true;
-}
-
-static void after_fork_in_parent(void)
-{
-	for_each(copied);
-	aph_afrx_leave();
-}
-
-/* Threads other than this one do not exist here, and the parent's UDP ports are the parent's. */
-static void after_fork_in_child(void)
-{
-	for_each(forget);
-	aph_afrx_endpoints_forget();
-	aph_afrx_leave();
+	s->moved = true;
+	aph_afrx_notify(s);
+	if (s->users == 0)
+		socket_free(s);
 }
 
 static void begin(void)
@@ -245,7 +242,7 @@ static void begin(void)
 
 	for (i = 0; i < N_HEADS; i++)
 		aph_afrx_list_init(&heads[i]);
-	(void)pthread_atfork(aph_afrx_enter, after_fork_in_parent, after_fork_in_child);
+	aph_afrx_fork_begin();
 }
 
 /*
@@ -291,13 +288,6 @@ int aph_afrx_socket_new(struct aph_afrx_socket **out, int *fd, int flags)
 	atomic_fetch_add_explicit(&n_sockets, 1, memory_order_relaxed);
 	*out = s;
 	return 0;
-}
-
-void aph_afrx_socket_rehash(struct aph_afrx_socket *s, uint64_t cookie)
-{
-	aph_afrx_list_del(&s->link);
-	s->cookie = cookie;
-	aph_afrx_list_add(&heads[cookie % N_HEADS], &s->link);
 }
 
 void aph_afrx_socket_end(struct aph_afrx_socket *s)

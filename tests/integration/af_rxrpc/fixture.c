@@ -227,7 +227,13 @@ int connect_to(int fd, const struct sockaddr_rxrpc *address)
 
 int client_new(void)
 {
-	return (int)OK(rx_socket(AF_RXRPC, SOCK_DGRAM | SOCK_CLOEXEC, PF_INET));
+	int fd = (int)OK(rx_socket(AF_RXRPC, SOCK_DGRAM | SOCK_CLOEXEC, PF_INET));
+
+#ifndef AFRX_PLAIN
+	if (getenv("AFRX_SHARED"))
+		OK(aph_rxrpc_share());
+#endif
+	return fd;
 }
 
 int server_new(struct sockaddr_rxrpc *address, int backlog)

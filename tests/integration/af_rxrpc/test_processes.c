@@ -4,8 +4,12 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
-#include <sys/epoll.h>
+#include <stdlib.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 
 static struct got got;
@@ -83,7 +87,7 @@ static void finish(pid_t pid)
 {
 	int status;
 
-	CHECK_INT(waitpid(pid, &status, 0), pid);
+	CHECK(waitpid(pid, &status, 0) > 0);
 	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
@@ -122,116 +126,292 @@ static void test_child_closes(void **state)
 	OK(rx_close(server));
 }
 
-/* A client's socket goes on in the child, on its own; the calls are the parent's. */
-static void test_client_in_child(void **state)
+/* Takes one message, and answers it with "y" if it is a request. Whether it was an acknowledgement. */
+static bool serve(int server)
+{
+	receive_soon(server, &got, 10, 0);
+	if (got.type == 0 && !(got.flags & MSG_MORE))
+		CHECK_INT(tag_send(server, got.tag, "y", 1, NULL, 0), 1);
+	return got.type == RXRPC_ACK;
+}
+
+/* What the parent has begun the child can end, and the other way round. */
+static void test_calls_are_shared(void **state)
 {
 	struct sockaddr_rxrpc to;
-	int server = server_new(&to, 5), client = client_new();
-	int copy = (int)OK(dup(client));
+	int server = server_new(&to, 10), client = client_new();
+	unsigned long tag;
 	pid_t pid;
+	int n;
 
 	(void)state;
+	for (tag = 11; tag < 21; tag++)
+		CHECK_INT(tag_command(server, tag, RXRPC_CHARGE_ACCEPT), 0);
 	OK(connect_to(client, &to));
 	CHECK_INT(tag_send(client, 1, "x", 1, NULL, 0), 1);
-	reply_to(server, 11);
-	CHECK(polls(client, POLLIN, check_ms(5000)));
 	CHECK_INT(tag_send(client, 2, "x", 1, NULL, MSG_MORE), 1);
 	pid = (pid_t)OK(fork());
 	if (pid == 0) {
-		CHECK_INT(tag_abort(client, 1, 1), -EBADSLT);
-		CHECK_INT(tag_send(copy, 3, "x", 1, NULL, 0), 1);
-		expect_data(client, 3, "y", MSG_EOR);
-		CHECK(!polls(copy, POLLIN, 0));
+		expect_data(client, 1, "y", MSG_EOR);
+		CHECK_INT(tag_send(client, 1, "x", 1, NULL, MSG_MORE), 1);
+		CHECK_INT(tag_abort(client, 1, 7), 0);
+		CHECK_INT(tag_send(client, 2, NULL, 0, NULL, 0), 0);
+		expect_data(client, 2, "y", MSG_EOR);
+		CHECK_INT(tag_send(client, 3, "x", 1, NULL, 0), 1);
 		OK(rx_close(client));
-		OK(rx_close(copy));
 		_exit(0);
 	}
-	reply_to(server, 12);
-	expect_ack(server, 12);
+	for (n = 0; n < 2;)
+		n += serve(server);
 	finish(pid);
-	expect_data(client, 1, "y", MSG_EOR);
-	expect_ack(server, 11);
-	CHECK_INT(tag_send(client, 2, NULL, 0, NULL, 0), 0);
-	reply_to(server, 13);
-	expect_data(client, 2, "y", MSG_EOR);
+	/* It is known here, and its request is over. */
+	CHECK(tag_send(client, 3, "x", 1, NULL, 0) < 0);
+	while (!polls(client, POLLIN, 0))
+		(void)serve(server);
+	expect_data(client, 3, "y", MSG_EOR);
 	OK(rx_close(client));
-	OK(rx_close(copy));
 	OK(rx_close(server));
 }
 
-/* A server's port is the parent's as long as that has it; then the child can have it, as daemons do. */
-static void test_server_in_child(void **state)
+/* The parent ends, and the child goes on with the socket that was bound before: no caller notices. */
+static void test_daemon(void **state)
 {
 	struct sockaddr_rxrpc to;
-	int server = server_new(&to, 5), client = client_new(), go[2];
+	int server, client = client_new(), up[2];
 	char byte;
 	pid_t pid;
+
+	(void)state;
+	OK(pipe2(up, O_CLOEXEC));
+	pid = (pid_t)OK(fork());
+	if (pid == 0) {
+		server = server_new(&to, 5);
+		CHECK_INT(write(up[1], &to, sizeof(to)), sizeof(to));
+		pid = (pid_t)OK(fork());
+		if (pid > 0)
+			_exit(0);
+		OK(setsid());
+		CHECK(polls(server, POLLIN, check_ms(5000)));
+		reply_to(server, 11);
+		expect_ack(server, 11);
+		_exit(0);
+	}
+	OK(close(up[1]));
+	CHECK_INT(read(up[0], &to, sizeof(to)), sizeof(to));
+	CHECK_INT(tag_send(client, 1, "x", 1, &to, 0), 1);
+	finish(pid);
+	expect_data(client, 1, "y", MSG_EOR);
+	/* Nobody but the daemon has the pipe open, the broker least of all. */
+	CHECK_INT(read(up[0], &byte, 1), 0);
+	OK(close(up[0]));
+	OK(rx_close(client));
+}
+
+#define N_WORKERS 3
+#define N_CALLS	  60
+
+/* As long as there is somebody who calls. */
+static void work(int server)
+{
+	static struct got mine;
+
+	for (;;) {
+		receive(server, &mine, 100, 0);
+		CHECK(mine.n >= 0);
+		if (mine.type == RXRPC_ACK) {
+			CHECK_INT(tag_command(server, mine.tag, RXRPC_CHARGE_ACCEPT), 0);
+			continue;
+		}
+		CHECK_INT(mine.type, 0);
+		if (memcmp(mine.data, "end", 3) == 0)
+			_exit(0);
+		CHECK_INT(tag_send(server, mine.tag, mine.data, (size_t)mine.n, NULL, 0), mine.n);
+	}
+}
+
+/* A server that forks its workers when it listens: each call is answered once, by one of them. */
+static void test_workers(void **state)
+{
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 10), client, i;
+	unsigned long tag;
+
+	(void)state;
+	for (tag = 100; tag < 110; tag++)
+		CHECK_INT(tag_command(server, tag, RXRPC_CHARGE_ACCEPT), 0);
+	for (i = 0; i < N_WORKERS; i++)
+		if (OK(fork()) == 0)
+			work(server);
+	OK(rx_close(server));
+	client = client_new();
+	for (i = 0; i < N_CALLS; i += 4) {
+		for (tag = 1; tag <= 4; tag++)
+			CHECK_INT(tag_send(client, tag, "body", 4, &to, 0), 4);
+		for (tag = 1; tag <= 4; tag++) {
+			receive_soon(client, &got, 100, 0);
+			CHECK(got.n == 4 && got.flags == MSG_EOR);
+			CHECK(memcmp(got.data, "body", 4) == 0);
+		}
+	}
+	for (i = 0; i < N_WORKERS; i++)
+		CHECK_INT(tag_send(client, 1 + (unsigned long)i, "end", 3, &to, 0), 3);
+	for (i = 0; i < N_WORKERS; i++)
+		finish(-1);
+	/* And the broker is nobody's child. */
+	CHECK(wait(NULL) < 0 && errno == ECHILD);
+	OK(rx_close(client));
+}
+
+/* The last descriptor counts, in whatever process it is. */
+static void test_last_close(void **state)
+{
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5), client, go[2];
+	pid_t pid;
+	char byte;
 
 	(void)state;
 	OK(pipe2(go, O_CLOEXEC));
 	pid = (pid_t)OK(fork());
 	if (pid == 0) {
-		receive(server, &got, 10, MSG_DONTWAIT);
-		CHECK_INT(got.n, -ENOTCONN);
-		CHECK_INT(write(go[1], "", 1), 1);
-		do {
-			receive(server, &got, 0, MSG_DONTWAIT | MSG_PEEK);
-		} while (got.n == -ENOTCONN);
-		reply_to(server, 11);
-		expect_ack(server, 11);
-		OK(rx_close(server));
+		OK(close(go[1]));
+		(void)!read(go[0], &byte, 1);
 		_exit(0);
 	}
-	CHECK_INT(read(go[0], &byte, 1), 1);
-	OK(rx_close(server)); /* aborts nothing: there are no calls */
-	usleep(100000);
-	for (;;) {
-		CHECK_INT(tag_send(client, 1, "x", 1, &to, 0), 1);
-		receive_soon(client, &got, 10, 0);
-		if (got.n == 1)
-			break;
-		/* The child is not there yet. */
-		CHECK(got.type == RXRPC_NET_ERROR || got.type == RXRPC_BUSY);
-		usleep(20000);
-	}
-	CHECK(got.data[0] == 'y' && got.flags == MSG_EOR);
+	client = client_new();
+	CHECK_INT(tag_send(client, 1, "x", 1, &to, 0), 1);
+	expect_note(server, &got, 0, RXRPC_NEW_CALL);
+	OK(rx_close(server));
+	CHECK(!polls(client, POLLIN, 50));
+	OK(close(go[1]));
 	finish(pid);
+	CHECK(polls(client, POLLIN, check_ms(5000)));
 	OK(rx_close(client));
 	OK(close(go[0]));
-	OK(close(go[1]));
+	/* And when it is closed here, the address is free at once. */
+	server = client_new();
+	OK(bind_to(server, &to));
+	pid = (pid_t)OK(fork());
+	if (pid == 0)
+		_exit(0);
+	finish(pid);
+	OK(rx_close(server));
+	server = client_new();
+	OK(bind_to(server, &to));
+	OK(rx_close(server));
 }
 
-#ifdef AFRX_PLAIN
-/* A daemon that waits in epoll is found there, too: waiting is enough to take the socket up. */
-static void test_daemon(void **state)
+static void on_alarm(int number)
 {
+	(void)number;
+}
+
+/* Waiting in another process: time limits, signals, and somebody who is killed meanwhile. */
+static void test_waiting(void **state)
+{
+	struct itimerval soon = { .it_value = { .tv_usec = 50000 } };
+	struct timeval limit = { .tv_usec = 30000 };
+	struct sigaction action = { .sa_handler = on_alarm };
 	struct sockaddr_rxrpc to;
-	int server = server_new(&to, 5), client = client_new(), ep;
-	struct epoll_event event = { .events = EPOLLIN };
-	pid_t pid = (pid_t)OK(fork());
+	int server = server_new(&to, 5), client;
+	pid_t pid;
 
 	(void)state;
+	pid = (pid_t)OK(fork());
 	if (pid == 0) {
-		ep = (int)OK(epoll_create1(EPOLL_CLOEXEC));
-		OK(epoll_ctl(ep, EPOLL_CTL_ADD, server, &event));
-		CHECK_INT(epoll_wait(ep, &event, 1, check_ms(5000)), 1);
-		reply_to(server, 11);
-		expect_ack(server, 11);
+		receive(server, &got, 10, 0);
+		_exit(1);
+	}
+	receive(server, &got, 10, MSG_DONTWAIT);
+	CHECK_INT(got.n, -EAGAIN);
+	OK(rx_setsockopt(server, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)));
+	receive(server, &got, 10, 0);
+	CHECK_INT(got.n, -EAGAIN);
+	limit.tv_usec = 0;
+	OK(rx_setsockopt(server, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)));
+	OK(sigaction(SIGALRM, &action, NULL));
+	OK(setitimer(ITIMER_REAL, &soon, NULL));
+	receive(server, &got, 10, 0);
+	CHECK_INT(got.n, -EINTR);
+	OK(kill(pid, SIGKILL));
+	CHECK_INT(waitpid(pid, NULL, 0), pid);
+	client = client_new();
+	CHECK_INT(tag_send(client, 1, "x", 1, &to, 0), 1);
+	reply_to(server, 11);
+	expect_data(client, 1, "y", MSG_EOR);
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
+/* A thread that sleeps in a function while another one forks goes on there. */
+static void *receive_in_thread(void *arg)
+{
+	static struct got mine;
+
+	receive(*(int *)arg, &mine, 10, 0);
+	CHECK_INT(mine.n, 0);
+	CHECK_INT(mine.type, RXRPC_NEW_CALL);
+	return NULL;
+}
+
+static void test_fork_meanwhile(void **state)
+{
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5), client = client_new();
+	pthread_t thread;
+	pid_t pid;
+
+	(void)state;
+	CHECK_INT(pthread_create(&thread, NULL, receive_in_thread, &server), 0);
+	usleep(20000);
+	pid = (pid_t)OK(fork());
+	if (pid == 0)
+		_exit(0);
+	finish(pid);
+	CHECK_INT(tag_send(client, 1, "x", 1, &to, 0), 1);
+	CHECK_INT(pthread_join(thread, NULL), 0);
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
+/* Many of them, with bodies that do not fit into anything at once. */
+static void test_bulk(void **state)
+{
+	enum {
+		SIZE = 3 << 20
+	};
+	char *body = calloc(1, SIZE);
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5), client = client_new(), i;
+	size_t at = 0;
+	pid_t pid;
+
+	(void)state;
+	CHECK(body != NULL);
+	for (i = 0; i < SIZE; i++)
+		body[i] = (char)(i * 7);
+	pid = (pid_t)OK(fork());
+	if (pid == 0) {
+		CHECK_INT(tag_send(client, 1, body, SIZE, &to, 0), SIZE);
+		expect_data(client, 1, "y", MSG_EOR);
 		_exit(0);
 	}
-	OK(close(server));
-	for (;;) {
-		CHECK_INT(tag_send(client, 1, "x", 1, &to, 0), 1);
-		receive_soon(client, &got, 10, 0);
-		if (got.n == 1)
-			break;
-		CHECK(got.type == RXRPC_NET_ERROR || got.type == RXRPC_BUSY);
-		usleep(20000);
-	}
+	expect_note(server, &got, 0, RXRPC_NEW_CALL);
+	CHECK_INT(tag_command(server, 11, RXRPC_ACCEPT), 0);
+	do {
+		receive_soon(server, &got, sizeof(got.data), 0);
+		CHECK(got.n > 0 && at + (size_t)got.n <= SIZE);
+		CHECK(memcmp(got.data, body + at, (size_t)got.n) == 0);
+		at += (size_t)got.n;
+	} while (got.flags & MSG_MORE);
+	CHECK_INT(at, SIZE);
+	CHECK_INT(tag_send(server, 11, "y", 1, NULL, 0), 1);
+	expect_ack(server, 11);
 	finish(pid);
-	OK(close(client));
+	OK(rx_close(client));
+	OK(rx_close(server));
+	free(body);
 }
-#endif
 
 /* -- exec ------------------------------------------------------------------------------------------------------- */
 
@@ -259,20 +439,132 @@ static void test_exec(void **state)
 	OK(rx_close(server));
 }
 
-int main(void)
+/* A program that has got a socket at its start, by number. */
+static int serve_inherited(const char *number)
+{
+	int server = (int)strtol(number, NULL, 10);
+
+	reply_to(server, 11);
+	expect_ack(server, 11);
+	OK(rx_close(server));
+	return 0;
+}
+
+static void call_and_finish(const struct sockaddr_rxrpc *to, pid_t pid)
+{
+	int client = client_new();
+
+	CHECK_INT(tag_send(client, 1, "x", 1, to, 0), 1);
+	expect_data(client, 1, "y", MSG_EOR);
+	finish(pid);
+	OK(rx_close(client));
+}
+
+/* The listening socket is handed to another program, as inetd would. */
+static void test_exec_inherits(void **state)
+{
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5);
+	char number[16];
+	pid_t pid;
+
+	(void)state;
+	OK(fcntl(server, F_SETFD, 0));
+	(void)snprintf(number, sizeof(number), "%d", server);
+	pid = (pid_t)OK(fork());
+	if (pid == 0) {
+		execl("/proc/self/exe", "server", "--inherited", number, (char *)NULL);
+		_exit(127);
+	}
+	OK(rx_close(server));
+	call_and_finish(&to, pid);
+}
+
+/* A program that replaces itself keeps its socket. */
+static void test_exec_without_fork(void **state)
+{
+	struct sockaddr_rxrpc to;
+	int server, up[2];
+	char number[16];
+	pid_t pid;
+
+	(void)state;
+	OK(pipe2(up, O_CLOEXEC));
+	pid = (pid_t)OK(fork());
+	if (pid == 0) {
+		server = server_new(&to, 5);
+		OK(fcntl(server, F_SETFD, 0));
+#ifndef AFRX_PLAIN
+		OK(aph_rxrpc_share());
+#endif
+		CHECK_INT(write(up[1], &to, sizeof(to)), sizeof(to));
+		(void)snprintf(number, sizeof(number), "%d", server);
+		execl("/proc/self/exe", "server", "--inherited", number, (char *)NULL);
+		_exit(127);
+	}
+	CHECK_INT(read(up[0], &to, sizeof(to)), sizeof(to));
+	call_and_finish(&to, pid);
+	OK(close(up[0]));
+	OK(close(up[1]));
+}
+
+static void test_spawn(void **state)
+{
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5);
+	char number[16], program[] = "server", option[] = "--inherited";
+	char *argv[] = { program, option, number, NULL };
+	pid_t pid;
+
+	(void)state;
+	OK(fcntl(server, F_SETFD, 0));
+	(void)snprintf(number, sizeof(number), "%d", server);
+#ifndef AFRX_PLAIN
+	OK(aph_rxrpc_share());
+#endif
+	CHECK_INT(posix_spawn(&pid, "/proc/self/exe", NULL, NULL, argv, environ), 0);
+	OK(rx_close(server));
+	call_and_finish(&to, pid);
+}
+
+/* A command that is run on the side costs the sockets nothing. */
+static void test_system(void **state)
+{
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5), client = client_new();
+
+	(void)state;
+	CHECK_INT(tag_send(client, 1, "x", 1, &to, 0), 1);
+	CHECK_INT(system("exit 3"), 3 << 8);
+	reply_to(server, 11);
+	expect_data(client, 1, "y", MSG_EOR);
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		SUITE_TEST(test_dup),
 		SUITE_TEST(test_closed_by_others),
 		SUITE_TEST(test_many),
 		SUITE_TEST(test_child_closes),
-		SUITE_TEST(test_client_in_child),
-		SUITE_TEST(test_server_in_child),
-		SUITE_TEST(test_exec),
-#ifdef AFRX_PLAIN
+		SUITE_TEST(test_calls_are_shared),
 		SUITE_TEST(test_daemon),
-#endif
+		SUITE_TEST(test_workers),
+		SUITE_TEST(test_last_close),
+		SUITE_TEST(test_waiting),
+		SUITE_TEST(test_fork_meanwhile),
+		SUITE_TEST(test_bulk),
+		SUITE_TEST(test_exec),
+		SUITE_TEST(test_exec_inherits),
+		SUITE_TEST(test_exec_without_fork),
+		SUITE_TEST(test_spawn),
+		SUITE_TEST(test_system),
 	};
+
+	if (argc == 3 && strcmp(argv[1], "--inherited") == 0)
+		return serve_inherited(argv[2]);
 
 	return suite_run("af_rxrpc processes", tests, SUITE_LEN(tests), 60);
 }

@@ -30,7 +30,4 @@ uintptr_t aph_afrx_next(const char *name);
 	}                                                                     \
 	memcpy(&real, &found, sizeof(real))
 
-/* A forked child takes up what it has inherited of the sockets, before it waits for one. */
-void aph_afrx_touch(int fd);
-
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Making, naming and closing sockets; options and waiting. */
+/* Making, naming and closing sockets; options. */
 /* The functions that are defined here are not to be the checked forms of themselves. */
 #undef _FORTIFY_SOURCE
 
@@ -8,18 +8,12 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <linux/rxrpc.h>
-#include <poll.h>
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
 #include <sys/ioctl.h>
-#include <sys/select.h>
 #include <unistd.h>
-
-static atomic_bool is_child; /* of a process that had such sockets */
 
 uintptr_t aph_afrx_next(const char *name)
 {
@@ -36,28 +30,6 @@ static int fail(int error)
 {
 	errno = error;
 	return -1;
-}
-
-/* -- fork ------------------------------------------------------------------------------------------------- */
-
-static void after_fork_in_child(void)
-{
-	atomic_store_explicit(&is_child, true, memory_order_relaxed);
-}
-
-__attribute__((constructor)) static void begin(void)
-{
-	(void)pthread_atfork(NULL, NULL, after_fork_in_child);
-}
-
-void aph_afrx_touch(int fd)
-{
-	socklen_t len = sizeof(int);
-	int saved = errno, type;
-
-	if (atomic_load_explicit(&is_child, memory_order_relaxed) && aph_rxrpc_is_socket(fd))
-		(void)aph_rxrpc_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len);
-	errno = saved;
 }
 
 /* -- sockets ---------------------------------------------------------------------------------------------- */
@@ -180,69 +152,4 @@ APH_API int ioctl(int fd, unsigned long request, ...)
 	if (!is_generic(request) && aph_rxrpc_is_socket(fd))
 		return fail(EOPNOTSUPP);
 	return real(fd, request, arg);
-}
-
-/* -- waiting ---------------------------------------------------------------------------------------------- */
-
-static void touch_all(const struct pollfd *fds, nfds_t n)
-{
-	nfds_t i;
-
-	if (!atomic_load_explicit(&is_child, memory_order_relaxed))
-		return;
-	for (i = 0; i < n; i++)
-		aph_afrx_touch(fds[i].fd);
-}
-
-static void touch_set(int n, const fd_set *a, const fd_set *b)
-{
-	int fd;
-
-	if (!atomic_load_explicit(&is_child, memory_order_relaxed))
-		return;
-	for (fd = 0; fd < n && fd < FD_SETSIZE; fd++)
-		if ((a && FD_ISSET(fd, a)) || (b && FD_ISSET(fd, b)))
-			aph_afrx_touch(fd);
-}
-
-APH_API int poll(struct pollfd *fds, nfds_t n, int timeout)
-{
-	APH_AFRX_REAL(poll);
-
-	touch_all(fds, n);
-	return real(fds, n, timeout);
-}
-
-APH_API int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
-		  const sigset_t *mask)
-{
-	APH_AFRX_REAL(ppoll);
-
-	touch_all(fds, n);
-	return real(fds, n, timeout, mask);
-}
-
-APH_API int select(int n, fd_set *in, fd_set *out, fd_set *except, struct timeval *timeout)
-{
-	APH_AFRX_REAL(select);
-
-	touch_set(n, in, out);
-	return real(n, in, out, except, timeout);
-}
-
-APH_API int pselect(int n, fd_set *in, fd_set *out, fd_set *except, const struct timespec *timeout,
-		    const sigset_t *mask)
-{
-	APH_AFRX_REAL(pselect);
-
-	touch_set(n, in, out);
-	return real(n, in, out, except, timeout, mask);
-}
-
-APH_API int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
-{
-	APH_AFRX_REAL(epoll_ctl);
-
-	aph_afrx_touch(fd);
-	return real(epfd, op, fd, event);
 }

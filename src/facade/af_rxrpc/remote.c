@@ -1,0 +1,583 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sockets that a broker has, as their programs see them: which there are, connections to brokers, and each function
+ * as a question. A thread has a connection to itself while it asks; those that nobody uses are kept for the next.
+ */
+#include "share.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define VALUE_MAX 4096 /* of an option: more is refused, whatever it is */
+
+/* -- which there are --------------------------------------------------------------------------------------- */
+
+#define N_HEADS 16
+
+struct remote {
+	struct remote *next;
+	uint64_t cookie;
+};
+
+static struct remote *heads[N_HEADS];
+static _Atomic bool there_are_any;
+
+bool aph_afrx_remote_any(void)
+{
+	return atomic_load_explicit(&there_are_any, memory_order_relaxed);
+}
+
+bool aph_afrx_remote_find(uint64_t cookie)
+{
+	const struct remote *remote = heads[cookie % N_HEADS];
+
+	while (remote && remote->cookie != cookie)
+		remote = remote->next;
+	return remote;
+}
+
+/* They stay: nothing tells when the last descriptor of this process is closed, and cookies are not used again. */
+int aph_afrx_remote_add(uint64_t cookie)
+{
+	struct remote *remote = malloc(sizeof(*remote));
+
+	if (!remote)
+		return -ENOMEM;
+	remote->cookie = cookie;
+	remote->next = heads[cookie % N_HEADS];
+	heads[cookie % N_HEADS] = remote;
+	atomic_store_explicit(&there_are_any, true, memory_order_relaxed);
+	return 0;
+}
+
+/* -- messages ----------------------------------------------------------------------------------------------- */
+
+/* Asked of the kernel directly, here and below: the preload library has functions of the usual names. */
+
+int aph_afrx_say(int fd, char what, const int *fds, unsigned n)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(2 * sizeof(int))];
+	} control = { .bytes = { 0 } };
+	struct iovec iov = { &what, 1 };
+	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct cmsghdr *cmsg;
+
+	if (n) {
+		message.msg_control = control.bytes;
+		message.msg_controllen = CMSG_SPACE(n * sizeof(int));
+		cmsg = CMSG_FIRSTHDR(&message);
+		cmsg->cmsg_level = SOL_SOCKET;
+		cmsg->cmsg_type = SCM_RIGHTS;
+		cmsg->cmsg_len = CMSG_LEN(n * sizeof(int));
+		memcpy(CMSG_DATA(cmsg), fds, n * sizeof(int));
+	}
+	while (syscall(SYS_sendmsg, fd, &message, MSG_NOSIGNAL) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
+int aph_afrx_hear(int fd, char *what, int fds[2])
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(2 * sizeof(int))];
+	} control;
+	struct iovec iov = { what, 1 };
+	struct msghdr message = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.bytes,
+		.msg_controllen = sizeof(control.bytes),
+	};
+	long n = syscall(SYS_recvmsg, fd, &message, MSG_CMSG_CLOEXEC);
+	struct cmsghdr *cmsg;
+
+	fds[0] = fds[1] = -1;
+	if (n <= 0)
+		return n < 0 ? -errno : 0;
+	for (cmsg = CMSG_FIRSTHDR(&message); cmsg; cmsg = CMSG_NXTHDR(&message, cmsg))
+		if (cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_RIGHTS)
+			memcpy(fds, CMSG_DATA(cmsg),
+			       cmsg->cmsg_len - CMSG_LEN(0) < 2 * sizeof(int) ? sizeof(int)
+									      : 2 * sizeof(int));
+	return 1;
+}
+
+/* -- connections --------------------------------------------------------------------------------------------- */
+
+struct connection {
+	struct aph_afrx_link link; /* in `idle` or `busy` */
+	int fd;
+	uint64_t
+		cookie; /* of fd: a program may close what it does not know, and get the number again */
+	struct sockaddr_un broker;
+	struct aph_afrx_shared *shared;
+	size_t size;
+	bool broken;
+};
+
+static struct aph_afrx_link idle = { &idle, &idle }, busy = { &busy, &busy };
+
+static bool is_intact(const struct connection *c)
+{
+	uint64_t cookie;
+
+	return aph_afrx_cookie(c->fd, &cookie) == 0 && cookie == c->cookie;
+}
+
+/* It is on no list. */
+static void connection_free(struct connection *c)
+{
+	if (c->fd >= 0 && is_intact(c))
+		(void)syscall(SYS_close, c->fd);
+	if (c->shared)
+		(void)munmap(c->shared, c->size);
+	free(c);
+}
+
+static void drop_all(struct aph_afrx_link *list)
+{
+	while (!aph_afrx_list_empty(list))
+		connection_free(APH_AFRX_OF(aph_afrx_list_pop(list), struct connection, link));
+}
+
+void aph_afrx_remote_forget(void)
+{
+	drop_all(&idle);
+	drop_all(&busy);
+}
+
+/* Memory that both have, which neither can take away from the other. */
+static int share_memory(struct connection *c, int outer, size_t size)
+{
+	int fd = memfd_create("afrxrpc", MFD_CLOEXEC | MFD_ALLOW_SEALING), r;
+	void *memory;
+
+	if (fd < 0)
+		return -errno;
+	r = ftruncate(fd, (off_t)size) < 0 ||
+			    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_SEAL) < 0
+		    ? -errno
+		    : 0;
+	if (r == 0) {
+		memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		if (memory == MAP_FAILED)
+			r = -errno;
+	}
+	if (r == 0) {
+		if (c->shared)
+			(void)munmap(c->shared, c->size);
+		c->shared = memory;
+		c->size = size;
+		r = aph_afrx_say(c->fd, APH_AFRX_HELLO, (const int[]){ fd, outer }, 2);
+	}
+	(void)syscall(SYS_close, fd);
+	return r;
+}
+
+static struct connection *find_idle(const struct sockaddr_un *broker)
+{
+	struct aph_afrx_link *pos;
+
+	for (pos = idle.next; pos != &idle; pos = pos->next) {
+		struct connection *c = APH_AFRX_OF(pos, struct connection, link);
+
+		if (memcmp(&c->broker, broker, sizeof(*broker)) == 0)
+			return c;
+	}
+	return NULL;
+}
+
+static int connect_new(struct connection **out, const struct sockaddr_un *broker, socklen_t len)
+{
+	struct connection *c = calloc(1, sizeof(*c));
+	int r;
+
+	if (!c)
+		return -ENOMEM;
+	aph_afrx_list_init(&c->link);
+	c->broker = *broker;
+	c->fd = (int)syscall(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	r = c->fd < 0 ? -errno : aph_afrx_cookie(c->fd, &c->cookie);
+	while (r == 0 && syscall(SYS_connect, c->fd, broker, len) < 0)
+		r = errno == EINTR ? 0 : -ENOTCONN;
+	if (r < 0) {
+		connection_free(c);
+		return r;
+	}
+	*out = c;
+	return 0;
+}
+
+/* An idle one, or a new one. */
+static int find_connection(struct connection **out, int outer)
+{
+	struct sockaddr_un broker = { 0 };
+	struct connection *c;
+	socklen_t len;
+	int r;
+
+	r = aph_afrx_broker_of(outer, &broker, &len);
+	if (r < 0)
+		return r;
+	memset((char *)&broker + len, 0, sizeof(broker) - len);
+	aph_afrx_enter();
+	while ((c = find_idle(&broker))) {
+		aph_afrx_list_del(&c->link);
+		if (is_intact(c))
+			break;
+		connection_free(c);
+	}
+	aph_afrx_leave();
+	*out = c;
+	return c ? 0 : connect_new(out, &broker, len);
+}
+
+/* A connection to the broker of this outer end, with room for a body and an empty question. NULL: -errno in `error`. */
+static struct connection *begin(int outer, size_t len, int64_t *error)
+{
+	size_t size = sizeof(struct aph_afrx_shared) + APH_AFRX_BODY_MIN;
+	struct connection *c = NULL;
+	int r;
+
+	r = find_connection(&c, outer);
+	while (size < sizeof(struct aph_afrx_shared) + len)
+		size *= 2;
+	if (c && (!c->shared || c->size < size))
+		r = share_memory(c, outer, size);
+	if (r < 0 || !c || !c->shared) {
+		if (c)
+			connection_free(c);
+		*error = r == -EPIPE || r == -ECONNRESET ? -ENOTCONN : r;
+		return NULL;
+	}
+	memset(&c->shared->question, 0, sizeof(c->shared->question));
+	aph_afrx_enter();
+	aph_afrx_list_add(&busy, &c->link);
+	aph_afrx_leave();
+	return c;
+}
+
+static void end(struct connection *c)
+{
+	aph_afrx_enter();
+	aph_afrx_list_del(&c->link);
+	/* Much memory is not kept, nor is what was interrupted. */
+	if (c->broken || c->size > 16 * APH_AFRX_BODY_MIN)
+		connection_free(c);
+	else
+		aph_afrx_list_add(&idle, &c->link);
+	aph_afrx_leave();
+}
+
+/* Nobody may come to this broker any more: no descriptor stays that the program does not know. */
+static void end_all(struct connection *c)
+{
+	struct connection *other;
+
+	aph_afrx_enter();
+	while ((other = find_idle(&c->broker))) {
+		aph_afrx_list_del(&other->link);
+		connection_free(other);
+	}
+	aph_afrx_leave();
+	c->broken = true;
+	end(c);
+}
+
+/* Waits for the answer. A signal withdraws the question, but what was done of it is still told. */
+static int64_t await_answer(struct connection *c)
+{
+	bool cancelled = false;
+	int fds[2], r;
+	char what;
+
+	for (;;) {
+		r = aph_afrx_hear(c->fd, &what, fds);
+		if (r == 1)
+			return c->shared->answer.result;
+		if (r != -EINTR) {
+			c->broken = true;
+			return -ENOTCONN;
+		}
+		if (!cancelled)
+			(void)aph_afrx_say(c->fd, APH_AFRX_CANCEL, NULL, 0);
+		cancelled = true;
+	}
+}
+
+static int64_t ask(struct connection *c, int outer, enum aph_afrx_op op)
+{
+	int r;
+
+	c->shared->question.op = op;
+	r = aph_afrx_say(c->fd, APH_AFRX_ASK, &outer, 1);
+	if (r == 0)
+		return await_answer(c);
+	c->broken = true;
+	return r == -EPIPE || r == -ECONNRESET ? -ENOTCONN : r;
+}
+
+/* -- names and states ------------------------------------------------------------------------------------------ */
+
+static int put_name(struct connection *c, const void *name, socklen_t len)
+{
+	size_t n = len < sizeof(c->shared->name) ? len : sizeof(c->shared->name);
+
+	c->shared->question.has_name = name != NULL;
+	c->shared->question.name_len = len;
+	return name ? aph_afrx_copy_in(c->shared->name, name, n) : 0;
+}
+
+static int ask_with_name(int fd, enum aph_afrx_op op, const struct sockaddr *address, socklen_t len)
+{
+	struct connection *c;
+	int64_t r;
+
+	c = begin(fd, 0, &r);
+	if (!c)
+		return (int)aph_afrx_result(r);
+	/* One that is too short is not looked at. */
+	r = len < sizeof(struct sockaddr_rxrpc) ? -EINVAL : put_name(c, address, len);
+	if (r == 0)
+		r = ask(c, fd, op);
+	end(c);
+	return (int)aph_afrx_result(r);
+}
+
+static int ask_with_number(int fd, enum aph_afrx_op op, int number)
+{
+	struct connection *c;
+	int64_t r;
+
+	c = begin(fd, 0, &r);
+	if (!c)
+		return (int)aph_afrx_result(r);
+	c->shared->question.a = number;
+	r = ask(c, fd, op);
+	end(c);
+	return (int)aph_afrx_result(r);
+}
+
+int aph_afrx_remote_bind(int fd, const struct sockaddr *address, socklen_t len)
+{
+	return ask_with_name(fd, APH_AFRX_OP_BIND, address, len);
+}
+
+int aph_afrx_remote_connect(int fd, const struct sockaddr *address, socklen_t len)
+{
+	return ask_with_name(fd, APH_AFRX_OP_CONNECT, address, len);
+}
+
+int aph_afrx_remote_listen(int fd, int backlog)
+{
+	return ask_with_number(fd, APH_AFRX_OP_LISTEN, backlog);
+}
+
+int aph_afrx_remote_shutdown(int fd, int how)
+{
+	return ask_with_number(fd, APH_AFRX_OP_SHUTDOWN, how);
+}
+
+/* The broker keeps the descriptor for a moment, so that it closes the last one and can say when that is done. */
+int aph_afrx_remote_close(int fd)
+{
+	struct connection *c;
+	int64_t r;
+	int saved;
+
+	c = begin(fd, 0, &r);
+	if (c) {
+		c->shared->question.op = APH_AFRX_OP_CLOSE;
+		c->broken = aph_afrx_say(c->fd, APH_AFRX_KEEP, &fd, 1) < 0;
+	}
+	saved = syscall(SYS_close, fd) < 0 ? errno : 0;
+	if (c) {
+		c->broken = c->broken || aph_afrx_say(c->fd, APH_AFRX_ASK, NULL, 0) < 0;
+		if (!c->broken)
+			(void)await_answer(c);
+		end_all(c);
+	}
+	return (int)aph_afrx_result(-saved);
+}
+
+/* -- messages ------------------------------------------------------------------------------------------------------ */
+
+static int put_message(struct connection *c, const struct msghdr *message,
+		       struct aph_afrx_vector *body, size_t len)
+{
+	size_t n_control = message->msg_controllen;
+	int r;
+
+	r = put_name(c, message->msg_namelen ? message->msg_name : NULL, message->msg_namelen);
+	if (n_control > UINT32_MAX)
+		n_control = UINT32_MAX;
+	c->shared->question.control_len = (uint32_t)n_control;
+	if (n_control > sizeof(c->shared->control))
+		n_control = 0; /* refused without a look */
+	if (r == 0)
+		r = aph_afrx_copy_in(c->shared->control, message->msg_control, n_control);
+	c->shared->question.is_faulty = r == 0 &&
+					aph_afrx_vector_gather(body, c->shared->body, len) < 0;
+	c->shared->question.len = len;
+	return r;
+}
+
+ssize_t aph_afrx_remote_sendmsg(int fd, const struct msghdr *message, int flags)
+{
+	struct aph_afrx_vector body = { .left = 0 };
+	struct connection *c;
+	struct msghdr copy;
+	size_t len;
+	int64_t r;
+
+	r = aph_afrx_copy_in(&copy, message, sizeof(copy));
+	if (r == 0)
+		r = aph_afrx_vector_init(&body, copy.msg_iov, copy.msg_iovlen);
+	if (r < 0)
+		return aph_afrx_result(r);
+	len = body.left;
+	if (len > APH_AFRX_BODY_MAX) {
+		len = APH_AFRX_BODY_MAX;
+		flags |= MSG_MORE; /* the caller hears of it, as of any short count */
+	}
+	c = begin(fd, len, &r);
+	if (c) {
+		r = put_message(c, &copy, &body, len);
+		c->shared->question.a = flags;
+		if (r == 0)
+			r = ask(c, fd, APH_AFRX_OP_SEND);
+		end(c);
+	}
+	aph_afrx_vector_deinit(&body);
+	return aph_afrx_result(r);
+}
+
+/* What has come, within what there is room for. */
+static int take_message(const struct connection *c, struct msghdr *copy,
+			struct aph_afrx_vector *body, uint64_t len)
+{
+	struct aph_afrx_answer answer = c->shared->answer;
+	size_t n = answer.name_len < copy->msg_namelen ? answer.name_len : copy->msg_namelen;
+	int r = 0;
+
+	if (copy->msg_name && n <= sizeof(c->shared->name))
+		r = aph_afrx_copy_out(copy->msg_name, c->shared->name, n);
+	if (copy->msg_name)
+		copy->msg_namelen = answer.name_len;
+	if (answer.control_len > copy->msg_controllen ||
+	    answer.control_len > sizeof(c->shared->control) || len > body->left)
+		return -EIO;
+	if (r == 0)
+		r = aph_afrx_copy_out(copy->msg_control, c->shared->control, answer.control_len);
+	if (r == 0)
+		r = aph_afrx_vector_scatter(body, c->shared->body, len);
+	copy->msg_controllen = answer.control_len;
+	copy->msg_flags = answer.flags;
+	return r;
+}
+
+static int64_t receive(int fd, struct msghdr *copy, struct aph_afrx_vector *body, int flags)
+{
+	size_t len = body->left < APH_AFRX_BODY_MAX ? body->left : APH_AFRX_BODY_MAX;
+	size_t n_control = copy->msg_control ? copy->msg_controllen : 0;
+	struct aph_afrx_question *q;
+	struct connection *c;
+	int64_t n;
+	int r = 0;
+
+	c = begin(fd, len, &n);
+	if (!c)
+		return n;
+	q = &c->shared->question;
+	q->a = flags;
+	q->len = len;
+	q->has_name = copy->msg_name != NULL;
+	q->name_len = copy->msg_namelen;
+	q->control_len =
+		(uint32_t)(n_control < APH_AFRX_CONTROL_MAX ? n_control : APH_AFRX_CONTROL_MAX);
+	copy->msg_controllen = n_control;
+	n = ask(c, fd, APH_AFRX_OP_RECEIVE);
+	if (n >= 0)
+		r = take_message(c, copy, body, (uint64_t)n);
+	end(c);
+	return r < 0 ? r : n;
+}
+
+ssize_t aph_afrx_remote_recvmsg(int fd, struct msghdr *message, int flags)
+{
+	struct aph_afrx_vector body = { .left = 0 };
+	struct msghdr copy;
+	int64_t r;
+
+	r = aph_afrx_copy_in(&copy, message, sizeof(copy));
+	if (r == 0)
+		r = aph_afrx_vector_init(&body, copy.msg_iov, copy.msg_iovlen);
+	if (r < 0)
+		return aph_afrx_result(r);
+	r = receive(fd, &copy, &body, flags);
+	aph_afrx_vector_deinit(&body);
+	if (r >= 0) {
+		int copied = aph_afrx_copy_out(message, &copy, sizeof(copy));
+
+		r = copied < 0 ? copied : r;
+	}
+	return aph_afrx_result(r);
+}
+
+/* -- options ------------------------------------------------------------------------------------------------------- */
+
+int aph_afrx_remote_setsockopt(int fd, int level, int option, const void *value, socklen_t len)
+{
+	struct connection *c;
+	int64_t r;
+
+	c = begin(fd, 0, &r);
+	if (!c)
+		return (int)aph_afrx_result(r);
+	c->shared->question.a = level;
+	c->shared->question.b = option;
+	c->shared->question.len = len;
+	c->shared->question.has_value = value != NULL;
+	c->shared->question.is_faulty =
+		value &&
+		aph_afrx_copy_in(c->shared->body, value, len < VALUE_MAX ? len : VALUE_MAX) < 0;
+	r = ask(c, fd, APH_AFRX_OP_SET);
+	end(c);
+	return (int)aph_afrx_result(r);
+}
+
+int aph_afrx_remote_getsockopt(int fd, int level, int option, void *value, socklen_t *len)
+{
+	struct connection *c;
+	socklen_t given, n;
+	int64_t r;
+
+	r = aph_afrx_copy_in(&given, len, sizeof(given));
+	c = r < 0 ? NULL : begin(fd, 0, &r);
+	if (!c)
+		return (int)aph_afrx_result(r);
+	c->shared->question.a = level;
+	c->shared->question.b = option;
+	c->shared->question.len = given;
+	r = ask(c, fd, APH_AFRX_OP_GET);
+	if (r == 0) {
+		n = c->shared->answer.value_len;
+		if (n > given || n > APH_AFRX_BODY_MIN)
+			r = -EIO;
+		if (r == 0)
+			r = aph_afrx_copy_out(value, c->shared->body, n);
+		if (r == 0)
+			r = aph_afrx_copy_out(len, &n, sizeof(n));
+	}
+	end(c);
+	return (int)aph_afrx_result(r);
+}
