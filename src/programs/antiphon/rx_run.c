@@ -11,6 +11,10 @@
 #include <string.h>
 #include <unistd.h>
 
+/* What shells and env(1) say of a command that did not run. */
+#define NOT_RUNNABLE 126
+#define NOT_FOUND    127
+
 const char rx_run_help[] =
 	"usage: antiphon rx run [--] COMMAND [ARGUMENT...]\n"
 	"Runs a command whose AF_RXRPC sockets are this project's, not the kernel's.\n\n"
@@ -46,7 +50,7 @@ static int set_preload(void)
 
 int rx_run(int argc, char **argv)
 {
-	int option;
+	int option, saved;
 
 	/* Options after the command are its own. */
 	while ((option = getopt_long(argc, argv, "+h", long_options, NULL)) != -1) {
@@ -60,6 +64,7 @@ int rx_run(int argc, char **argv)
 	if (set_preload() < 0)
 		return CLI_FAILED;
 	(void)execvp(argv[optind], argv + optind);
-	cli_error("cannot run %s: %s", argv[optind], strerror(errno));
-	return CLI_FAILED;
+	saved = errno;
+	cli_error("cannot run %s: %s", argv[optind], strerror(saved));
+	return saved == ENOENT ? NOT_FOUND : NOT_RUNNABLE;
 }
