@@ -119,7 +119,8 @@ static int try_entry(struct aph_local_channel *lc, const struct aph_rendezvous_e
 	if (r == 0)
 		r = aph_hello_send(lc->sock, &connecting->hello, sizeof(connecting->hello), NULL,
 				   0);
-	if (r == 0) {
+	/* One that is short of descriptors says so without listening: its answer is there. */
+	if (r == 0 || r == -EPIPE) {
 		lc->sock_source.on_ready = answer_ready;
 		r = aph_source_add(lc->base.ep, lc->sock, &lc->sock_source, EPOLLIN | EPOLLRDHUP);
 	}

@@ -319,12 +319,8 @@ static void taker_ready(struct aph_source *source, uint32_t events)
 	(void)events;
 	if (taking->sock < 0)
 		return;
-	for (i = 0; i < MESSAGES_PER_TURN && r == 0; i++) {
+	for (i = 0; i < MESSAGES_PER_TURN && r == 0; i++)
 		r = listen_once(taking);
-		/* The giver's end may have left something unread: what it sent before is still there. */
-		if (r == -ECONNRESET)
-			r = listen_once(taking);
-	}
 	if (r < 0 && r != -EAGAIN)
 		stop_taking(taking);
 }

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,28 +67,78 @@ static bool is_master(const struct aph_credentials *who)
 	return who->euid == 0 || who->euid == geteuid();
 }
 
-/*
- * One user among several gets at most three quarters of what the others leave, so that nobody can lock the
- * rest out.
- */
-static bool has_share(const struct aph_service *service, const struct aph_credentials *who)
+/* What clients make this process hold. */
+struct holdings {
+	uint64_t channels, descriptors;
+};
+
+/* Of descriptors; the third one is its segment, if it is to be given away: see open_channel(). */
+static unsigned cost_of_channel(const struct aph_service *service)
 {
-	uint32_t most = service->channels_max, own = 0, others, each;
+	return service->flags & APH_SERVICE_GIVE ? 3 : 2;
+}
+
+static void count_holdings(const struct aph_service *service, uid_t euid, struct holdings *own,
+			   struct holdings *others)
+{
+	unsigned each = cost_of_channel(service);
 	struct aph_list *pos, *tmp;
+
+	*own = *others = (struct holdings){ 0 };
+	aph_list_for_each(pos, tmp, &service->channels) {
+		struct aph_local_channel *lc =
+			aph_local_channel(aph_container(pos, struct aph_channel, service_link));
+		struct holdings *whose = lc->base.peer.euid == euid ? own : others;
+
+		whose->channels++;
+		whose->descriptors += each + lc->n_call_fds + (lc->stash ? lc->stash->n_fds : 0);
+	}
+}
+
+/* At most three quarters of what the others leave, so that no user can lock the rest out. */
+static bool is_share(uint64_t own, uint64_t others, uint64_t most)
+{
+	return others < most && own <= (most - others) / 4 * 3;
+}
+
+static uint64_t descriptors_max(void)
+{
 	struct rlimit limit;
 
-	if (service->n_channels >= most)
+	return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : UINT32_MAX;
+}
+
+/* The limit may change while the service runs; who opens a channel pays for looking. */
+static void note_limit(struct aph_local *local)
+{
+	uint64_t half = descriptors_max() / 2;
+
+	local->many_fds = half < INT_MAX ? (int)half : INT_MAX;
+}
+
+/* Whether this client may have one more channel. */
+static bool has_share(const struct aph_service *service, const struct aph_credentials *who)
+{
+	struct holdings own, others;
+
+	if (service->n_channels >= service->channels_max)
 		return false;
 	if (is_master(who))
 		return true;
-	/* Descriptors run out first: see can_afford_bell(), and open_channel() for the third. */
-	each = service->flags & APH_SERVICE_GIVE ? 3 : 2;
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / each < most)
-		most = (uint32_t)(limit.rlim_cur / each);
-	aph_list_for_each(pos, tmp, &service->channels)
-		own += aph_container(pos, struct aph_channel, service_link)->peer.euid == who->euid;
-	others = service->n_channels - own;
-	return others < most && own < (most - others) / 4 * 3;
+	count_holdings(service, who->euid, &own, &others);
+	return is_share(own.channels + 1, others.channels, service->channels_max) &&
+	       is_share(own.descriptors + cost_of_channel(service), others.descriptors,
+			descriptors_max());
+}
+
+bool aph_local_may_hold(const struct aph_local_channel *lc, size_t n_fds)
+{
+	struct holdings own, others;
+
+	if (is_master(&lc->base.peer))
+		return true;
+	count_holdings(lc->base.service, lc->base.peer.euid, &own, &others);
+	return is_share(own.descriptors + n_fds, others.descriptors, descriptors_max());
 }
 
 /* -- opening a channel ------------------------------------------------------------------------------------------------ */
@@ -120,11 +171,10 @@ static uint32_t clamp_arena(const struct aph_service *service, uint32_t arena)
 }
 
 /* With half of the process's descriptors in use, new channels do with one. */
-static bool can_afford_bell(int newest_fd)
+static bool can_afford_bell(struct aph_local *local, int newest_fd)
 {
-	struct rlimit limit;
-
-	return getrlimit(RLIMIT_NOFILE, &limit) < 0 || (rlim_t)newest_fd < limit.rlim_cur / 2;
+	note_limit(local);
+	return newest_fd < local->many_fds;
 }
 
 static int make_bell(void)
@@ -185,7 +235,7 @@ static int open_channel(struct aph_local_channel *lc, struct aph_local_service *
 		return r;
 	aph_local_channel_attach(lc, depth, arena, false);
 	fill_segment(lc, service);
-	if (can_afford_bell(segment_fd))
+	if (can_afford_bell(lc->local, segment_fd))
 		lc->bell = make_bell();
 	r = aph_local_watch(lc);
 	if (r == 0)
@@ -576,6 +626,7 @@ int aph_local_service_open(struct aph_service **out, struct aph_endpoint *ep,
 	ls = calloc(1, sizeof(*ls));
 	if (!ls)
 		return aph_err(-ENOMEM, "no memory for a service");
+	note_limit(local);
 	ls->local = local;
 	ls->listener = ls->dir_fd = ls->inherited = -1;
 	ls->base.ep = ep;

@@ -74,6 +74,7 @@ struct aph_local_channel {
 	uint8_t peer_cpu;
 
 	struct aph_fd_stash *stash;
+	uint32_t n_call_fds; /* came with calls, and nobody has taken them */
 	struct {
 		uint32_t record; /* the descriptors have arrived when this one was taken */
 		uint32_t n;
@@ -125,7 +126,8 @@ struct aph_local {
 	unsigned n_giving;	   /* services that give their channels away */
 	unsigned n_moved;	   /* channels that were taken over */
 	unsigned n_scan, n_active, n_newcomers;
-	int spare_fd;	       /* given up to be able to turn somebody away */
+	int spare_fd; /* given up to be able to turn somebody away */
+	int many_fds; /* half of what this process may open: from here on it counts whose they are */
 	uint64_t window_began; /* ticks */
 	uint64_t yielded;      /* ticks: when a thread last let others run */
 	uint32_t streak;       /* waits in a crowd that ended without a yield */
@@ -257,6 +259,8 @@ void aph_local_newcomer_drop(struct aph_local_channel *lc);
 void aph_local_newcomer_expire(struct aph_local *local, uint64_t now_ns);
 /* Whether this client may use the service, whatever it said when it came. */
 bool aph_local_may_enter(const struct aph_service *service, const struct aph_credentials *who);
+/* Service: whether this client may make us hold so many descriptors more. O(channels of the service). */
+bool aph_local_may_hold(const struct aph_local_channel *lc, size_t n_fds);
 /* Takes the name away; connections that wait stay in the socket's queue. */
 void aph_local_stop_listening(struct aph_local_service *ls);
 /* Lets in who waits at the listener of the service before. Takes `fd` on success. */

@@ -150,6 +150,7 @@ ssize_t aph_local_take_fds(struct aph_call *base, int *fds, size_t max)
 	if (n)
 		memcpy(fds, call->fds + call->fds_off, n * sizeof(int));
 	call->fds_off = (uint16_t)(call->fds_off + n);
+	channel_of(call)->n_call_fds -= (uint32_t)n;
 	return (ssize_t)n;
 }
 
@@ -160,6 +161,7 @@ void aph_local_drop_body(struct aph_local_call *call)
 	if (call->available)
 		aph_local_release(&call->base, call->available);
 	if (call->fds) {
+		lc->n_call_fds -= (uint32_t)(call->n_fds - call->fds_off);
 		while (call->fds_off < call->n_fds)
 			(void)close(call->fds[call->fds_off++]);
 		free(call->fds);

@@ -81,7 +81,8 @@ static void discard(struct aph_local_channel *lc, const struct aph_record *recor
 	aph_local_made_room(lc);
 }
 
-static int add_fds(struct aph_local_call *call, const int *fds, size_t n)
+static int add_fds(struct aph_local_channel *lc, struct aph_local_call *call, const int *fds,
+		   size_t n)
 {
 	int *all;
 
@@ -93,6 +94,7 @@ static int add_fds(struct aph_local_call *call, const int *fds, size_t n)
 	memcpy(all + call->n_fds, fds, n * sizeof(int));
 	call->fds = all;
 	call->n_fds = (uint16_t)(call->n_fds + n);
+	lc->n_call_fds += (uint32_t)n;
 	return 0;
 }
 
@@ -157,7 +159,7 @@ static void add_piece(struct aph_local_channel *lc, struct aph_local_call *call,
 	if (r == 0)
 		r = fds_error;
 	if (r == 0 && record->n_fds)
-		r = add_fds(call, fds, record->n_fds);
+		r = add_fds(lc, call, fds, record->n_fds);
 	if (r < 0)
 		close_fds(record, fds);
 	if (r == -EPROTO)

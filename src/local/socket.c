@@ -166,6 +166,21 @@ static int meet(struct aph_local_channel *lc, struct arrival *arrival)
 	return 1;
 }
 
+/*
+ * Where descriptors are getting scarce no client may make us hold more than its share: what it sends beyond that
+ * is treated as if this process had no room for it.
+ */
+static void keep_to_share(const struct aph_local_channel *lc, struct arrival *arrival)
+{
+	if (lc->base.is_client || !arrival->n_fds ||
+	    arrival->fds[arrival->n_fds - 1] < lc->local->many_fds ||
+	    aph_local_may_hold(lc, arrival->n_fds))
+		return;
+	close_all(arrival->fds, arrival->n_fds);
+	arrival->n_fds = 0;
+	arrival->truncated = true;
+}
+
 /* 1: a message; 0: none (or the end); -EPROTO: one that makes no sense. */
 static int receive(struct aph_local_channel *lc, struct arrival *arrival)
 {
@@ -208,6 +223,7 @@ static int receive(struct aph_local_channel *lc, struct arrival *arrival)
 		close_all(arrival->fds, arrival->n_fds);
 		return -EPROTO;
 	}
+	keep_to_share(lc, arrival);
 	return 1;
 }
 

@@ -4,6 +4,7 @@
  * another user's service. Needs root, to become others.
  */
 #include "suite.h"
+#include "wire.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -529,6 +530,80 @@ static void a_share_of_the_descriptors(void **state)
 	munmap(crowd, 2 * sizeof(*crowd));
 }
 
+/* Sends descriptors that nobody asked for on several channels, and in calls that nobody answers, and stays. */
+static int pour(int ctl, void *arg)
+{
+	enum {
+		CHANNELS = 6
+	};
+	struct wire wires[CHANNELS];
+	const char *path = arg;
+	int fds[APH_CALL_FDS_MAX], opened = 0;
+
+	become(ANNA, ANNA, NULL, 0);
+	for (int i = 0; i < APH_CALL_FDS_MAX; i++)
+		fds[i] = STDERR_FILENO;
+	/* The later ones may be turned away. */
+	for (int i = 0; i < CHANNELS && wire_open(&wires[i], path, NULL); i++, opened++) {
+		for (uint32_t tag = 0; tag < 2; tag++) {
+			struct aph_record record = wire_record(APH_RECORD_REQUEST, tag, "h", 1);
+
+			record.n_fds = 8;
+			(void)wire_send(wires[i].sock, "d", 1, fds, record.n_fds);
+			wire_tell(&wires[i], record);
+			(void)wire_echo(&wires[i], 10 + tag, check_ms(1000));
+		}
+		for (int n = 0; n < 4; n++)
+			(void)wire_send(wires[i].sock, "d", 1, fds, APH_CALL_FDS_MAX);
+	}
+	child_say(ctl, 'r');
+	CHECK(child_hear(ctl, check_ms(10000)) == 'q');
+	while (opened > 0)
+		wire_close(&wires[--opened]);
+	return 0;
+}
+
+static void call_with_a_descriptor(const char *address)
+{
+	struct client client;
+	struct aph_call *call;
+	int fd = STDERR_FILENO;
+
+	client_open(&client, address);
+	assert_int_equal(aph_call_new(&call, client.channel, aph_deadline_ms(5000), NULL), 0);
+	assert_int_equal(aph_call_send_fds(call, "f", 1, &fd, 1, 0), 1);
+	assert_int_equal(client_end(client.ep, call, NULL, NULL).outcome, APH_ANSWERED);
+	assert_int_equal(aph_call_take_fds(call, &fd, 1), 1);
+	close(fd);
+	aph_call_free(call);
+	client_close(&client);
+}
+
+/* Nor by sending them. */
+static void a_share_of_what_is_sent(void **state)
+{
+	struct service_config config = { .address = "scarce",
+					 .nofile = 120,
+					 .options.flags = APH_ALLOW_WORLD };
+	const struct visitor bert = { .uid = BERT, .gid = BERT, .address = "caps:scarce,uid=0" };
+	struct service service;
+	struct child child;
+	char path[108];
+
+	(void)state;
+	if (!needs_root())
+		return;
+	service_start(&service, SERVICE_PROCESS, &config);
+	dir_only_socket(path, sizeof(path));
+	child_start(&child, pour, path);
+	assert_int_equal(child_hear(child.ctl, check_ms(10000)), 'r');
+	expect_visit(&bert, 0);
+	call_with_a_descriptor("scarce");
+	child_say(child.ctl, 'q');
+	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	service_stop(&service);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -542,6 +617,7 @@ int main(void)
 		SUITE_TEST(figures_are_for_those_let_in),
 		SUITE_TEST(hidden_files_of_others),
 		SUITE_TEST(a_share_of_the_descriptors),
+		SUITE_TEST(a_share_of_what_is_sent),
 	};
 
 	return suite_run("users", tests, SUITE_LEN(tests), 60);
