@@ -8,8 +8,8 @@
  *   16th time anyway. A call every 200 us teaches both not to.
  * - In a crowd (more busy threads than CPUs), or pinned together on one CPU, yielding beats both spinning
  *   and sleeping: the other side answers before the scheduler is asked to wake anybody.
- * - A yield that took over 2 ms means that somebody else wants the CPU: back off, for 1 ms at first, twice
- *   as long each time up to 64 ms, forgotten after 256 good yields.
+ * - A yield that took over 2 ms means that somebody else wants the CPU: back off, for 1 ms at first, four times
+ *   as long each time up to 256 ms, forgotten after 256 good yields.
  */
 #include "local/wake.h"
 #include "base/time.h"
@@ -19,7 +19,7 @@
 #define WAKE_UP_US	  8u /* what a short wait may take longer when it ended asleep */
 #define YIELD_BAD_US	  2000u
 #define BACK_OFF_MIN_US	  1000u
-#define BACK_OFF_MAX_US	  64000u
+#define BACK_OFF_MAX_US	  256000u
 #define GOOD_YIELDS	  256u
 #define AFFINITY_EVERY_US 5000u
 #define PROBE_EVERY	  16u
@@ -148,6 +148,6 @@ bool aph_wake_yield(struct aph_wake *wake, uint64_t *now)
 	wake->good_yields = 0;
 	wake->back_off_until = *now + aph_wake_ticks(wake, wake->back_off_us);
 	if (wake->back_off_us < BACK_OFF_MAX_US)
-		wake->back_off_us *= 2;
+		wake->back_off_us *= 4;
 	return false;
 }
