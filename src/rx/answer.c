@@ -227,6 +227,7 @@ static size_t show_connection(const struct aph_rx_conn *conn, uint8_t *body)
 static size_t show_counters(const struct aph_rx *rx, uint8_t *body)
 {
 	const struct aph_rx_stats *s = &rx->stats;
+	const struct aph_rx_tally *t = &rx->tally;
 	struct aph_rx_debug_counters out = {
 		.bogus_packet_on_read = (int32_t)s->malformed,
 		.receive_alloc_failures = (int32_t)s->no_memory,
@@ -235,10 +236,15 @@ static size_t show_counters(const struct aph_rx *rx, uint8_t *body)
 		.dup_packets_read = (int32_t)s->data_duplicate,
 		.spurious_packets_read = (int32_t)(s->rejected + s->unknown),
 		.ack_packets_sent = (int32_t)s->packets_sent[APH_RX_ACK],
+		.ping_packets_sent = (int32_t)t->n_pings,
 		.abort_packets_sent = (int32_t)s->packets_sent[APH_RX_ABORT],
 		.busy_packets_sent = (int32_t)s->packets_sent[APH_RX_BUSY_PACKET],
 		.data_packets_sent = (int32_t)s->packets_sent[APH_RX_DATA],
 		.data_packets_resent = (int32_t)s->data_resent,
+		.total_rtt = show_us(t->rtt_total_us),
+		.min_rtt = show_us(t->rtt_min_us),
+		.max_rtt = show_us(t->rtt_max_us),
+		.n_rtt_samples = (int32_t)t->n_rtts,
 		.n_server_conns = (int32_t)s->n_service_connections,
 		.n_client_conns = (int32_t)s->n_client_connections,
 		.n_peer_structs = (int32_t)s->n_peers,
@@ -272,8 +278,10 @@ static size_t show_peer(const struct aph_rx_peer *peer, uint8_t *body)
 		.max_dgram_packets = peer->max_jumbo,
 		.mtu = peer->pmtu.current,
 		.cwind = peer->ssthresh == UINT32_MAX ? 0 : to_u16(peer->ssthresh),
-		.bytes_sent = peer->bytes_out,
-		.bytes_received = peer->bytes_in,
+		.n_sent = (int32_t)peer->n_sent,
+		.resends = (int32_t)peer->n_resent,
+		.bytes_sent = peer->body_sent,
+		.bytes_received = peer->body_received,
 	};
 
 	show_address(&peer->path.remote, &out.host, &out.port);

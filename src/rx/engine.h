@@ -117,6 +117,8 @@ struct aph_rx_peer {
 	uint64_t memory;   /* bytes held on its account */
 	uint64_t idle_since_ns;
 	uint32_t bytes_in, bytes_out; /* until the address is proven */
+	uint32_t n_sent, n_resent;    /* DATA packets: for the first time, and again */
+	uint64_t body_sent, body_received;
 	uint32_t probe_cid; /* connection of the size probe under way; bit 0: we are its client */
 	uint32_t probe_serial;
 	uint64_t probe_ns;
@@ -368,6 +370,12 @@ struct aph_rx_draft {
 	bool fragment;
 };
 
+/* What only rxdebug wants to know. */
+struct aph_rx_tally {
+	uint64_t n_pings;
+	uint64_t n_rtts, rtt_total_us, rtt_min_us, rtt_max_us;
+};
+
 struct aph_rx {
 	struct aph_rx_config config;
 	uint64_t now_ns;
@@ -395,6 +403,7 @@ struct aph_rx {
 	uint32_t n_served; /* calls at our services that are not freed */
 	uint64_t held;	   /* bytes on the accounts of all peers */
 	struct aph_rx_stats stats;
+	struct aph_rx_tally tally;
 	struct aph_rx_limit limits[APH_RX_N_LIMITS];
 	struct aph_rx_cursor cursor;
 	/* output */
@@ -477,6 +486,8 @@ uint16_t aph_rx_peer_payload(const struct aph_rx_peer *peer);
 bool aph_rx_peer_may_send(const struct aph_rx_peer *peer, size_t len);
 /* The same for a PING, which is how it can prove its address. */
 bool aph_rx_peer_may_ask(const struct aph_rx_peer *peer, size_t len);
+/* A round trip to it took so long. */
+void aph_rx_peer_round_trip(struct aph_rx_peer *peer, uint64_t ns);
 void aph_rx_peer_prove(struct aph_rx_peer *peer);
 
 /* -- conn.c */

@@ -92,8 +92,7 @@ static bool begin_reply(struct aph_rx_call *call)
 		return false;
 	call->out.finished = true;
 	if (!call->peer->rtt.n_samples && !call->n_resent)
-		aph_rx_rtt_sample(&call->peer->rtt, rx->now_ns - call->out.last_sent_ns,
-				  rx->now_ns);
+		aph_rx_peer_round_trip(call->peer, rx->now_ns - call->out.last_sent_ns);
 	call->state = APH_RX_STATE_REPLY;
 	aph_rx_recover_all_acked(call);
 	return true;
@@ -137,6 +136,7 @@ static int32_t take_packet(const struct input *input, struct aph_rx_call *call,
 	switch (taken) {
 	case APH_RX_TAKEN:
 		input->rx->stats.bytes_received += user_len;
+		call->peer->body_received += user_len;
 		call->data_ns = input->rx->now_ns;
 		break;
 	case APH_RX_TAKEN_WRONG:

@@ -110,8 +110,10 @@ static bool send_ack(struct aph_rx_call *call, enum aph_rx_ack_reason reason, ui
 	if (reason == APH_RX_ACK_PING && !call->peer->proven)
 		aph_rx_conn_skip_serials(conn);
 	header.serial = aph_rx_conn_serial(conn);
-	if (reason == APH_RX_ACK_PING)
+	if (reason == APH_RX_ACK_PING) {
+		rx->tally.n_pings++;
 		aph_rx_recover_note_ping(call, header.serial);
+	}
 	aph_rx_header_encode(place, &header);
 	memcpy(place + APH_RX_HEADER, body, len);
 	rx->stats.packets_sent[APH_RX_ACK]++;
@@ -214,6 +216,7 @@ static bool send_size_probe(struct aph_rx_call *call)
 	aph_rx_header_encode(place, &header);
 	peer->probe_cid = call->conn->cid | call->conn->is_client;
 	peer->probe_serial = header.serial;
+	rx->tally.n_pings++;
 	peer->probe_ns = rx->now_ns + aph_rx_rtt_rto_ns(&peer->rtt, 0);
 	rx->stats.packets_sent[APH_RX_ACK]++;
 	return true;
@@ -370,10 +373,14 @@ static uint8_t *prepare(struct aph_rx_call *call, uint32_t seq, bool run_end, bo
 	if (meta->n_sent) {
 		call->n_resent++;
 		rx->stats.data_resent++;
+		call->peer->n_resent++;
+	} else {
+		call->peer->n_sent++;
 	}
 	call->n_sent++;
 	rx->stats.packets_sent[APH_RX_DATA]++;
 	rx->stats.bytes_sent += meta->len;
+	call->peer->body_sent += meta->len;
 	aph_rx_recover_sent(call, seq, meta, serial, ask);
 	*len = (size_t)APH_RX_HEADER + meta->len;
 	return packet;

@@ -220,3 +220,16 @@ void aph_rx_peer_prove(struct aph_rx_peer *peer)
 {
 	peer->proven = true;
 }
+
+void aph_rx_peer_round_trip(struct aph_rx_peer *peer, uint64_t ns)
+{
+	struct aph_rx_tally *tally = &peer->rx->tally;
+	uint64_t us = ns / 1000;
+
+	aph_rx_rtt_sample(&peer->rtt, ns, peer->rx->now_ns);
+	if (!tally->n_rtts++ || us < tally->rtt_min_us)
+		tally->rtt_min_us = us;
+	if (us > tally->rtt_max_us)
+		tally->rtt_max_us = us;
+	tally->rtt_total_us += us;
+}

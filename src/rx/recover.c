@@ -323,7 +323,7 @@ static bool sample_rtt(struct aph_rx_call *call, const struct aph_rx_ack *ack)
 
 		if (timing->serial != ack->serial)
 			continue;
-		aph_rx_rtt_sample(&call->peer->rtt, now - timing->sent_ns, now);
+		aph_rx_peer_round_trip(call->peer, now - timing->sent_ns);
 		/* Who knows the serial has got the packet. */
 		if (timing->proves)
 			aph_rx_peer_prove(call->peer);
@@ -433,8 +433,7 @@ void aph_rx_recover_ack(struct aph_rx_call *call, const struct aph_rx_ack *ack)
 	if (ack->reason == APH_RX_ACK_DUPLICATE && out->reorder_mult < 16)
 		out->reorder_mult++;
 	if (progress.sent_ns)
-		aph_rx_rtt_sample(&call->peer->rtt, call->rx->now_ns - progress.sent_ns,
-				  call->rx->now_ns);
+		aph_rx_peer_round_trip(call->peer, call->rx->now_ns - progress.sent_ns);
 	if (progress.n_acked)
 		after_progress(call, &progress);
 	if (out->finished && out->base == out->end) {

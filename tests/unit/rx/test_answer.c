@@ -135,6 +135,35 @@ static void nothing_to_tell(void **state)
 	aph_rx_free(rx);
 }
 
+/* What is lost is sent again, and counted as that. */
+static void packets_that_are_lost(void **state)
+{
+	struct aph_rx *client = an_engine(0);
+	const struct aph_rx_path path = a_path("10.0.0.2", 7000);
+	struct aph_rx_answer answer;
+	struct aph_rx_client *to;
+	struct aph_rx_call *call;
+	uint8_t out[65536];
+	size_t len;
+
+	(void)state;
+	assert_int_equal(aph_rx_client_new(&to, client, &path, SERVICE, NULL), 0);
+	assert_int_equal(aph_rx_call_new(&call, to, NULL), 0);
+	assert_int_equal(aph_rx_call_write(call, "hello", 5, 0), 5);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(sent(client, out, &len), 28 + 5);
+		now_ns = aph_rx_deadline(client);
+		aph_rx_tick(client, now_ns);
+	}
+	(void)ask(client, "127.0.0.1", APH_RX_QUERY_PEERS, 0, &answer);
+	assert_int_equal(answer.peer.n_sent, 1);
+	assert_int_equal(answer.peer.resends, 2);
+	assert_int_equal(answer.peer.bytes_sent, 15);
+	assert_int_equal(answer.peer.bytes_received, 0);
+	(void)aph_rx_call_free(call);
+	aph_rx_free(client);
+}
+
 static void no_answer_to_answers(void **state)
 {
 	struct aph_rx *rx = an_engine(0);
@@ -223,6 +252,19 @@ static void what_is_going_on(void **state)
 	assert_int_equal(answer.counters.n_peer_structs, 1);
 	assert_int_equal(answer.counters.data_packets_read, 1);
 	assert_int_equal(answer.counters.data_packets_sent, 1);
+	/* Each side of the path counts what it has done. */
+	(void)ask(server, "127.0.0.1", APH_RX_QUERY_PEERS, 0, &answer);
+	assert_int_equal(answer.peer.n_sent, 1);
+	assert_int_equal(answer.peer.resends, 0);
+	assert_int_equal(answer.peer.bytes_sent, 6);
+	assert_int_equal(answer.peer.bytes_received, 5);
+	(void)ask(client, "127.0.0.1", APH_RX_QUERY_PEERS, 0, &answer);
+	assert_int_equal(answer.peer.n_sent, 1);
+	assert_int_equal(answer.peer.bytes_sent, 5);
+	assert_int_equal(answer.peer.bytes_received, 6);
+	assert_true(answer.peer.timeout.sec || answer.peer.timeout.usec);
+	(void)ask(client, "127.0.0.1", APH_RX_QUERY_COUNTERS, 0, &answer);
+	assert_int_equal(answer.counters.n_rtt_samples, 1);
 	(void)ask(server, "127.0.0.1", APH_RX_QUERY_STATS, 0, &answer);
 	assert_int_equal(answer.stats.calls_executed, 1);
 	aph_rx_free(client);
@@ -272,6 +314,7 @@ int main(void)
 		cmocka_unit_test(version_within_limits),
 		cmocka_unit_test(debug_for_its_own_machine),
 		cmocka_unit_test(nothing_to_tell),
+		cmocka_unit_test(packets_that_are_lost),
 		cmocka_unit_test(no_answer_to_answers),
 		cmocka_unit_test(what_is_going_on),
 		cmocka_unit_test(long_lists),
