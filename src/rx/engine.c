@@ -216,6 +216,36 @@ uint64_t aph_rx_deadline(const struct aph_rx *rx)
 	return earlier(due, aph_rx_peer_expiry(rx));
 }
 
+/* Timers are left where they are when what they were for is done. Those that come before
+ * `until_ns` are put right. */
+static void settle_timers(struct aph_rx *rx, uint64_t until_ns)
+{
+	while (aph_rx_timers_next(&rx->timers) < until_ns) {
+		struct aph_rx_call *call =
+			aph_container(rx->timers.root, struct aph_rx_call, timer);
+		uint64_t due = aph_rx_call_deadline(call);
+
+		if (due <= call->timer.deadline_ns)
+			return;
+		aph_rx_timer_set(&rx->timers, &call->timer, due);
+	}
+}
+
+/* So are the receipts that the next call of their channel has made needless. */
+static void settle_receipts(struct aph_rx *rx, uint64_t until_ns)
+{
+	while (receipts_due(rx) < until_ns) {
+		struct aph_rx_conn *conn =
+			aph_container(rx->receipts.next, struct aph_rx_conn, receipt_link);
+
+		for (unsigned i = 0; i < 4; i++) {
+			if (conn->channels[i].receipt_due)
+				return;
+		}
+		aph_list_remove(&conn->receipt_link);
+	}
+}
+
 /*
  * The user may begin a call long after it last told the time. What was reckoned from then is put right with the next
  * time that we hear, which is that of the send that follows.
@@ -228,8 +258,12 @@ void aph_rx_set_now(struct aph_rx *rx, uint64_t now_ns)
 	 * When we should have been woken long before, the clock has jumped or the machine slept: peers may go on with
 	 * what they did, and what must not be done twice must not be forgotten.
 	 */
-	if (late_ns > JUMP_NS && aph_rx_deadline(rx) < now_ns - JUMP_NS)
-		rx->late_ns += late_ns;
+	if (late_ns > JUMP_NS) {
+		settle_timers(rx, now_ns);
+		settle_receipts(rx, now_ns);
+		if (aph_rx_deadline(rx) < now_ns - JUMP_NS)
+			rx->late_ns += late_ns;
+	}
 	rx->now_ns += late_ns;
 	while (!aph_list_empty(&rx->fresh)) {
 		struct aph_rx_call *call =
@@ -240,35 +274,6 @@ void aph_rx_set_now(struct aph_rx *rx, uint64_t now_ns)
 	}
 }
 
-/* Timers are left where they are when what they were for is done. Those that are next are put right. */
-static void settle_timers(struct aph_rx *rx)
-{
-	while (aph_rx_timers_next(&rx->timers) < rx->now_ns + SETTLE_NS) {
-		struct aph_rx_call *call =
-			aph_container(rx->timers.root, struct aph_rx_call, timer);
-		uint64_t due = aph_rx_call_deadline(call);
-
-		if (due <= call->timer.deadline_ns)
-			return;
-		aph_rx_timer_set(&rx->timers, &call->timer, due);
-	}
-}
-
-/* So are the receipts that the next call of their channel has made needless. */
-static void settle_receipts(struct aph_rx *rx)
-{
-	while (receipts_due(rx) < rx->now_ns + SETTLE_NS) {
-		struct aph_rx_conn *conn =
-			aph_container(rx->receipts.next, struct aph_rx_conn, receipt_link);
-
-		for (unsigned i = 0; i < 4; i++) {
-			if (conn->channels[i].receipt_due)
-				return;
-		}
-		aph_list_remove(&conn->receipt_link);
-	}
-}
-
 void aph_rx_tick(struct aph_rx *rx, uint64_t now_ns)
 {
 	struct aph_rx_timer *timer;
@@ -276,8 +281,8 @@ void aph_rx_tick(struct aph_rx *rx, uint64_t now_ns)
 	aph_rx_set_now(rx, now_ns);
 	while ((timer = aph_rx_timers_pop(&rx->timers, rx->now_ns)))
 		aph_rx_call_expired(aph_container(timer, struct aph_rx_call, timer));
-	settle_timers(rx);
-	settle_receipts(rx);
+	settle_timers(rx, rx->now_ns + SETTLE_NS);
+	settle_receipts(rx, rx->now_ns + SETTLE_NS);
 	aph_rx_conn_expire(rx);
 	aph_rx_peer_expire(rx);
 }
