@@ -498,8 +498,14 @@ int aph_udp_send(struct aph_rx_udp *udp, uint64_t now_ns)
 	int last = 0;
 	size_t n;
 
-	while ((n = aph_rx_send(udp->rx, messages, BATCH_MAX, now_ns)) > 0) {
-		int r = n == 1 ? send_single(udp, messages) : LONG_WAY;
+	/* Asking again costs as much as a small packet: only when the engine has more to do at once. */
+	do {
+		int r;
+
+		n = aph_rx_send(udp->rx, messages, BATCH_MAX, now_ns);
+		if (!n)
+			break;
+		r = n == 1 ? send_single(udp, messages) : LONG_WAY;
 
 		if (r == LONG_WAY)
 			r = send_batch(udp, messages, n, now_ns);
@@ -508,7 +514,7 @@ int aph_udp_send(struct aph_rx_udp *udp, uint64_t now_ns)
 			last = r;
 		if (udp->n_failures)
 			tell_failures(udp, now_ns);
-	}
+	} while (aph_rx_deadline(udp->rx) <= now_ns);
 	if (udp->errors_there)
 		aph_udp_read_errors(udp, now_ns);
 	return last;

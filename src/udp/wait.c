@@ -343,7 +343,8 @@ static int wait_for_event(struct aph_rx_udp *udp, uint64_t deadline_ns)
 			return 0;
 		(void)aph_udp_send(udp, now_ns);
 		engine_ns = aph_rx_deadline(udp->rx);
-		if (engine_ns <= now_ns) {
+		/* A deadline that seems near may be one that has gone: a tick puts it right. */
+		if (engine_ns <= now_ns + ENGINE_PRECISE_NS) {
 			aph_rx_tick(udp->rx, now_ns);
 			(void)aph_udp_send(udp, now_ns);
 			engine_ns = aph_rx_deadline(udp->rx);

@@ -188,7 +188,7 @@ size_t aph_rx_send(struct aph_rx *rx, struct aph_rx_message *out, size_t max, ui
 
 uint64_t aph_rx_deadline(const struct aph_rx *rx)
 {
-	return rx->e.deadline_ns;
+	return rx->e.n_sent < rx->e.n_to_send ? 0 : rx->e.deadline_ns;
 }
 
 void aph_rx_tick(struct aph_rx *rx, uint64_t now_ns)
