@@ -14,6 +14,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -174,12 +175,14 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
 /* A thread that waits for its call. */
 struct waiter {
-	pthread_cond_t cond;
+	sem_t wake;
 	bool waits, done;
+	_Atomic bool is_told; /* that it is done */
 	int r;
 };
 
 static struct waiter waiters[THREADS_MAX];
+static unsigned n_done; /* those who have not been told */
 static bool is_led;
 static bool has_threads;
 
@@ -189,10 +192,23 @@ static void lock(void *arg)
 	pthread_mutex_lock(&mutex);
 }
 
+/* Whoever is woken up finds the mutex free. */
 static void unlock(void *arg)
 {
+	struct waiter *told[THREADS_MAX];
+	unsigned n = 0;
+
 	(void)arg;
+	for (size_t i = 0; n_done && i < THREADS_MAX; i++) {
+		if (!waiters[i].done || waiters[i].is_told)
+			continue;
+		waiters[i].is_told = true;
+		told[n++] = &waiters[i];
+		n_done--;
+	}
 	pthread_mutex_unlock(&mutex);
+	for (unsigned i = 0; i < n; i++)
+		sem_post(&told[i]->wake);
 }
 
 /* -- client ----------------------------------------------------------------------------------------------------- */
@@ -228,7 +244,7 @@ static int open_client(const char *who, const char *name, unsigned port)
 	if (start(who, port, has_threads) < 0)
 		return -1;
 	for (size_t i = 0; i < THREADS_MAX; i++)
-		pthread_cond_init(&waiters[i].cond, NULL);
+		sem_init(&waiters[i].wake, 0, 0);
 	return aph_rx_client_new(&client, rx, &to_server, RXB_SERVICE, NULL);
 }
 
@@ -295,7 +311,7 @@ static void lead(struct waiter *own)
 	is_led = true;
 	while (!own->done) {
 		if (wait_for_event() < 0) {
-			own->done = true;
+			own->done = own->is_told = true;
 			own->r = -1;
 		}
 		while (aph_rx_next(rx, &event)) {
@@ -305,41 +321,50 @@ static void lead(struct waiter *own)
 				continue;
 			waiter->r = finish(&event);
 			waiter->done = true;
-			if (waiter != own)
-				pthread_cond_signal(&waiter->cond);
+			waiter->is_told = waiter == own;
+			n_done += waiter != own;
 		}
 	}
 	is_led = false;
-	for (size_t i = 0; i < THREADS_MAX; i++) {
-		if (waiters[i].waits && !waiters[i].done) {
-			pthread_cond_signal(&waiters[i].cond);
-			break;
-		}
-	}
+}
+
+/* Somebody else is to lead. */
+static struct waiter *next_leader(void)
+{
+	for (size_t i = 0; !is_led && i < THREADS_MAX; i++)
+		if (waiters[i].waits && !waiters[i].done)
+			return &waiters[i];
+	return NULL;
 }
 
 static int call_shared(unsigned thread)
 {
-	struct waiter *own = &waiters[thread];
+	struct waiter *own = &waiters[thread], *next;
 
 	pthread_mutex_lock(&mutex);
-	own->done = false;
+	own->done = own->is_told = false;
 	own->r = begin(client, own);
 	if (own->r < 0) {
-		pthread_mutex_unlock(&mutex);
+		unlock(NULL);
 		return -1;
 	}
 	if (is_led)
 		aph_rx_udp_flush(udp);
 	own->waits = true;
-	while (!own->done) {
-		if (!is_led)
-			lead(own);
-		else
-			pthread_cond_wait(&own->cond, &mutex);
+	while (is_led) {
+		/* Either the call is over, and then nobody touches it any more, or it is this one's turn to lead. */
+		unlock(NULL);
+		sem_wait(&own->wake);
+		if (own->is_told)
+			return own->r;
+		pthread_mutex_lock(&mutex);
 	}
+	lead(own);
 	own->waits = false;
-	pthread_mutex_unlock(&mutex);
+	next = next_leader();
+	unlock(NULL);
+	if (next)
+		sem_post(&next->wake);
 	return own->r;
 }
 
