@@ -101,16 +101,20 @@ void aph_channel_end(struct aph_channel *channel, enum aph_reason reason)
 	aph_channel_unref(channel);
 }
 
-/* The user lets go: calls that go on end without an event. */
+/* The user lets go, or a service throws a client out: calls that go on end without an event. */
 static void close_by_user(struct aph_channel *channel)
 {
+	bool held = channel->user_holds;
 	struct aph_list *pos, *tmp;
 
+	aph_channel_ref(channel);
 	channel->user_holds = false;
 	aph_pending_clear(&channel->pending);
 	aph_channel_end(channel, APH_REASON_CLOSED);
 	aph_list_for_each(pos, tmp, &channel->calls)
 		aph_pending_clear(&aph_container(pos, struct aph_call, link)->pending);
+	if (held)
+		aph_channel_unref(channel);
 	aph_channel_unref(channel);
 }
 
@@ -122,12 +126,7 @@ struct aph_channel *aph_channel_close(struct aph_channel *channel)
 		return NULL;
 	ep = channel->ep;
 	aph_lock(ep);
-	if (channel->user_holds) {
-		close_by_user(channel);
-	} else {
-		/* A service that did not ask for CONNECT throws a client out. */
-		aph_channel_end(channel, APH_REASON_CLOSED);
-	}
+	close_by_user(channel);
 	aph_unlock(ep);
 	return NULL;
 }

@@ -314,6 +314,72 @@ static void wake(void **state)
 	aph_endpoint_free(ep);
 }
 
+/* Both ends in this thread. */
+static struct aph_channel *open_beside(struct aph_endpoint *server, struct aph_endpoint *client)
+{
+	struct aph_channel_options options = { .size = sizeof(options),
+					       .flags = APH_CHANNEL_ASYNC };
+	struct aph_channel *channel;
+	struct aph_event ev;
+
+	assert_int_equal(aph_channel_open(&channel, client, "out", &options), 0);
+	while (!aph_channel_is_open(channel)) {
+		(void)aph_endpoint_next(server, &ev, aph_deadline_ms(1));
+		(void)aph_endpoint_serve(client, APH_NOW);
+	}
+	(void)client_expect(client, APH_EVENT_OPEN, NULL);
+	/* CONNECT, where it was asked for. */
+	while (aph_endpoint_next(server, &ev, APH_NOW) == 0)
+		assert_int_equal(ev.type, APH_EVENT_CONNECT);
+	return channel;
+}
+
+static void throw_out(unsigned flags)
+{
+	struct aph_service_options options = { .size = sizeof(options), .flags = flags };
+	struct aph_call *calls[2], *works[2];
+	struct aph_endpoint *server, *client;
+	struct aph_channel *channel;
+	struct aph_event ev;
+
+	assert_int_equal(aph_endpoint_new(&server, NULL), 0);
+	assert_int_equal(aph_endpoint_new(&client, NULL), 0);
+	assert_int_equal(aph_service_open(NULL, server, "out", &options), 0);
+	channel = open_beside(server, client);
+	for (int i = 0; i < 2; i++) {
+		calls[i] = client_begin(channel, "x", 1, APH_FOREVER);
+		ev = client_expect(server, APH_EVENT_REQUEST, NULL);
+		works[i] = ev.call;
+	}
+	aph_channel_close(ev.channel);
+	/* Nothing more comes of it: its calls are the service's to end. */
+	client_quiet(server, 20);
+	assert_int_equal(aph_call_reply(works[0], NULL, 0), -ECANCELED);
+	if (flags & APH_SERVICE_RECEIPTS)
+		aph_call_free(works[0]);
+	aph_call_free(works[1]);
+	client_quiet(server, 5);
+	for (int i = 0; i < 2; i++) {
+		ev = client_expect(client, APH_EVENT_END, calls[i]);
+		assert_int_equal(ev.result.outcome, APH_LOST);
+		assert_int_equal(ev.result.reason, APH_REASON_CLOSED);
+		aph_call_free(calls[i]);
+	}
+	(void)client_expect(client, APH_EVENT_CLOSED, NULL);
+	aph_channel_close(channel);
+	aph_endpoint_free(client);
+	aph_endpoint_free(server);
+}
+
+static void a_client_that_is_thrown_out(void **state)
+{
+	(void)state;
+	throw_out(0);
+	throw_out(APH_SERVICE_EVENTS);
+	throw_out(APH_SERVICE_RECEIPTS);
+	throw_out(APH_SERVICE_EVENTS | APH_SERVICE_RECEIPTS_NOW);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -326,6 +392,7 @@ int main(void)
 		SUITE_TEST(generation),
 		SUITE_TEST(asynchronous_open),
 		SUITE_TEST(a_service_that_does_not_answer),
+		SUITE_TEST(a_client_that_is_thrown_out),
 		SUITE_TEST(wake),
 	};
 
