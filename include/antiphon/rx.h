@@ -171,7 +171,7 @@ APH_API bool aph_rx_buffer_is_shared(const struct aph_rx_buffer *buffer);
 /*
  * `len` bytes arrived: one datagram, or a run of datagrams of `segment` bytes each (the last may be shorter).
  * `data` lies in `buffer`, which the engine may then keep references to; with `buffer` NULL it copies what
- * it keeps. Anything at all may be in them.
+ * it keeps. Anything at all may be in them. What is enciphered may be deciphered in place.
  */
 APH_API void aph_rx_receive(struct aph_rx *rx, const struct aph_rx_path *path, const void *data,
 			    size_t len, size_t segment, struct aph_rx_buffer *buffer,

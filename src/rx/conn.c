@@ -136,7 +136,8 @@ static void make_idle(struct aph_rx_conn *conn)
 }
 
 static struct aph_rx_conn *conn_new(struct aph_rx *rx, struct aph_rx_peer *peer,
-				    struct aph_rx_client *client, uint32_t epoch, uint32_t cid)
+				    struct aph_rx_client *client, const struct aph_rx_class *class,
+				    uint32_t epoch, uint32_t cid)
 {
 	struct aph_rx_conn *conn = aph_rx_zalloc(rx, sizeof(*conn));
 
@@ -146,12 +147,17 @@ static struct aph_rx_conn *conn_new(struct aph_rx *rx, struct aph_rx_peer *peer,
 	conn->peer = peer;
 	conn->client = client;
 	conn->is_client = client != NULL;
-	conn->class = &aph_rx_null;
+	conn->class = class;
 	conn->epoch = epoch;
 	conn->cid = cid;
 	conn->node.hash = hash_conn(rx, client ? NULL : peer, epoch, cid);
 	if (aph_rx_table_insert(rx, client ? &rx->client_conns : &rx->service_conns, &conn->node) <
 	    0) {
+		aph_rx_release(rx, conn, sizeof(*conn));
+		return NULL;
+	}
+	if (class->init && class->init(conn) < 0) {
+		aph_rx_table_remove(client ? &rx->client_conns : &rx->service_conns, &conn->node);
 		aph_rx_release(rx, conn, sizeof(*conn));
 		return NULL;
 	}
@@ -177,11 +183,10 @@ struct aph_rx_conn *aph_rx_conn_new_client(struct aph_rx_client *client)
 	rx->next_cid += 4;
 	if (!rx->next_cid)
 		rx->next_cid = 4;
-	conn = conn_new(rx, client->peer, client, rx->epoch, rx->next_cid);
+	conn = conn_new(rx, client->peer, client, client->class, rx->epoch, rx->next_cid);
 	if (!conn)
 		return NULL;
 	conn->service = client->service;
-	conn->class = client->class;
 	aph_list_append(&client->conns, &conn->bundle_link);
 	client->n_conns++;
 	return conn;
@@ -217,7 +222,7 @@ struct aph_rx_conn *aph_rx_conn_new_service(struct aph_rx *rx, struct aph_rx_pee
 
 	if (rx->service_conns.n >= rx->config.connections_max && !aph_rx_conn_evict(rx))
 		return NULL;
-	conn = conn_new(rx, peer, NULL, header->epoch, header->cid & ~UINT32_C(3));
+	conn = conn_new(rx, peer, NULL, &aph_rx_null, header->epoch, header->cid & ~UINT32_C(3));
 	if (!conn)
 		return NULL;
 	conn->service = header->service;

@@ -344,10 +344,21 @@ static void secure(struct aph_rx_call *call, uint32_t seq, struct aph_rx_meta *m
 					 .cid = call->cid,
 					 .call_number = call->number,
 					 .seq = seq,
+					 .type = APH_RX_DATA,
+					 .security = conn->class->index,
 					 .service = conn->service };
-	(void)conn->class->secure(conn, &header, packet, &len);
+	conn->class->secure(conn, &header, packet, &len);
 	meta->len = (uint16_t)len;
 	meta->cksum = header.cksum;
+}
+
+/* Of the packet as it will leave. */
+static size_t size_of(struct aph_rx_call *call, uint32_t seq)
+{
+	const struct aph_rx_meta *meta = aph_rx_out_meta(&call->out, seq);
+
+	return APH_RX_HEADER +
+	       (meta->n_sent ? meta->len : aph_rx_layout_size(&call->out.layout, meta->len));
 }
 
 /* Prepares packet `seq` for the network; returns its bytes. */
@@ -390,8 +401,7 @@ static uint8_t *prepare(struct aph_rx_call *call, uint32_t seq, bool run_end, bo
 static bool send_small(struct aph_rx_call *call, uint32_t seq, bool limited)
 {
 	struct aph_rx *rx = call->rx;
-	size_t len = (size_t)APH_RX_HEADER + aph_rx_out_meta(&call->out, seq)->len +
-		     call->out.layout.header + call->out.layout.trailer;
+	size_t len = size_of(call, seq);
 	uint8_t *place;
 	uint8_t *packet;
 
@@ -511,9 +521,7 @@ static bool send_packets(struct aph_rx_call *call, uint32_t seq, uint32_t n, boo
 	struct aph_rx_out *out = &call->out;
 	uint32_t jumbo;
 
-	if (n == 1 && aph_rx_out_meta(out, seq)->len + APH_RX_HEADER + out->layout.header +
-				      out->layout.trailer <=
-			      STAGED_MAX)
+	if (n == 1 && size_of(call, seq) <= STAGED_MAX)
 		return send_small(call, seq, limited);
 	jumbo = jumbo_length(call, seq, n);
 	if (jumbo <= 1)
@@ -542,8 +550,7 @@ static bool may_send(struct aph_rx_call *call, uint32_t seq, uint32_t n)
 	if (call->peer->proven)
 		return true;
 	for (i = 0; i < n; i++)
-		len += (size_t)APH_RX_HEADER + aph_rx_out_meta(out, seq + i)->len +
-		       out->layout.header + out->layout.trailer;
+		len += size_of(call, seq + i);
 	if (aph_rx_peer_may_send(call->peer, len))
 		return true;
 	ask_for_proof(call);

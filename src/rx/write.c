@@ -12,9 +12,7 @@
 
 static uint16_t payload_max(const struct aph_rx_call *call)
 {
-	const struct aph_rx_layout *layout = &call->out.layout;
-
-	return (uint16_t)(aph_rx_peer_payload(call->peer) - layout->header - layout->trailer);
+	return aph_rx_layout_room(&call->out.layout, aph_rx_peer_payload(call->peer));
 }
 
 void aph_rx_out_init(struct aph_rx_call *call)
@@ -29,8 +27,8 @@ void aph_rx_out_init(struct aph_rx_call *call)
 	out->base = out->next = out->end = 1;
 	out->window_end = 1 + peer->rwind;
 	out->timeout_ns = out->reorder_ns = out->pace_wait_ns = UINT64_MAX;
-	if (class->layout && call->conn)
-		out->layout = class->layout(call->conn);
+	if (class->layout)
+		out->layout = class->layout(call->client, call->conn);
 	out->payload_max = payload_max(call);
 	aph_rx_congest_init(&out->congest, call->rx->config.congestion, peer->ssthresh);
 }
@@ -225,8 +223,8 @@ ssize_t aph_rx_call_write(struct aph_rx_call *call, const void *data, size_t len
 
 	if (r < 0)
 		return r;
-	if (!out->started && !(flags & APH_RX_MORE) && len <= APH_RX_INLINE_MAX &&
-	    len <= out->payload_max && !out->layout.trailer)
+	if (!out->started && !(flags & APH_RX_MORE) && len <= out->payload_max &&
+	    aph_rx_layout_size(&out->layout, len) <= APH_RX_INLINE_MAX)
 		out->inlined = true;
 	begin_reply(call);
 	out->started = true;

@@ -123,8 +123,8 @@ static void test_abort_of_a_blocked_sender(void **state)
 	for (i = 0; i < 2; i++) {
 		call_begin(&call, false);
 		sender.fd = call.client;
-		CHECK_INT(pthread_create(&thread, NULL, send_without_end, &sender), 0);
 		CHECK(polls(call.client, POLLOUT, 0));
+		CHECK_INT(pthread_create(&thread, NULL, send_without_end, &sender), 0);
 		while (polls(call.client, POLLOUT, 0))
 			usleep(1000);
 		CHECK_INT(i ? tag_abort(call.client, 1, 9) : tag_abort(call.server, 11, 9), 0);

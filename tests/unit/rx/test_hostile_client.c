@@ -94,10 +94,13 @@ static void look(struct host *h)
 	}
 }
 
+/* In steps, so that it does not look as if the clock had jumped. */
 static void pass(struct host *h, uint64_t ns)
 {
-	now_ns += ns;
-	aph_rx_tick(h->rx, now_ns);
+	for (uint64_t end_ns = now_ns + ns; now_ns < end_ns;) {
+		now_ns += end_ns - now_ns < S ? end_ns - now_ns : S;
+		aph_rx_tick(h->rx, now_ns);
+	}
 }
 
 static void send_packet(struct host *h, const struct client *c, struct aph_rx_header header,
