@@ -74,38 +74,50 @@ static bool is_loopback(const struct aph_rx_address *a)
 	return IN6_IS_ADDR_LOOPBACK(&a->in6.sin6_addr);
 }
 
-int aph_remote_address_parse(struct aph_remote_address *out, const char *address, bool passive)
+int aph_remote_address_split(struct aph_remote_parts *out, const char *address, bool passive)
 {
-	char buf[APH_ADDRESS_MAX + 160];
-	char *host, *port_text, *service_text;
-	uint16_t port = 0;
+	char *port_text, *service_text;
 	int r;
 
-	*out = (struct aph_remote_address){ .service = 0 };
-	if (strlen(address) >= sizeof(buf))
-		return aph_err(-EINVAL, "the address is longer than %zu bytes", sizeof(buf) - 1);
-	memcpy(buf, address + 3, strlen(address + 3) + 1); /* behind "rx:" */
-	service_text = strrchr(buf, '/');
+	*out = (struct aph_remote_parts){ .port = 0 };
+	if (strlen(address) >= sizeof(out->text))
+		return aph_err(-EINVAL, "the address is longer than %zu bytes",
+			       sizeof(out->text) - 1);
+	memcpy(out->text, address + 3, strlen(address + 3) + 1); /* behind "rx:" */
+	service_text = strrchr(out->text, '/');
 	if (!service_text)
 		return aph_err(-EINVAL, "'%s' names no service: " EXAMPLE, address);
 	*service_text++ = '\0';
-	port_text = split_host(buf, &host);
+	port_text = split_host(out->text, &out->host);
 	if (!port_text)
-		return aph_err(-EINVAL, "'%s' is not HOST:PORT: " EXAMPLE, buf);
+		return aph_err(-EINVAL, "'%s' is not HOST:PORT: " EXAMPLE, out->text);
 	r = parse_number(&out->service, service_text, 1, "service number");
 	if (r == 0)
-		r = parse_number(&port, port_text, passive ? 0 : 1, "port");
+		r = parse_number(&out->port, port_text, passive ? 0 : 1, "port");
 	if (r < 0)
 		return r;
-	if (!*host && !passive)
+	if (!*out->host && !passive)
 		return aph_err(-EINVAL, "'%s' names no host: " EXAMPLE, address);
-	if (strcmp(host, "*") == 0 || !*host) {
-		out->is_wildcard = true;
-		out->address.in6 =
-			(struct sockaddr_in6){ .sin6_family = AF_INET6, .sin6_port = htons(port) };
-		return passive ? 0 : aph_err(-EINVAL, "'*' is for services: name a host");
+	out->is_wildcard = strcmp(out->host, "*") == 0 || !*out->host;
+	return out->is_wildcard && !passive ? aph_err(-EINVAL, "'*' is for services: name a host")
+					    : 0;
+}
+
+int aph_remote_address_parse(struct aph_remote_address *out, const char *address, bool passive)
+{
+	struct aph_remote_parts parts;
+	int r = aph_remote_address_split(&parts, address, passive);
+
+	*out = (struct aph_remote_address){ .service = parts.service };
+	if (r < 0)
+		return r;
+	out->is_wildcard = parts.is_wildcard;
+	if (parts.is_wildcard) {
+		out->address.in6 = (struct sockaddr_in6){ .sin6_family = AF_INET6,
+							  .sin6_port = htons(parts.port) };
+		return 0;
 	}
-	r = resolve(&out->address, host, port, passive);
+	r = resolve(&out->address, parts.host, parts.port, passive);
 	if (r < 0)
 		return r;
 	out->is_loopback = is_loopback(&out->address);

@@ -103,6 +103,16 @@ struct aph_remote_address {
 	uint16_t service;
 };
 
+/* An address taken apart; `host` lies in `text`. */
+struct aph_remote_parts {
+	char text[APH_ADDRESS_MAX + 160];
+	char *host; /* as getaddrinfo(3) wants it, without brackets */
+	bool is_wildcard;
+	uint16_t port, service;
+};
+
+/* Takes `rx:HOST:PORT/SERVICE` apart, without asking anybody. 0, -EINVAL. */
+int aph_remote_address_split(struct aph_remote_parts *out, const char *address, bool passive);
 /* Reads `rx:HOST:PORT/SERVICE`; may ask the resolver. `passive`: to be served. 0, -EINVAL, -ENOENT. */
 int aph_remote_address_parse(struct aph_remote_address *out, const char *address, bool passive);
 
