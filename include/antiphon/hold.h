@@ -109,8 +109,9 @@ APH_API int aph_hold_offer(struct aph_hold_offer **out, struct aph_hold *hold, c
 
 /*
  * 0: the new owner has it and has confirmed; let go of it. -ETIMEDOUT: not yet, and the offer stands. Else
- * it has ended: -ENOENT (the name is gone), or what may be returned for any name. When the keeper has died it
- * may take a second longer than the deadline says, to find the successor.
+ * it has ended: -ENOENT (the name is gone), -EDQUOT (too many calls of this user wait already), or what may be
+ * returned for any name. When the keeper has died it may take a second longer than the deadline says, to find the
+ * successor.
  */
 APH_API int aph_hold_offer_wait(struct aph_hold_offer *offer, uint64_t deadline_ns);
 

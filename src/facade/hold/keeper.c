@@ -4,6 +4,8 @@
  */
 #include "keeper.h"
 
+#include "close.h"
+
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -16,6 +18,7 @@
 
 #define CHANNELS_MAX	   4096
 #define LIMIT_DEFAULT	   1024 /* descriptors of a user */
+#define WAITING_MAX	   1024 /* offers, acceptances and things that are being taken, of a user */
 #define RETRY_MS	   20	/* until something that did not work is tried again */
 #define LINGER_MS	   100	/* for answers to be taken when the keeper ends */
 #define LEAVE_MS	   1000 /* for channels to go to a newcomer */
@@ -137,12 +140,22 @@ uint64_t hold_new_serial(struct hold_keeper *keeper)
 	return serial;
 }
 
-void hold_work_add(struct hold_keeper *keeper, struct hold_work *work, struct aph_call *call)
+bool hold_is_waiting_enough(const struct hold_keeper *keeper, uid_t uid)
 {
-	work->call = call;
+	unsigned n = 0;
+
+	for (const struct hold_work *work = keeper->works; work; work = work->next)
+		n += work->uid == uid;
+	return n >= WAITING_MAX;
+}
+
+void hold_work_add(struct hold_keeper *keeper, struct hold_work *work, struct hold_job *job)
+{
+	work->call = job->call;
+	work->uid = job->who->euid;
 	work->next = keeper->works;
 	keeper->works = work;
-	aph_call_set_data(call, work);
+	aph_call_set_data(job->call, work);
 }
 
 void hold_work_free(struct hold_keeper *keeper, struct hold_work *work)
@@ -204,27 +217,27 @@ static void take_request(struct hold_keeper *keeper, struct aph_call *call)
 {
 	uint8_t data[HOLD_REQUEST_MAX + 1];
 	struct hold_job job;
-	ssize_t n = -1;
+	ssize_t n;
 	int r = -EBADMSG;
 
 	job.call = call;
 	job.who = aph_call_credentials(call);
-	job.n_fds = 0;
+	/* Whatever they are, they are not closed by somebody who would wait for that. */
+	n = aph_call_take_fds(call, job.fds, APH_HOLD_FDS_MAX + 1);
+	job.n_fds = n > 0 ? (uint32_t)n : 0;
+	n = -1;
 	/* A request of ours comes in one piece. */
 	if (aph_call_body_complete(call))
 		n = aph_call_read(call, data, sizeof(data));
 	if (n >= 0)
 		r = hold_request_decode(data, (size_t)n, &job.request, job.name);
 	if (r == 0) {
-		n = aph_call_take_fds(call, job.fds, APH_HOLD_FDS_MAX + 1);
-		job.n_fds = n > 0 ? (uint32_t)n : 0;
 		job.owner = job.request.flags & APH_HOLD_OWNER ? job.request.owner : job.who->euid;
 		r = perform(keeper, &job);
 	}
 	if (r < 0)
 		hold_deny(call, r);
-	for (uint32_t i = 0; i < job.n_fds; i++)
-		(void)close(job.fds[i]);
+	hold_close(job.fds, job.n_fds);
 }
 
 static void take_end(struct hold_keeper *keeper, const struct aph_event *event)

@@ -6,6 +6,7 @@
  *   verbs.c     store, retrieve, delete, list
  *   transfer.c  offers and acceptances
  *   twin.c      a second process that has it all, and takes over
+ *   image.c     what the twin knows of it
  *   manager.c   changes told to the service manager, and what it gave back at the start
  *   upgrade.c   a newcomer gets it all, and takes over
  *
@@ -71,6 +72,7 @@ struct hold_work {
 	/* The call has ended; it is freed by the caller. Frees the work unless it is still needed. */
 	void (*ended)(struct hold_keeper *keeper, struct hold_work *work, enum aph_outcome outcome);
 	enum hold_verb verb;
+	uid_t uid; /* of whoever called */
 };
 
 /* What came with a call. The descriptors are the handler's until it sets `n_fds` to 0. */
@@ -97,8 +99,10 @@ uint32_t hold_room(const struct hold_keeper *keeper, uid_t uid);
 /* Ends a call that cannot be done: `error` is negative; -EAGAIN refuses it as busy. */
 void hold_deny(struct aph_call *call, int error);
 uint64_t hold_new_serial(struct hold_keeper *keeper);
+/* True when the user has as many calls that stay as it may have. */
+bool hold_is_waiting_enough(const struct hold_keeper *keeper, uid_t uid);
 /* Remembers what the call is about. */
-void hold_work_add(struct hold_keeper *keeper, struct hold_work *work, struct aph_call *call);
+void hold_work_add(struct hold_keeper *keeper, struct hold_work *work, struct hold_job *job);
 /* Forgets and frees it. */
 void hold_work_free(struct hold_keeper *keeper, struct hold_work *work);
 /* Takes it out of the table, closes and frees it; who is to survive us has been told. */

@@ -4,11 +4,11 @@
  */
 #include "table.h"
 
+#include "close.h"
+
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define CHAINS_MIN 64
 
@@ -69,33 +69,20 @@ struct hold_entry *hold_entry_new(uid_t owner, const char *name, const int *fds,
 	if (!entry)
 		return NULL;
 	entry->owner = owner;
-	(void)snprintf(entry->name, sizeof(entry->name), "%s", name);
+	memcpy(entry->name, name, strnlen(name, APH_HOLD_NAME_MAX));
 	entry->n_fds = n_fds;
 	memcpy(entry->fds, fds, n_fds * sizeof(int));
 	return entry;
-}
-
-/* What arrived in one message has numbers in a row, as a rule: one system call for all. */
-static void close_all(const int *fds, uint32_t n)
-{
-	uint32_t i, end;
-
-	for (i = 0; i < n; i = end) {
-		end = i + 1;
-		while (end < n && fds[end] == fds[end - 1] + 1)
-			end++;
-		if (end - i == 1 || close_range((unsigned)fds[i], (unsigned)fds[end - 1], 0) < 0) {
-			for (uint32_t j = i; j < end; j++)
-				(void)close(fds[j]);
-		}
-	}
 }
 
 void hold_entry_free(struct hold_entry *entry)
 {
 	if (!entry)
 		return;
-	close_all(entry->fds, entry->n_fds);
+	if (entry->plain)
+		hold_close_plain(entry->fds, entry->n_fds);
+	else
+		hold_close(entry->fds, entry->n_fds);
 	free(entry);
 }
 

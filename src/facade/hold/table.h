@@ -23,6 +23,7 @@ struct hold_entry {
 	struct hold_entry *next; /* in its chain */
 	struct hold_user *user;
 	struct hold_offer *offer; /* it is offered */
+	bool plain;		  /* its descriptors are none that could linger */
 	bool leaving;		  /* it is being taken: it can neither change nor expire */
 	uint32_t slot;		  /* in the image, plus 1; 0: none */
 	size_t heap_at;		  /* its place among those that expire, plus 1; 0: it never does */

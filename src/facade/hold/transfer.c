@@ -298,6 +298,8 @@ int hold_offer(struct hold_keeper *keeper, struct hold_job *job)
 		return aph_call_reply(job->call, NULL, 0) == -ENOMEM ? -ENOMEM : 0;
 	if (entry->leaving || entry->offer)
 		return -EBUSY;
+	if (hold_is_waiting_enough(keeper, job->who->euid))
+		return -EDQUOT;
 	offer = calloc(1, sizeof(*offer));
 	if (!offer)
 		return -ENOMEM;
@@ -307,7 +309,7 @@ int hold_offer(struct hold_keeper *keeper, struct hold_job *job)
 	offer->to = (uid_t)job->request.arg;
 	offer->token = job->request.token;
 	entry->offer = offer;
-	hold_work_add(keeper, &offer->work, job->call);
+	hold_work_add(keeper, &offer->work, job);
 	find_acceptor(keeper, offer);
 	return 0;
 }
@@ -326,6 +328,8 @@ int hold_accept(struct hold_keeper *keeper, struct hold_job *job)
 	/* Of others it is not even told what they have. */
 	if (!entry && job->owner == uid)
 		return -ENOENT;
+	if (hold_is_waiting_enough(keeper, uid))
+		return -EDQUOT;
 	acceptor = calloc(1, sizeof(*acceptor));
 	if (!acceptor)
 		return -ENOMEM;
@@ -335,7 +339,7 @@ int hold_accept(struct hold_keeper *keeper, struct hold_job *job)
 	acceptor->from = job->owner;
 	acceptor->room = job->request.arg;
 	memcpy(acceptor->name, job->name, sizeof(acceptor->name));
-	hold_work_add(keeper, &acceptor->work, job->call);
+	hold_work_add(keeper, &acceptor->work, job);
 	if (!entry || !entry->offer || entry->offer->to != uid || entry->offer->acceptor)
 		return 0;
 	r = give(keeper, acceptor, entry->offer);

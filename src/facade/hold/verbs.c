@@ -4,6 +4,8 @@
  */
 #include "keeper.h"
 
+#include "close.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,12 +42,8 @@ static bool is_antiphons(const struct sockaddr_un *address, socklen_t len)
 static bool is_own_socket(int fd)
 {
 	struct sockaddr_un address;
-	socklen_t len = sizeof(int);
-	int domain;
+	socklen_t len = sizeof(address);
 
-	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) < 0 || domain != AF_UNIX)
-		return false;
-	len = sizeof(address);
 	if (getpeername(fd, (struct sockaddr *)&address, &len) == 0 && is_antiphons(&address, len))
 		return true;
 	len = sizeof(address);
@@ -53,8 +51,9 @@ static bool is_own_socket(int fd)
 	       is_antiphons(&address, len);
 }
 
+/* `*plain` becomes false if one of the descriptors may linger. */
 static int check_store(const struct hold_keeper *keeper, const struct hold_job *job,
-		       const struct hold_entry *old)
+		       const struct hold_entry *old, bool *plain)
 {
 	const struct hold_table *table = &keeper->table;
 	uint32_t n_old = old ? old->n_fds : 0;
@@ -69,7 +68,11 @@ static int check_store(const struct hold_keeper *keeper, const struct hold_job *
 	    (!old && table->n_entries >= keeper->names_max))
 		return -ENFILE;
 	for (uint32_t i = 0; i < job->n_fds; i++) {
-		if (is_own_socket(job->fds[i]))
+		int domain;
+
+		if (hold_may_linger(job->fds[i], &domain))
+			*plain = false;
+		else if (domain == AF_UNIX && is_own_socket(job->fds[i]))
 			return -EPERM;
 	}
 	return 0;
@@ -83,6 +86,7 @@ static uint64_t expiry_of(const struct hold_job *job)
 int hold_store(struct hold_keeper *keeper, struct hold_job *job)
 {
 	struct hold_entry *old, *entry;
+	bool plain = true;
 	int r;
 
 	if (job->n_fds < 1 || job->n_fds > APH_HOLD_FDS_MAX)
@@ -93,7 +97,7 @@ int hold_store(struct hold_keeper *keeper, struct hold_job *job)
 	/* Said once more by somebody who did not hear the answer. */
 	if (old && job->request.token && old->token == job->request.token)
 		return aph_call_reply(job->call, NULL, 0) == -ENOMEM ? -ENOMEM : 0;
-	r = check_store(keeper, job, old);
+	r = check_store(keeper, job, old, &plain);
 	if (r == 0)
 		r = hold_table_prepare(&keeper->table, job->owner);
 	if (r < 0)
@@ -101,6 +105,7 @@ int hold_store(struct hold_keeper *keeper, struct hold_job *job)
 	entry = hold_entry_new(job->owner, job->name, job->fds, job->n_fds);
 	if (!entry)
 		return -ENOMEM;
+	entry->plain = plain;
 	entry->expiry_ns = expiry_of(job);
 	entry->stored_ns = aph_time_ns();
 	entry->token = job->request.token;
@@ -149,14 +154,17 @@ static void taking_ended(struct hold_keeper *keeper, struct hold_work *work,
 
 static int begin_taking(struct hold_keeper *keeper, struct hold_job *job, struct hold_entry *entry)
 {
-	struct taking *taking = calloc(1, sizeof(*taking));
+	struct taking *taking;
 
+	if (hold_is_waiting_enough(keeper, job->who->euid))
+		return -EAGAIN;
+	taking = calloc(1, sizeof(*taking));
 	if (!taking)
 		return -ENOMEM;
 	taking->work.ended = taking_ended;
 	taking->work.verb = HOLD_RETRIEVE;
 	taking->entry = entry;
-	hold_work_add(keeper, &taking->work, job->call);
+	hold_work_add(keeper, &taking->work, job);
 	entry->leaving = true;
 	hold_table_suspend(&keeper->table, entry);
 	return 0;
