@@ -11,9 +11,10 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define ACCEPTS_PER_TURN 64
-#define PAUSE_NS	 UINT64_C(100000000)
-#define NS_PER_MS	 UINT64_C(1000000)
+#define ACCEPTS_PER_TURN   64
+#define ACCEPTS_OVERTAKING 4
+#define PAUSE_NS	   UINT64_C(100000000)
+#define NS_PER_MS	   UINT64_C(1000000)
 
 /* What options of any age have. */
 #define OPTIONS_SIZE_LEAST offsetof(struct aph_afdt_server_options, gone)
@@ -126,6 +127,16 @@ static bool is_another(struct aph_afdt_server *server)
 	return false;
 }
 
+/*
+ * How many are served before the loop is asked again. Only the loop sees what somebody sends who was accepted
+ * before it had sent its request: all who come meanwhile would overtake it, again and again if it shares a core
+ * with this server.
+ */
+static int turn_of(const struct aph_afdt_server *server)
+{
+	return aph_afdt_link_alone(&server->reading) ? ACCEPTS_PER_TURN : ACCEPTS_OVERTAKING;
+}
+
 static void listener_ready(struct aph_afdt_watch *watch, unsigned what)
 {
 	struct aph_afdt_server *server = APH_AFDT_CONTAINER(watch, struct aph_afdt_server, watch);
@@ -136,7 +147,7 @@ static void listener_ready(struct aph_afdt_watch *watch, unsigned what)
 	}
 	server->refs++;
 	server->accepting = true;
-	for (int i = 1; accept_one(server) && i < ACCEPTS_PER_TURN && is_another(server); i++)
+	for (int i = 1; accept_one(server) && i < turn_of(server) && is_another(server); i++)
 		continue;
 	server->accepting = false;
 	aph_afdt_server_unref(server);
