@@ -39,7 +39,7 @@ struct suite_test {
 void suite_test_run(void **state);
 
 /*
- * Runs a group once; only the tests that match the pattern APH_TEST_ONLY if the environment has it. Ends the process with SIGALRM after `limit_s` seconds (more where it is slow). */
+ * Runs a group once; only the tests that match the pattern APH_TEST_ONLY if the environment has it. Ends the process with SIGALRM after `limit_s` seconds (more where it is slow or long). */
 int suite_run(const char *name, const struct CMUnitTest *tests, size_t n, unsigned limit_s);
 
 /* Runs it with the service in a process of its own, and with it in a thread of this process. */
