@@ -95,7 +95,8 @@ APH_API int aph_call_abort(struct aph_call *call, int32_t code);
 
 /*
  * Ends the call as not run: the client is told REFUSED with APH_REASON_BUSY or APH_REASON_POLICY (or
- * another reason given). The service promises that the request has had no effect. Errors as for abort.
+ * another reason given). The service promises that the request has had no effect. Errors as for abort;
+ * -EINVAL also for a reason that is none.
  */
 APH_API int aph_call_refuse(struct aph_call *call, enum aph_reason reason);
 
@@ -105,8 +106,8 @@ APH_API int aph_call_refuse(struct aph_call *call, enum aph_reason reason);
  * Sends a piece of the request (client) or of the reply (service). Never waits. Returns how many bytes
  * were taken, which may be less than `len`: send the rest after WRITABLE; the body is finished only when a
  * send without APH_MORE was taken whole. A piece of 0 bytes without APH_MORE finishes a body; one with it
- * is delivered as "the body has begun". -EAGAIN (no room; WRITABLE follows), -EPIPE (the body was finished
- * or the call has ended), -EINVAL, -ENOTCONN.
+ * is delivered as "the body has begun", over rx: with the bytes that follow. -EAGAIN (no room; WRITABLE
+ * follows), -EPIPE (the body was finished or the call has ended), -EINVAL, -ENOTCONN.
  */
 APH_API ssize_t aph_call_send(struct aph_call *call, const void *data, size_t len, unsigned flags);
 

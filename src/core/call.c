@@ -354,6 +354,8 @@ int aph_call_abort(struct aph_call *call, int32_t code)
 
 int aph_call_refuse(struct aph_call *call, enum aph_reason reason)
 {
+	if ((unsigned)reason > APH_REASON_RESOURCES)
+		return aph_err(-EINVAL, "there is no reason %d", (int)reason);
 	return end_by_service(call, APH_FAREWELL_REFUSE, (int32_t)reason);
 }
 

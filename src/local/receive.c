@@ -200,7 +200,7 @@ static void take_request(struct aph_local_channel *lc, const struct aph_record *
 
 static bool is_reason(uint64_t value)
 {
-	return value > APH_REASON_NONE && value <= APH_REASON_RESOURCES;
+	return value <= APH_REASON_RESOURCES;
 }
 
 static void take_at_service(struct aph_local_channel *lc, const struct aph_record *record,

@@ -351,6 +351,8 @@ static void throw_out(unsigned flags)
 		ev = client_expect(server, APH_EVENT_REQUEST, NULL);
 		works[i] = ev.call;
 	}
+	/* What is no reason is not told to anybody. */
+	assert_int_equal(aph_call_refuse(works[0], (enum aph_reason)99), -EINVAL);
 	aph_channel_close(ev.channel);
 	/* Nothing more comes of it: its calls are the service's to end. */
 	client_quiet(server, 20);

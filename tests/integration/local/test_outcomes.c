@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Every outcome of a call, with every reason that the two sides can bring about by behaving well or by
- * dying, and the rule that each call ends exactly once.
+ * Outcomes of calls, with the reasons that the two sides can bring about by dying or closing, and the rule that each
+ * call ends exactly once. What a service answers is in ../calls.
  */
 #include "suite.h"
 
@@ -16,150 +16,6 @@ static void check_result(struct aph_result got, enum aph_outcome outcome, enum a
 {
 	assert_string_equal(aph_outcome_name(got.outcome), aph_outcome_name(outcome));
 	assert_string_equal(aph_reason_name(got.reason), aph_reason_name(reason));
-}
-
-static void answered(void **state)
-{
-	static const size_t sizes[] = { 1,	2,     39,    40,     41,	63,
-					64,	65,    4095,  4096,   4097,	16384,
-					65535,	65536, 65537, 100000, 1u << 18, (1u << 18) + 1,
-					1000000 };
-	struct service service;
-	struct client client;
-	unsigned char *request = malloc(1000000), *reply = malloc(1000000);
-	size_t len;
-
-	(void)state;
-	for (size_t i = 0; i < 1000000; i++)
-		request[i] = (unsigned char)(i * 7 + i / 251);
-	request[0] = 'e';
-	service_start_simple(&service, suite_mode, "echo");
-	client_open(&client, "echo");
-	for (size_t i = 0; i < SUITE_LEN(sizes); i++) {
-		len = sizes[i];
-		assert_int_equal(aph_call(client.channel, request, sizes[i], reply, &len,
-					  aph_deadline_ms(10000)),
-				 APH_ANSWERED);
-		assert_int_equal(len, sizes[i]);
-		assert_memory_equal(request, reply, len);
-		check_result(aph_channel_result(client.channel), APH_ANSWERED, APH_REASON_NONE);
-	}
-	client_quiet(client.ep, 10);
-	client_close(&client);
-	service_stop(&service);
-	free(request);
-	free(reply);
-}
-
-static void answered_empty(void **state)
-{
-	struct service service;
-	struct client client;
-	struct aph_call *call;
-	struct aph_event ev;
-	char byte;
-
-	(void)state;
-	service_start_simple(&service, suite_mode, "echo");
-	client_open(&client, "echo");
-	call = client_begin(client.channel, NULL, 0, APH_FOREVER);
-	ev = client_expect(client.ep, APH_EVENT_END, call);
-	check_result(ev.result, APH_ANSWERED, APH_REASON_NONE);
-	assert_int_equal(aph_call_available(call), 0);
-	assert_true(aph_call_body_complete(call));
-	assert_int_equal(aph_call_read(call, &byte, 1), 0);
-	assert_int_equal(aph_call_peek(call, &byte, 1), 0);
-	assert_null(aph_call_free(call));
-	client_quiet(client.ep, 10);
-	client_close(&client);
-	service_stop(&service);
-}
-
-static void refused_by_service(void **state)
-{
-	static const enum aph_reason reasons[] = { APH_REASON_BUSY, APH_REASON_POLICY,
-						   APH_REASON_NOT_PERMITTED, APH_REASON_RESOURCES };
-	struct service service;
-	struct client client;
-	char request[2] = "r";
-
-	(void)state;
-	service_start_simple(&service, suite_mode, "no");
-	client_open(&client, "no");
-	for (size_t i = 0; i < SUITE_LEN(reasons); i++) {
-		request[1] = (char)reasons[i];
-		assert_int_equal(aph_call(client.channel, request, 2, NULL, NULL,
-					  aph_deadline_ms(5000)),
-				 APH_REFUSED);
-		check_result(aph_channel_result(client.channel), APH_REFUSED, reasons[i]);
-	}
-	client_echo(client.channel);
-	client_close(&client);
-	service_stop(&service);
-}
-
-static void aborted(void **state)
-{
-	static const int32_t codes[] = { 0, 1, -1, 42, INT32_MAX, INT32_MIN };
-	struct aph_result result;
-	struct service service;
-	struct client client;
-	struct aph_call *call;
-	char request[5] = "a";
-
-	(void)state;
-	service_start_simple(&service, suite_mode, "abort");
-	client_open(&client, "abort");
-	for (size_t i = 0; i < SUITE_LEN(codes); i++) {
-		memcpy(request + 1, &codes[i], 4);
-		call = client_begin(client.channel, request, 5, APH_FOREVER);
-		result = client_end(client.ep, call, NULL, NULL);
-		check_result(result, APH_ABORTED, APH_REASON_NONE);
-		assert_int_equal(result.code, codes[i]);
-		aph_call_free(call);
-		assert_int_equal(aph_call(client.channel, request, 5, NULL, NULL, APH_FOREVER),
-				 APH_ABORTED);
-		assert_int_equal(aph_channel_result(client.channel).code, codes[i]);
-	}
-	client_close(&client);
-	service_stop(&service);
-}
-
-static void aborted_after_part_of_the_reply(void **state)
-{
-	struct aph_result result;
-	struct service service;
-	struct client client;
-	struct aph_call *call;
-
-	(void)state;
-	service_start_simple(&service, suite_mode, "abort");
-	client_open(&client, "abort");
-	call = client_begin(client.channel, "p", 1, APH_FOREVER);
-	client_expect(client.ep, APH_EVENT_REPLY, call);
-	assert_int_equal(aph_call(client.channel, "P", 1, NULL, NULL, APH_FOREVER), APH_ANSWERED);
-	result = client_end(client.ep, call, NULL, NULL);
-	check_result(result, APH_ABORTED, APH_REASON_NONE);
-	assert_int_equal(result.code, 77);
-	aph_call_free(call);
-	client_close(&client);
-	service_stop(&service);
-}
-
-static void lost_when_dropped(void **state)
-{
-	struct service service;
-	struct client client;
-
-	(void)state;
-	service_start_simple(&service, suite_mode, "drop");
-	client_open(&client, "drop");
-	assert_int_equal(aph_call(client.channel, "l", 1, NULL, NULL, aph_deadline_ms(5000)),
-			 APH_LOST);
-	check_result(aph_channel_result(client.channel), APH_LOST, APH_REASON_POLICY);
-	client_echo(client.channel);
-	client_close(&client);
-	service_stop(&service);
 }
 
 /* Takes the END of each of `n` calls and the channel's CLOSED, in any order; then nothing more. */
@@ -482,12 +338,6 @@ static void calls_are_limited(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SUITE_TEST(answered),
-		SUITE_TEST(answered_empty),
-		SUITE_TEST(refused_by_service),
-		SUITE_TEST(aborted),
-		SUITE_TEST(aborted_after_part_of_the_reply),
-		SUITE_TEST(lost_when_dropped),
 		SUITE_TEST(lost_when_the_service_dies),
 		SUITE_TEST(lost_in_the_one_shot_call),
 		SUITE_TEST(refused_when_the_service_dies_before_receiving),

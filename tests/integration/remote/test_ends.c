@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Every outcome that a call over an rx: address can have, and that both sides are told the right one. */
+/*
+ * How a call over an rx: address ends, and that both sides are told the right outcome. What its service alone decides is in
+ * ../calls.
+ */
 #include "remote.h"
 
 #include <arpa/inet.h>
@@ -9,33 +12,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-static void refused_by_service(void **state)
-{
-	const char *address = remote_address();
-	struct service service;
-	struct client client;
-	char request[2] = "r";
-
-	(void)state;
-	service_start_simple(&service, suite_mode, address);
-	client_open(&client, address);
-	for (int reason = APH_REASON_NONE; reason <= APH_REASON_RESOURCES; reason++) {
-		request[1] = (char)reason;
-		assert_int_equal(aph_call(client.channel, request, 2, NULL, NULL,
-					  aph_deadline_ms(5000)),
-				 APH_REFUSED);
-		remote_check_result(aph_channel_result(client.channel), APH_REFUSED,
-				    (enum aph_reason)reason);
-	}
-	assert_int_equal(aph_call(client.channel, "l", 1, NULL, NULL, aph_deadline_ms(5000)),
-			 APH_LOST);
-	remote_check_result(aph_channel_result(client.channel), APH_LOST, APH_REASON_POLICY);
-	client_echo(client.channel);
-	client_quiet(client.ep, 5);
-	client_close(&client);
-	service_stop(&service);
-}
 
 static void aborted(void **state)
 {
@@ -518,7 +494,6 @@ static void the_service_throws_the_client_out(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SUITE_TEST(refused_by_service),
 		SUITE_TEST(aborted),
 		SUITE_TEST(cancelled_and_late),
 		SUITE_TEST(late_while_others_come),
