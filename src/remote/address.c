@@ -79,7 +79,7 @@ int aph_remote_address_split(struct aph_remote_parts *out, const char *address, 
 	char *port_text, *service_text;
 	int r;
 
-	*out = (struct aph_remote_parts){ .port = 0 };
+	*out = (struct aph_remote_parts){ .host = out->text };
 	if (strlen(address) >= sizeof(out->text))
 		return aph_err(-EINVAL, "the address is longer than %zu bytes",
 			       sizeof(out->text) - 1);
@@ -106,11 +106,13 @@ int aph_remote_address_split(struct aph_remote_parts *out, const char *address, 
 int aph_remote_address_parse(struct aph_remote_address *out, const char *address, bool passive)
 {
 	struct aph_remote_parts parts;
-	int r = aph_remote_address_split(&parts, address, passive);
+	int r;
 
-	*out = (struct aph_remote_address){ .service = parts.service };
+	*out = (struct aph_remote_address){ .service = 0 };
+	r = aph_remote_address_split(&parts, address, passive);
 	if (r < 0)
 		return r;
+	out->service = parts.service;
 	out->is_wildcard = parts.is_wildcard;
 	if (parts.is_wildcard) {
 		out->address.in6 = (struct sockaddr_in6){ .sin6_family = AF_INET6,
