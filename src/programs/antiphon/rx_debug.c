@@ -3,6 +3,7 @@
  * antiphon rx debug HOST[:PORT]: everything that the rxdebug protocol tells of an endpoint.
  */
 #include "rx_debug.h"
+#include "options.h"
 
 #include <getopt.h>
 
@@ -22,28 +23,6 @@ const char rx_debug_help[] =
 	"  --timeout SECONDS  wait so long for each answer; by default 5\n"
 	"  --help             show this text\n\n"
 	"  antiphon rx debug --all --peers localhost:7003\n";
-
-enum {
-	OPT_STATS = 256,
-	OPT_CONNECTIONS,
-	OPT_ALL,
-	OPT_PEERS,
-	OPT_RXSTATS,
-	OPT_JSON,
-	OPT_TIMEOUT,
-};
-
-static const struct option long_options[] = {
-	{ "stats", no_argument, NULL, OPT_STATS },
-	{ "connections", no_argument, NULL, OPT_CONNECTIONS },
-	{ "all", no_argument, NULL, OPT_ALL },
-	{ "peers", no_argument, NULL, OPT_PEERS },
-	{ "rxstats", no_argument, NULL, OPT_RXSTATS },
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
-	{ "help", no_argument, NULL, 'h' },
-	{ NULL, 0, NULL, 0 },
-};
 
 struct debug {
 	struct rx_asked asked;
@@ -189,39 +168,19 @@ int rx_debug(int argc, char **argv)
 {
 	struct debug debug = { .n_parts = 0 };
 	uint64_t timeout_ms = 5000;
-	int option;
+	const struct cli_option options[] = {
+		CLI_OPTION("stats", CLI_FLAG, &debug.stats),
+		CLI_OPTION("connections", CLI_FLAG, &debug.connections),
+		CLI_OPTION("all", CLI_FLAG, &debug.all),
+		CLI_OPTION("peers", CLI_FLAG, &debug.peers),
+		CLI_OPTION("rxstats", CLI_FLAG, &debug.counters),
+		CLI_OPTION("json", CLI_FLAG, &debug.as_json),
+		CLI_OPTION("timeout", CLI_SECONDS, &timeout_ms),
+	};
+	int status;
 
-	while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
-		switch (option) {
-		case 'h':
-			fputs(rx_debug_help, stdout);
-			return cli_finish(CLI_OK);
-		case OPT_STATS:
-			debug.stats = true;
-			break;
-		case OPT_CONNECTIONS:
-			debug.connections = true;
-			break;
-		case OPT_ALL:
-			debug.all = true;
-			break;
-		case OPT_PEERS:
-			debug.peers = true;
-			break;
-		case OPT_RXSTATS:
-			debug.counters = true;
-			break;
-		case OPT_JSON:
-			debug.as_json = true;
-			break;
-		case OPT_TIMEOUT:
-			if (cli_read_seconds("timeout", optarg, false, &timeout_ms) < 0)
-				return cli_bad_option();
-			break;
-		default:
-			return cli_bad_option();
-		}
-	}
+	if (!cli_read_options(argc, argv, rx_debug_help, options, CLI_LEN(options), &status))
+		return status;
 	if (argc - optind != 1)
 		return cli_misused("it takes one HOST[:PORT]");
 	return cli_finish(run_debug(&debug, argv[optind], timeout_ms));

@@ -3,8 +3,8 @@
  * antiphon rx perf: the rxperf load test, as its server and as a client of anybody's.
  */
 #include "rx_perf.h"
-
 #include "format.h"
+#include "options.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -33,36 +33,6 @@ const char rx_perf_help[] =
 	"  --help              show this text\n\n"
 	"  antiphon rx perf --serve &\n"
 	"  antiphon rx perf --parallel 16 --seconds 2 127.0.0.1 rpc\n";
-
-enum {
-	OPT_REQUEST = 256,
-	OPT_REPLY,
-	OPT_PARALLEL,
-	OPT_COUNT,
-	OPT_SECONDS,
-	OPT_TIMEOUT,
-	OPT_WINDOW,
-	OPT_SERVICE,
-	OPT_JSON,
-	OPT_SERVE,
-	OPT_ALLOW,
-};
-
-static const struct option long_options[] = {
-	{ "request", required_argument, NULL, OPT_REQUEST },
-	{ "reply", required_argument, NULL, OPT_REPLY },
-	{ "parallel", required_argument, NULL, OPT_PARALLEL },
-	{ "count", required_argument, NULL, OPT_COUNT },
-	{ "seconds", required_argument, NULL, OPT_SECONDS },
-	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
-	{ "window", required_argument, NULL, OPT_WINDOW },
-	{ "service", required_argument, NULL, OPT_SERVICE },
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "serve", no_argument, NULL, OPT_SERVE },
-	{ "allow-anonymous", no_argument, NULL, OPT_ALLOW },
-	{ "help", no_argument, NULL, 'h' },
-	{ NULL, 0, NULL, 0 },
-};
 
 static const struct {
 	const char *name;
@@ -271,74 +241,42 @@ static int serve(struct perf_options *options, const char *host, bool allow_anon
 	return perf_server(options);
 }
 
-static int read_option(struct perf_options *options, int option)
-{
-	uint64_t service = 0;
-	int r;
-
-	switch (option) {
-	case OPT_REQUEST:
-		return cli_read_size("request", optarg, UINT32_MAX, &options->request_len);
-	case OPT_REPLY:
-		return cli_read_size("reply", optarg, UINT32_MAX, &options->reply_len);
-	case OPT_PARALLEL:
-		return cli_read_count("parallel", optarg, 1, 4096, &options->parallel);
-	case OPT_COUNT:
-		return cli_read_count("count", optarg, 1, UINT32_MAX, &options->count);
-	case OPT_SECONDS:
-		return cli_read_seconds("seconds", optarg, false, &options->seconds_ms);
-	case OPT_TIMEOUT:
-		return cli_read_seconds("timeout", optarg, false, &options->timeout_ms);
-	case OPT_WINDOW:
-		return cli_read_count("window", optarg, 1, APH_RX_WINDOW_MAX, &options->window);
-	case OPT_SERVICE:
-		r = cli_read_count("service", optarg, 1, UINT16_MAX, &service);
-		options->service = (uint16_t)service;
-		return r;
-	default:
-		return -EINVAL;
-	}
-}
-
 int rx_perf(int argc, char **argv)
 {
-	struct perf_options options = {
-		.service = PERF_SERVICE,
+	struct perf_options perf = {
 		.request_len = SIZE_UNSET,
 		.reply_len = SIZE_UNSET,
 		.parallel = 1,
 		.timeout_ms = 60000,
 	};
 	bool is_server = false, allow_anonymous = false;
-	int option, n;
+	uint64_t service = PERF_SERVICE;
+	const struct cli_option options[] = {
+		CLI_BOUNDED("request", CLI_SIZE, &perf.request_len, 0, UINT32_MAX),
+		CLI_BOUNDED("reply", CLI_SIZE, &perf.reply_len, 0, UINT32_MAX),
+		CLI_BOUNDED("parallel", CLI_COUNT, &perf.parallel, 1, 4096),
+		CLI_BOUNDED("count", CLI_COUNT, &perf.count, 1, UINT32_MAX),
+		CLI_OPTION("seconds", CLI_SECONDS, &perf.seconds_ms),
+		CLI_OPTION("timeout", CLI_SECONDS, &perf.timeout_ms),
+		CLI_BOUNDED("window", CLI_COUNT, &perf.window, 1, APH_RX_WINDOW_MAX),
+		CLI_BOUNDED("service", CLI_COUNT, &service, 1, UINT16_MAX),
+		CLI_OPTION("json", CLI_FLAG, &perf.json),
+		CLI_OPTION("serve", CLI_FLAG, &is_server),
+		CLI_OPTION("allow-anonymous", CLI_FLAG, &allow_anonymous),
+	};
+	int status, n;
 
-	while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
-		switch (option) {
-		case 'h':
-			fputs(rx_perf_help, stdout);
-			return cli_finish(CLI_OK);
-		case OPT_SERVE:
-			is_server = true;
-			break;
-		case OPT_ALLOW:
-			allow_anonymous = true;
-			break;
-		case OPT_JSON:
-			options.json = true;
-			break;
-		default:
-			if (read_option(&options, option) < 0)
-				return cli_bad_option();
-		}
-	}
+	if (!cli_read_options(argc, argv, rx_perf_help, options, CLI_LEN(options), &status))
+		return status;
+	perf.service = (uint16_t)service;
 	n = argc - optind;
 	if (is_server && n > 1)
 		return cli_misused("a server is given one HOST[:PORT] at most");
 	if (is_server)
-		return cli_finish(serve(&options, n ? argv[optind] : NULL, allow_anonymous));
+		return cli_finish(serve(&perf, n ? argv[optind] : NULL, allow_anonymous));
 	if (n != 2)
 		return cli_misused("it takes HOST[:PORT] and one of rpc, send, recv and file");
-	if (options.count == 0 && options.seconds_ms == 0)
-		options.seconds_ms = 5000;
-	return cli_finish(measure(&options, argv[optind], argv[optind + 1]));
+	if (perf.count == 0 && perf.seconds_ms == 0)
+		perf.seconds_ms = 5000;
+	return cli_finish(measure(&perf, argv[optind], argv[optind + 1]));
 }

@@ -5,6 +5,7 @@
  */
 #include "format.h"
 #include "histogram.h"
+#include "options.h"
 #include "rx.h"
 
 #include <errno.h>
@@ -22,22 +23,6 @@ const char rx_ping_help[] =
 	"  --json              print a JSON object at the end instead of lines\n"
 	"  --help              show this text\n\n"
 	"  antiphon rx ping --count 10 --interval 0.1 127.0.0.1:7000\n";
-
-enum {
-	OPT_COUNT = 256,
-	OPT_INTERVAL,
-	OPT_TIMEOUT,
-	OPT_JSON,
-};
-
-static const struct option long_options[] = {
-	{ "count", required_argument, NULL, OPT_COUNT },
-	{ "interval", required_argument, NULL, OPT_INTERVAL },
-	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "help", no_argument, NULL, 'h' },
-	{ NULL, 0, NULL, 0 },
-};
 
 struct ping {
 	uint64_t count, interval_ms, timeout_ms;
@@ -151,32 +136,17 @@ static int run_ping(struct ping *ping, const char *host)
 int rx_ping(int argc, char **argv)
 {
 	static struct ping ping = { .count = 5, .interval_ms = 1000, .timeout_ms = 1000 };
-	int option, r = 0;
+	const struct cli_option options[] = {
+		CLI_BOUNDED("count", CLI_COUNT, &ping.count, 0, UINT32_MAX),
+		CLI_OPTION("interval", CLI_SECONDS, &ping.interval_ms),
+		CLI_OPTION("timeout", CLI_SECONDS, &ping.timeout_ms),
+		CLI_OPTION("json", CLI_FLAG, &ping.json),
+	};
+	int status;
 
 	histogram_init(&ping.histogram);
-	while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
-		switch (option) {
-		case 'h':
-			fputs(rx_ping_help, stdout);
-			return cli_finish(CLI_OK);
-		case OPT_COUNT:
-			r = cli_read_count("count", optarg, 0, UINT32_MAX, &ping.count);
-			break;
-		case OPT_INTERVAL:
-			r = cli_read_seconds("interval", optarg, false, &ping.interval_ms);
-			break;
-		case OPT_TIMEOUT:
-			r = cli_read_seconds("timeout", optarg, false, &ping.timeout_ms);
-			break;
-		case OPT_JSON:
-			ping.json = true;
-			break;
-		default:
-			r = -EINVAL;
-		}
-		if (r < 0)
-			return cli_bad_option();
-	}
+	if (!cli_read_options(argc, argv, rx_ping_help, options, CLI_LEN(options), &status))
+		return status;
 	if (argc - optind != 1)
 		return cli_misused("it takes one HOST[:PORT]");
 	return cli_finish(run_ping(&ping, argv[optind]));

@@ -3,6 +3,7 @@
  * antiphon rx version HOST[:PORT]: what program answers there, by a VERSION packet.
  */
 #include "json.h"
+#include "options.h"
 #include "rx.h"
 
 #include <getopt.h>
@@ -13,18 +14,6 @@ const char rx_version_help[] = "usage: antiphon rx version [OPTION...] HOST[:POR
 			       "  --timeout SECONDS  wait so long for an answer; by default 5\n"
 			       "  --help             show this text\n\n"
 			       "  antiphon rx version fileserver.example.org:7000\n";
-
-enum {
-	OPT_JSON = 256,
-	OPT_TIMEOUT,
-};
-
-static const struct option long_options[] = {
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
-	{ "help", no_argument, NULL, 'h' },
-	{ NULL, 0, NULL, 0 },
-};
 
 static int ask_version(const char *host, bool as_json, uint64_t timeout_ms)
 {
@@ -58,24 +47,14 @@ int rx_version(int argc, char **argv)
 {
 	uint64_t timeout_ms = 5000;
 	bool as_json = false;
-	int option;
+	const struct cli_option options[] = {
+		CLI_OPTION("json", CLI_FLAG, &as_json),
+		CLI_OPTION("timeout", CLI_SECONDS, &timeout_ms),
+	};
+	int status;
 
-	while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
-		switch (option) {
-		case 'h':
-			fputs(rx_version_help, stdout);
-			return cli_finish(CLI_OK);
-		case OPT_JSON:
-			as_json = true;
-			break;
-		case OPT_TIMEOUT:
-			if (cli_read_seconds("timeout", optarg, false, &timeout_ms) < 0)
-				return cli_bad_option();
-			break;
-		default:
-			return cli_bad_option();
-		}
-	}
+	if (!cli_read_options(argc, argv, rx_version_help, options, CLI_LEN(options), &status))
+		return status;
 	if (argc - optind != 1)
 		return cli_misused("it takes one HOST[:PORT]");
 	return cli_finish(ask_version(argv[optind], as_json, timeout_ms));
