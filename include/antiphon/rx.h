@@ -324,7 +324,7 @@ APH_API int aph_rx_call_new(struct aph_rx_call **out, struct aph_rx_client *clie
  * Writes to the request (client) or the reply (service, once all of the request has arrived). Returns how much
  * was taken: less than `len` when as much as allowed is under way, and WRITABLE follows; the body ends when
  * all of `len` was taken without MORE. -EAGAIN (nothing was taken), -EPROTO (the phase is over, or has not
- * begun: WRITABLE tells a service when it does), -ESHUTDOWN (the call has ended), -ENOMEM.
+ * begun: WRITABLE tells a service when it does), -ESHUTDOWN (the call has ended), -EFBIG (2^32 packets), -ENOMEM.
  */
 APH_API ssize_t aph_rx_call_write(struct aph_rx_call *call, const void *data, size_t len,
 				  uint32_t flags);

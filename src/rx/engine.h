@@ -34,8 +34,9 @@
 #define APH_RX_N_RAW	    128 /* packets that wait to be sent once */
 #define APH_RX_RAW_MAX	    320
 #define APH_RX_N_LIMITS	    256
-#define APH_RX_WINDOW_SMALL 255 /* what the trailer can say */
-#define APH_RX_WINDOW_START 16	/* of a peer that has not said */
+#define APH_RX_SEQ_MAX	    UINT32_C(0xfffffff0) /* of the longest body: numbers do not begin anew */
+#define APH_RX_WINDOW_SMALL 255			 /* what the trailer can say */
+#define APH_RX_WINDOW_START 16			 /* of a peer that has not said */
 #define APH_RX_SMALL_CELL \
 	256 /* memory for a packet that arrives, if it is as small as that, or not larger */
 #define APH_RX_CELL	   1536
@@ -154,9 +155,8 @@ struct aph_rx_conn {
 	uint64_t idle_since_ns;
 	uint64_t receipt_ns;
 	uint32_t epoch, cid;
-	uint32_t serial;       /* last one used */
-	uint32_t heard_serial; /* highest one seen */
-	uint16_t service;      /* as in packets */
+	uint32_t serial;  /* last one used */
+	uint16_t service; /* as in packets */
 	uint8_t n_calls;
 	bool is_client;
 	bool failed;   /* no new calls */

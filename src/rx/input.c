@@ -123,7 +123,7 @@ static int32_t take_packet(const struct input *input, struct aph_rx_call *call,
 	enum aph_rx_taken taken;
 	int32_t code;
 
-	if (!header->seq || (last && header->flags & APH_RX_JUMBO_PACKET))
+	if (!header->seq)
 		return APH_RX_PROTOCOL_ERROR;
 	if (conn->class->verify) {
 		/* It works in place: the buffer is ours, and nobody else reads what it changes. */
@@ -481,7 +481,6 @@ static void input_new_call(struct input *input, struct aph_rx_conn *conn)
 		ignore(input, "no memory for a call");
 		return;
 	}
-	conn->heard_serial = header->serial;
 	input_call(input, call);
 }
 
@@ -536,8 +535,6 @@ static void input_conn(struct input *input, struct aph_rx_conn *conn)
 		     "another class or service than the connection's");
 		return;
 	}
-	if ((int32_t)(header->serial - conn->heard_serial) > 0)
-		conn->heard_serial = header->serial;
 	if (!conn->answered) {
 		conn->answered = true;
 		/* The probe is over; its channel mates may begin. */
@@ -627,8 +624,9 @@ static void input_packet(struct input *input)
 	struct aph_rx *rx = input->rx;
 	struct aph_rx_conn *conn;
 
-	if (input->len < APH_RX_HEADER) {
-		drop(input, &rx->stats.malformed, "shorter than a header");
+	if (input->len < APH_RX_HEADER || input->len > UINT16_MAX) {
+		drop(input, &rx->stats.malformed,
+		     "shorter than a header, or longer than UDP takes");
 		return;
 	}
 	aph_rx_header_decode(&input->header, input->packet);

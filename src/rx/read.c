@@ -185,6 +185,8 @@ enum aph_rx_taken aph_rx_in_take(struct aph_rx_call *call, uint32_t seq, bool la
 
 	if (in->last ? seq > in->last || (last && seq != in->last) : last && seq < in->highest)
 		return APH_RX_TAKEN_WRONG;
+	if (seq > APH_RX_SEQ_MAX)
+		return APH_RX_TAKEN_WRONG;
 	if (seq < in->next)
 		return APH_RX_TAKEN_DUPLICATE;
 	if (!is_within_window(call, seq))
@@ -275,8 +277,8 @@ ssize_t aph_rx_call_read(struct aph_rx_call *call, void *buf, size_t max, uint32
 	if (!in->available) {
 		int r = nothing(call);
 
-		if (r == 0 && !peek)
-			consume(call, 0);
+		if (r != -ESHUTDOWN && !peek)
+			consume(call, 0); /* empty packets */
 		return r;
 	}
 	while (seq != end && done < max) {
@@ -315,7 +317,7 @@ int aph_rx_call_borrow(struct aph_rx_call *call, const void **data, size_t *len)
 		int r = nothing(call);
 
 		*len = 0;
-		if (r == 0)
+		if (r != -ESHUTDOWN)
 			consume(call, 0);
 		return r;
 	}

@@ -135,7 +135,7 @@ bool aph_rx_out_has_room(const struct aph_rx_call *call)
 	const struct aph_rx_out *out = &call->out;
 	uint32_t send_max = call->rx->config.send_max;
 
-	if (out->end - out->next >= APH_RX_UNSENT_MAX)
+	if (out->end - out->next >= APH_RX_UNSENT_MAX || out->end >= APH_RX_SEQ_MAX)
 		return false;
 	if (out->end - out->base >= APH_RX_WINDOW_MAX + APH_RX_UNSENT_MAX)
 		return false;
@@ -148,6 +148,8 @@ static int check(struct aph_rx_call *call)
 		return -ESHUTDOWN;
 	if (call->out.finished)
 		return -EPROTO;
+	if (call->out.end >= APH_RX_SEQ_MAX)
+		return -EFBIG;
 	if (call->is_client)
 		return call->state <= APH_RX_STATE_REQUEST ? 0 : -EPROTO;
 	if (call->state >= APH_RX_STATE_WORK)

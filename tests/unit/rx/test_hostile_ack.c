@@ -192,6 +192,25 @@ static void trailer_of_what_was_not_sent(void **state)
 	end(&v);
 }
 
+/* A reply to a request of which not all has left. */
+static void reply_too_early(void **state)
+{
+	uint8_t packet[APH_RX_HEADER + 4] = { 0 };
+	struct aph_rx_event event;
+	struct victim v;
+
+	(void)state;
+	begin(&v);
+	v.header.flags = 0;
+	v.header.seq = 1;
+	aph_rx_header_encode(packet, &v.header);
+	aph_rx_receive(v.rx, &v.path, packet, sizeof(packet), 0, NULL, now_ns);
+	assert_true(aph_rx_next(v.rx, &event));
+	assert_int_equal(event.end.outcome, APH_RX_ABORTED_HERE);
+	assert_int_equal(event.end.code, APH_RX_PROTOCOL_ERROR);
+	end(&v);
+}
+
 /* A server that has no such service aborts the connection of each call. They do not pile up. */
 static void aborted_connections(void **state)
 {
@@ -254,6 +273,7 @@ int main(void)
 		cmocka_unit_test(closed_window_is_asked_about),
 		cmocka_unit_test(about_what_was_not_sent),
 		cmocka_unit_test(trailer_of_what_was_not_sent),
+		cmocka_unit_test(reply_too_early),
 		cmocka_unit_test(aborted_connections),
 		cmocka_unit_test(exclusive_connections),
 	};

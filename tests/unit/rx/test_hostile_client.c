@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* A service and clients that nobody would write: what they get, what they can make us hold, and what they cannot. */
-#include "rx/wire.h"
+#include "rx/engine.h"
 
 #include "rig.h"
+
+#include <errno.h>
 
 #define SERVICE	 147
 #define MS	 UINT64_C(1000000)
@@ -479,6 +481,142 @@ static void room_for_the_next_one(void **state)
 	end(&h);
 }
 
+/* -- bodies ------------------------------------------------------------------------------------------------------ */
+
+/* Packets without anything in them do not fill the window for good. */
+static void empty_packets(void **state)
+{
+	struct client c = a_client(1);
+	struct aph_rx_call *call;
+	char byte;
+	struct host h;
+
+	(void)state;
+	begin(&h, 0);
+	send_data(&h, &c, 0, 1, 0, 0);
+	call = next_call(&h);
+	for (uint32_t seq = 2; seq < 2000; seq++) {
+		send_data(&h, &c, 0, seq, 0, 0);
+		if (seq % 100 == 0)
+			assert_int_equal(aph_rx_call_read(call, &byte, 1, 0), -EAGAIN);
+		look(&h);
+	}
+	send_data(&h, &c, 0, 2000, LAST, 1);
+	assert_int_equal(aph_rx_call_read(call, &byte, 1, 0), 1);
+	assert_int_equal(aph_rx_call_read(call, &byte, 1, 0), 0);
+	(void)aph_rx_call_free(call);
+	end(&h);
+}
+
+/* Who says something, whatever it is, is alive; who says nothing for 12 s is not. */
+static void signs_of_life(void **state)
+{
+	struct client c = a_client(1);
+	struct aph_rx_ack ack = an_ack(1);
+	struct aph_rx_event event;
+	struct aph_rx_call *call;
+	struct host h;
+
+	(void)state;
+	begin(&h, 0);
+	send_data(&h, &c, 0, 1, LAST, 4);
+	call = next_call(&h);
+	for (unsigned i = 0; i < 10; i++) {
+		pass(&h, 5 * S);
+		look(&h);
+		/* It asks whether somebody is there. */
+		assert_true(h.n_types[APH_RX_ACK] > 0);
+		assert_false(aph_rx_next(h.rx, &event));
+		send_ack(&h, &c, 0, &ack);
+	}
+	pass(&h, 11 * S);
+	assert_false(aph_rx_next(h.rx, &event));
+	pass(&h, 2 * S);
+	assert_true(aph_rx_next(h.rx, &event));
+	assert_int_equal(event.end.outcome, APH_RX_TIMED_OUT);
+	assert_int_equal(event.end.code, APH_RX_CALL_DEAD);
+	(void)aph_rx_call_free(call);
+	end(&h);
+}
+
+/* "All of it has arrived" counts when all of it has left. */
+static void acknowledged_too_early(void **state)
+{
+	struct client c = a_client(1);
+	struct aph_rx_event event;
+	struct aph_rx_call *call;
+	struct host h;
+
+	(void)state;
+	begin(&h, 0);
+	call = ask_for_much(&h, &c, 1400);
+	look(&h);
+	assert_true(h.n_types[APH_RX_DATA] > 0);
+	send_packet(&h, &c, (struct aph_rx_header){ .type = APH_RX_ACKALL, .call_number = 1 }, NULL,
+		    0);
+	while (aph_rx_next(h.rx, &event))
+		assert_int_equal(event.type, APH_RX_EVENT_WRITABLE);
+	assert_int_equal(aph_rx_call_abort(call, 1), 0);
+	(void)aph_rx_call_free(call);
+	end(&h);
+}
+
+/* The numbers of packets do not begin anew. */
+static void longest_bodies(void **state)
+{
+	static const uint8_t body[40000];
+	struct client c = a_client(1);
+	struct aph_rx_event event;
+	struct aph_rx_call *call;
+	struct host h;
+	ssize_t n, all = 0;
+
+	(void)state;
+	begin(&h, 0);
+	send_data(&h, &c, 0, 1, 0, 4);
+	call = next_call(&h);
+	call->in.base = call->in.next = call->in.highest = APH_RX_SEQ_MAX - 3;
+	for (uint32_t seq = APH_RX_SEQ_MAX - 3; seq <= APH_RX_SEQ_MAX; seq++)
+		send_data(&h, &c, 0, seq, 0, 4);
+	assert_false(aph_rx_next(h.rx, &event));
+	send_data(&h, &c, 0, APH_RX_SEQ_MAX + 1, 0, 4);
+	assert_true(aph_rx_next(h.rx, &event));
+	assert_int_equal(event.end.outcome, APH_RX_ABORTED_HERE);
+	(void)aph_rx_call_free(call);
+
+	send_data(&h, &c, 1, 1, LAST, 4);
+	call = next_call(&h);
+	call->out.base = call->out.next = call->out.end = APH_RX_SEQ_MAX - 10;
+	call->out.window_end = call->out.base + 1;
+	while ((n = aph_rx_call_write(call, body, sizeof(body), APH_RX_MORE)) > 0)
+		all += n;
+	assert_int_equal(n, -EFBIG);
+	assert_int_equal(all, 10 * APH_RX_PAYLOAD_MAX);
+	(void)aph_rx_call_free(call);
+	end(&h);
+}
+
+static void longer_than_udp(void **state)
+{
+	static uint8_t packet[APH_RX_HEADER + 66000];
+	struct client c = a_client(1);
+	struct aph_rx_header header = { .type = APH_RX_DATA,
+					.call_number = 1,
+					.seq = 1,
+					.service = SERVICE,
+					.flags = APH_RX_CLIENT_INITIATED | LAST };
+	struct host h;
+
+	(void)state;
+	begin(&h, 0);
+	header.epoch = c.epoch;
+	header.cid = c.cid;
+	aph_rx_header_encode(packet, &header);
+	aph_rx_receive(h.rx, &c.path, packet, sizeof(packet), 0, NULL, now_ns);
+	assert_false(aph_rx_has_event(h.rx));
+	end(&h);
+}
+
 /* -- tables ----------------------------------------------------------------------------------------------------- */
 
 static struct client from(const char *address, uint16_t port)
@@ -625,6 +763,11 @@ int main(void)
 		cmocka_unit_test(held_buffers),
 		cmocka_unit_test(held_places),
 		cmocka_unit_test(room_for_the_next_one),
+		cmocka_unit_test(empty_packets),
+		cmocka_unit_test(signs_of_life),
+		cmocka_unit_test(acknowledged_too_early),
+		cmocka_unit_test(longest_bodies),
+		cmocka_unit_test(longer_than_udp),
 		cmocka_unit_test(full_table_of_peers),
 		cmocka_unit_test(moved_into_a_full_table),
 		cmocka_unit_test(calls_of_one_host),
