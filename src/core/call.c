@@ -302,7 +302,8 @@ static int gone(struct aph_call *call)
 
 int aph_call_reply(struct aph_call *call, const void *data, size_t len)
 {
-	struct aph_endpoint *ep = call->channel->ep;
+	struct aph_channel *channel = call->channel;
+	struct aph_endpoint *ep = channel->ep;
 	int r;
 
 	aph_lock(ep);
@@ -310,10 +311,12 @@ int aph_call_reply(struct aph_call *call, const void *data, size_t len)
 	if (r == 0 && call->state == APH_CALL_ENDED) {
 		r = gone(call);
 	} else if (r == 0) {
-		r = call->channel->ops->send_all(call, data, len);
+		r = channel->ops->send_all(call, data, len);
 		if (r >= 0) {
 			replied(call, r == 0);
 			let_go(call);
+			/* The call may be freed by now; its channel is not, as it is open. */
+			aph_channel_announce(channel);
 			r = 0;
 		} else if (r == -ECANCELED) {
 			call->user_holds = call->receipts;
@@ -538,6 +541,7 @@ ssize_t aph_call_send_fds(struct aph_call *call, const void *data, size_t len, c
 			aph_call_sent(call, false);
 		call->was_short = r == -EAGAIN || r >= 0;
 	}
+	aph_channel_announce(call->channel);
 	aph_unlock(ep);
 	return r;
 }

@@ -14,6 +14,12 @@ void aph_call_sent(struct aph_call *call, bool last);
 ssize_t aph_call_read_locked(struct aph_call *call, void *buf, size_t max, bool consume);
 /* Client: the receipt, once, when the call was answered. */
 void aph_call_dispose(struct aph_call *call);
+/* Before the user's thread goes its way, or waits: the peer hears of what was sent. */
+static inline void aph_channel_announce(struct aph_channel *channel)
+{
+	if (channel->unheard)
+		channel->ops->announce(channel);
+}
 /* aph_call_free() */
 void aph_call_drop(struct aph_call *call);
 

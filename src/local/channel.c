@@ -240,8 +240,11 @@ static int call_init(struct aph_call *base)
 
 	call->head = APH_PIECE_NONE;
 	aph_list_init(&call->blocked_link);
+	/* Lines that this call needs, and the next ones, travel while it is set up. */
+	aph_ring_prepare(&lc->out);
 	if (!base->is_client)
 		return 0; /* its client has chosen the place */
+	aph_ring_expect(&lc->in);
 	if (!lc->free_slot) {
 		r = grow_slots(lc);
 		if (r < 0)
@@ -324,6 +327,7 @@ const struct aph_channel_ops aph_local_channel_ops = {
 	.call_deinit = call_deinit,
 	.send = aph_local_send,
 	.send_all = aph_local_send_all,
+	.announce = aph_local_announce,
 	.reserve = aph_local_reserve,
 	.commit = aph_local_commit,
 	.read = aph_local_read,

@@ -49,6 +49,12 @@ static inline bool aph_ring_has_room(struct aph_ring *ring)
 	return ring->next - ring->taken <= ring->mask;
 }
 
+/* A record will be written soon: fetches its line, which the reader had last. */
+static inline void aph_ring_prepare(const struct aph_ring *ring)
+{
+	aph_prefetch_to_write(&ring->slots[ring->next & ring->mask]);
+}
+
 /* The slot that comes next; fill in all but `seq`, then publish. */
 static inline struct aph_record *aph_ring_slot(struct aph_ring *ring)
 {
@@ -56,24 +62,20 @@ static inline struct aph_record *aph_ring_slot(struct aph_ring *ring)
 }
 
 /*
- * Publishes the slot. With `fence` no later load of this thread is done before the record is visible:
- * what is needed before looking whether the reader sleeps.
+ * Publishes the slot. Who has to know whether the reader sleeps makes a full fence afterwards, before he looks.
  */
-static inline void aph_ring_publish(struct aph_ring *ring, bool fence)
+static inline void aph_ring_publish(struct aph_ring *ring)
 {
 	_Atomic uint32_t *seq = &aph_ring_slot(ring)->seq;
 
 	/*
 	 * The line after next is still the reader's from the last lap; the next one he may be watching.
-	 * To own it in time spares the fence a wait for it.
+	 * To own it in time spares the fence that follows a wait for it.
 	 */
 	aph_prefetch_to_write(&ring->slots[(ring->next + RING_AHEAD) & ring->mask]);
 	ring->next++;
 	/* Partner: the acquire in aph_ring_ready(). */
-	if (fence)
-		(void)atomic_exchange(seq, ring->next);
-	else
-		atomic_store_explicit(seq, ring->next, memory_order_release);
+	atomic_store_explicit(seq, ring->next, memory_order_release);
 }
 
 /* Takes back a mark that is set. False: the other side was faster. */
@@ -125,6 +127,15 @@ static inline bool aph_ring_at_request(const struct aph_ring *ring)
 	       APH_RECORD_REQUEST;
 }
 
+/* Records have been or will be written soon: fetches their lines, whose way here is long. */
+static inline void aph_ring_expect(const struct aph_ring *ring)
+{
+	uint32_t i;
+
+	for (i = 0; i < RING_AHEAD; i++)
+		__builtin_prefetch(&ring->slots[(ring->next + i) & ring->mask]);
+}
+
 /* Copies the record that is there. All checks are made on the copy. */
 static inline void aph_ring_copy(const struct aph_ring *ring, struct aph_record *copy)
 {
@@ -140,6 +151,8 @@ static inline void aph_ring_copy(const struct aph_ring *ring, struct aph_record 
 static inline void aph_ring_take(struct aph_ring *ring)
 {
 	ring->next++;
+	/* Before the fence, which would hold it up. */
+	__builtin_prefetch(&ring->slots[ring->next & ring->mask]);
 	(void)atomic_exchange(ring->shared_taken, ring->next);
 }
 
@@ -150,8 +163,7 @@ static inline void aph_ring_take(struct aph_ring *ring)
 static inline void aph_ring_pass(struct aph_ring *ring)
 {
 	ring->next++;
-	/* It has mostly been written by now, and its way here is long. */
-	__builtin_prefetch(&ring->slots[ring->next & ring->mask]);
+	__builtin_prefetch(&ring->slots[(ring->next + RING_AHEAD) & ring->mask]);
 }
 
 static inline void aph_ring_tell(struct aph_ring *ring)

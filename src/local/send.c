@@ -57,17 +57,22 @@ static void notify(struct aph_local_channel *lc)
 	}
 }
 
+void aph_local_announce(struct aph_channel *channel)
+{
+	channel->unheard = false;
+	aph_fence();
+	notify(aph_local_channel(channel));
+}
+
 /* Publishes the next slot, which is filled in. */
-static inline void publish_slot(struct aph_local_channel *lc, bool wake)
+static inline void publish_slot(struct aph_local_channel *lc)
 {
 	/* Another thread sleeps for this endpoint: it did not know of this channel when it lay down. */
 	if (lc->base.is_client && lc->base.ep->asleep && !lc->waits) {
 		lc->waits = true;
 		atomic_store_explicit(&lc->words->client.wait, 1, memory_order_relaxed);
 	}
-	aph_ring_publish(&lc->out, wake);
-	if (wake)
-		notify(lc);
+	aph_ring_publish(&lc->out);
 }
 
 /* Publishes the next record; the ring has room. `data` is copied into it unless it lies in the arena. */
@@ -87,7 +92,9 @@ static void publish(struct aph_local_channel *lc, const struct aph_record *head,
 		slot->off = head->off;
 	else if (data && head->len)
 		memcpy(slot->data, data, head->len);
-	publish_slot(lc, wake);
+	publish_slot(lc);
+	if (wake)
+		aph_local_announce(&lc->base);
 }
 
 /* -- room --------------------------------------------------------------------------------------------------- */
@@ -277,7 +284,8 @@ static inline bool send_short(struct aph_local_call *call, const void *data, siz
 	slot->len = (uint32_t)len;
 	slot->aux = client ? call->base.deadline_ns : 0;
 	aph_copy_short(slot->data, data, len);
-	publish_slot(lc, true);
+	publish_slot(lc);
+	lc->base.unheard = true;
 	call->sent = len;
 	record_sent(call);
 	unblock_one(call);

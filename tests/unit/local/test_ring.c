@@ -50,7 +50,7 @@ static void *write_all(void *arg)
 		slot->tag = i;
 		slot->off = off;
 		slot->len = len;
-		aph_ring_publish(&ring, i % 2);
+		aph_ring_publish(&ring);
 	}
 	aph_arena_deinit(&arena);
 	return NULL;
@@ -125,7 +125,7 @@ static void a_lie_about_taken(void **state)
 	aph_ring_init(&ring, slots, DEPTH, &taken);
 	for (i = 0; i < DEPTH; i++) {
 		assert_true(aph_ring_has_room(&ring));
-		aph_ring_publish(&ring, false);
+		aph_ring_publish(&ring);
 	}
 	assert_false(aph_ring_has_room(&ring));
 	atomic_store(&taken, DEPTH + 1);
@@ -158,7 +158,7 @@ static void both_begin(struct both *both, struct aph_ring *writer, struct aph_ri
 static uint32_t publish(struct aph_ring *writer)
 {
 	assert_true(aph_ring_has_room(writer));
-	aph_ring_publish(writer, true);
+	aph_ring_publish(writer);
 	return writer->next;
 }
 
@@ -266,7 +266,7 @@ static void *write_and_withdraw(void *arg)
 	for (i = 1; i <= RECORDS; i++) {
 		while (!aph_ring_has_room(&writer))
 			sched_yield();
-		aph_ring_publish(&writer, true);
+		aph_ring_publish(&writer);
 		if (i % 3 == 0)
 			continue;
 		back = i % 5 * (DEPTH / 8);
