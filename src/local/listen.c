@@ -11,13 +11,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #define NEWCOMERS_MAX	   256u
@@ -26,120 +24,6 @@
 #define ACCEPTS_PER_TURN   64
 #define ACCEPTING_NS	   100000u	       /* in one turn: those who are in wait meanwhile */
 #define BELL_COUNT	   (UINT64_C(1) << 62) /* far from both ends, so that neither ringing can block */
-
-/* -- who may come in ---------------------------------------------------------------------------------------------- */
-
-static bool is_in_group(const struct aph_credentials *who, gid_t gid)
-{
-	size_t i;
-
-	if (who->egid == gid)
-		return true;
-	for (i = 0; i < who->n_groups; i++) {
-		if (who->groups[i] == gid)
-			return true;
-	}
-	return false;
-}
-
-/* One kind of permission that both sides allow has to fit. */
-static bool is_allowed(const struct aph_service *service, const struct aph_credentials *who,
-		       uint32_t allow)
-{
-	uint32_t both = allow & service->flags;
-
-	if (both & APH_ALLOW_WORLD)
-		return true;
-	if ((both & APH_ALLOW_USER) && service->name.uid == (int64_t)who->euid)
-		return true;
-	return (both & APH_ALLOW_GROUP) && service->name.gid >= 0 &&
-	       is_in_group(who, (gid_t)service->name.gid);
-}
-
-bool aph_local_may_enter(const struct aph_service *service, const struct aph_credentials *who)
-{
-	return is_allowed(service, who, APH_ALLOW_ANY);
-}
-
-/* Whoever could end the process anyway. */
-static bool is_master(const struct aph_credentials *who)
-{
-	return who->euid == 0 || who->euid == geteuid();
-}
-
-/* What clients make this process hold. */
-struct holdings {
-	uint64_t channels, descriptors;
-};
-
-/* Of descriptors; the third one is its segment, if it is to be given away: see open_channel(). */
-static unsigned cost_of_channel(const struct aph_service *service)
-{
-	return service->flags & APH_SERVICE_GIVE ? 3 : 2;
-}
-
-static void count_holdings(const struct aph_service *service, uid_t euid, struct holdings *own,
-			   struct holdings *others)
-{
-	unsigned each = cost_of_channel(service);
-	struct aph_list *pos, *tmp;
-
-	*own = *others = (struct holdings){ 0 };
-	aph_list_for_each(pos, tmp, &service->channels) {
-		struct aph_local_channel *lc =
-			aph_local_channel(aph_container(pos, struct aph_channel, service_link));
-		struct holdings *whose = lc->base.peer.euid == euid ? own : others;
-
-		whose->channels++;
-		whose->descriptors += each + lc->n_call_fds + (lc->stash ? lc->stash->n_fds : 0);
-	}
-}
-
-/* At most three quarters of what the others leave, so that no user can lock the rest out. */
-static bool is_share(uint64_t own, uint64_t others, uint64_t most)
-{
-	return others < most && own <= (most - others) / 4 * 3;
-}
-
-static uint64_t descriptors_max(void)
-{
-	struct rlimit limit;
-
-	return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : UINT32_MAX;
-}
-
-/* The limit may change while the service runs; who opens a channel pays for looking. */
-static void note_limit(struct aph_local *local)
-{
-	uint64_t half = descriptors_max() / 2;
-
-	local->many_fds = half < INT_MAX ? (int)half : INT_MAX;
-}
-
-/* Whether this client may have one more channel. */
-static bool has_share(const struct aph_service *service, const struct aph_credentials *who)
-{
-	struct holdings own, others;
-
-	if (service->n_channels >= service->channels_max)
-		return false;
-	if (is_master(who))
-		return true;
-	count_holdings(service, who->euid, &own, &others);
-	return is_share(own.channels + 1, others.channels, service->channels_max) &&
-	       is_share(own.descriptors + cost_of_channel(service), others.descriptors,
-			descriptors_max());
-}
-
-bool aph_local_may_hold(const struct aph_local_channel *lc, size_t n_fds)
-{
-	struct holdings own, others;
-
-	if (is_master(&lc->base.peer))
-		return true;
-	count_holdings(lc->base.service, lc->base.peer.euid, &own, &others);
-	return is_share(own.descriptors + n_fds, others.descriptors, descriptors_max());
-}
 
 /* -- opening a channel ------------------------------------------------------------------------------------------------ */
 
@@ -173,7 +57,7 @@ static uint32_t clamp_arena(const struct aph_service *service, uint32_t arena)
 /* With half of the process's descriptors in use, new channels do with one. */
 static bool can_afford_bell(struct aph_local *local, int newest_fd)
 {
-	note_limit(local);
+	aph_local_note_limit(local);
 	return newest_fd < local->many_fds;
 }
 
@@ -337,18 +221,19 @@ static void admit(struct aph_local_channel *lc, struct aph_local_service *ls,
 	int r;
 
 	if (hello->kind == APH_HELLO_STATS &&
-	    (is_master(who) || is_allowed(&ls->base, who, APH_ALLOW_ANY))) {
+	    (aph_local_is_master(who) || aph_local_is_allowed(&ls->base, who, APH_ALLOW_ANY))) {
 		serve_stats(lc, ls);
-	} else if (hello->kind == APH_HELLO_TERMINATE && is_master(who)) {
+	} else if (hello->kind == APH_HELLO_TERMINATE && aph_local_is_master(who)) {
 		aph_pending_add(ls->base.ep, &ls->base.pending, APH_EVENT_TERMINATE);
 		turn_away(lc, 0);
-	} else if (hello->kind == APH_HELLO_TAKE && is_master(who)) {
+	} else if (hello->kind == APH_HELLO_TAKE && aph_local_is_master(who)) {
 		hand_over(lc, ls, hello);
-	} else if (hello->kind != APH_HELLO_CALLS || !is_allowed(&ls->base, who, hello->allow)) {
+	} else if (hello->kind != APH_HELLO_CALLS ||
+		   !aph_local_is_allowed(&ls->base, who, hello->allow)) {
 		turn_away(lc, EACCES);
 	} else if (has_left(lc)) {
 		aph_local_channel_discard(lc);
-	} else if (!has_share(&ls->base, who)) {
+	} else if (!aph_local_has_share(&ls->base, who)) {
 		turn_away(lc, EBUSY);
 	} else {
 		r = open_channel(lc, ls, hello);
@@ -626,7 +511,7 @@ int aph_local_service_open(struct aph_service **out, struct aph_endpoint *ep,
 	ls = calloc(1, sizeof(*ls));
 	if (!ls)
 		return aph_err(-ENOMEM, "no memory for a service");
-	note_limit(local);
+	aph_local_note_limit(local);
 	ls->local = local;
 	ls->listener = ls->dir_fd = ls->inherited = -1;
 	ls->base.ep = ep;

@@ -255,13 +255,24 @@ void aph_local_connecting_free(struct aph_local_channel *lc);
 /* Shows the service's name, settles with others that have it, and tidies up after the dead. 0 or -errno. */
 int aph_local_register(struct aph_local_service *ls);
 
+/* -- share.c: who may come in, and how much of the service each user may have */
+/* One kind of permission that both sides allow has to fit; `allow`: APH_ALLOW_*. */
+bool aph_local_is_allowed(const struct aph_service *service, const struct aph_credentials *who,
+			  uint32_t allow);
+/* Whether this client may use the service, whatever it said when it came. */
+bool aph_local_may_enter(const struct aph_service *service, const struct aph_credentials *who);
+/* Whoever could end the process anyway. */
+bool aph_local_is_master(const struct aph_credentials *who);
+/* Whether this client may have one more channel. O(channels of the service). */
+bool aph_local_has_share(const struct aph_service *service, const struct aph_credentials *who);
+/* Whether this client may make us hold so many descriptors more. O(channels of the service). */
+bool aph_local_may_hold(const struct aph_local_channel *lc, size_t n_fds);
+/* The limit on open files may change while the service runs; who opens a channel pays for looking. */
+void aph_local_note_limit(struct aph_local *local);
+
 /* -- listen.c */
 void aph_local_newcomer_drop(struct aph_local_channel *lc);
 void aph_local_newcomer_expire(struct aph_local *local, uint64_t now_ns);
-/* Whether this client may use the service, whatever it said when it came. */
-bool aph_local_may_enter(const struct aph_service *service, const struct aph_credentials *who);
-/* Service: whether this client may make us hold so many descriptors more. O(channels of the service). */
-bool aph_local_may_hold(const struct aph_local_channel *lc, size_t n_fds);
 /* Takes the name away; connections that wait stay in the socket's queue. */
 void aph_local_stop_listening(struct aph_local_service *ls);
 /* Lets in who waits at the listener of the service before. Takes `fd` on success. */
