@@ -402,8 +402,10 @@ struct aph_rx_udp;
 #define APH_RX_UDP_NO_GRO     0x2u /* as if the kernel had no UDP_GRO */
 #define APH_RX_UDP_REUSE      0x4u /* SO_REUSEADDR */
 #define APH_RX_UDP_V6ONLY     0x8u
-/* Others may open the same address, with this flag as well: see aph_rx_udp_claim(). */
+/* Others, of this process and of others, may open the same address with this flag: see aph_rx_udp_claim(). */
 #define APH_RX_UDP_SHARE 0x10u
+/* And processes of any user may, where both say this; else those of our own. */
+#define APH_RX_UDP_SHARE_ALL 0x40u
 /* Left as it is in forked children: one process goes on with it, the others aph_rx_udp_forget() it. */
 #define APH_RX_UDP_KEEP 0x20u
 

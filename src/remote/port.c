@@ -284,6 +284,14 @@ static struct aph_remote_port *find_port(struct aph_remote *remote,
 	return NULL;
 }
 
+static void others_ready(struct aph_source *source, uint32_t events)
+{
+	const struct aph_remote_port *port = aph_container(source, struct aph_remote_port, others);
+
+	(void)events;
+	aph_udp_port_look(port->udp->port, aph_time_ns());
+}
+
 static int watch_port(struct aph_remote_port *port)
 {
 	struct aph_endpoint *ep = port->remote->base.ep;
@@ -294,6 +302,12 @@ static int watch_port(struct aph_remote_port *port)
 	if (r < 0 || port->udp->member.fd < 0)
 		return r;
 	r = aph_source_add(ep, port->udp->member.fd, &port->queue, EPOLLIN);
+	if (r == 0 && port->udp->port->epoll_fd >= 0) {
+		port->others.on_ready = others_ready;
+		r = aph_source_add(ep, port->udp->port->epoll_fd, &port->others, EPOLLIN);
+		if (r < 0)
+			aph_source_remove(ep, port->udp->member.fd);
+	}
 	if (r < 0)
 		aph_source_remove(ep, port->udp->fd);
 	return r;
@@ -306,6 +320,8 @@ static void unwatch_port(struct aph_remote_port *port)
 	aph_source_remove(ep, port->udp->fd);
 	if (port->udp->member.fd >= 0)
 		aph_source_remove(ep, port->udp->member.fd);
+	if (port->udp->port && port->udp->port->epoll_fd >= 0)
+		aph_source_remove(ep, port->udp->port->epoll_fd);
 }
 
 static int open_port(struct aph_remote_port *port, const struct aph_rx_address *address)

@@ -30,6 +30,7 @@ struct aph_remote_port {
 	struct aph_rx *rx;
 	struct aph_source source;
 	struct aph_source queue;  /* what others at the same UDP port have received for us */
+	struct aph_source others; /* at the same UDP port, in other processes */
 	struct aph_timer timer;	  /* the engine's deadline, for a sleep in epoll */
 	struct aph_list incoming; /* calls that no service has been told of */
 	struct aph_rx_address address;

@@ -27,6 +27,8 @@ static void after_fork_in_child(void)
 		}
 		udp->forked = true;
 		aph_udp_socket_close(udp);
+		if (udp->port)
+			udp->port->n_members--;
 	}
 	aph_udp_ports_abandon();
 	lock = fresh;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Which ports there are, who is at them, and who has claimed what. See port.h. */
+/* Which ports there are, and who is at them. See port.h. */
 #include "udp/port.h"
 #include "base/error.h"
+#include "udp/link.h"
 #include "udp/udp.h"
 
 #include <errno.h>
@@ -55,32 +56,45 @@ static void forget(struct aph_udp_port *port)
 	atomic_store(link, atomic_load(&port->next));
 }
 
-static void port_free(struct aph_udp_port *port)
+static void close_all(struct aph_udp_port *port)
 {
+	aph_udp_links_close(port);
 	if (port->fd >= 0)
 		(void)close(port->fd);
+	port->fd = -1;
+}
+
+static void port_free(struct aph_udp_port *port)
+{
+	close_all(port);
+	aph_udp_hint_close(port);
+	aph_udp_claims_free(port);
 	(void)pthread_mutex_destroy(&port->lock);
 	free(port);
 }
 
-static int open_port(struct aph_rx_udp *udp, const struct aph_rx_udp_options *options)
+static struct aph_udp_port *new_port(uint32_t flags)
 {
 	struct aph_udp_port *port = calloc(1, sizeof(*port));
-	int r;
 
 	if (!port)
-		return aph_err(-ENOMEM, "no memory for a UDP port");
+		return NULL;
 	(void)pthread_mutex_init(&port->lock, NULL);
 	aph_list_init(&port->members);
 	for (size_t i = 0; i < APH_UDP_CLAIM_HEADS; i++)
 		aph_list_init(&port->claims[i]);
-	port->fd = -1;
-	port->is_v6only = options->flags & APH_RX_UDP_V6ONLY;
-	r = aph_udp_socket_open(udp, options);
-	if (r < 0) {
-		port_free(port);
-		return r;
-	}
+	for (size_t i = 0; i < APH_UDP_LINKS_MAX; i++)
+		port->links[i].fd = -1;
+	port->fd = port->listener = port->epoll_fd = port->hint_fd = -1;
+	port->hint = &port->own_hint;
+	port->is_v6only = flags & APH_RX_UDP_V6ONLY;
+	port->is_for_all = flags & APH_RX_UDP_SHARE_ALL;
+	return port;
+}
+
+/* Between the driver that has opened or examined a socket and the port: what later ones need not find out. */
+static void note_facts(struct aph_udp_port *port, const struct aph_rx_udp *udp)
+{
 	port->facts = (struct aph_udp_facts){
 		.is_v6 = udp->is_v6,
 		.is_wildcard = udp->is_wildcard,
@@ -88,33 +102,83 @@ static int open_port(struct aph_rx_udp *udp, const struct aph_rx_udp_options *op
 		.has_gro = udp->has_gro,
 		.local = udp->local,
 		.path = udp->path,
+		.self_len = udp->self_len,
 		.budget_max = udp->budget_max,
 	};
-	/* In a child it may be closed twice, but it is closed. */
-	atomic_store(&port->next, atomic_load(&ports));
-	atomic_store(&ports, port);
-	atomic_store(&port->fd, udp->fd);
-	udp->port = port;
-	return 0;
+	memcpy(&port->facts.self, &udp->self, sizeof(udp->self));
 }
 
-/* What aph_udp_socket_open() would have found out. */
-static int take_facts(struct aph_rx_udp *udp, struct aph_udp_port *port, uint32_t flags)
+static void use_facts(struct aph_rx_udp *udp, const struct aph_udp_facts *facts, uint32_t flags)
 {
-	const struct aph_udp_facts *facts = &port->facts;
-
-	udp->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (udp->event_fd < 0)
-		return aph_err(-errno, "cannot make an eventfd: %s", strerror(errno));
-	udp->port = port;
-	udp->fd = port->fd;
 	udp->is_v6 = facts->is_v6;
 	udp->is_wildcard = facts->is_wildcard;
 	udp->has_segment = facts->has_segment && !(flags & APH_RX_UDP_NO_SEGMENT);
 	udp->has_gro = facts->has_gro;
 	udp->local = facts->local;
 	udp->path = facts->path;
+	memcpy(&udp->self, &facts->self, sizeof(udp->self));
+	udp->self_len = facts->self_len;
 	udp->budget = udp->budget_max = facts->budget_max;
+}
+
+/* The socket is in another process, which lets us in. */
+static int attach_port(struct aph_udp_port *port, struct aph_rx_udp *udp,
+		       const struct aph_rx_udp_options *options)
+{
+	int r = aph_udp_attach(port, &options->local);
+
+	if (r < 0)
+		return r;
+	udp->fd = port->fd;
+	udp->is_v6 = options->local.family == AF_INET6;
+	udp->has_segment = port->facts.has_segment;
+	udp->has_gro = port->facts.has_gro;
+	udp->budget_max = port->facts.budget_max;
+	r = aph_udp_socket_learn(udp, port->is_v6only);
+	note_facts(port, udp);
+	udp->fd = -1;
+	return r;
+}
+
+/* Opens the socket, or gets it from the process that has it. */
+static int open_port(struct aph_rx_udp *udp, const struct aph_rx_udp_options *options)
+{
+	struct aph_udp_port *port = new_port(options->flags);
+	int r;
+
+	if (!port)
+		return aph_err(-ENOMEM, "no memory for a UDP port");
+	r = aph_udp_socket_open(udp, options);
+	if (r == 0) {
+		note_facts(port, udp);
+		/* Without it others of this process may come all the same. */
+		(void)aph_udp_listen(port);
+	} else if (r == -EADDRINUSE && has_number(&options->local)) {
+		r = attach_port(port, udp, options);
+	}
+	if (r < 0) {
+		port_free(port);
+		return r;
+	}
+	/* In a child it may be closed twice, but it is closed. */
+	atomic_store(&port->next, atomic_load(&ports));
+	atomic_store(&ports, port);
+	if (!port->is_attached)
+		atomic_store(&port->fd, udp->fd);
+	udp->port = port;
+	return 0;
+}
+
+/* What aph_udp_socket_open() would have done. */
+static int enter_opened(struct aph_rx_udp *udp, struct aph_udp_port *port, uint32_t flags)
+{
+	if (udp->event_fd < 0)
+		udp->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (udp->event_fd < 0)
+		return aph_err(-errno, "cannot make an eventfd: %s", strerror(errno));
+	udp->port = port;
+	udp->fd = port->fd;
+	use_facts(udp, &port->facts, flags);
 	return 0;
 }
 
@@ -130,7 +194,10 @@ int aph_udp_port_join(struct aph_rx_udp *udp, const struct aph_rx_udp_options *o
 		return aph_err(-errno, "cannot make an eventfd: %s", strerror(errno));
 	(void)pthread_mutex_lock(&lock);
 	port = find(options);
-	r = port ? take_facts(udp, port, options->flags) : open_port(udp, options);
+	r = port ? 0 : open_port(udp, options);
+	port = port ? port : udp->port;
+	if (r == 0)
+		r = enter_opened(udp, port, options->flags);
 	/* Counted at once, so that it stays. */
 	if (udp->port)
 		udp->port->n_members++;
@@ -138,37 +205,65 @@ int aph_udp_port_join(struct aph_rx_udp *udp, const struct aph_rx_udp_options *o
 	return r;
 }
 
-/* Under the port's lock: those who were there share what they have. */
-static void changed(struct aph_udp_port *port)
+/* Engines, each of which has one epoch. */
+static unsigned count_drivers(const struct aph_udp_port *port)
 {
-	atomic_fetch_add(&port->generation, 1);
-	atomic_store(&port->crowded, port->members.next->next != &port->members);
+	struct aph_list *pos, *tmp;
+	unsigned n = 0;
+
+	for (size_t i = 0; i < APH_UDP_CLAIM_HEADS; i++)
+		aph_list_for_each(pos, tmp, &port->claims[i])
+			n += aph_container(pos, struct aph_udp_claim, link)->is_epoch;
+	return n;
 }
 
-void aph_udp_port_leave(struct aph_rx_udp *udp)
+void aph_udp_port_changed(struct aph_udp_port *port)
+{
+	struct aph_udp_frame frame = { .kind = APH_UDP_COUNT };
+	/* Those who are awaited have not gone. */
+	bool crowded = port->is_attached || port->awaited_ns ||
+		       port->members.next->next != &port->members;
+
+	if (!port->is_attached)
+		port->n_drivers = count_drivers(port);
+	frame.count = port->n_drivers;
+	for (size_t i = 0; i < APH_UDP_LINKS_MAX; i++) {
+		if (port->links[i].fd < 0 || !port->links[i].is_open)
+			continue;
+		crowded = true;
+		if (!port->is_attached)
+			aph_udp_link_send(&port->links[i], &frame, NULL, 0);
+	}
+	(void)atomic_fetch_add(&port->generation, 1);
+	atomic_store(&port->crowded, crowded);
+}
+
+void aph_udp_port_look(struct aph_udp_port *port, uint64_t now_ns)
+{
+	atomic_store_explicit(&port->looked_ns, now_ns, memory_order_relaxed);
+	(void)pthread_mutex_lock(&port->lock);
+	aph_udp_link_look(port, now_ns);
+	(void)pthread_mutex_unlock(&port->lock);
+}
+
+void aph_udp_port_leave(struct aph_rx_udp *udp, bool silently)
 {
 	struct aph_udp_port *port = udp->port;
-	struct aph_list *pos, *tmp;
 	bool is_last;
 
 	(void)pthread_mutex_lock(&lock);
 	(void)pthread_mutex_lock(&port->lock);
-	for (size_t i = 0; i < APH_UDP_CLAIM_HEADS; i++) {
-		aph_list_for_each(pos, tmp, &port->claims[i]) {
-			struct aph_udp_claim *claim =
-				aph_container(pos, struct aph_udp_claim, link);
-
-			if (claim->udp != udp)
-				continue;
-			aph_list_remove(&claim->link);
-			free(claim);
-		}
-	}
+	if (!silently)
+		aph_udp_claims_unsay(port, udp);
+	aph_udp_claims_remove(port, udp, NULL);
 	aph_list_remove(&udp->member.link);
-	changed(port);
-	is_last = --port->n_members == 0;
+	/* Those of the parent process do not count in a child. */
+	port->n_members -= !udp->forked;
+	is_last = port->n_members == 0;
 	if (is_last)
 		forget(port);
+	else
+		aph_udp_port_changed(port);
 	(void)pthread_mutex_unlock(&port->lock);
 	(void)pthread_mutex_unlock(&lock);
 	udp->port = NULL;
@@ -186,89 +281,10 @@ void aph_udp_ports_abandon(void)
 		port->lock = fresh;
 		if (port->keeps)
 			continue;
-		if (port->fd >= 0)
-			(void)close(port->fd);
-		port->fd = -1;
+		close_all(port);
+		if (port->hint_fd >= 0)
+			(void)close(port->hint_fd);
+		port->hint_fd = -1;
 	}
 	lock = fresh;
-}
-
-/* -- claims --------------------------------------------------------------------------------------------------- */
-
-static struct aph_list *claims_of(struct aph_udp_port *port, uint32_t key)
-{
-	return &port->claims[key % APH_UDP_CLAIM_HEADS];
-}
-
-struct aph_udp_claim *aph_udp_claim_find(struct aph_udp_port *port, bool is_epoch, uint32_t key)
-{
-	struct aph_list *head = claims_of(port, key), *pos;
-
-	for (pos = head->next; pos != head; pos = pos->next) {
-		struct aph_udp_claim *claim = aph_container(pos, struct aph_udp_claim, link);
-
-		if (claim->key == key && claim->is_epoch == is_epoch)
-			return claim;
-	}
-	return NULL;
-}
-
-static int add_claim(struct aph_rx_udp *udp, bool is_epoch, uint32_t key)
-{
-	struct aph_udp_claim *claim = aph_udp_claim_find(udp->port, is_epoch, key);
-
-	if (claim)
-		return claim->udp == udp ? 0 : -EADDRINUSE;
-	claim = calloc(1, sizeof(*claim));
-	if (!claim)
-		return -ENOMEM;
-	claim->is_epoch = is_epoch;
-	claim->key = key;
-	claim->udp = udp;
-	aph_list_append(claims_of(udp->port, key), &claim->link);
-	return 0;
-}
-
-int aph_udp_port_enter(struct aph_rx_udp *udp)
-{
-	struct aph_udp_port *port = udp->port;
-	int r;
-
-	(void)pthread_mutex_lock(&port->lock);
-	r = add_claim(udp, true, aph_rx_epoch(udp->rx));
-	if (r == 0) {
-		aph_list_append(&port->members, &udp->member.link);
-		changed(port);
-	}
-	(void)pthread_mutex_unlock(&port->lock);
-	return r == -EADDRINUSE ? -EEXIST : r;
-}
-
-int aph_rx_udp_claim(struct aph_rx_udp *udp, uint16_t id)
-{
-	int r = aph_udp_check(udp);
-
-	if (r < 0 || !udp->port)
-		return r;
-	(void)pthread_mutex_lock(&udp->port->lock);
-	r = add_claim(udp, false, id);
-	(void)pthread_mutex_unlock(&udp->port->lock);
-	if (r == -EADDRINUSE)
-		return aph_err(r, "service %u of this port is served already", id);
-	return r < 0 ? aph_err(r, "no memory to claim a service") : 0;
-}
-
-void aph_rx_udp_release(struct aph_rx_udp *udp, uint16_t id)
-{
-	struct aph_udp_claim *claim;
-
-	if (udp->forked || !udp->port)
-		return;
-	(void)pthread_mutex_lock(&udp->port->lock);
-	claim = aph_udp_claim_find(udp->port, false, id);
-	if (claim && claim->udp == udp) {
-		aph_list_remove(&claim->link);
-		free(claim);
-	}
-	(void)pthread_mutex_unlock(&udp->port->lock);
 }

@@ -4,19 +4,39 @@
 
 #include <stdlib.h>
 
+/* Descriptors that are gathered: `n` are open, of which as many are kept as there is room for. */
+struct gathered {
+	int *fds;
+	unsigned n, max;
+};
+
+static void gather(struct gathered *all, int fd)
+{
+	if (fd < 0)
+		return;
+	if (all->n < all->max)
+		all->fds[all->n] = fd;
+	all->n++;
+}
+
 unsigned aph_rx_udp_descriptors(const struct aph_rx_udp *udp, int *fds, unsigned n)
 {
-	const int all[] = { udp->fd, udp->event_fd, udp->epoll_fd, udp->timer_fd, udp->member.fd };
-	unsigned n_open = 0;
+	struct gathered all = { .fds = fds, .max = n };
+	const struct aph_udp_port *port = udp->port;
 
-	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
-		if (all[i] < 0)
-			continue;
-		if (n_open < n)
-			fds[n_open] = all[i];
-		n_open++;
-	}
-	return n_open;
+	gather(&all, udp->fd);
+	gather(&all, udp->event_fd);
+	gather(&all, udp->epoll_fd);
+	gather(&all, udp->timer_fd);
+	gather(&all, udp->member.fd);
+	if (!port)
+		return all.n;
+	gather(&all, port->listener);
+	gather(&all, port->epoll_fd);
+	gather(&all, port->hint_fd);
+	for (size_t i = 0; i < APH_UDP_LINKS_MAX; i++)
+		gather(&all, port->links[i].fd);
+	return all.n;
 }
 
 struct aph_rx_udp *aph_rx_udp_forget(struct aph_rx_udp *udp)
@@ -27,7 +47,7 @@ struct aph_rx_udp *aph_rx_udp_forget(struct aph_rx_udp *udp)
 	aph_udp_inbox_deinit(udp);
 	(void)aph_rx_free(udp->rx);
 	if (udp->port) {
-		aph_udp_port_leave(udp);
+		aph_udp_port_leave(udp, true);
 		aph_udp_queue_free(udp);
 	}
 	aph_udp_socket_close(udp);

@@ -176,15 +176,17 @@ static void adapt(struct aph_rx_udp *udp, bool at_once)
 static void follow_loneliness(struct aph_rx_udp *udp, bool lonely)
 {
 	struct aph_udp_inbox *inbox = &udp->inbox;
-	int gro = !lonely;
+	int gro;
 
 	if (!lonely)
 		inbox->n_lonely = 0;
 	else if (inbox->n_lonely < LONELY_ENOUGH)
 		inbox->n_lonely++;
-	lonely = inbox->n_lonely == LONELY_ENOUGH;
-	/* Where all addresses are ours, recvfrom() does not tell which one it was; and others read a shared socket. */
-	if (lonely == inbox->is_lonely || !udp->has_gro || udp->is_wildcard || udp->port)
+	/* Others at the port receive for us, and we for them. */
+	lonely = inbox->n_lonely == LONELY_ENOUGH && !aph_udp_is_crowded(udp);
+	gro = !lonely;
+	/* Where all addresses are ours, recvfrom() does not tell which one it was. */
+	if (lonely == inbox->is_lonely || !udp->has_gro || udp->is_wildcard)
 		return;
 	if (setsockopt(udp->fd, IPPROTO_UDP, UDP_GRO, &gro, sizeof(gro)) == 0)
 		inbox->is_lonely = lonely;

@@ -92,7 +92,7 @@ static int bind_any(struct aph_rx_udp *udp, uint32_t flags)
 	return bind_socket(udp, &any, flags);
 }
 
-static int learn_address(struct aph_rx_udp *udp, bool is_v6only)
+int aph_udp_socket_learn(struct aph_rx_udp *udp, bool is_v6only)
 {
 	union aph_udp_name name;
 	socklen_t len = sizeof(name);
@@ -186,7 +186,7 @@ int aph_udp_socket_open(struct aph_rx_udp *udp, const struct aph_rx_udp_options 
 	r = options->local.family == AF_UNSPEC ? bind_any(udp, options->flags)
 					       : bind_socket(udp, &options->local, options->flags);
 	if (r == 0)
-		r = learn_address(udp, options->flags & APH_RX_UDP_V6ONLY);
+		r = aph_udp_socket_learn(udp, options->flags & APH_RX_UDP_V6ONLY);
 	if (r == 0)
 		r = set_needed(udp);
 	if (r < 0) {

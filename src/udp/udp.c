@@ -79,6 +79,9 @@ static int new_engine(struct aph_rx_udp *udp, const struct aph_rx_config *given)
 		config.random = default_random;
 	if (udp->has_segment)
 		config.flags |= APH_RX_SEGMENTS;
+	/* Probes need options of the socket for a moment, and other processes use it too. */
+	if (udp->port && udp->port->is_attached)
+		config.flags |= APH_RX_NO_PMTU_PROBES;
 	if (config.receive_budget && config.receive_budget < udp->budget_max)
 		udp->budget = udp->budget_max = config.receive_budget;
 	config.receive_budget = udp->budget;
@@ -150,7 +153,7 @@ struct aph_rx_udp *aph_rx_udp_close(struct aph_rx_udp *udp)
 		(void)aph_rx_free(udp->rx);
 	}
 	if (udp->port && (!udp->forked || udp->port->keeps)) {
-		aph_udp_port_leave(udp);
+		aph_udp_port_leave(udp, udp->forked);
 		aph_udp_queue_free(udp);
 	}
 	aph_udp_socket_close(udp);

@@ -167,6 +167,8 @@ void aph_udp_read_pktinfo(const struct cmsghdr *cmsg, struct aph_rx_path *path);
 
 /* Makes the socket, binds it, asks for what it can do. Everything is undone by aph_udp_socket_close(). */
 int aph_udp_socket_open(struct aph_rx_udp *udp, const struct aph_rx_udp_options *options);
+/* Where a socket that is open already is met. */
+int aph_udp_socket_learn(struct aph_rx_udp *udp, bool is_v6only);
 void aph_udp_socket_close(struct aph_rx_udp *udp);
 /* The kernel has counted `n_dropped` datagrams in all that found no room. */
 void aph_udp_note_drops(struct aph_rx_udp *udp, uint32_t n_dropped, uint64_t now_ns);

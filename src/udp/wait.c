@@ -167,7 +167,8 @@ int aph_rx_udp_fd(struct aph_rx_udp *udp)
 		udp->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (udp->epoll_fd >= 0 && watch(udp->epoll_fd, udp->fd) == 0 &&
 	    watch(udp->epoll_fd, udp->event_fd) == 0 && watch(udp->epoll_fd, udp->timer_fd) == 0 &&
-	    watch(udp->epoll_fd, udp->member.fd) == 0) {
+	    watch(udp->epoll_fd, udp->member.fd) == 0 &&
+	    watch(udp->epoll_fd, udp->port ? udp->port->epoll_fd : -1) == 0) {
 		udp->armed_ns = APH_RX_NO_DEADLINE;
 		update_fd(udp);
 		return udp->epoll_fd;
@@ -221,13 +222,14 @@ static int spin(struct aph_rx_udp *udp, struct nap *nap)
 
 static int sleep_in_poll(struct aph_rx_udp *udp, struct nap *nap)
 {
-	struct pollfd fds[3] = {
+	struct pollfd fds[4] = {
 		{ .fd = nap->leaves ? -1 : udp->fd, .events = POLLIN },
 		{ .fd = udp->event_fd, .events = POLLIN },
 		{ .fd = udp->member.fd, .events = POLLIN },
+		{ .fd = udp->port ? udp->port->epoll_fd : -1, .events = POLLIN },
 	};
 	struct timespec left = aph_time_left(nap->until_ns, aph_time_ns());
-	int r = ppoll(fds, udp->port ? 3 : 2, nap->until_ns == APH_FOREVER ? NULL : &left, NULL);
+	int r = ppoll(fds, udp->port ? 4 : 2, nap->until_ns == APH_FOREVER ? NULL : &left, NULL);
 
 	if (r < 0)
 		return -errno;
@@ -237,6 +239,8 @@ static int sleep_in_poll(struct aph_rx_udp *udp, struct nap *nap)
 		nap->drained = true;
 		(void)!read(udp->event_fd, &count, sizeof(count));
 	}
+	if (udp->port && fds[3].revents)
+		aph_udp_port_look(udp->port, aph_time_ns());
 	if (!fds[0].revents)
 		return -EAGAIN;
 	r = aph_udp_receive(udp, MSG_DONTWAIT);
@@ -369,6 +373,8 @@ int aph_rx_udp_wait(struct aph_rx_udp *udp, uint64_t deadline_ns)
 	if (udp->epoll_fd < 0)
 		return wait_for_event(udp, deadline_ns);
 	drain_event_fd(udp);
+	if (udp->port && udp->port->epoll_fd >= 0)
+		aph_udp_port_look(udp->port, aph_time_ns());
 	r = wait_for_event(udp, deadline_ns);
 	update_fd(udp);
 	return r;

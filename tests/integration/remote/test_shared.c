@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Services of several endpoints at one UDP port: each gets its own, and none waits for another. */
+/* Services of several endpoints at one UDP port, in one process and in several: each gets its own, none waits. */
 #include "remote.h"
 
 #include <errno.h>
@@ -105,6 +105,26 @@ static void in_a_loop_of_its_own(void **state)
 
 /* -- none waits for another ------------------------------------------------------------------------------------------- */
 
+/* It looks for no events: a process is stopped, a service of this process is not called. */
+static void fall_asleep(struct pair *pair, int sleeper)
+{
+	enum service_mode mode = suite_mode == SERVICE_PROCESS ? suite_mode : SERVICE_INLINE;
+
+	pair_open(pair, sleeper == 0 ? mode : suite_mode, sleeper == 1 ? mode : suite_mode);
+	if (mode == SERVICE_PROCESS) {
+		child_signal(&pair->services[sleeper].child, SIGSTOP);
+		child_await_state(pair->services[sleeper].child.pid, 'T', check_ms(2000));
+	}
+}
+
+static void wake_up(struct service *service)
+{
+	if (service->mode == SERVICE_PROCESS)
+		child_signal(&service->child, SIGCONT);
+	while (service->mode == SERVICE_INLINE && !service->seen->requests)
+		service_turn(service, 1);
+}
+
 /* The one that does not look for its events is the first at the port, or the second. */
 static void one_sleeps(void **state)
 {
@@ -115,17 +135,16 @@ static void one_sleeps(void **state)
 	for (int sleeper = 0; sleeper < 2; sleeper++) {
 		int awake = !sleeper;
 
-		pair_open(&pair, sleeper == 0 ? SERVICE_INLINE : suite_mode,
-			  sleeper == 1 ? SERVICE_INLINE : suite_mode);
+		fall_asleep(&pair, sleeper);
 		call = client_begin(pair.clients[sleeper].channel, "e", 1, APH_FOREVER);
 		for (int i = 0; i < 50; i++)
 			client_echo(pair.clients[awake].channel);
 		client_get(pair.clients[awake].ep, pair.clients[awake].channel, 'g', 2000000, 7);
 		assert_int_equal(pair.services[sleeper].seen->requests, 0);
-		while (!pair.services[sleeper].seen->requests)
-			service_turn(&pair.services[sleeper], 1);
+		wake_up(&pair.services[sleeper]);
 		remote_check_result(client_end(pair.clients[sleeper].ep, call, NULL, NULL),
 				    APH_ANSWERED, APH_REASON_NONE);
+		assert_int_equal(pair.services[sleeper].seen->requests, 1);
 		aph_call_free(call);
 		pair_close(&pair);
 	}
@@ -197,6 +216,5 @@ int main(void)
 		SUITE_TEST(served_already),	  SUITE_TEST(one_goes),
 	};
 
-	suite_mode = SERVICE_THREAD;
-	return suite_run("remote shared", tests, SUITE_LEN(tests), 60);
+	return suite_run_both("remote shared", tests, SUITE_LEN(tests), 60);
 }
