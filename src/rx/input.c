@@ -525,6 +525,23 @@ static bool is_service(struct aph_rx_conn *conn, const struct aph_rx_header *hea
 	return true;
 }
 
+/*
+ * Not DATA, and of a call that we do not know. A client of our own kind asks about calls only that were acknowledged to
+ * it: whoever was here before us has done that. Of others it may be that DATA is still to come.
+ */
+static void input_future(const struct input *input)
+{
+	struct aph_rx_ack ack;
+
+	if (input->header.type == APH_RX_ACK &&
+	    aph_rx_ack_decode(&ack, input->packet + APH_RX_HEADER, input->len - APH_RX_HEADER) &&
+	    ack.reason == APH_RX_ACK_PING && ack.extended)
+		reject(input, input->header.call_number, RESTARTED_CODE,
+		       "a question about a forgotten call");
+	else
+		ignore(input, "a call that has not begun");
+}
+
 static void input_conn(struct input *input, struct aph_rx_conn *conn)
 {
 	const struct aph_rx_header *header = &input->header;
@@ -559,7 +576,7 @@ static void input_conn(struct input *input, struct aph_rx_conn *conn)
 	} else if (header->type == APH_RX_DATA) {
 		input_new_call(input, conn);
 	} else {
-		ignore(input, "a call that has not begun");
+		input_future(input);
 	}
 }
 

@@ -374,6 +374,63 @@ static void the_service_is_killed(void **state)
 	service_stop(&service);
 }
 
+/* The kernel answers the first packet that comes to nobody's port, and that ends all calls there. */
+static void death_is_heard_with_the_next_packet(void **state)
+{
+	const char *address = remote_address();
+	struct service service;
+	struct client client;
+	struct aph_call *calls[3];
+	uint64_t start;
+
+	(void)state;
+	if (suite_mode == SERVICE_THREAD)
+		suite_skip("a thread cannot die alone");
+	service_start_simple(&service, suite_mode, address);
+	client_open(&client, address);
+	for (size_t i = 0; i < SUITE_LEN(calls); i++)
+		calls[i] = client_begin(client.channel, "h", 1, APH_FOREVER);
+	service_await(&service.seen->held, 3);
+	service_kill(&service);
+	start = aph_time_ns();
+	assert_int_equal(aph_call(client.channel, "e", 1, NULL, NULL, aph_deadline_ms(5000)),
+			 APH_REFUSED);
+	expect_ends(&client, calls, SUITE_LEN(calls), APH_LOST, APH_REASON_CLOSED, 1000);
+	/* Well before anybody would have asked whether it is still there. */
+	assert_true(aph_time_ns() - start < (uint64_t)check_ms(1000) * 1000000);
+	client_close(&client);
+}
+
+/* Who comes in place of the dead does not know the calls, and says so when it is asked: nobody waits for silence. */
+static void another_one_in_its_place(void **state)
+{
+	const char *address = remote_address();
+	struct service service, next;
+	struct client client;
+	struct aph_call *calls[3];
+	uint64_t start;
+
+	(void)state;
+	if (suite_mode == SERVICE_THREAD)
+		suite_skip("a thread cannot die alone");
+	service_start_simple(&service, suite_mode, address);
+	client_open(&client, address);
+	for (size_t i = 0; i < SUITE_LEN(calls); i++)
+		calls[i] = client_begin(client.channel, "h", 1, APH_FOREVER);
+	service_await(&service.seen->held, 3);
+	service_kill(&service);
+	start = aph_time_ns();
+	service_start_simple(&next, suite_mode, address);
+	/* New calls go to it meanwhile, on the same connections. */
+	client_echo(client.channel);
+	expect_ends(&client, calls, SUITE_LEN(calls), APH_LOST, APH_REASON_CLOSED, 6000);
+	assert_true(aph_time_ns() - start < (uint64_t)check_ms(6000) * 1000000);
+	assert_int_equal(next.seen->held, 0);
+	client_echo(client.channel);
+	client_close(&client);
+	service_stop(&next);
+}
+
 static int hold_calls(int ctl, void *arg)
 {
 	struct client client;
@@ -502,6 +559,8 @@ int main(void)
 		SUITE_TEST(busy),
 		SUITE_TEST(receipts),
 		SUITE_TEST(the_service_is_killed),
+		SUITE_TEST(death_is_heard_with_the_next_packet),
+		SUITE_TEST(another_one_in_its_place),
 		SUITE_TEST(the_client_is_killed),
 		SUITE_TEST(the_service_closes),
 		SUITE_TEST(the_client_closes),
