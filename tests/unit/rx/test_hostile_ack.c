@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Acknowledgements that nobody should send: about what was never sent, with windows and sizes of any kind. */
+/*
+ * Acknowledgements that nobody should send: about what was never sent, with windows and sizes of any kind. And those
+ * that are late, or missing, or come from elsewhere.
+ */
 #include "rx/wire.h"
 
 #include "rig.h"
@@ -14,6 +17,8 @@ struct victim {
 	struct aph_rx_call *call;
 	struct aph_rx_header header;
 	uint32_t highest; /* seq seen */
+	uint32_t serials[64];
+	unsigned copies[64]; /* of the first packets */
 };
 
 /* Looks at all that it sends. Returns the number of DATA packets. */
@@ -39,23 +44,32 @@ static unsigned look(struct victim *v)
 			v->header = header;
 			if (header.seq > v->highest)
 				v->highest = header.seq;
+			if (header.seq < 64) {
+				v->serials[header.seq] = header.serial;
+				v->copies[header.seq]++;
+			}
 			n++;
 		}
 	}
 	return n;
 }
 
-static void begin(struct victim *v)
+static void begin_with(struct victim *v, uint32_t flags)
 {
 	static const uint8_t body[300000];
 
 	memset(v, 0, sizeof(*v));
-	v->rx = an_engine(0);
+	v->rx = an_engine(flags);
 	v->path = a_path("10.0.0.2", 7000);
 	assert_int_equal(aph_rx_client_new(&v->client, v->rx, &v->path, SERVICE, NULL), 0);
 	assert_int_equal(aph_rx_call_new(&v->call, v->client, NULL), 0);
 	assert_int_equal(aph_rx_call_write(v->call, body, sizeof(body), 0), sizeof(body));
 	assert_true(look(v) > 0);
+}
+
+static void begin(struct victim *v)
+{
+	begin_with(v, 0);
 }
 
 static void end(struct victim *v)
@@ -211,6 +225,100 @@ static void reply_too_early(void **state)
 	end(&v);
 }
 
+/* A packet is lost when one that left after it has arrived, and some time has gone by: not before. */
+static void overtaken(void **state)
+{
+	static const uint8_t second_only[] = { 0, 1 };
+	struct aph_rx_ack ack;
+	struct victim v;
+
+	(void)state;
+	begin(&v);
+	ack = an_ack(1);
+	ack.n_acks = 2;
+	ack.acks = second_only;
+	ack.serial = v.serials[2];
+	ack.reason = APH_RX_ACK_OUT_OF_SEQUENCE;
+	acknowledge(&v, &ack); /* 10 ms later, which is the round trip */
+	(void)look(&v);
+	assert_int_equal(v.copies[1], 1);
+	now_ns += S / 1000;
+	aph_rx_tick(v.rx, now_ns);
+	(void)look(&v);
+	assert_int_equal(v.copies[1], 1);
+	now_ns += 2 * S / 1000;
+	aph_rx_tick(v.rx, now_ns);
+	(void)look(&v);
+	assert_int_equal(v.copies[1], 2);
+	end(&v);
+}
+
+/* How long until packet `seq` leaves once more. */
+static uint64_t wait_for_copy(struct victim *v, uint32_t seq)
+{
+	unsigned copies = v->copies[seq];
+	uint64_t start_ns = now_ns;
+
+	while (v->copies[seq] == copies) {
+		assert_true(now_ns < start_ns + 10 * S);
+		now_ns += S / 100;
+		aph_rx_tick(v->rx, now_ns);
+		(void)look(v);
+	}
+	return now_ns - start_ns;
+}
+
+/* Time-outs become longer with each, and are short again when something has arrived. */
+static void back_off(void **state)
+{
+	struct aph_rx_ack ack;
+	uint64_t first, second, again;
+	struct victim v;
+
+	(void)state;
+	begin(&v);
+	first = wait_for_copy(&v, 1);
+	second = wait_for_copy(&v, 1);
+	assert_in_range(second * 10 / first, 17, 23);
+	ack = an_ack(3);
+	acknowledge(&v, &ack);
+	(void)look(&v);
+	again = wait_for_copy(&v, 3);
+	assert_in_range(again, 0, first + S / 10);
+	end(&v);
+}
+
+/* A reply from another address, or from another port, with the ids that only the server knows. */
+static void from_elsewhere(void **state)
+{
+	static const struct {
+		uint32_t flags;
+		const char *address;
+		uint16_t port;
+		bool taken;
+	} ways[] = {
+		{ 0, "10.0.0.2", 7000, true },
+		{ 0, "10.0.0.2", 7001, false },
+		{ 0, "10.0.0.3", 7000, false },
+		{ APH_RX_MULTIHOMED, "10.0.0.3", 7000, true },
+		{ APH_RX_MULTIHOMED, "10.0.0.2", 7001, false },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
+		struct aph_rx_call_info info;
+		struct aph_rx_ack ack = an_ack(2);
+		struct victim v;
+
+		begin_with(&v, ways[i].flags);
+		v.path = a_path(ways[i].address, ways[i].port);
+		acknowledge(&v, &ack);
+		aph_rx_call_info(v.call, &info);
+		assert_int_equal(info.received, ways[i].taken);
+		end(&v);
+	}
+}
+
 /* A server that has no such service aborts the connection of each call. They do not pile up. */
 static void aborted_connections(void **state)
 {
@@ -274,6 +382,9 @@ int main(void)
 		cmocka_unit_test(about_what_was_not_sent),
 		cmocka_unit_test(trailer_of_what_was_not_sent),
 		cmocka_unit_test(reply_too_early),
+		cmocka_unit_test(overtaken),
+		cmocka_unit_test(back_off),
+		cmocka_unit_test(from_elsewhere),
 		cmocka_unit_test(aborted_connections),
 		cmocka_unit_test(exclusive_connections),
 	};

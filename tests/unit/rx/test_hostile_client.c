@@ -561,6 +561,78 @@ static void acknowledged_too_early(void **state)
 	end(&h);
 }
 
+/* A body has one end. */
+static void second_end(void **state)
+{
+	static const uint32_t others[] = { 2, 4 };
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++) {
+		struct client c = a_client(1);
+		struct aph_rx_event event;
+		struct aph_rx_call *call;
+		struct host h;
+
+		begin(&h, 0);
+		send_data(&h, &c, 0, 3, LAST, 4);
+		call = next_call(&h);
+		send_data(&h, &c, 0, others[i / 2], i % 2 ? LAST : 0, 4);
+		if (i == 0) {
+			assert_false(aph_rx_next(h.rx, &event));
+		} else {
+			assert_true(aph_rx_next(h.rx, &event));
+			assert_int_equal(event.end.outcome, APH_RX_ABORTED_HERE);
+			assert_int_equal(event.end.code, APH_RX_PROTOCOL_ERROR);
+		}
+		(void)aph_rx_call_free(call);
+		end(&h);
+	}
+}
+
+/* A reply says that the request has arrived, but not that some of it came twice. */
+static void reply_instead_of_acknowledgement(void **state)
+{
+	(void)state;
+	for (int twice = 0; twice < 2; twice++) {
+		struct client c = a_client(1);
+		struct aph_rx_call *call;
+		struct host h;
+
+		begin(&h, 0);
+		send_data(&h, &c, 0, 1, LAST | APH_RX_REQUEST_ACK, 4);
+		call = next_call(&h);
+		if (twice)
+			send_data(&h, &c, 0, 1, LAST, 4);
+		assert_int_equal(aph_rx_call_write(call, "answer", 6, 0), 6);
+		look(&h);
+		assert_int_equal(h.n_types[APH_RX_DATA], 1);
+		assert_int_equal(h.n_types[APH_RX_ACK], twice);
+		(void)aph_rx_call_free(call);
+		end(&h);
+	}
+}
+
+/* The last packet of the window is taken, and the first one beyond is not. */
+static void edge_of_the_window(void **state)
+{
+	struct client c = a_client(1);
+	struct host h;
+
+	(void)state;
+	begin(&h, APH_RX_NO_EXTENSION);
+	send_data(&h, &c, 0, 2, 0, 4);
+	look(&h);
+	send_data(&h, &c, 0, 256, 0, 4);
+	look(&h);
+	assert_int_equal(h.n_types[APH_RX_ACK], 1);
+	assert_int_equal(h.acked[16], APH_RX_ACK_EXCEEDS_WINDOW);
+	send_data(&h, &c, 0, 255, 0, 4);
+	look(&h);
+	assert_int_equal(h.n_types[APH_RX_ACK], 1);
+	assert_int_equal(h.acked[16], APH_RX_ACK_OUT_OF_SEQUENCE);
+	end(&h);
+}
+
 /* The numbers of packets do not begin anew. */
 static void longest_bodies(void **state)
 {
@@ -766,6 +838,9 @@ int main(void)
 		cmocka_unit_test(empty_packets),
 		cmocka_unit_test(signs_of_life),
 		cmocka_unit_test(acknowledged_too_early),
+		cmocka_unit_test(second_end),
+		cmocka_unit_test(reply_instead_of_acknowledgement),
+		cmocka_unit_test(edge_of_the_window),
 		cmocka_unit_test(longest_bodies),
 		cmocka_unit_test(longer_than_udp),
 		cmocka_unit_test(full_table_of_peers),
