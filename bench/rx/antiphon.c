@@ -22,6 +22,7 @@
 #define CHUNK	    (256 * 1024)
 #define THREADS_MAX 16
 #define PATIENCE_S  20 /* without an event: something is broken */
+#define SETTLE_MS   100
 
 static struct aph_rx_udp *udp;
 static struct aph_rx *rx;
@@ -491,7 +492,10 @@ static int idle(unsigned n)
 		}
 		i += batch;
 	}
-	return 0;
+	/* Until the receipts of the last ones have left, they are not idle. */
+	return aph_rx_udp_wait(udp, aph_rx_udp_now() + SETTLE_MS * UINT64_C(1000000)) == -ETIMEDOUT
+		       ? 0
+		       : -1;
 }
 
 int main(int argc, char **argv)
