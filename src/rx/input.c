@@ -6,7 +6,6 @@
  */
 #include "rx/engine.h"
 
-#include <errno.h>
 #include <string.h>
 
 /* A run of at least so many bytes is kept where it arrived; less is copied, so that it does not pin a buffer. */
@@ -24,6 +23,8 @@ struct input {
 	const uint8_t *packet;
 	size_t len;
 	struct aph_rx_header header;
+	struct aph_rx_call
+		*call; /* that the packet before was DATA of, and that goes on; or NULL */
 };
 
 static void ignore(const struct input *input, const char *why)
@@ -178,7 +179,7 @@ static int32_t take_jumbo(const struct input *input, struct aph_rx_call *call)
 	return 0;
 }
 
-static void input_data(const struct input *input, struct aph_rx_call *call)
+static void input_data(struct input *input, struct aph_rx_call *call)
 {
 	int32_t code;
 
@@ -198,8 +199,10 @@ static void input_data(const struct input *input, struct aph_rx_call *call)
 	if (aph_rx_in_is_complete(&call->in))
 		complete(call);
 	/* A call that ended with it is gone when nobody holds it. */
-	if (call->state != APH_RX_STATE_ENDED)
-		tell_readable(call);
+	if (call->state == APH_RX_STATE_ENDED)
+		return;
+	tell_readable(call);
+	input->call = call;
 }
 
 /* -- ACK ------------------------------------------------------------------------------------------------------------------- */
@@ -297,7 +300,7 @@ static void input_busy(struct aph_rx_call *call)
 
 /* -- one call ----------------------------------------------------------------------------------------------------------------------- */
 
-static void input_call(const struct input *input, struct aph_rx_call *call)
+static void input_call(struct input *input, struct aph_rx_call *call)
 {
 	const uint8_t *body = input->packet + APH_RX_HEADER;
 	size_t len = input->len - APH_RX_HEADER;
@@ -641,6 +644,7 @@ static void input_packet(struct input *input)
 	struct aph_rx *rx = input->rx;
 	struct aph_rx_conn *conn;
 
+	input->call = NULL;
 	if (input->len < APH_RX_HEADER || input->len > UINT16_MAX) {
 		drop(input, &rx->stats.malformed,
 		     "shorter than a header, or longer than UDP takes");
@@ -679,16 +683,45 @@ static void input_packet(struct input *input)
 	input_conn(input, conn);
 }
 
+/*
+ * Most packets of a run are DATA of the same call as the one before, which has passed all the checks above. `before`
+ * is that packet. False: this one is not so, and nothing was done.
+ */
+static bool input_next(struct input *input, const uint8_t *before)
+{
+	struct aph_rx_call *call = input->call;
+	const uint8_t *packet = input->packet;
+	struct aph_rx_conn *conn;
+
+	/* The same epoch, connection and call; type; security; service. */
+	if (!call || input->len < APH_RX_HEADER || input->len > UINT16_MAX ||
+	    memcmp(packet, before, 12) != 0 || packet[20] != APH_RX_DATA ||
+	    packet[23] != before[23] || memcmp(packet + 26, before + 26, 2) != 0 ||
+	    (packet[21] ^ before[21]) & (APH_RX_CLIENT_INITIATED | APH_RX_JUMBO_PACKET))
+		return false;
+	conn = call->conn;
+	aph_rx_header_decode(&input->header, packet);
+	aph_rx_trace_packet(input->rx, APH_RX_TRACE_RECEIVED, input->path, packet, input->len,
+			    NULL);
+	input->rx->stats.packets_received[APH_RX_DATA]++;
+	if (!conn->peer->proven)
+		conn->peer->bytes_in += (uint32_t)input->len;
+	input->call = NULL;
+	input_data(input, call);
+	return true;
+}
+
 void aph_rx_receive(struct aph_rx *rx, const struct aph_rx_path *path, const void *data, size_t len,
 		    size_t segment, struct aph_rx_buffer *buffer, uint64_t now_ns)
 {
-	const uint8_t *p = data;
+	const uint8_t *p = data, *before = data;
 	struct input input; /* the rest is set for each packet */
 
 	input.rx = rx;
 	input.path = path;
 	input.peer = NULL;
 	input.peer_known = false;
+	input.call = NULL;
 	input.buffer = len >= KEEP_MIN ? buffer : NULL;
 	aph_rx_set_now(rx, now_ns);
 	if (!segment || segment > len)
@@ -696,81 +729,10 @@ void aph_rx_receive(struct aph_rx *rx, const struct aph_rx_path *path, const voi
 	do {
 		input.packet = p;
 		input.len = len < segment ? len : segment;
-		input_packet(&input);
+		if (!input_next(&input, before))
+			input_packet(&input);
+		before = p;
 		p += input.len;
 		len -= input.len;
 	} while (len);
-}
-
-/* -- what the network says -------------------------------------------------------------------------------------------------------------------- */
-
-/* The connection that the quoted packet of ours belonged to; forged ones rarely quote one that there is. */
-static bool is_quote_plausible(struct aph_rx_peer *peer, const uint8_t *quote, size_t len)
-{
-	struct aph_list *pos, *tmp;
-
-	if (!quote || len < 8)
-		return true;
-	aph_list_for_each(pos, tmp, &peer->conns) {
-		const struct aph_rx_conn *conn = aph_container(pos, struct aph_rx_conn, peer_link);
-
-		if (aph_get32(quote) == conn->epoch && (aph_get32(quote + 4) & ~3u) == conn->cid)
-			return true;
-	}
-	return false;
-}
-
-/* A call whose first packet came back has not reached anybody, if no copy of that packet was sent. */
-static void note_bounce(struct aph_rx_conn *conn, const uint8_t *quote, size_t len)
-{
-	struct aph_rx_header header;
-	struct aph_rx_call *call;
-
-	if (!quote || len < APH_RX_HEADER || !conn->is_client)
-		return;
-	aph_rx_header_decode(&header, quote);
-	if (header.epoch != conn->epoch || (header.cid & ~3u) != conn->cid)
-		return;
-	call = conn->channels[header.cid & 3].call;
-	if (call && header.type == APH_RX_DATA && header.seq == 1 &&
-	    header.call_number == call->number && !call->received && !call->n_resent)
-		call->bounced = true;
-}
-
-static void peer_error(struct aph_rx_peer *peer, int error, uint32_t mtu, const void *quote,
-		       size_t quote_len, bool local)
-{
-	struct aph_list *pos, *tmp;
-
-	if (!peer || !is_quote_plausible(peer, quote, quote_len))
-		return;
-	if (error == EMSGSIZE) {
-		aph_rx_pmtu_too_large(&peer->pmtu, mtu, peer->rx->now_ns);
-		return;
-	}
-	aph_rx_peer_ref(peer);
-	aph_list_for_each(pos, tmp, &peer->conns) {
-		struct aph_rx_conn *conn = aph_container(pos, struct aph_rx_conn, peer_link);
-
-		if (!conn->n_calls)
-			continue;
-		note_bounce(conn, quote, quote_len);
-		aph_rx_conn_fail(conn, local ? APH_RX_LOCAL_ERROR : APH_RX_NET_ERROR, error);
-	}
-	aph_rx_peer_unref(peer);
-}
-
-void aph_rx_receive_error(struct aph_rx *rx, const struct aph_rx_path *path, int error,
-			  uint32_t mtu, const void *quote, size_t quote_len, bool local,
-			  uint64_t now_ns)
-{
-	struct aph_rx_path remote = *path;
-
-	aph_rx_set_now(rx, now_ns);
-	peer_error(aph_rx_peer_find(rx, path), error, mtu, quote, quote_len, local);
-	if (path->local.family == 0)
-		return;
-	/* Those whom we call are known without our own address. */
-	remote.local.family = 0;
-	peer_error(aph_rx_peer_find(rx, &remote), error, mtu, quote, quote_len, local);
 }
