@@ -554,29 +554,36 @@ static bool has_moved(void *arg)
 	return ((struct vigil *)arg)->moved;
 }
 
-static int begin_vigil(struct vigil *vigil, struct aph_endpoint *ep)
+/*
+ * Watches the directories in which it may appear, and makes the one that a first service would make, or there is
+ * nothing to watch. Done again whenever one has changed, as it may have been removed.
+ */
+static int watch_directories(const struct vigil *vigil)
 {
 	char path[PATH_MAX];
-	int i, n = 0, r;
+	int i, n = 0, r = aph_rendezvous_open(path);
+
+	if (r >= 0)
+		(void)close(r);
+	for (i = 0; aph_rendezvous_dir(i, path); i++)
+		n += inotify_add_watch(vigil->fd, path,
+				       IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF) >= 0;
+	if (n)
+		return 0;
+	return r < 0 ? r
+		     : aph_err(-errno, "cannot watch the runtime directory: %s", strerror(errno));
+}
+
+static int begin_vigil(struct vigil *vigil, struct aph_endpoint *ep)
+{
+	int r;
 
 	vigil->ep = ep;
 	vigil->source.on_ready = directory_changed;
 	vigil->fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 	if (vigil->fd < 0)
 		return aph_err(-errno, "cannot watch the runtime directory: %s", strerror(errno));
-	/* A first service makes the directory: make it now, or there is nothing to watch. */
-	r = aph_rendezvous_open(path);
-	if (r >= 0)
-		(void)close(r);
-	for (i = 0; aph_rendezvous_dir(i, path); i++)
-		n += inotify_add_watch(vigil->fd, path, IN_MOVED_TO | IN_DELETE_SELF) >= 0;
-	if (!n)
-		r = aph_err(
-			-ENOENT,
-			"there is no runtime directory to wait in: let root make /run/antiphon with "
-			"mode 1777, or set ANTIPHON_RUNTIME_DIR");
-	else
-		r = aph_source_add(ep, vigil->fd, &vigil->source, EPOLLIN);
+	r = aph_source_add(ep, vigil->fd, &vigil->source, EPOLLIN);
 	if (r < 0)
 		(void)close(vigil->fd);
 	return r;
@@ -606,6 +613,9 @@ static int open_patiently(struct aph_channel **out, struct aph_local *local,
 	}
 	for (;;) {
 		vigil->moved = false;
+		r = watch_directories(vigil);
+		if (r < 0)
+			break;
 		r = open_once(out, local, name, options);
 		if (r != -ENOENT)
 			break;

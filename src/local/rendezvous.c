@@ -172,18 +172,19 @@ static int make_dir(const char *path)
 /* What is there and of no use is what the user has to hear of. */
 static int open_or_make_dir(const char *path, bool *there)
 {
-	int fd;
+	int fd, e;
 
 	*there = access(path, F_OK) == 0;
 	fd = *there ? open_dir(path) : make_dir(path);
 	if (fd < 0 || faccessat(fd, ".", W_OK, AT_EACCESS) == 0)
 		return fd;
+	e = errno;
 	(void)close(fd);
 	return aph_err(
 		-EACCES,
-		"no right to register in the runtime directory %s: let its owner chmod it to "
-		"1777, or set ANTIPHON_RUNTIME_DIR to a directory of yours",
-		path);
+		"cannot register in the runtime directory %s (%s): let its owner chmod it to 1777, "
+		"or set ANTIPHON_RUNTIME_DIR to a directory of yours",
+		path, strerror(e));
 }
 
 int aph_rendezvous_open(char path[PATH_MAX])

@@ -95,6 +95,17 @@ def a_runtime_directory_that_is_of_no_use(box):
 
 
 @test
+def a_runtime_directory_that_disappears(box):
+    client = box.start("call", "--wait", "--timeout", "10", "echo", "hello")
+    time.sleep(0.3)
+    box.runtime.rmdir()
+    time.sleep(0.1)
+    box.serve("echo", "--", "cat")
+    out, err = client.communicate(timeout=20)
+    assert client.returncode == ANSWERED and out == b"hello", (client.returncode, out, err)
+
+
+@test
 def a_full_disk_behind_the_reply(box):
     box.serve("many", "--", "head", "-c", "1000000", "/dev/zero")
     with open("/dev/full", "wb") as full:
