@@ -27,7 +27,7 @@ bool aph_name_is_valid(const char *name, size_t len)
 	return true;
 }
 
-/* Ids -1 and -2 are no ids to the kernel either: they mean "leave as it is" and "overflow". */
+/* -1 is no id to the kernel either: it means "leave as it is". */
 static int parse_number(int64_t *out, const char *text)
 {
 	int64_t value = 0;

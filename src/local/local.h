@@ -89,7 +89,7 @@ struct aph_local_call {
 	struct aph_call base;
 	uint32_t tag;
 	bool has_slot;
-	uint32_t first_record; /* client: number of the REQUEST record; 0: not published */
+	uint32_t first_record; /* client: number of the REQUEST record, once `begun` */
 	bool begun;	       /* a first record was published by this side */
 
 	/* The body that arrives: the bytes that rode in the first record, then pieces. */

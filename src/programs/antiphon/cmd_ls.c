@@ -146,9 +146,13 @@ static int list_services(bool as_json, uint64_t timeout_ms, int n_patterns, char
 	}
 	if (as_json)
 		print_json(list, n, n_patterns, patterns, &n_printed);
-	else if (print_table(list, n, n_patterns, patterns, &n_printed) < 0)
-		cli_error("out of memory");
+	else
+		r = print_table(list, n, n_patterns, patterns, &n_printed);
 	free(list);
+	if (r == -ENOMEM) {
+		cli_error("out of memory");
+		return CLI_FAILED;
+	}
 	if (n_patterns > 0 && n_printed == 0) {
 		cli_error("no service that you may see has such a name");
 		return CLI_FAILED;
