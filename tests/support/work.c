@@ -340,7 +340,10 @@ static void start(struct work *work)
 		over(work, aph_call_abort(work->call, code));
 		break;
 	case 'r':
-		over(work, aph_call_refuse(work->call, (enum aph_reason)work->args[0]));
+		/* An attacker may ask for any; those that there are not are the caller's mistake. */
+		over(work,
+		     aph_call_refuse(work->call, (enum aph_reason)(work->args[0] %
+								   (APH_REASON_RESOURCES + 1))));
 		break;
 	case 'l':
 		CHECK(aph_call_free(work->call) == NULL);
