@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,11 +74,15 @@ void aph_afrx_broker_watch(struct aph_afrx_socket *s)
 
 bool aph_afrx_broker_cancelled(void)
 {
+	struct pollfd poller = { .events = POLLIN | POLLRDHUP };
+
 	if (!serving)
 		return false;
 	serving->sleeps = NULL;
 	watch_connection(serving, EPOLLONESHOT);
-	return serving->cancelled;
+	/* What woke us may have come before the main thread could tell: the dead are to get nothing any more. */
+	poller.fd = serving->fd;
+	return serving->cancelled || poll(&poller, 1, 0) > 0;
 }
 
 /* -- questions --------------------------------------------------------------------------------------------------- */

@@ -3,6 +3,9 @@
  * UDP ports. Each has a driver, an engine and a thread, which sleeps without the lock until datagrams have come, a
  * time limit has passed, or a socket's last descriptor was closed. Whoever else does something to the engine sends
  * what follows from it at once (aph_afrx_endpoint_push()), so that the thread is for what comes from outside.
+ *
+ * A thread of the program that waits for a socket takes its place meanwhile (aph_afrx_drive()): being woken by
+ * another thread costs more than a call.
  */
 #include "socket.h"
 
@@ -16,7 +19,15 @@
 #define CLIENTS_MAX 256u /* that are kept without a call */
 #define BURST	    64	 /* turns of the engine before others may have the lock */
 
+/* What the thread watches, in epoll's data; or it is the cookie of a socket. */
+#define WATCH_DRIVER UINT64_C(0)
+#define WATCH_WAKE   UINT64_MAX
+
+#define PARK_NS 50000 /* between two looks whether all are out of the drivers */
+
 static struct aph_afrx_link endpoints = { &endpoints, &endpoints };
+static struct aph_afrx_link left_over = { &left_over, &left_over }; /* whose threads are to end */
+static unsigned n_forking; /* threads that are about to fork, or do */
 
 /* -- the thread --------------------------------------------------------------------------------------------- */
 
@@ -61,7 +72,7 @@ static void sleep_and_work(struct aph_afrx_endpoint *ep)
 	if (ep->stop)
 		return;
 	for (i = 0; i < n; i++) {
-		if (events[i].data.u64 == 0)
+		if (events[i].data.u64 == WATCH_DRIVER && !ep->driven)
 			work(ep);
 		else if (events[i].events & (EPOLLHUP | EPOLLERR))
 			aph_afrx_reap();
@@ -105,7 +116,87 @@ static int watch(struct aph_afrx_endpoint *ep, int fd, uint32_t events, uint64_t
 	return epoll_ctl(ep->epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
+/* -- a thread of the program in its place ------------------------------------------------------------------------- */
+
+/* Whether the thread hears of what comes. */
+static void listen_again(struct aph_afrx_endpoint *ep, bool again)
+{
+	struct epoll_event event = { .events = again ? EPOLLIN : 0, .data.u64 = WATCH_DRIVER };
+
+	(void)epoll_ctl(ep->epoll, EPOLL_CTL_MOD, aph_rx_udp_fd(ep->udp), &event);
+}
+
+int aph_afrx_drive(struct aph_afrx_socket *s, uint64_t deadline_ns)
+{
+	uint32_t seen = atomic_load_explicit(&s->changes, memory_order_relaxed);
+	struct aph_afrx_endpoint *ep = s->endpoint;
+	int r;
+
+	if (!ep || ep->driven || n_forking)
+		return -EBUSY;
+	ep->driven = true;
+	listen_again(ep, false);
+	do {
+		ep->waits = s;
+		r = aph_rx_udp_wait(ep->udp, deadline_ns);
+		ep->waits = NULL;
+		dispatch(ep);
+	} while (r == 0 && atomic_load_explicit(&s->changes, memory_order_relaxed) == seen);
+	/* Also tells the driver's descriptor that its events have been taken. */
+	aph_afrx_endpoint_push(ep);
+	ep->driven = false;
+	listen_again(ep, true);
+	if (r == -ECANCELED)
+		return 0;
+	return r == 0 || r == -ETIMEDOUT || r == -EINTR ? r : -EBUSY;
+}
+
+static bool are_driven(void)
+{
+	struct aph_afrx_link *pos;
+	bool found = false;
+
+	for (pos = endpoints.next; pos != &endpoints; pos = pos->next) {
+		struct aph_afrx_endpoint *ep = APH_AFRX_OF(pos, struct aph_afrx_endpoint, link);
+
+		if (!ep->driven)
+			continue;
+		(void)aph_rx_udp_wake(ep->udp);
+		found = true;
+	}
+	return found;
+}
+
+void aph_afrx_endpoints_park(void)
+{
+	struct timespec pause = { .tv_nsec = PARK_NS };
+
+	n_forking++;
+	while (are_driven()) {
+		aph_afrx_leave();
+		(void)nanosleep(&pause, NULL);
+		aph_afrx_enter();
+	}
+}
+
+void aph_afrx_endpoints_unpark(bool forked)
+{
+	n_forking = forked ? 0 : n_forking - 1;
+}
+
 /* -- opening ------------------------------------------------------------------------------------------------------ */
+
+static void lock(void *arg)
+{
+	(void)arg;
+	aph_afrx_enter();
+}
+
+static void unlock(void *arg)
+{
+	(void)arg;
+	aph_afrx_leave();
+}
 
 static int open_driver(struct aph_afrx_endpoint *ep)
 {
@@ -115,6 +206,8 @@ static int open_driver(struct aph_afrx_endpoint *ep)
 		.local = ep->asked,
 		.flags = APH_RX_UDP_SHARE | APH_RX_UDP_KEEP,
 		.config = &config,
+		.lock = lock,
+		.unlock = unlock,
 	};
 	int r;
 
@@ -163,8 +256,8 @@ static int open_loop(struct aph_afrx_endpoint *ep)
 	ep->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (ep->wake < 0)
 		return -errno;
-	r = watch(ep, ep->wake, EPOLLIN, UINT64_MAX);
-	return r < 0 ? r : watch(ep, aph_rx_udp_fd(ep->udp), EPOLLIN, 0);
+	r = watch(ep, ep->wake, EPOLLIN, WATCH_WAKE);
+	return r < 0 ? r : watch(ep, aph_rx_udp_fd(ep->udp), EPOLLIN, WATCH_DRIVER);
 }
 
 static int open_endpoint(struct aph_afrx_endpoint **out, const struct aph_rx_address *address)
@@ -276,11 +369,24 @@ void aph_afrx_endpoints_forget(bool forked)
 			discard(ep);
 			continue;
 		}
-		ep->stop = ep->detached = true;
-		(void)pthread_detach(ep->thread);
+		ep->stop = true;
+		aph_afrx_list_add(&left_over, &ep->link);
 		if (write(ep->wake, &one, sizeof(one)) < 0) {
 			/* Its counter is full: it is readable already. */
 		}
+	}
+}
+
+void aph_afrx_endpoints_bury(void)
+{
+	while (!aph_afrx_list_empty(&left_over)) {
+		struct aph_afrx_endpoint *ep =
+			APH_AFRX_OF(aph_afrx_list_pop(&left_over), struct aph_afrx_endpoint, link);
+
+		aph_afrx_leave();
+		(void)pthread_join(ep->thread, NULL);
+		aph_afrx_enter();
+		free(ep);
 	}
 }
 
@@ -328,7 +434,9 @@ void aph_afrx_endpoints_end(void)
 		struct aph_afrx_endpoint *ep = APH_AFRX_OF(pos, struct aph_afrx_endpoint, link);
 
 		ep->stop = true;
-		close_driver(ep);
+		/* Who is in the driver still has its memory. */
+		if (!ep->driven)
+			close_driver(ep);
 	}
 }
 

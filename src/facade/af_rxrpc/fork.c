@@ -26,7 +26,7 @@ static uint64_t id[2];	 /* of the broker that would get the sockets made now; 0:
 static unsigned n_named; /* inner ends of it */
 static int ready[2];	 /* during a fork: the broker writes, parent and child read */
 static bool is_moving;	 /* during a fork: there are sockets, and there is a pipe */
-static pid_t owner;	 /* the process whose sockets these are */
+static pid_t process;	 /* whose sockets these are */
 static _Thread_local bool
 	has_moved; /* with the last fork of this thread, or there was nothing to move */
 
@@ -75,11 +75,17 @@ int aph_afrx_broker_of(int outer, struct sockaddr_un *out, socklen_t *len)
 	return 0;
 }
 
+pid_t aph_afrx_process(void)
+{
+	return process;
+}
+
 /* -- fork -------------------------------------------------------------------------------------------------- */
 
 static void before_fork(void)
 {
 	aph_afrx_enter();
+	aph_afrx_endpoints_park();
 	is_moving = aph_afrx_n_sockets() > 0 && pipe2(ready, O_CLOEXEC) == 0;
 }
 
@@ -120,6 +126,8 @@ static void after_fork_in_parent(void)
 		move_all(false);
 	has_moved = aph_afrx_n_sockets() == 0;
 	is_moving = false;
+	aph_afrx_endpoints_unpark(false);
+	aph_afrx_endpoints_bury();
 	errno = saved;
 	aph_afrx_leave();
 }
@@ -151,8 +159,10 @@ static void begin_broker(void)
 		return;
 	between = (pid_t)syscall(SYS_clone, 0, 0, 0, 0, 0);
 	if (between == 0) {
-		if (_Fork() == 0)
+		if (_Fork() == 0) {
+			process = getpid();
 			aph_afrx_broker_run(listener, ready[1]);
+		}
 		_exit(0);
 	}
 	if (between > 0)
@@ -165,7 +175,8 @@ static void after_fork_in_child(void)
 {
 	int saved = errno;
 
-	owner = getpid();
+	process = getpid();
+	aph_afrx_endpoints_unpark(true);
 	aph_afrx_remote_forget();
 	if (is_moving) {
 		begin_broker();
@@ -180,7 +191,6 @@ static void after_fork_in_child(void)
 
 static void watch_fork(void)
 {
-	owner = getpid();
 	(void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
@@ -209,7 +219,7 @@ APH_API int aph_rxrpc_share(void)
 	pid_t child;
 
 	/* Not in a child that shares our memory (vfork), where this would be done to its parent. */
-	if (aph_afrx_n_sockets() == 0 || getpid() != owner)
+	if (aph_afrx_n_sockets() == 0 || getpid() != process)
 		return 0;
 	(void)sigemptyset(&set);
 	(void)sigaddset(&set, SIGCHLD);
@@ -245,6 +255,7 @@ __attribute__((constructor)) static void begin_program(void)
 	DIR *dir = opendir("/proc/self/fd");
 	struct dirent *entry;
 
+	process = getpid();
 	if (!dir)
 		return;
 	while ((entry = readdir(dir)))

@@ -25,7 +25,7 @@ int aph_afrx_copy_in(void *to, const void *from, size_t len)
 
 	if (len == 0)
 		return 0;
-	n = process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
+	n = process_vm_readv(aph_afrx_process(), &local, 1, &remote, 1, 0);
 	if (n < 0 && is_unavailable(errno)) {
 		memcpy(to, from, len);
 		return 0;
@@ -40,7 +40,7 @@ int aph_afrx_copy_out(void *to, const void *from, size_t len)
 
 	if (len == 0)
 		return 0;
-	n = process_vm_writev(getpid(), &local, 1, &remote, 1, 0);
+	n = process_vm_writev(aph_afrx_process(), &local, 1, &remote, 1, 0);
 	if (n < 0 && is_unavailable(errno)) {
 		memcpy(to, from, len);
 		return 0;
@@ -123,8 +123,8 @@ static int move(struct aph_afrx_vector *v, void *ours, size_t len, bool in)
 
 		n_pieces = slice(&next, pieces, sizeof(pieces) / sizeof(pieces[0]), &part, &next);
 		local = (struct iovec){ ours, part };
-		n = in ? process_vm_readv(getpid(), &local, 1, pieces, n_pieces, 0)
-		       : process_vm_writev(getpid(), &local, 1, pieces, n_pieces, 0);
+		n = in ? process_vm_readv(aph_afrx_process(), &local, 1, pieces, n_pieces, 0)
+		       : process_vm_writev(aph_afrx_process(), &local, 1, pieces, n_pieces, 0);
 		if (n < 0 && is_unavailable(errno)) {
 			size_t i, done = 0;
 

@@ -157,6 +157,10 @@ static int set_general(struct aph_afrx_socket *s, int fd, int option, const void
 	case SO_RCVBUF:
 	case SO_RCVBUFFORCE:
 		return set_buffer(&s->receive_buffer, value, len);
+	case SO_TIMESTAMP:
+	case SO_TIMESTAMPNS:
+		s->stamped = true;
+		/* fall through */
 	default:
 		return syscall(SYS_setsockopt, fd, SOL_SOCKET, option, value, len) < 0 ? -errno : 0;
 	}

@@ -69,6 +69,8 @@ static void put_time(struct receiving *t, const struct aph_afrx_call *c)
 {
 	struct timeval time = { .tv_sec = c->arrived.tv_sec, .tv_usec = c->arrived.tv_nsec / 1000 };
 
+	if (!t->s->stamped)
+		return;
 	if (has_option(t->fd, SO_TIMESTAMPNS))
 		aph_afrx_control_put(&t->control, SOL_SOCKET, SO_TIMESTAMPNS, &c->arrived,
 				     sizeof(c->arrived));

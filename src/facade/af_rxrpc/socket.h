@@ -90,6 +90,9 @@ struct aph_afrx_endpoint {
 	struct aph_afrx_link clients; /* struct aph_afrx_client, least lately used first */
 	unsigned n_clients;
 	unsigned n_channel_waiters; /* threads that wait for a call of somebody to end */
+	bool driven;		    /* a thread of the program receives, and ours does not */
+	struct aph_afrx_socket
+		*waits; /* for which it does, while it waits in the driver; else NULL */
 	pthread_t thread;
 	int epoll, wake;
 	bool stop;
@@ -143,6 +146,7 @@ struct aph_afrx_socket {
 	uint32_t min_level;
 	char *key, *keyring;		 /* names, or NULL */
 	int send_buffer, receive_buffer; /* as set; 0: not set */
+	bool stamped;			 /* SO_TIMESTAMP or its like was set, or unset again */
 
 	struct aph_afrx_link tags[APH_AFRX_N_TAGS]; /* of calls, by tag */
 	unsigned n_tags;
@@ -235,6 +239,14 @@ int aph_afrx_endpoint_join(struct aph_afrx_socket *s, const struct aph_rx_addres
 void aph_afrx_endpoint_part(struct aph_afrx_socket *s);
 /* After something was done to the engine: sends, and hands out events. */
 void aph_afrx_endpoint_push(struct aph_afrx_endpoint *ep);
+/*
+ * Receives for everybody at the socket's port until something has happened at the socket, and so takes no other
+ * thread. 0, -ETIMEDOUT, -EINTR; -EBUSY: there is no port, or somebody else does it.
+ */
+int aph_afrx_drive(struct aph_afrx_socket *s, uint64_t deadline_ns);
+/* Before fork(): lets go of the lock until no thread of the program receives, and lets none begin. And after it. */
+void aph_afrx_endpoints_park(void);
+void aph_afrx_endpoints_unpark(bool forked);
 /* How many calls the socket's services take at the moment. */
 void aph_afrx_set_credit(struct aph_afrx_socket *s);
 int aph_afrx_client_get(struct aph_afrx_client **out, struct aph_afrx_endpoint *ep,
@@ -245,6 +257,8 @@ void aph_afrx_client_put(struct aph_afrx_client *client);
 void aph_afrx_wake_senders(struct aph_afrx_endpoint *ep);
 /* Every endpoint, when a broker has got them: drops them without a word. `forked`: their threads are not here. */
 void aph_afrx_endpoints_forget(bool forked);
+/* Lets go of the lock until the threads of forgotten ones have ended. */
+void aph_afrx_endpoints_bury(void);
 /* In a broker: the threads begin again. */
 int aph_afrx_endpoints_resume(void);
 /* The descriptors that they need, at most `n`. Returns how many there are. */
@@ -297,6 +311,9 @@ uint16_t aph_afrx_port(const struct aph_rx_address *a); /* in host byte order */
 /* 0, -EFAULT. */
 int aph_afrx_copy_in(void *to, const void *from, size_t len);
 int aph_afrx_copy_out(void *to, const void *from, size_t len);
+
+/* This process, without asking the system (fork.c). */
+pid_t aph_afrx_process(void);
 
 /* A checked copy of a msghdr's vector, and how far it was used. */
 struct aph_afrx_vector {

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -135,28 +136,55 @@ void aph_afrx_notify(struct aph_afrx_socket *s)
 	atomic_fetch_add_explicit(&s->changes, 1, memory_order_relaxed);
 	if (s->n_sleepers)
 		(void)syscall(SYS_futex, &s->changes, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+	if (s->endpoint && s->endpoint->waits == s)
+		(void)aph_rx_udp_wake(s->endpoint->udp);
 }
 
-int aph_afrx_sleep(struct aph_afrx_socket *s, unsigned *n, uint64_t deadline_ns)
+/* Whether every signal handler asks for the functions to go on that it interrupts. */
+static bool all_restart(void)
+{
+	struct sigaction action;
+	int i;
+
+	for (i = 1; i < NSIG; i++)
+		if (sigaction(i, NULL, &action) == 0 && action.sa_handler != SIG_DFL &&
+		    action.sa_handler != SIG_IGN && !(action.sa_flags & SA_RESTART))
+			return false;
+	return true;
+}
+
+/* What changes from here on changes the word: see aph_afrx_notify(). The kernel knows what handlers ask for. */
+static int wait_for_word(struct aph_afrx_socket *s, uint64_t deadline_ns)
 {
 	struct timespec until = { .tv_sec = (time_t)(deadline_ns / 1000000000),
 				  .tv_nsec = (long)(deadline_ns % 1000000000) };
 	uint32_t seen = atomic_load_explicit(&s->changes, memory_order_relaxed);
 	long r;
 
-	if (deadline_ns == APH_NOW)
-		return -EAGAIN;
-	if (n)
-		++*n;
 	s->n_sleepers++;
-	aph_afrx_broker_watch(s);
 	aph_afrx_leave();
-	/* What changes from here on changes the word: see aph_afrx_notify(). */
 	r = syscall(SYS_futex, &s->changes, FUTEX_WAIT_BITSET_PRIVATE, seen,
 		    deadline_ns == APH_FOREVER ? NULL : &until, NULL, FUTEX_BITSET_MATCH_ANY);
 	r = r < 0 ? -errno : 0;
 	aph_afrx_enter();
 	s->n_sleepers--;
+	return (int)r;
+}
+
+int aph_afrx_sleep(struct aph_afrx_socket *s, unsigned *n, uint64_t deadline_ns)
+{
+	int r;
+
+	if (deadline_ns == APH_NOW)
+		return -EAGAIN;
+	if (n)
+		++*n;
+	aph_afrx_broker_watch(s);
+	r = aph_afrx_drive(s, deadline_ns);
+	if (r == -EBUSY)
+		r = wait_for_word(s, deadline_ns);
+	else if (r == -EINTR && deadline_ns == APH_FOREVER && all_restart())
+		r = 0;
 	if (n)
 		--*n;
 	if (s->moved)

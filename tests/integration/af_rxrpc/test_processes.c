@@ -289,6 +289,7 @@ static void test_last_close(void **state)
 	OK(rx_close(client));
 	OK(close(go[0]));
 	/* And when it is closed here, the address is free at once. */
+	to = loopback(free_port(), SERVICE);
 	server = client_new();
 	OK(bind_to(server, &to));
 	pid = (pid_t)OK(fork());
