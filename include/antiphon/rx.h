@@ -140,8 +140,11 @@ struct aph_rx_config {
 	uint32_t calls_max; /* at our services, of one host 3/4 of what others leave; 0: 65536 */
 	uint32_t
 		peer_memory_max; /* bytes one peer can make us hold, all of them 16 times that; 0: 64 MiB */
-	uint32_t dead_ms;	     /* nothing heard for so long ends a call; 0: 12,000 */
-	uint32_t idle_client_ms;     /* an idle connection of ours; 0: 120,000 */
+	uint32_t dead_ms;	 /* nothing heard for so long ends a call; 0: 12,000 */
+	uint32_t idle_client_ms; /* an idle connection of ours; 0: 120,000 */
+	/* With more than `crowd` connections of ours, idle ones go after `crowd_idle_ms`; 0: no such limit, 2000. */
+	uint32_t crowd;
+	uint32_t crowd_idle_ms;
 	uint32_t idle_service_ms;    /* of a peer's; 0: 600,000 */
 	uint32_t soft_ack_delay_ms;  /* 0: 100 */
 	uint32_t final_ack_delay_ms; /* for the receipt of a reply, if no call follows; 0: 20 */

@@ -361,9 +361,18 @@ static uint64_t expiry(const struct aph_rx *rx, const struct aph_list *list, uin
 	       rx->late_ns + idle_ms * APH_RX_MS;
 }
 
+static uint32_t idle_client_ms(const struct aph_rx *rx)
+{
+	const struct aph_rx_config *config = &rx->config;
+	bool is_crowd = config->crowd && rx->client_conns.n > config->crowd;
+
+	return is_crowd && config->crowd_idle_ms < config->idle_client_ms ? config->crowd_idle_ms
+									  : config->idle_client_ms;
+}
+
 uint64_t aph_rx_conn_expiry(const struct aph_rx *rx)
 {
-	uint64_t clients = expiry(rx, &rx->idle_clients, rx->config.idle_client_ms);
+	uint64_t clients = expiry(rx, &rx->idle_clients, idle_client_ms(rx));
 	uint64_t services = expiry(rx, &rx->idle_services, rx->config.idle_service_ms);
 
 	return clients < services ? clients : services;
@@ -371,7 +380,7 @@ uint64_t aph_rx_conn_expiry(const struct aph_rx *rx)
 
 void aph_rx_conn_expire(struct aph_rx *rx)
 {
-	while (expiry(rx, &rx->idle_clients, rx->config.idle_client_ms) <= rx->now_ns) {
+	while (expiry(rx, &rx->idle_clients, idle_client_ms(rx)) <= rx->now_ns) {
 		struct aph_rx_conn *conn =
 			aph_container(rx->idle_clients.next, struct aph_rx_conn, idle_link);
 		struct aph_rx_client *client = conn->client;

@@ -95,6 +95,7 @@ static void fill_config(struct aph_rx_config *config)
 	set_default(&config->peer_memory_max, 64u << 20);
 	set_default(&config->dead_ms, 12000);
 	set_default(&config->idle_client_ms, 120000);
+	set_default(&config->crowd_idle_ms, 2000);
 	set_default(&config->idle_service_ms, 600000);
 	set_default(&config->soft_ack_delay_ms, 100);
 	set_default(&config->final_ack_delay_ms, 20);
