@@ -3,6 +3,7 @@
  * The client's side of the rendezvous: who serves the name, are they who they must be, and will they have us?
  * The candidates are tried one after the other; a blocking open waits for the same steps to end.
  */
+#include "base/close.h"
 #include "base/error.h"
 #include "base/time.h"
 #include "local/hello.h"
@@ -351,8 +352,7 @@ static int take_welcome(struct aph_local_channel *lc)
 		note_sender(lc, &message);
 		r = attach(lc, &welcome, &message);
 	}
-	while (message.n_fds)
-		(void)close(message.fds[--message.n_fds]);
+	aph_close_received(message.fds, message.n_fds);
 	return r;
 }
 

@@ -33,6 +33,7 @@
  * looks once more: if the client saw the 1, it published before the exchange, and is found; else it rings,
  * and a bell is an edge that epoll keeps.
  */
+#include "base/close.h"
 #include "local/hello.h"
 #include "local/local.h"
 
@@ -306,8 +307,7 @@ static int listen_once(struct aph_taking *taking)
 	if (r < 0)
 		return r;
 	good = take(taking, &handover, &message);
-	while (message.n_fds)
-		(void)close(message.fds[--message.n_fds]);
+	aph_close_received(message.fds, message.n_fds);
 	return good ? 0 : -EPROTO;
 }
 

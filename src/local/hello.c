@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Messages of the rendezvous. See hello.h. */
+#include "base/close.h"
 #include "local/hello.h"
 
 #include <errno.h>
@@ -67,8 +68,8 @@ int aph_hello_recv(int sock, void *buf, size_t max, struct aph_hello_message *me
 		bool own_limit = !too_many && message->n_fds < APH_HELLO_FDS_MAX &&
 				 (msg.msg_flags & MSG_CTRUNC);
 
-		while (message->n_fds)
-			(void)close(message->fds[--message->n_fds]);
+		aph_close_received(message->fds, message->n_fds);
+		message->n_fds = 0;
 		return own_limit ? -EMFILE : -EPROTO;
 	}
 	return 0;

@@ -3,6 +3,7 @@
  * The service's side of the rendezvous: letting clients in. A newcomer has five seconds and one message to
  * say what it wants; until then it costs a descriptor, and what one user may hold of those is bounded.
  */
+#include "base/close.h"
 #include "base/error.h"
 #include "base/time.h"
 #include "local/hello.h"
@@ -267,8 +268,7 @@ static bool greet(struct aph_local_channel *lc, struct aph_local_service *ls)
 		admit(lc, ls, &hello);
 		return true;
 	}
-	while (message.n_fds)
-		(void)close(message.fds[--message.n_fds]);
+	aph_close_received(message.fds, message.n_fds);
 	/* Who just looked whether somebody is here has hung up without a word. */
 	if (r < 0 || message.len)
 		ls->base.stats.violations++;

@@ -3,6 +3,7 @@
  * Reading: what has arrived of a body and was not read yet. First the bytes that rode in the first record,
  * then pieces that lie in the peer's arena until they are used up.
  */
+#include "base/close.h"
 #include "base/copy.h"
 #include "local/local.h"
 
@@ -162,8 +163,7 @@ void aph_local_drop_body(struct aph_local_call *call)
 		aph_local_release(&call->base, call->available);
 	if (call->fds) {
 		lc->n_call_fds -= (uint32_t)(call->n_fds - call->fds_off);
-		while (call->fds_off < call->n_fds)
-			(void)close(call->fds[call->fds_off++]);
+		aph_close_received(call->fds + call->fds_off, call->n_fds - call->fds_off);
 		free(call->fds);
 		call->fds = NULL;
 	}

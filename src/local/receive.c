@@ -6,6 +6,7 @@
  * What may come for a call that is no more here is not an offence: the peer had not heard of its end. It
  * is dropped, with its memory given back and its descriptors closed.
  */
+#include "base/close.h"
 #include "local/local.h"
 
 #include <errno.h>
@@ -56,20 +57,12 @@ static int enter_call(struct aph_local_channel *lc, struct aph_local_call *call,
 
 /* -- what comes with a record ------------------------------------------------------------------------------------ */
 
-static void close_fds(const struct aph_record *record, const int *fds)
-{
-	unsigned i;
-
-	for (i = 0; i < record->n_fds; i++)
-		(void)close(fds[i]);
-}
-
 /* Memory and descriptors of a record that nobody wants. */
 static void discard(struct aph_local_channel *lc, const struct aph_record *record, const int *fds)
 {
 	int piece;
 
-	close_fds(record, fds);
+	aph_close_received(fds, record->n_fds);
 	if (!(record->flags & APH_RECORD_ARENA))
 		return;
 	piece = aph_intake_add(&lc->intake, record->off, record->len);
@@ -161,7 +154,7 @@ static void add_piece(struct aph_local_channel *lc, struct aph_local_call *call,
 	if (r == 0 && record->n_fds)
 		r = add_fds(lc, call, fds, record->n_fds);
 	if (r < 0)
-		close_fds(record, fds);
+		aph_close_received(fds, record->n_fds);
 	if (r == -EPROTO)
 		offend(lc);
 	else if (r < 0)

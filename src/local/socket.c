@@ -7,6 +7,7 @@
  * Both listen edge-triggered, so nobody drains anything. Neither call blocks, whatever the peer has done to
  * the file's flags or its counter.
  */
+#include "base/close.h"
 #include "base/error.h"
 #include "local/local.h"
 
@@ -90,19 +91,11 @@ int aph_local_send_fds(struct aph_local_channel *lc, const int *fds, size_t n)
 
 /* -- descriptors in ----------------------------------------------------------------------------------------- */
 
-static void close_all(const int *fds, size_t n)
-{
-	size_t i;
-
-	for (i = 0; i < n; i++)
-		(void)close(fds[i]);
-}
-
 void aph_local_stash_free(struct aph_local_channel *lc)
 {
 	if (!lc->stash)
 		return;
-	close_all(lc->stash->fds, lc->stash->n_fds);
+	aph_close_received(lc->stash->fds, lc->stash->n_fds);
 	free(lc->stash);
 	lc->stash = NULL;
 }
@@ -149,7 +142,7 @@ static int meet(struct aph_local_channel *lc, struct arrival *arrival)
 	void *page;
 
 	if (!lc->base.is_client || arrival->n_fds != 1) {
-		close_all(arrival->fds, arrival->n_fds);
+		aph_close_received(arrival->fds, arrival->n_fds);
 		return arrival->truncated ? 1 : -EPROTO;
 	}
 	/* The page is good for hints alone: what it says of sleep is not believed, see handover.c. */
@@ -157,7 +150,7 @@ static int meet(struct aph_local_channel *lc, struct arrival *arrival)
 		(void)munmap((void *)(uintptr_t)lc->page_map, APH_PAGE);
 		lc->page_map = page;
 	}
-	(void)close(arrival->fds[0]);
+	aph_close_received(arrival->fds, 1);
 	if (arrival->cred.pid) {
 		lc->base.peer.pid = arrival->cred.pid;
 		lc->base.peer.uid = arrival->cred.uid;
@@ -176,7 +169,7 @@ static void keep_to_share(const struct aph_local_channel *lc, struct arrival *ar
 	    arrival->fds[arrival->n_fds - 1] < lc->local->many_fds ||
 	    aph_local_may_hold(lc, arrival->n_fds))
 		return;
-	close_all(arrival->fds, arrival->n_fds);
+	aph_close_received(arrival->fds, arrival->n_fds);
 	arrival->n_fds = 0;
 	arrival->truncated = true;
 }
@@ -212,7 +205,7 @@ static int receive(struct aph_local_channel *lc, struct arrival *arrival)
 	arrival->truncated = msg.msg_flags & MSG_CTRUNC;
 	take_control(&msg, arrival);
 	if (n == 0) {
-		close_all(arrival->fds, arrival->n_fds);
+		aph_close_received(arrival->fds, arrival->n_fds);
 		return 0;
 	}
 	if (!(msg.msg_flags & MSG_TRUNC) && arrival->byte == APH_SOCKET_MOVED)
@@ -220,7 +213,7 @@ static int receive(struct aph_local_channel *lc, struct arrival *arrival)
 	if ((msg.msg_flags & MSG_TRUNC) ||
 	    (arrival->byte != APH_SOCKET_BELL && arrival->byte != APH_SOCKET_FDS) ||
 	    (arrival->byte == APH_SOCKET_BELL && (arrival->n_fds || arrival->truncated))) {
-		close_all(arrival->fds, arrival->n_fds);
+		aph_close_received(arrival->fds, arrival->n_fds);
 		return -EPROTO;
 	}
 	keep_to_share(lc, arrival);
@@ -234,12 +227,12 @@ int aph_local_stash_add(struct aph_local_channel *lc, const int *fds, size_t n, 
 	if (!stash) {
 		stash = lc->stash = calloc(1, sizeof(*stash));
 		if (!stash) {
-			close_all(fds, n);
+			aph_close_received(fds, n);
 			return -ENOMEM;
 		}
 	}
 	if (stash->n_messages == APH_SOCKET_FDS_MAX || stash->n_fds + n > APH_SOCKET_FDS_MAX) {
-		close_all(fds, n);
+		aph_close_received(fds, n);
 		return -EPROTO;
 	}
 	memcpy(stash->fds + stash->n_fds, fds, n * sizeof(int));
@@ -283,7 +276,7 @@ static int take_kept(struct aph_fd_stash *stash, int *fds, size_t n)
 	if (count == n && !truncated)
 		memcpy(fds, stash->fds, n * sizeof(int));
 	else
-		close_all(stash->fds, count);
+		aph_close_received(stash->fds, count);
 	stash->n_fds = (uint16_t)(stash->n_fds - count);
 	memmove(stash->fds, stash->fds + count, stash->n_fds * sizeof(int));
 	if (truncated)
@@ -308,7 +301,7 @@ int aph_local_recv_fds(struct aph_local_channel *lc, int *fds, size_t n)
 			memcpy(fds, arrival.fds, n * sizeof(int));
 			return 0;
 		}
-		close_all(arrival.fds, arrival.n_fds);
+		aph_close_received(arrival.fds, arrival.n_fds);
 		return arrival.truncated ? -EMFILE : -EPROTO;
 	}
 	return -EPROTO;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Listing services and asking them how they do: aph_directory_list(). */
 #include "local/stats.h"
+#include "base/close.h"
 #include "base/error.h"
 #include "base/time.h"
 #include "local/hello.h"
@@ -89,8 +90,8 @@ static void take_answer(struct question *question)
 		return;
 	(void)close(question->sock);
 	question->sock = -1;
-	while (r == 0 && message.n_fds)
-		(void)close(message.fds[--message.n_fds]);
+	if (r == 0)
+		aph_close_received(message.fds, message.n_fds);
 	if (r < 0 || message.len != sizeof(stats) || stats.magic != APH_LOCAL_MAGIC ||
 	    stats.version != APH_LOCAL_VERSION)
 		return;

@@ -7,12 +7,15 @@
 
 #include "check.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -87,4 +90,31 @@ int fds_differ(const struct fds *before)
 int fds_differ_but_pipes(const struct fds *before)
 {
 	return differ(before, false);
+}
+
+int fds_lingering(int *peer)
+{
+	static const struct linger minute = { .l_onoff = 1, .l_linger = 60 };
+	struct sockaddr_in address = { .sin_family = AF_INET };
+	socklen_t len = sizeof(address);
+	char bytes[4096] = { 0 };
+	int listener, sock;
+
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	sock = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	CHECK(listener >= 0 && sock >= 0);
+	CHECK_OK(bind(listener, (struct sockaddr *)&address, len));
+	CHECK_OK(listen(listener, 1));
+	CHECK_OK(getsockname(listener, (struct sockaddr *)&address, &len));
+	CHECK_OK(connect(sock, (struct sockaddr *)&address, len));
+	*peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	CHECK_OK(*peer);
+	CHECK_OK(close(listener));
+	CHECK_OK(setsockopt(sock, SOL_SOCKET, SO_LINGER, &minute, sizeof(minute)));
+	CHECK_OK(fcntl(sock, F_SETFL, O_NONBLOCK));
+	while (send(sock, bytes, sizeof(bytes), MSG_NOSIGNAL) > 0)
+		continue;
+	CHECK(errno == EAGAIN);
+	return sock;
 }

@@ -2,11 +2,12 @@
 /* Clients that want the keeper to wait, or to hold more for them than it should. The others notice nothing. */
 #include "fixture.h"
 
+#include "fds.h"
+
 #include "facade/hold/wire.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -14,40 +15,12 @@
 
 /* -- sockets that linger --------------------------------------------------------------------------------- */
 
-/* A connection that nobody reads from, with something to send, whose last close waits for a minute. */
-static int lingering(int *peer)
-{
-	static const struct linger minute = { .l_onoff = 1, .l_linger = 60 };
-	struct sockaddr_in address = { .sin_family = AF_INET };
-	socklen_t len = sizeof(address);
-	char bytes[4096] = { 0 };
-	int listener, sock;
-
-	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	sock = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	CHECK(listener >= 0 && sock >= 0);
-	CHECK_OK(bind(listener, (struct sockaddr *)&address, len));
-	CHECK_OK(listen(listener, 1));
-	CHECK_OK(getsockname(listener, (struct sockaddr *)&address, &len));
-	CHECK_OK(connect(sock, (struct sockaddr *)&address, len));
-	*peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-	CHECK_OK(*peer);
-	CHECK_OK(close(listener));
-	CHECK_OK(setsockopt(sock, SOL_SOCKET, SO_LINGER, &minute, sizeof(minute)));
-	CHECK_OK(fcntl(sock, F_SETFL, O_NONBLOCK));
-	while (send(sock, bytes, sizeof(bytes), MSG_NOSIGNAL) > 0)
-		continue;
-	CHECK(errno == EAGAIN);
-	return sock;
-}
-
 /* Stores a lingering socket, and lets the keeper have the last of it. */
 static int store_lingering(struct aph_hold *hold, const char *name, uint32_t flags, int *peer)
 {
 	const struct aph_hold_options options = { .size = sizeof(options), .flags = flags };
 	static const struct linger none = { 0 };
-	int sock = lingering(peer), r;
+	int sock = fds_lingering(peer), r;
 
 	r = aph_hold_store(hold, name, &sock, 1, &options, SOON);
 	/* If it was refused, it is us who close it. */

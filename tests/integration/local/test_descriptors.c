@@ -242,6 +242,29 @@ static void untaken_ones_are_closed(void **state)
 	service_stop(&service);
 }
 
+/* One whose last close would wait for a minute does not hold up the service. */
+static void one_that_lingers(void **state)
+{
+	struct service service;
+	struct client client;
+	struct aph_call *call;
+	int fd, peer;
+
+	(void)state;
+	service_start_simple(&service, suite_mode, "fds");
+	client_open(&client, "fds");
+	fd = fds_lingering(&peer);
+	assert_int_equal(aph_call_new(&call, client.channel, APH_FOREVER, NULL), 0);
+	assert_int_equal(aph_call_send_fds(call, "e", 1, &fd, 1, 0), 1);
+	close(fd);
+	assert_int_equal(client_end(client.ep, call, NULL, NULL).outcome, APH_ANSWERED);
+	aph_call_free(call);
+	client_echo(client.channel);
+	close(peer);
+	client_close(&client);
+	service_stop(&service);
+}
+
 /* More than may be under way: the sender is told to wait, and nothing is lost. */
 static void more_than_may_be_under_way(void **state)
 {
@@ -296,13 +319,10 @@ static void more_than_may_be_under_way(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SUITE_TEST(there_and_back),
-		SUITE_TEST(with_later_pieces),
-		SUITE_TEST(ordered_with_the_body),
-		SUITE_TEST(many_calls_at_once),
-		SUITE_TEST(bad_ones_change_nothing),
-		SUITE_TEST(untaken_ones_are_closed),
-		SUITE_TEST(more_than_may_be_under_way),
+		SUITE_TEST(there_and_back),	     SUITE_TEST(with_later_pieces),
+		SUITE_TEST(ordered_with_the_body),   SUITE_TEST(many_calls_at_once),
+		SUITE_TEST(bad_ones_change_nothing), SUITE_TEST(untaken_ones_are_closed),
+		SUITE_TEST(one_that_lingers),	     SUITE_TEST(more_than_may_be_under_way),
 	};
 
 	return suite_run_both("descriptors", tests, SUITE_LEN(tests), 60);
