@@ -16,8 +16,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define CLIENTS_MAX 256u /* that are kept without a call */
-#define BURST	    64	 /* turns of the engine before others may have the lock */
+#define BURST 64 /* turns of the engine before others may have the lock */
 
 /* What the thread watches, in epoll's data; or it is the cookie of a socket. */
 #define WATCH_DRIVER UINT64_C(0)
@@ -466,17 +465,19 @@ static void drop_client(struct aph_afrx_client *client)
 	free(client);
 }
 
-/* The least lately used ones are first. */
+/* When there are many, those that have been idle for a while go. The least lately used ones are first. */
 static void trim_clients(struct aph_afrx_endpoint *ep)
 {
+	uint64_t expiry_ns = aph_afrx_tunable("idle_conn_fast_expiry") * UINT64_C(1000000);
+	unsigned n_max = aph_afrx_tunable("reap_client_conns");
+	uint64_t now_ns = aph_time_ns();
 	struct aph_afrx_link *pos, *next;
 
-	for (pos = ep->clients.next; pos != &ep->clients && ep->n_clients >= CLIENTS_MAX;
-	     pos = next) {
+	for (pos = ep->clients.next; pos != &ep->clients && ep->n_clients >= n_max; pos = next) {
 		struct aph_afrx_client *client = APH_AFRX_OF(pos, struct aph_afrx_client, link);
 
 		next = pos->next;
-		if (client->n_calls == 0)
+		if (client->n_calls == 0 && now_ns - client->idle_ns >= expiry_ns)
 			drop_client(client);
 	}
 }
@@ -500,6 +501,7 @@ static int open_client(struct aph_afrx_client **out, struct aph_afrx_endpoint *e
 	client->endpoint = ep;
 	client->remote = *remote;
 	client->service = service;
+	client->idle_ns = aph_time_ns();
 	ep->n_clients++;
 	aph_afrx_list_add(&ep->clients, &client->link);
 	*out = client;
@@ -526,5 +528,6 @@ int aph_afrx_client_get(struct aph_afrx_client **out, struct aph_afrx_endpoint *
 
 void aph_afrx_client_put(struct aph_afrx_client *client)
 {
-	client->n_calls--;
+	if (--client->n_calls == 0)
+		client->idle_ns = aph_time_ns();
 }

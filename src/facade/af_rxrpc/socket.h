@@ -107,6 +107,7 @@ struct aph_afrx_client {
 	uint16_t service;
 	struct aph_rx_client *rx;
 	unsigned n_calls;
+	uint64_t idle_ns; /* since when it has none */
 };
 
 enum aph_afrx_state {

@@ -16,6 +16,8 @@ static struct {
 	{ "soft_ack_delay", 100, 1, 1000 },
 	{ "idle_ack_delay", 20, 1, 1000 },
 	{ "idle_conn_expiry", 120000, 1, UINT32_MAX },
+	{ "idle_conn_fast_expiry", 2000, 1, UINT32_MAX }, /* beyond reap_client_conns */
+	{ "reap_client_conns", 900, 1, 65535 },
 	{ "rx_window_size", 255, 1, 255 },
 	{ "rx_mtu", 1444, 500, 65535 },
 	{ "rx_jumbo_max", 46, 1, 46 },
