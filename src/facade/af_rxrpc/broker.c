@@ -186,14 +186,12 @@ static int64_t answer(const struct connection *c, int fd, bool *closed)
 }
 
 /* The eventfd is there for the main thread to see that there is nothing left. */
-static void look_for_the_end(void)
+void aph_afrx_broker_look(void)
 {
 	uint64_t one = 1;
 
-	aph_afrx_enter();
-	if (aph_afrx_n_sockets() == 0)
+	if (end_fd >= 0 && aph_afrx_n_sockets() == 0)
 		(void)!write(end_fd, &one, sizeof(one));
-	aph_afrx_leave();
 }
 
 static int serve_question(struct connection *c, int fd)
@@ -211,7 +209,6 @@ static int serve_question(struct connection *c, int fd)
 	if (!closed)
 		drop(fd);
 	r = aph_afrx_say(c->fd, APH_AFRX_DONE, NULL, 0);
-	look_for_the_end();
 	return (int)r;
 }
 
@@ -292,7 +289,6 @@ static void *serve(void *arg)
 	while (serve_one(serving) == 0)
 		;
 	connection_end(serving);
-	look_for_the_end();
 	return NULL;
 }
 

@@ -92,6 +92,8 @@ _Noreturn void aph_afrx_broker_run(int listener, int ready);
 /* Before and after a thread of the broker sleeps for somebody: whether they cancelled. Nothing in programs. */
 void aph_afrx_broker_watch(struct aph_afrx_socket *s);
 bool aph_afrx_broker_cancelled(void);
+/* With the lock held: a socket has ended, whoever did it. */
+void aph_afrx_broker_look(void);
 
 /* One message with at most two descriptors. 0, -errno. */
 int aph_afrx_say(int fd, char what, const int *fds, unsigned n);

@@ -340,6 +340,7 @@ void aph_afrx_socket_end(struct aph_afrx_socket *s)
 	if (s->endpoint)
 		aph_afrx_endpoint_part(s);
 	socket_free(s);
+	aph_afrx_broker_look();
 }
 
 static struct aph_afrx_socket *find_closed(void)
