@@ -191,6 +191,8 @@ static void after_fork_in_child(void)
 
 static void watch_fork(void)
 {
+	/* Before, nothing told us of a fork. */
+	process = getpid();
 	(void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
