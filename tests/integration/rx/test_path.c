@@ -149,12 +149,17 @@ static void a_narrow_wire(void **state)
 	run(&(struct path_case){ .faults = { .mtu = 1280 }, .n_calls = 60, .len_max = 60000 });
 }
 
-/* Somebody on the way drops what is too large and may not be fragmented, and nothing tells. */
+/*
+ * Somebody on the way drops what is too large and may not be fragmented, and nothing tells. Datagrams one by one:
+ * the kernel lets runs be fragmented.
+ */
 static void a_black_hole(void **state)
 {
 	(void)state;
-	run(&(struct path_case){
-		.faults = { .black_hole = 1100 }, .n_calls = 60, .len_max = 60000 });
+	run(&(struct path_case){ .faults = { .black_hole = 1100 },
+				 .n_calls = 60,
+				 .len_max = 60000,
+				 .udp_flags = APH_RX_UDP_NO_SEGMENT });
 }
 
 static void nobody_there(void **state)
