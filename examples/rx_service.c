@@ -22,7 +22,7 @@ int main(int argc, char **argv)
 	fprintf(stderr, "serving %s\n", address);
 
 	while (aph_endpoint_next(ep, &ev, APH_FOREVER) == 0) {
-		uintptr_t words = ev.call ? (uintptr_t)aph_call_data(ev.call) : 0;
+		size_t words = ev.call ? (size_t)aph_call_data(ev.call) : 0;
 
 		if (ev.type == APH_EVENT_END) {
 			aph_call_free(ev.call);

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 from harness import ANSWERED, FAILED, MISUSED, Skip, main, test, wait_until
 
@@ -28,6 +29,18 @@ def free_port():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         return str(sock.getsockname()[1])
+
+
+def await_free(port):
+    """Until nobody is at the port any more: a daemon that was told to end is nobody's child."""
+    deadline = time.monotonic() + 5
+    while True:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            try:
+                return sock.bind(("127.0.0.1", int(port)))
+            except OSError:
+                assert time.monotonic() < deadline, "the port is still taken"
+        time.sleep(0.01)
 
 
 def call(box, port, *texts):
@@ -134,6 +147,7 @@ def a_daemon(box):
     process.stdout.close()
     process.stderr.close()
     # A second one of the same address: it was given free.
+    await_free(port)
     end(box, server(box, "serve", port), port)
 
 
