@@ -121,6 +121,7 @@ static void death_is_told_at_once(void **state)
 	struct child child;
 	struct aph_call *call;
 	uint64_t start, took;
+	uint32_t before;
 
 	(void)state;
 	service_start(&service, suite_mode, &config);
@@ -132,9 +133,11 @@ static void death_is_told_at_once(void **state)
 	took = aph_time_ns() - start;
 	assert_true(took < (uint64_t)check_ms(200) * 1000000);
 	if (suite_mode == SERVICE_PROCESS) {
+		/* Not all that the dead one sent need have been received. */
+		before = service.seen->requests;
 		client_open(&client, "dying");
 		call = client_begin(client.channel, "h", 1, APH_FOREVER);
-		service_await(&service.seen->requests, 4);
+		service_await(&service.seen->requests, before + 1);
 		start = aph_time_ns();
 		service_kill(&service);
 		client_expect(client.ep, APH_EVENT_END, call);

@@ -249,13 +249,11 @@ static void every_end_at_once(void **state)
 	struct aph_event ev;
 	unsigned ends = 0;
 	char request[8];
-	uint64_t soon;
 	int kind;
 
 	(void)state;
 	service_start_simple(&service, suite_mode, "mix");
 	client_open(&client, "mix");
-	soon = aph_deadline_ms(100);
 	for (int i = 0; i < N; i++) {
 		static const char ops[] = "earlhh";
 
@@ -264,7 +262,8 @@ static void every_end_at_once(void **state)
 		request[0] = ops[kind];
 		request[1] = kind == 2 ? APH_REASON_BUSY : 9;
 		assert_int_equal(aph_call_new(&calls[i], client.channel,
-					      kind == 4 ? soon : APH_FOREVER, &calls[i]),
+					      kind == 4 ? aph_deadline_ms(100) : APH_FOREVER,
+					      &calls[i]),
 				 0);
 		assert_true(client_send(calls[i], request, sizeof(request), 0));
 	}
