@@ -36,7 +36,7 @@ static char *split_host(char *text, char **host)
 	if (*text == '[') {
 		*host = text + 1;
 		end = strchr(text, ']');
-		if (!end || end[1] != ':')
+		if (!end || end[1] != ':' || memchr(*host, '[', (size_t)(end - *host)))
 			return NULL;
 		*end = '\0';
 		return end + 2;

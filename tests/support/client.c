@@ -195,6 +195,8 @@ void client_put(struct aph_endpoint *ep, struct aph_channel *channel, uint64_t l
 		CHECK(client_send(call, NULL, 0, 0));
 	n = sizeof(answer);
 	CHECK(client_end(ep, call, &answer, &n).outcome == APH_ANSWERED);
-	CHECK(n == sizeof(answer) && answer.len == len + 1 && answer.sum == sum);
+	CHECK(n == sizeof(answer));
+	CHECK(answer.len == len + 1);
+	CHECK(answer.sum == sum);
 	aph_call_free(call);
 }
