@@ -110,9 +110,6 @@ int aph_udp_port_join(struct aph_rx_udp *udp, const struct aph_rx_udp_options *o
 int aph_udp_port_enter(struct aph_rx_udp *udp);
 /* The socket goes with the last one. `silently`: other processes are not told, as another copy of us goes on. */
 void aph_udp_port_leave(struct aph_rx_udp *udp, bool silently);
-/* Packets of clients for a service. 0, -EADDRINUSE, -ENOMEM. */
-int aph_udp_port_claim(struct aph_rx_udp *udp, uint16_t id);
-void aph_udp_port_release(struct aph_rx_udp *udp, uint16_t id);
 /* In a forked child: closes what is open, but for ports where a driver goes on. */
 void aph_udp_ports_abandon(void);
 

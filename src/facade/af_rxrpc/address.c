@@ -109,8 +109,3 @@ bool aph_afrx_address_equal(const struct aph_rx_address *a, const struct aph_rx_
 	       a->in6.sin6_scope_id == b->in6.sin6_scope_id &&
 	       memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, sizeof(struct in6_addr)) == 0;
 }
-
-uint16_t aph_afrx_port(const struct aph_rx_address *a)
-{
-	return ntohs(a->family == AF_INET ? a->in.sin_port : a->in6.sin6_port);
-}

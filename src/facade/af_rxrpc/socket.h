@@ -305,7 +305,6 @@ int aph_afrx_name_read(struct aph_afrx_name *out, int family, const void *addres
 void aph_afrx_name_write(struct sockaddr_rxrpc *out, const struct aph_rx_address *address,
 			 uint16_t service);
 bool aph_afrx_address_equal(const struct aph_rx_address *a, const struct aph_rx_address *b);
-uint16_t aph_afrx_port(const struct aph_rx_address *a); /* in host byte order */
 
 /* -- memory.c: the program's memory, which may not be there ---------------------------------------------------------- */
 
