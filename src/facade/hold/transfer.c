@@ -114,20 +114,84 @@ static void offer_ended(struct hold_keeper *keeper, struct hold_work *work,
 		hold_work_free(keeper, work);
 }
 
+/* -- giving --------------------------------------------------------------------------------------------- */
+
+static int check_give(const struct hold_keeper *keeper, const struct acceptor *acceptor,
+		      const struct hold_entry *entry)
+{
+	if (acceptor->room < entry->n_fds)
+		return -EMSGSIZE;
+	if (acceptor->uid == entry->owner)
+		return 0;
+	if (hold_table_find(&keeper->table, acceptor->uid, entry->name))
+		return -EEXIST;
+	return hold_room(keeper, acceptor->uid) < entry->n_fds ? -EDQUOT : 0;
+}
+
+/* 0: the new owner has been sent the descriptors, or is gone, which its END will tell. */
+static int give(struct hold_keeper *keeper, struct acceptor *acceptor, struct hold_offer *offer)
+{
+	struct hold_entry *entry = offer->entry;
+	struct hold_given given = { .serial = entry->serial, .n_fds = entry->n_fds };
+	int r = check_give(keeper, acceptor, entry);
+	ssize_t n;
+
+	if (r < 0)
+		return r;
+	n = aph_call_send_fds(acceptor->work.call, &given, sizeof(given), entry->fds, entry->n_fds,
+			      APH_MORE);
+	if (n == -EPIPE || n == -ENOTCONN)
+		return 0;
+	if (n < 0)
+		return n == -EAGAIN ? -EAGAIN : -EIO;
+	acceptor->offer = offer;
+	offer->acceptor = acceptor;
+	/* It cannot expire in somebody's hands. */
+	hold_table_suspend(&keeper->table, entry);
+	return 0;
+}
+
+static void find_acceptor(struct hold_keeper *keeper, struct hold_offer *offer)
+{
+	for (struct hold_work *work = keeper->works; work; work = work->next) {
+		struct acceptor *acceptor = (struct acceptor *)work;
+		int r;
+
+		if (work->verb != HOLD_ACCEPT || acceptor->is_over || acceptor->offer ||
+		    acceptor->uid != offer->to || acceptor->from != offer->entry->owner ||
+		    strcmp(acceptor->name, offer->entry->name) != 0)
+			continue;
+		r = give(keeper, acceptor, offer);
+		if (offer->acceptor)
+			return;
+		if (r == 0)
+			continue;
+		acceptor->is_over = true;
+		hold_deny(work->call, r);
+	}
+}
+
+/* Whoever had the descriptors in hand has not become the owner: the offer stands, for whoever else waits. */
+static void stand(struct hold_keeper *keeper, struct hold_offer *offer)
+{
+	offer->acceptor = NULL;
+	hold_table_resume(&keeper->table, offer->entry);
+	find_acceptor(keeper, offer);
+}
+
 static void acceptor_ended(struct hold_keeper *keeper, struct hold_work *work,
 			   enum aph_outcome outcome)
 {
 	struct acceptor *acceptor = (struct acceptor *)work;
+	struct hold_offer *offer = acceptor->offer;
 
 	(void)outcome;
 	work->call = NULL;
-	if (acceptor->confirmed && acceptor->offer)
+	if (acceptor->confirmed && offer)
 		return;
-	if (acceptor->offer) {
-		acceptor->offer->acceptor = NULL;
-		hold_table_resume(&keeper->table, acceptor->offer->entry);
-	}
 	hold_work_free(keeper, work);
+	if (offer)
+		stand(keeper, offer);
 }
 
 /* -- the moment ------------------------------------------------------------------------------------------ */
@@ -181,9 +245,8 @@ void hold_signalled(struct hold_keeper *keeper, struct aph_call *call, int32_t c
 	    hold_table_find(&keeper->table, acceptor->uid, acceptor->name)) {
 		struct hold_offer *offer = acceptor->offer;
 
-		offer->acceptor = NULL;
-		hold_table_resume(&keeper->table, offer->entry);
 		dismiss(keeper, acceptor, -EEXIST);
+		stand(keeper, offer);
 		return;
 	}
 	commit(keeper, acceptor);
@@ -227,59 +290,6 @@ void hold_transfer_suspend(struct hold_keeper *keeper)
 }
 
 /* -- offers and acceptances ------------------------------------------------------------------------------ */
-
-static int check_give(const struct hold_keeper *keeper, const struct acceptor *acceptor,
-		      const struct hold_entry *entry)
-{
-	if (acceptor->room < entry->n_fds)
-		return -EMSGSIZE;
-	if (acceptor->uid == entry->owner)
-		return 0;
-	if (hold_table_find(&keeper->table, acceptor->uid, entry->name))
-		return -EEXIST;
-	return hold_room(keeper, acceptor->uid) < entry->n_fds ? -EDQUOT : 0;
-}
-
-/* 0: the new owner has been sent the descriptors, or is gone, which its END will tell. */
-static int give(struct hold_keeper *keeper, struct acceptor *acceptor, struct hold_offer *offer)
-{
-	struct hold_entry *entry = offer->entry;
-	struct hold_given given = { .serial = entry->serial, .n_fds = entry->n_fds };
-	int r = check_give(keeper, acceptor, entry);
-	ssize_t n;
-
-	if (r < 0)
-		return r;
-	n = aph_call_send_fds(acceptor->work.call, &given, sizeof(given), entry->fds, entry->n_fds,
-			      APH_MORE);
-	if (n == -EPIPE || n == -ENOTCONN)
-		return 0;
-	if (n < 0)
-		return n == -EAGAIN ? -EAGAIN : -EIO;
-	acceptor->offer = offer;
-	offer->acceptor = acceptor;
-	/* It cannot expire in somebody's hands. */
-	hold_table_suspend(&keeper->table, entry);
-	return 0;
-}
-
-static void find_acceptor(struct hold_keeper *keeper, struct hold_offer *offer)
-{
-	for (struct hold_work *work = keeper->works; work; work = work->next) {
-		struct acceptor *acceptor = (struct acceptor *)work;
-		int r;
-
-		if (work->verb != HOLD_ACCEPT || acceptor->is_over || acceptor->offer ||
-		    acceptor->uid != offer->to || acceptor->from != offer->entry->owner ||
-		    strcmp(acceptor->name, offer->entry->name) != 0)
-			continue;
-		r = give(keeper, acceptor, offer);
-		if (r == 0)
-			return;
-		acceptor->is_over = true;
-		hold_deny(work->call, r);
-	}
-}
 
 int hold_offer(struct hold_keeper *keeper, struct hold_job *job)
 {
