@@ -634,6 +634,14 @@ void aph_rx_input_ack(struct aph_rx_call *call, const struct aph_rx_header *head
 		      const uint8_t *body, size_t len);
 
 /* -- output.c */
+/* Who answers a PING is where it says it is. */
+void aph_rx_call_ask_for_proof(struct aph_rx_call *call);
+
+/* -- data.c */
+/* What may leave of what was lost and of what is new. False: there is no more room. */
+bool aph_rx_data_send(struct aph_rx_call *call);
+
+/* -- raw.c */
 /* Queues a packet that is sent once and remembered nowhere; dropped when there is no room. */
 void aph_rx_raw_send(struct aph_rx *rx, const struct aph_rx_path *path,
 		     const struct aph_rx_header *header, const uint8_t *body, size_t len);
