@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Between call.c and oneshot.c: steps of a call with the endpoint's lock held. */
+/* Between call.c, body.c and oneshot.c: steps of a call with the endpoint's lock held. */
 #ifndef ANTIPHON_CORE_CALL_H
 #define ANTIPHON_CORE_CALL_H
 
@@ -9,6 +9,8 @@
 int aph_call_make(struct aph_call **out, struct aph_channel *channel, uint64_t deadline_ns);
 /* 0, or -EPIPE when nothing can be sent any more. */
 int aph_call_check_sender(struct aph_call *call);
+/* Service: the whole reply is the transport's; `flushed`: and on its way. */
+void aph_call_replied(struct aph_call *call, bool flushed);
 /* A piece was accepted; `last`: the body is finished. */
 void aph_call_sent(struct aph_call *call, bool last);
 ssize_t aph_call_read_locked(struct aph_call *call, void *buf, size_t max, bool consume);
