@@ -76,6 +76,9 @@ struct aph_rx_path {
 		interface; /* index of the interface they arrived on; 0: not known. No part of identity */
 };
 
+/* Whether both are the same, port and scope included; a flow label does not count. */
+APH_API bool aph_rx_address_equal(const struct aph_rx_address *a, const struct aph_rx_address *b);
+
 /* -- engine ------------------------------------------------------------------------------------------------ */
 
 #define APH_RX_NO_JUMBO	    0x1u /* neither send nor ask for jumbograms */

@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 
 #define TOGETHER_TICKS \
@@ -259,17 +258,6 @@ static void socket_ready(struct aph_source *source, uint32_t events)
 	(void)events;
 }
 
-static bool same_address(const struct aph_rx_address *a, const struct aph_rx_address *b)
-{
-	if (a->family != b->family)
-		return false;
-	if (a->family == AF_INET)
-		return a->in.sin_port == b->in.sin_port &&
-		       a->in.sin_addr.s_addr == b->in.sin_addr.s_addr;
-	return a->in6.sin6_port == b->in6.sin6_port &&
-	       memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, sizeof(a->in6.sin6_addr)) == 0;
-}
-
 static struct aph_remote_port *find_port(struct aph_remote *remote,
 					 const struct aph_rx_address *address)
 {
@@ -278,7 +266,8 @@ static struct aph_remote_port *find_port(struct aph_remote *remote,
 	aph_list_for_each(pos, tmp, &remote->ports) {
 		struct aph_remote_port *port = port_at(pos);
 
-		if (address ? port->serves && same_address(&port->address, address) : !port->serves)
+		if (address ? port->serves && aph_rx_address_equal(&port->address, address)
+			    : !port->serves)
 			return port;
 	}
 	return NULL;

@@ -4,10 +4,10 @@
  * and connections; the server end only remembers. An idle connection costs its structure and a place in a list
  * that is ordered by time, and no work.
  */
+#include "rx/address.h"
 #include "rx/engine.h"
 
 #include <errno.h>
-#include <string.h>
 
 #define CALL_NUMBER_MAX UINT32_C(0x7fffffff)
 /* An idle connection of a service that is younger than this is not thrown out for another one. */
@@ -37,12 +37,6 @@ static bool matches(const struct aph_rx_conn *conn, const struct aph_rx_header *
 	return conn->cid == cid && conn->epoch == header->epoch && conn->is_client == is_client;
 }
 
-static bool same_port(const struct aph_rx_path *a, const struct aph_rx_path *b)
-{
-	/* The port lies at the same place in both families. */
-	return a->remote.in.sin_port == b->remote.in.sin_port;
-}
-
 /* A server is found by its peer; a client of ours by the ids alone, and then it may insist on the address. */
 static bool is_from(const struct aph_rx_conn *conn, const struct aph_rx_path *path,
 		    const struct aph_rx_peer *peer)
@@ -52,7 +46,7 @@ static bool is_from(const struct aph_rx_conn *conn, const struct aph_rx_path *pa
 	if (!conn->is_client)
 		return false;
 	if (conn->rx->config.flags & APH_RX_MULTIHOMED)
-		return same_port(&conn->peer->path, path);
+		return aph_rx_same_port(&conn->peer->path.remote, &path->remote);
 	return aph_rx_peer_is_at(conn->peer, path);
 }
 

@@ -7,6 +7,7 @@
  * forges one gets nothing of what we send, but can guess most of it: the answer that counts is the one to a PING
  * whose serial is random.
  */
+#include "rx/address.h"
 #include "rx/engine.h"
 
 #include <string.h>
@@ -17,32 +18,17 @@
 #define UNPROVEN_ALLOWANCE 256
 #define UNPROVEN_QUESTIONS 256 /* bytes more, of PINGs only */
 
-static bool same_address(const struct aph_rx_address *a, const struct aph_rx_address *b, bool port)
-{
-	if (a->family != b->family)
-		return false;
-	if (a->family == AF_INET)
-		return a->in.sin_addr.s_addr == b->in.sin_addr.s_addr &&
-		       (!port || a->in.sin_port == b->in.sin_port);
-	if (a->family == AF_INET6)
-		return memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, sizeof(a->in6.sin6_addr)) ==
-			       0 &&
-		       a->in6.sin6_scope_id == b->in6.sin6_scope_id &&
-		       (!port || a->in6.sin6_port == b->in6.sin6_port);
-	return true;
-}
-
 static bool same_path(const struct aph_rx_path *a, const struct aph_rx_path *b)
 {
-	return same_address(&a->remote, &b->remote, true) &&
-	       same_address(&a->local, &b->local, false);
+	return aph_rx_same_host(&a->remote, &b->remote) &&
+	       aph_rx_same_port(&a->remote, &b->remote) && aph_rx_same_host(&a->local, &b->local);
 }
 
 bool aph_rx_peer_is_at(const struct aph_rx_peer *peer, const struct aph_rx_path *path)
 {
-	return same_address(&peer->path.remote, &path->remote, true) &&
-	       (peer->path.local.family == 0 ||
-		same_address(&peer->path.local, &path->local, false));
+	return aph_rx_same_host(&peer->path.remote, &path->remote) &&
+	       aph_rx_same_port(&peer->path.remote, &path->remote) &&
+	       (peer->path.local.family == 0 || aph_rx_same_host(&peer->path.local, &path->local));
 }
 
 static uint32_t hash_path(const struct aph_rx *rx, const struct aph_rx_path *path)

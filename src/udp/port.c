@@ -16,18 +16,6 @@ static _Atomic(struct aph_udp_port *) ports;
 
 /* -- ports ---------------------------------------------------------------------------------------------------- */
 
-static bool is_same(const struct aph_rx_address *a, const struct aph_rx_address *b)
-{
-	if (a->family != b->family)
-		return false;
-	if (a->family == AF_INET)
-		return a->in.sin_port == b->in.sin_port &&
-		       a->in.sin_addr.s_addr == b->in.sin_addr.s_addr;
-	return a->in6.sin6_port == b->in6.sin6_port &&
-	       a->in6.sin6_scope_id == b->in6.sin6_scope_id &&
-	       memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, sizeof(a->in6.sin6_addr)) == 0;
-}
-
 static bool has_number(const struct aph_rx_address *a)
 {
 	return a->family != AF_UNSPEC && (a->family == AF_INET ? a->in.sin_port : a->in6.sin6_port);
@@ -41,7 +29,7 @@ static struct aph_udp_port *find(const struct aph_rx_udp_options *options)
 		return NULL;
 	for (struct aph_udp_port *port = atomic_load(&ports); port; port = atomic_load(&port->next))
 		/* Those without a socket are of the process that this one was forked from. */
-		if (port->fd >= 0 && is_same(&port->facts.local, &options->local) &&
+		if (port->fd >= 0 && aph_rx_address_equal(&port->facts.local, &options->local) &&
 		    port->is_v6only == is_v6only)
 			return port;
 	return NULL;

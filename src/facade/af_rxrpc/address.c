@@ -97,15 +97,3 @@ void aph_afrx_name_write(struct sockaddr_rxrpc *out, const struct aph_rx_address
 		out->transport.sin.sin_addr = address->in.sin_addr;
 	}
 }
-
-bool aph_afrx_address_equal(const struct aph_rx_address *a, const struct aph_rx_address *b)
-{
-	if (a->family != b->family)
-		return false;
-	if (a->family == AF_INET)
-		return a->in.sin_port == b->in.sin_port &&
-		       a->in.sin_addr.s_addr == b->in.sin_addr.s_addr;
-	return a->in6.sin6_port == b->in6.sin6_port &&
-	       a->in6.sin6_scope_id == b->in6.sin6_scope_id &&
-	       memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, sizeof(struct in6_addr)) == 0;
-}

@@ -99,8 +99,8 @@ static int bind_second(struct aph_afrx_socket *s, const struct aph_afrx_name *na
 {
 	int r;
 
-	if (!aph_afrx_address_equal(&name->address, &s->endpoint->asked) &&
-	    !aph_afrx_address_equal(&name->address, &s->endpoint->local))
+	if (!aph_rx_address_equal(&name->address, &s->endpoint->asked) &&
+	    !aph_rx_address_equal(&name->address, &s->endpoint->local))
 		return -EINVAL;
 	if (name->service == 0)
 		return -EINVAL;

@@ -290,8 +290,8 @@ static struct aph_afrx_endpoint *find(const struct aph_rx_address *address)
 	for (pos = endpoints.next; pos != &endpoints; pos = pos->next) {
 		struct aph_afrx_endpoint *ep = APH_AFRX_OF(pos, struct aph_afrx_endpoint, link);
 
-		if (aph_afrx_address_equal(&ep->asked, address) ||
-		    aph_afrx_address_equal(&ep->local, address))
+		if (aph_rx_address_equal(&ep->asked, address) ||
+		    aph_rx_address_equal(&ep->local, address))
 			return ep;
 	}
 	return NULL;
@@ -516,7 +516,7 @@ int aph_afrx_client_get(struct aph_afrx_client **out, struct aph_afrx_endpoint *
 	for (pos = ep->clients.prev; pos != &ep->clients; pos = pos->prev) {
 		struct aph_afrx_client *client = APH_AFRX_OF(pos, struct aph_afrx_client, link);
 
-		if (client->service == service && aph_afrx_address_equal(&client->remote, remote)) {
+		if (client->service == service && aph_rx_address_equal(&client->remote, remote)) {
 			aph_afrx_list_del(&client->link);
 			aph_afrx_list_add(&ep->clients, &client->link);
 			*out = client;

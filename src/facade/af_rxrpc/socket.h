@@ -304,7 +304,6 @@ struct aph_afrx_name {
 int aph_afrx_name_read(struct aph_afrx_name *out, int family, const void *address, socklen_t len);
 void aph_afrx_name_write(struct sockaddr_rxrpc *out, const struct aph_rx_address *address,
 			 uint16_t service);
-bool aph_afrx_address_equal(const struct aph_rx_address *a, const struct aph_rx_address *b);
 
 /* -- memory.c: the program's memory, which may not be there ---------------------------------------------------------- */
 
