@@ -185,7 +185,8 @@ APH_API void aph_rx_receive(struct aph_rx *rx, const struct aph_rx_path *path, c
 
 /*
  * The network reported `error` (an errno) for a datagram of ours to `path`; `mtu` is the largest payload that passes
- * if an EMSGSIZE said so, else 0. `quote` is what it showed of our datagram's payload, or NULL. With `local` our own kernel refused to send.
+ * if an EMSGSIZE said so, else 0. `quote` is what it showed of our datagram's payload, or NULL; less
+ * than 8 bytes prove nothing, and such a report is ignored. With `local` our own kernel refused to send.
  */
 APH_API void aph_rx_receive_error(struct aph_rx *rx, const struct aph_rx_path *path, int error,
 				  uint32_t mtu, const void *quote, size_t quote_len, bool local,

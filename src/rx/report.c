@@ -6,19 +6,33 @@
 
 #include <errno.h>
 
-/* The connection that the quoted packet of ours belonged to; forged ones rarely quote one that there is. */
+/* Whether the quoted packet can be one that left on the connection, as far as it is shown. */
+static bool is_ours(const struct aph_rx_conn *conn, const uint8_t *quote, size_t len)
+{
+	uint32_t cid = aph_get32(quote + 4);
+
+	if (aph_get32(quote) != conn->epoch || (cid & ~3u) != conn->cid)
+		return false;
+	if (len >= 12 && aph_get32(quote + 8) > conn->channels[cid & 3].call_number)
+		return false;
+	if (len >= 20 && (int32_t)(aph_get32(quote + 16) - conn->serial) > 0)
+		return false;
+	return len < 22 || !(quote[21] & APH_RX_CLIENT_INITIATED) == !conn->is_client;
+}
+
+/*
+ * Who does not see our packets can guess addresses and ports, and no more than those must a router show: a report that
+ * does not tell which connection it is about is not believed. Without it the calls end a little later, by time.
+ */
 static bool is_quote_plausible(struct aph_rx_peer *peer, const uint8_t *quote, size_t len)
 {
 	struct aph_list *pos, *tmp;
 
 	if (!quote || len < 8)
-		return true;
-	aph_list_for_each(pos, tmp, &peer->conns) {
-		const struct aph_rx_conn *conn = aph_container(pos, struct aph_rx_conn, peer_link);
-
-		if (aph_get32(quote) == conn->epoch && (aph_get32(quote + 4) & ~3u) == conn->cid)
+		return false;
+	aph_list_for_each(pos, tmp, &peer->conns)
+		if (is_ours(aph_container(pos, struct aph_rx_conn, peer_link), quote, len))
 			return true;
-	}
 	return false;
 }
 
@@ -30,9 +44,9 @@ static void note_bounce(struct aph_rx_conn *conn, const uint8_t *quote, size_t l
 
 	if (!quote || len < APH_RX_HEADER || !conn->is_client)
 		return;
-	aph_rx_header_decode(&header, quote);
-	if (header.epoch != conn->epoch || (header.cid & ~3u) != conn->cid)
+	if (!is_ours(conn, quote, len))
 		return;
+	aph_rx_header_decode(&header, quote);
 	call = conn->channels[header.cid & 3].call;
 	if (call && header.type == APH_RX_DATA && header.seq == 1 &&
 	    header.call_number == call->number && !call->received && !call->n_resent)
@@ -44,7 +58,7 @@ static void peer_error(struct aph_rx_peer *peer, int error, uint32_t mtu, const 
 {
 	struct aph_list *pos, *tmp;
 
-	if (!peer || !is_quote_plausible(peer, quote, quote_len))
+	if (!peer || (!local && !is_quote_plausible(peer, quote, quote_len)))
 		return;
 	if (error == EMSGSIZE) {
 		aph_rx_pmtu_too_large(&peer->pmtu, mtu, peer->rx->now_ns);

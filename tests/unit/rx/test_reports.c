@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: MIT */
+/* What the network says about packets of ours, and what those say who have not seen any. */
+#include "rx/wire.h"
+
+#include "rig.h"
+
+#include <errno.h>
+
+#define SERVICE 147
+
+/* A client that has sent a request, and its packet. */
+struct caller {
+	struct aph_rx *rx;
+	struct aph_rx_path path;
+	struct aph_rx_client *client;
+	struct aph_rx_call *call;
+	uint8_t sent[APH_RX_HEADER];
+};
+
+static void begin(struct caller *c)
+{
+	struct aph_rx_message message;
+
+	c->rx = an_engine(0);
+	c->path = a_path("10.0.0.2", 7000);
+	assert_int_equal(aph_rx_client_new(&c->client, c->rx, &c->path, SERVICE, NULL), 0);
+	assert_int_equal(aph_rx_call_new(&c->call, c->client, NULL), 0);
+	assert_int_equal(aph_rx_call_write(c->call, "request", 7, 0), 7);
+	assert_int_equal(aph_rx_send(c->rx, &message, 1, now_ns), 1);
+	assert_true(message.iov[0].iov_len >= APH_RX_HEADER);
+	memcpy(c->sent, message.iov[0].iov_base, APH_RX_HEADER);
+}
+
+static void end(struct caller *c)
+{
+	(void)aph_rx_call_free(c->call);
+	(void)aph_rx_client_free(c->client);
+	(void)aph_rx_free(c->rx);
+}
+
+/* Whether the report ends the call. */
+static bool ends(struct caller *c, const uint8_t *quote, size_t len, bool local)
+{
+	struct aph_rx_event event;
+
+	aph_rx_receive_error(c->rx, &c->path, ECONNREFUSED, 0, quote, len, local, now_ns);
+	if (!aph_rx_next(c->rx, &event))
+		return false;
+	assert_int_equal(event.type, APH_RX_EVENT_END);
+	assert_int_equal(event.end.outcome, local ? APH_RX_LOCAL_ERROR : APH_RX_NET_ERROR);
+	return true;
+}
+
+/* All that a router shows of the packet, or no more than says which connection it is of. */
+static void true_ones_are_believed(void **state)
+{
+	static const size_t lengths[] = { 8, 12, 16, 20, 24, APH_RX_HEADER };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+		struct caller c;
+
+		begin(&c);
+		assert_true(ends(&c, c.sent, lengths[i], false));
+		end(&c);
+	}
+}
+
+/* Who guesses no more than addresses and ports ends nothing. */
+static void blind_ones_are_not(void **state)
+{
+	struct caller c;
+
+	(void)state;
+	begin(&c);
+	assert_false(ends(&c, NULL, 0, false));
+	for (size_t len = 0; len < 8; len++)
+		assert_false(ends(&c, c.sent, len, false));
+	end(&c);
+}
+
+static void changed(struct caller *c, size_t at, uint8_t bits)
+{
+	uint8_t quote[APH_RX_HEADER];
+
+	memcpy(quote, c->sent, sizeof(quote));
+	quote[at] ^= bits;
+	assert_false(ends(c, quote, sizeof(quote), false));
+}
+
+/* Nor does who shows what never left: in turn epoch, cid, call, serial and direction. */
+static void nor_are_wrong_ones(void **state)
+{
+	struct caller c;
+
+	(void)state;
+	begin(&c);
+	changed(&c, 3, 1);
+	changed(&c, 7, 4);
+	changed(&c, 11, 2);
+	changed(&c, 19, 2);
+	changed(&c, 21, APH_RX_CLIENT_INITIATED);
+	end(&c);
+}
+
+static void sizes_are_not_lowered_blindly(void **state)
+{
+	struct aph_rx_call *second;
+	struct aph_rx_message message;
+	static const uint8_t body[3000];
+	struct caller c;
+
+	(void)state;
+	begin(&c);
+	aph_rx_receive_error(c.rx, &c.path, EMSGSIZE, 500, NULL, 0, false, now_ns);
+	assert_int_equal(aph_rx_call_new(&second, c.client, NULL), 0);
+	assert_int_equal(aph_rx_call_write(second, body, sizeof(body), 0), sizeof(body));
+	assert_int_equal(aph_rx_send(c.rx, &message, 1, now_ns), 1);
+	assert_true(message.segment > 1400);
+	(void)aph_rx_call_free(second);
+	end(&c);
+}
+
+/* Nobody but our own kernel can say that. */
+static void our_own_kernel_needs_no_proof(void **state)
+{
+	struct caller c;
+
+	(void)state;
+	begin(&c);
+	assert_true(ends(&c, NULL, 0, true));
+	end(&c);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(true_ones_are_believed),
+		cmocka_unit_test(blind_ones_are_not),
+		cmocka_unit_test(nor_are_wrong_ones),
+		cmocka_unit_test(sizes_are_not_lowered_blindly),
+		cmocka_unit_test(our_own_kernel_needs_no_proof),
+	};
+
+	return cmocka_run_group_tests_name("rx reports", tests, NULL, NULL);
+}
