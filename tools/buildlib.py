@@ -33,7 +33,8 @@ class Config:
     name: str
     cc: str
     options: list
-    select: list = dataclasses.field(default_factory=list)
+    suites: list = dataclasses.field(default_factory=list)  # none: all of them
+    without: list = dataclasses.field(default_factory=list)
     env: dict = dataclasses.field(default_factory=dict)
     wrapper: list = dataclasses.field(default_factory=list)
     timeout_multiplier: int = 1
@@ -41,6 +42,13 @@ class Config:
     @property
     def dir(self):
         return build_root() / self.name
+
+    @property
+    def select(self):
+        """What tells `meson test` which suites to run."""
+        return [word for name in self.suites for word in ("--suite", name)] + [
+            word for name in self.without for word in ("--no-suite", name)
+        ]
 
     @property
     def log(self):
@@ -108,8 +116,32 @@ def tail(path, lines=60):
     return "\n".join(text.splitlines()[-lines:])
 
 
-def build(config):
-    """Configures (when needed) and builds; returns True, or False after showing the log."""
+def introspect(config, what):
+    """What the build of a configuration says of itself."""
+    command = ["meson", "introspect", what, config.dir]
+    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+
+
+def needed(config):
+    """The files to build: what is installed, and what the tests of the chosen suites run; none: all."""
+    if not config.suites:
+        return []
+    tested = {
+        target
+        for test in introspect(config, "--tests")
+        for target in test["depends"]
+        if set(config.suites) & {name.split(":")[-1] for name in test["suite"]}
+    }
+    return [
+        name
+        for target in introspect(config, "--targets")
+        if target["id"] in tested or target["installed"]
+        for name in target["filename"]
+    ]
+
+
+def build(config, files=needed):
+    """Configures (when needed) and builds some files; returns True, or False after showing the log."""
     config.dir.parent.mkdir(parents=True, exist_ok=True)
     config.log.write_text("", encoding="utf-8")
     wanted = shlex.join([config.cc, *config.options])
@@ -120,7 +152,8 @@ def build(config):
         if run(["meson", "setup", config.dir, *config.options], config) != 0:
             return broken(config, "configuring")
         stamp.write_text(wanted, encoding="utf-8")
-    if run(["meson", "compile", "-C", config.dir, "-j", JOBS], config) != 0:
+    names = [os.path.relpath(name, config.dir) for name in files(config)]
+    if run(["ninja", "-C", config.dir, "-j", JOBS, *names], config) != 0:
         return broken(config, "building")
     say(f"{config.name}: built in {time.monotonic() - start:.0f} s")
     return True
@@ -179,13 +212,17 @@ def count_cmocka(name, output):
     return tally
 
 
+def output_of(entry):
+    return (entry.get("stdout") or "") + (entry.get("stderr") or "")
+
+
 def count_test(entry):
     """What one entry of Meson's testlog.json adds: its cases where it names them, else one."""
     name = entry["name"].split(" / ", 1)[-1]
     output = entry.get("stdout") or ""
     result = entry["result"]
     if result == "SKIP":
-        lines = [line for line in (output + (entry.get("stderr") or "")).splitlines() if line.strip()]
+        lines = [line for line in output_of(entry).splitlines() if line.strip()]
         reason = TAP_SKIP.search(lines[-1]) if lines else None
         why = (reason[1] if reason else lines[-1].strip()) if lines else "no reason given"
         return Tally(skipped=1, skips=[f"{name}: {why}"])
@@ -208,17 +245,20 @@ def count_test(entry):
 
 
 def read_testlog(config):
-    """All results of the last `meson test` of a configuration, with the output of what failed."""
-    total = Tally()
+    """The entries of the last `meson test` of a configuration."""
     path = config.dir / "meson-logs" / "testlog.json"
     if not path.exists():
-        return total
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        entry = json.loads(line)
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+
+
+def count_tests(entries):
+    """All their results, with the output of what failed."""
+    total = Tally()
+    for entry in entries:
         tally = count_test(entry)
         if tally.failed:
-            output = (entry.get("stdout") or "") + (entry.get("stderr") or "")
-            tally.failures[-1] += "\n" + "\n".join(output.splitlines()[-60:])
+            tally.failures[-1] += "\n" + "\n".join(output_of(entry).splitlines()[-60:])
         total.add(tally)
     return total
 
