@@ -21,6 +21,7 @@ import threading
 import time
 import traceback
 
+# For what takes a moment: only a hang meets it.
 TIMEOUT = 60
 
 ANSWERED, FAILED, MISUSED, REFUSED, ABORTED, LOST = range(6)
@@ -37,8 +38,8 @@ def test(function):
     return function
 
 
-def wait_until(condition, what, seconds=10):
-    """Waits for something that cannot tell by itself."""
+def wait_until(condition, what, seconds=40):
+    """Waits for something that cannot tell by itself. Only what never comes, not a slow machine, meets the limit."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -156,6 +157,11 @@ class Box:
         self.services.append(service)
         return service
 
+    def has_calls(self, name, n):
+        """Whether that many calls are open at the service: received, and not answered."""
+        done = self.run("ls", "--json", name)
+        return done.returncode == ANSWERED and json.loads(done.stdout)[0].get("calls_open") == n
+
     def write(self, name, content, mode=0o644):
         path = self.path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -182,7 +188,7 @@ class Box:
             expected = service.status
             status = service.end()
             assert expected is not None or status == 0, f"serve ended with {status}: {service.err}"
-        wait_until(lambda: not self.processes(), "processes are left", 5)
+        wait_until(lambda: not self.processes(), "processes are left")
         left = self.sockets()
         killed = any(s.status == -signal.SIGKILL for s in self.services)
         assert killed or not left, f"socket files are left: {left}"

@@ -6,7 +6,7 @@ import json
 import signal
 import time
 
-from harness import ANSWERED, FAILED, main, test
+from harness import ANSWERED, FAILED, TIMEOUT, main, test, wait_until
 
 
 def is_tidy(box):
@@ -44,9 +44,10 @@ def a_table_for_people(box):
 @test
 def an_interrupt_leaves_nothing(box):
     process = box.start("bench", "--rounds", "99", "--seconds", "0.05")
-    time.sleep(0.5)
+    wait_until(lambda: len(box.processes()) > 1, "it has begun to measure")
+    time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == FAILED and b"interrupted" in err, err
     assert is_tidy(box)
 

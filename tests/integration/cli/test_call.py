@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """antiphon call: where the request comes from, where the reply goes, and what the exit status says."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import time
 
-from harness import ABORTED, ANSWERED, FAILED, LOST, REFUSED, is_running, main, test, wait_until
+from harness import ABORTED, ANSWERED, FAILED, LOST, REFUSED, TIMEOUT, is_running, main, test, wait_until
 
 EVERY_BYTE = bytes(range(256)) * 3
 
@@ -103,7 +104,7 @@ def the_reply_flows_before_the_request_has_ended(box):
         process.stdin.write(word)
         process.stdin.flush()
         assert os.read(process.stdout.fileno(), 100) == word
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=TIMEOUT)
     assert (process.returncode, out, err) == (ANSWERED, b"", b"")
 
 
@@ -120,7 +121,7 @@ def waiting_for_a_service(box):
     time.sleep(0.3)
     assert process.poll() is None
     box.serve("late", "--", "cat")
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=TIMEOUT)
     assert (process.returncode, out, err) == (ANSWERED, b"hello", b"")
 
 
@@ -128,7 +129,7 @@ def waiting_for_a_service(box):
 def waiting_in_vain_is_refused(box):
     began = time.monotonic()
     done = box.call("--wait", "--timeout", "0.3", "never", "hello")
-    assert done.returncode == REFUSED and 0.25 < time.monotonic() - began < 5, done
+    assert done.returncode == REFUSED and 0.25 < time.monotonic() - began < TIMEOUT / 2, done
 
 
 @test
@@ -144,27 +145,49 @@ def an_abort_tells_its_code(box):
 
 @test
 def a_deadline_passes(box):
-    box.serve("slow", "--", "sleep", "60")
-    began = time.monotonic()
-    done = box.call("--timeout", "0.3", "slow", "hello")
-    assert done.returncode == LOST and b"LOST" in done.stderr and b"deadline" in done.stderr, done
-    assert 0.25 < time.monotonic() - began < 5
+    ran = box.path / "ran"
+    service = box.serve("slow", "--", "sh", "-c", f"echo >{ran}; exec sleep 600")
+    # How long a call needs to get to the command is the machine's affair; before that it is refused, or lost.
+    for seconds in (0.3, 3, 30):
+        began = time.monotonic()
+        done = box.call("--timeout", seconds, "slow", "hello")
+        assert time.monotonic() - began > seconds * 0.8
+        assert done.returncode in (LOST, REFUSED) and b"deadline" in done.stderr, done
+        wait_until(lambda: box.processes() == [service.pid], "the command still runs")
+        if ran.exists():
+            break
+    assert ran.exists(), "nothing ran in time"
+    assert done.returncode == LOST and b"LOST" in done.stderr, done
 
 
 @test
 def a_deadline_passes_while_the_request_is_typed(box):
     box.serve("echo", "--", "cat")
-    # Nobody has received anything of the first one.
-    for typed, expected in ((b"", REFUSED), (b"something", LOST)):
-        process = box.start("call", "--timeout", "0.4", "echo", "-", stdin=subprocess.PIPE)
-        process.stdin.write(typed)
-        process.stdin.flush()
-        assert process.wait(timeout=20) == expected
+
+
+    def call(seconds, typed):
+        process = box.start("call", "--timeout", str(seconds), "echo", "-", stdin=subprocess.PIPE)
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(typed)
+            process.stdin.flush()
+        status = process.wait(timeout=TIMEOUT)
         assert b"deadline" in process.stderr.read()
-        assert process.stdout.read() == typed
-        process.stdin.close()
+        out = process.stdout.read()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
         process.stdout.close()
         process.stderr.close()
+        return status, out
+
+    # Nobody has received anything of this one.
+    assert call(0.4, b"") == (REFUSED, b"")
+    # And this is lost if there was time to receive what was typed.
+    for seconds in (0.4, 4, 40):
+        status, out = call(seconds, b"something")
+        if out:
+            break
+        assert status in (LOST, REFUSED), status
+    assert (status, out) == (LOST, b"something")
 
 
 @test
@@ -181,9 +204,9 @@ def a_killed_service_loses_the_call_at_once(box):
     wait_until(lambda: len(box.processes()) == 3, "the command runs")
     began = time.monotonic()
     service.end(signal.SIGKILL)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == LOST and out == b"" and b"closed" in err, err
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30, "it waited for its deadline"
 
 
 @test
@@ -220,10 +243,10 @@ def a_reply_that_cannot_be_written_fails(box):
 def a_reader_that_leaves_ends_call_and_command(box):
     service = box.serve("endless", "--", "yes")
     command = f'"{box.program}" call endless | head -c 10'
-    done = subprocess.run(command, shell=True, env=box.env, capture_output=True, timeout=20, check=False)
+    done = subprocess.run(command, shell=True, env=box.env, capture_output=True, timeout=TIMEOUT, check=False)
     assert done.stdout == b"y\ny\ny\ny\ny\n", done
     assert service.log()["outcome"] == "gone"
-    wait_until(lambda: box.processes() == [service.pid], "yes is still there", 5)
+    wait_until(lambda: box.processes() == [service.pid], "yes is still there")
 
 
 @test
@@ -240,7 +263,7 @@ def standard_output_keeps_its_blocking_mode(box):
     while os.read(read_end, 65536):
         pass
     os.close(read_end)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == ANSWERED, err
 
 
@@ -257,7 +280,7 @@ def sockets_and_append_files_as_output(box):
     while piece := ours.recv(65536):
         out += piece
     ours.close()
-    assert process.wait(timeout=20) == ANSWERED and out == expected, process.stderr.read()
+    assert process.wait(timeout=TIMEOUT) == ANSWERED and out == expected, process.stderr.read()
     process.stderr.close()
 
     path = box.write("log", b"before\n")
@@ -293,7 +316,7 @@ def a_killed_client_leaves_nothing_behind(box):
     (command,) = set(box.processes()) - {service.pid, process.pid}
     process.kill()
     process.communicate()
-    wait_until(lambda: not is_running(command), "the command still runs", 2)
+    wait_until(lambda: not is_running(command), "the command still runs")
     assert service.log()["outcome"] == "gone"
 
 

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 
-from harness import Skip, main, test
+from harness import TIMEOUT, Skip, main, test
 
 SCRIPT = pathlib.Path(__file__).resolve().parents[3] / "packaging" / "completion" / "antiphon"
 ASK = """
@@ -26,7 +26,7 @@ def complete(box, *words):
         raise Skip("bash is not installed")
     env = dict(box.env, PATH=f"{os.path.dirname(box.program)}:{box.env['PATH']}")
     command = ["bash", "-c", ASK, SCRIPT, *words]
-    done = subprocess.run(command, env=env, cwd=box.path, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, env=env, cwd=box.path, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode == 0 and done.stderr == "", done
     return set(done.stdout.split())
 
@@ -66,7 +66,7 @@ def names_that_are_held(box):
     assert "cat" in complete(box, "antiphon", "hold", "exec", "web.socket", "--", "ca")
     assert complete(box, "antiphon", "hold", "--survive", "t") == {"twin"}
     assert box.run("hold", "stop").returncode == 0
-    keeper.communicate(timeout=20)
+    keeper.communicate(timeout=TIMEOUT)
 
 
 @test

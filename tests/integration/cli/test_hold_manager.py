@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 
-from harness import FAILED, main, test, wait_until
+from harness import FAILED, TIMEOUT, main, test, wait_until
 
 
 class Manager:
@@ -25,7 +25,10 @@ class Manager:
         self.options = options
         self.store = {}
         self.said = []
-        self.lazy = 0
+        # Cleared, it takes no letter.
+        self.takes = threading.Event()
+        self.takes.set()
+        self.is_held_up = False
         path = str(box.path / "notify")
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(path)
@@ -42,7 +45,8 @@ class Manager:
         while not self.ending:
             if not select.select([self.socket], [], [], 0.05)[0]:
                 continue
-            time.sleep(self.lazy)
+            self.is_held_up = not self.takes.is_set()
+            self.takes.wait()
             data, control, _, _ = self.socket.recvmsg(4096, 4096)
             fds, sender = array.array("i"), 0
             for level, kind, content in control:
@@ -86,17 +90,17 @@ class Manager:
             env=env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=high)
         for fd in high:
             os.close(fd)
-        wait_until(lambda: sum("READY" in message for message in self.said) > before, "it is ready", 20)
+        wait_until(lambda: sum("READY" in message for message in self.said) > before, "it is ready")
 
     def kill(self):
         self.process.kill()
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=TIMEOUT)
 
     def end(self):
         self.process.send_signal(signal.SIGTERM)
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=TIMEOUT)
         self.ending = True
-        self.thread.join(20)
+        self.thread.join(TIMEOUT)
         assert not self.thread.is_alive()
         for _, fd in self.all():
             os.close(fd)
@@ -173,7 +177,7 @@ def a_transfer_is_stored(box):
     assert store(box, "web", "x") == 0
     old = box.start("hold", "transfer", "web")
     assert hold(box, "accept", "web").returncode == 0
-    assert old.wait(timeout=20) == 0
+    assert old.wait(timeout=TIMEOUT) == 0
     old.communicate()
     assert len(manager.store) == 1
     manager.kill()
@@ -186,19 +190,17 @@ def a_transfer_is_stored(box):
 def nothing_is_confirmed_before_it_is_stored(box):
     manager = Manager(box)
     manager.start()
-    manager.lazy = 0.3
+    manager.takes.clear()
     storing = box.start("hold", "store", "late", "0")
+    wait_until(lambda: manager.is_held_up, "the manager is asked to store it")
+    # A keeper that did not wait would have said so by then.
     time.sleep(0.15)
-    assert storing.poll() is None and not held_now(manager)
-    assert storing.wait(timeout=20) == 0
+    assert storing.poll() is None and not manager.store
+    manager.takes.set()
+    assert storing.wait(timeout=TIMEOUT) == 0
     storing.communicate()
     assert len(manager.store) == 1
-    manager.lazy = 0
     manager.end()
-
-
-def held_now(manager):
-    return list(manager.store)
 
 
 @test

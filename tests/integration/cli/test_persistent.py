@@ -4,12 +4,13 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 
-from harness import ABORTED, ANSWERED, LOST, REFUSED, is_running, main, test, wait_until
+from harness import ABORTED, ANSWERED, LOST, REFUSED, TIMEOUT, is_running, main, test, wait_until
 
 # A process that obeys requests: what it is told is the request itself.
 WORKER = r"""
@@ -46,6 +47,9 @@ while True:
         time.sleep(10)
     if word == b"sleep":
         time.sleep(float(rest))
+    if word == b"await":
+        while not os.path.exists(rest):
+            time.sleep(0.02)
     if word == b"half":
         write(struct.pack(">I", 1000) + b"x" * 500)
         os._exit(3)
@@ -54,7 +58,7 @@ while True:
         continue
     if word == b"close":
         os.close(1)
-        time.sleep(60)
+        time.sleep(600)
     if word == b"many":
         body = b"y" * int(rest)
     if word == b"count":
@@ -98,7 +102,7 @@ def many_callers_are_answered_one_by_one(box):
     service = worker(box)
     clients = [box.start("call", "work", "sleep 0.02") for _ in range(10)]
     for client in clients:
-        out, err = client.communicate(timeout=20)
+        out, err = client.communicate(timeout=TIMEOUT)
         assert (client.returncode, out) == (ANSWERED, b"sleep 0.02"), err
     done = box.call("--repeat", "200", "--parallel", "20", "work", "hello")
     assert done.returncode == ANSWERED, done
@@ -137,15 +141,15 @@ def a_death_in_the_middle_of_a_reply(box):
 @test
 def calls_that_wait_survive_a_death(box):
     service = worker(box)
-    first = box.start("call", "work", "sleep 0.5")
+    first = box.start("call", "work", "sleep 600")
     wait_until(lambda: "sleep" in service.trace.read_text(), "it sleeps")
     waiting = [box.start("call", "work", f"hello {i}") for i in range(5)]
-    time.sleep(0.2)
+    wait_until(lambda: box.has_calls("work", 6), "all are there")
     os.kill(starts(service)[0], signal.SIGKILL)
-    assert first.wait(timeout=10) == ABORTED
+    assert first.wait(timeout=TIMEOUT) == ABORTED
     first.communicate()
     for i, client in enumerate(waiting):
-        out, err = client.communicate(timeout=20)
+        out, err = client.communicate(timeout=TIMEOUT)
         assert (client.returncode, out) == (ANSWERED, f"hello {i}".encode()), err
     # A request was handed to one process only.
     calls = [line for line in service.trace.read_text().splitlines() if line.startswith("call hello")]
@@ -159,10 +163,13 @@ def pauses_double_while_nothing_is_answered(box):
     wait_until(lambda: len(times.read_text().split()) == 4, "it is started four times")
     at = [float(t) for t in times.read_text().split()]
     pauses = [b - a for a, b in zip(at, at[1:])]
-    assert 0.09 < pauses[0] < 0.3 and 0.19 < pauses[1] < 0.5 and 0.38 < pauses[2] < 0.9, pauses
+    # They are never shorter; how much longer is the machine's affair.
+    assert 0.09 < pauses[0] and 0.19 < pauses[1] and 0.38 < pauses[2], pauses
     done = box.call("--timeout", "0.1", "broken", "x")
     assert done.returncode in (LOST, REFUSED), done
     assert service.end() == 0
+    said = re.findall(r"started again in (\S+ \S+)", service.err)
+    assert said[:3] == ["100 ms", "200 ms", "400 ms"], service.err
 
 
 @test
@@ -177,7 +184,7 @@ def a_process_that_speaks_unasked_is_started_anew(box):
 
 @test
 def a_process_that_closes_its_output_is_ended(box):
-    service = worker(box, "--kill-after", "0.3")
+    service = worker(box, "--kill-after", "30")
     done = box.call("work", "close")
     assert done.returncode == ABORTED and b" 143\n" in done.stderr, done
     assert box.call("work", "hello").stdout == b"hello"
@@ -187,8 +194,15 @@ def a_process_that_closes_its_output_is_ended(box):
 @test
 def a_caller_that_goes_does_not_disturb_the_next(box):
     service = worker(box)
-    done = box.call("--timeout", "0.2", "work", "sleep 0.6")
+    go = box.path / "go"
+    # How long a call needs to get to the process is the machine's affair.
+    for seconds in (0.2, 2, 20):
+        done = box.call("--timeout", seconds, "work", f"await {go}")
+        assert done.returncode in (LOST, REFUSED), done
+        if "await" in service.trace.read_text():
+            break
     assert done.returncode == LOST, done
+    go.touch()
     assert box.call("work", "hello").stdout == b"hello"
     client = box.start("call", "work", "many 100000000")
     os.read(client.stdout.fileno(), 1000)
@@ -201,11 +215,13 @@ def a_caller_that_goes_does_not_disturb_the_next(box):
 @test
 def a_caller_that_waits_and_goes(box):
     service = worker(box)
-    first = box.start("call", "work", "sleep 0.6")
-    wait_until(lambda: "sleep" in service.trace.read_text(), "it sleeps")
+    go = box.path / "go"
+    first = box.start("call", "work", f"await {go}")
+    wait_until(lambda: "await" in service.trace.read_text(), "it waits")
     done = box.call("--timeout", "0.1", "work", "never")
     assert done.returncode in (LOST, REFUSED), done
-    assert first.wait(timeout=10) == ANSWERED
+    go.touch()
+    assert first.wait(timeout=TIMEOUT) == ANSWERED
     first.communicate()
     assert box.call("work", "hello").stdout == b"hello"
     assert "never" not in service.trace.read_text()
@@ -218,11 +234,11 @@ def slow_senders_hold_up_nobody(box):
     for client in slow:
         client.stdin.write(b"first ")
         client.stdin.flush()
-    time.sleep(0.2)
+    wait_until(lambda: box.has_calls("work", 20), "all are there")
     assert box.call("work", "hello").stdout == b"hello"
     for client in slow[:10]:
         client.stdin.write(b"last")
-        assert client.communicate(timeout=10)[0] == b"first last"
+        assert client.communicate(timeout=TIMEOUT)[0] == b"first last"
     for client in slow[10:]:
         client.kill()
         client.communicate()
@@ -261,13 +277,13 @@ def descriptors_are_refused(box):
 @test
 def the_end_is_orderly(box):
     service = worker(box)
-    client = box.start("call", "work", "sleep 30")
+    client = box.start("call", "work", "sleep 600")
     wait_until(lambda: "sleep" in service.trace.read_text(), "it sleeps")
     waiting = box.start("call", "work", "hello")
-    time.sleep(0.2)
+    wait_until(lambda: box.has_calls("work", 2), "both are there")
     (pid,) = starts(service)
     assert service.end() == 0
-    assert client.wait(timeout=10) == ABORTED and waiting.wait(timeout=10) == REFUSED
+    assert client.wait(timeout=TIMEOUT) == ABORTED and waiting.wait(timeout=TIMEOUT) == REFUSED
     client.communicate()
     waiting.communicate()
     assert not is_running(pid)
@@ -279,7 +295,7 @@ def a_killed_server_takes_its_process_along(box):
     assert box.call("work", "hello").stdout == b"hello"
     (pid,) = starts(service)
     service.end(signal.SIGKILL)
-    wait_until(lambda: not is_running(pid), "it still runs", 2)
+    wait_until(lambda: not is_running(pid), "it still runs")
 
 
 main()

@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 
-from harness import ANSWERED, FAILED, MISUSED, main, test
+from harness import ANSWERED, FAILED, MISUSED, TIMEOUT, main, test
 
 HEADER = struct.Struct(">IIIIIBBBBHH")
 DEBUG, VERSION = 8, 13
@@ -73,7 +73,7 @@ class Endpoint:
     def close(self):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as poke:
             poke.sendto(b"", self.sock.getsockname())
-        self.thread.join(10)
+        self.thread.join(TIMEOUT)
         self.sock.close()
 
 
@@ -194,7 +194,7 @@ def ping_until_interrupted(box):
         assert process.stdout.readline().split()[1] == b"1"
         process.send_signal(signal.SIGINT)
         text = process.stdout.read()
-        assert process.wait(20) == ANSWERED
+        assert process.wait(TIMEOUT) == ANSWERED
         assert b" asked, 0 lost" in text, text
 
 
@@ -206,7 +206,7 @@ def perf_server(box, *options):
         assert words[0] == "service" and words[2] == "at", words
         yield words[3]
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == ANSWERED, process.stderr.read()
+        assert process.wait(TIMEOUT) == ANSWERED, process.stderr.read()
     finally:
         process.kill()
         process.wait()
@@ -262,7 +262,7 @@ def perf_server_for_others_is_on_request(box):
     try:
         assert process.stdout.readline().startswith(b"service 147 at 0.0.0.0:")
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == ANSWERED
+        assert process.wait(TIMEOUT) == ANSWERED
     finally:
         process.kill()
         process.wait()

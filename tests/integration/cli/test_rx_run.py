@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from harness import ANSWERED, FAILED, MISUSED, Skip, main, test, wait_until
+from harness import ANSWERED, FAILED, MISUSED, TIMEOUT, Skip, main, test, wait_until
 
 PLAIN = sys.argv.pop(2)
 PRELOAD = sys.argv.pop(2)
@@ -60,7 +60,7 @@ def server(box, mode, port, **options):
 def end(box, process, port, n=1):
     for _ in range(n):
         assert call(box, port, "end") == ["END"]
-    assert process.wait(10) == 0, process.stderr.read()
+    assert process.wait(TIMEOUT) == 0, process.stderr.read()
     assert process.stdout.read() == b""
     assert process.stderr.read() == b""
     process.stdout.close()
@@ -111,7 +111,7 @@ def the_streams_and_signals(box):
     process = start(box, "sh", "-c", 'trap "echo got it; exit 3" INT; echo ready; while :; do sleep 0.05; done')
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 3
+    assert process.wait(TIMEOUT) == 3
     assert process.stdout.read() == b"got it\n"
     process.stdout.close()
     process.stderr.close()
@@ -139,7 +139,7 @@ def a_daemon(box):
     """It binds, forks, and its parent is gone before anybody calls; nothing is left of it in the end."""
     port = free_port()
     process = server(box, "daemon", port)
-    assert process.wait(10) == 0
+    assert process.wait(TIMEOUT) == 0
     # The daemon has closed the streams, and nobody else has them.
     assert process.stdout.read() == b""
     assert call(box, port, "abc", "def") == ["ABC", "DEF"]
@@ -197,7 +197,7 @@ def a_killed_worker(box):
     assert call(box, port, "abc", "def") == ["ABC", "DEF"]
     for _ in range(2):
         assert call(box, port, "end") == ["END"]
-    assert process.wait(10) == 1
+    assert process.wait(TIMEOUT) == 1
     process.stdout.close()
     process.stderr.close()
 
@@ -208,7 +208,7 @@ def all_are_killed(box):
     port = free_port()
     process = server(box, "workers", port, start_new_session=True)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait(TIMEOUT)
     process.stdout.close()
     process.stderr.close()
 
