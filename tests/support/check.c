@@ -34,6 +34,11 @@ int check_ms(int ms)
 	return check_slow() ? ms * 5 : ms;
 }
 
+int check_hang_ms(int ms)
+{
+	return check_ms(ms) * 4;
+}
+
 bool check_long(void)
 {
 	return getenv("APH_TEST_LONG") != NULL;

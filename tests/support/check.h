@@ -15,6 +15,12 @@ bool check_slow(void);
 /* A limit in milliseconds for this build: longer where check_slow() says so. */
 int check_ms(int ms);
 
+/*
+ * The same for a limit that only a hang is to meet: a quiet machine needs far less, and a busy one may need several times
+ * as much.
+ */
+int check_hang_ms(int ms);
+
 /* The seed for random tests: APH_TEST_SEED, or one from the clock. It is printed. */
 uint64_t check_seed(void);
 

@@ -14,7 +14,7 @@ struct client {
 void client_open(struct client *client, const char *address);
 void client_close(struct client *client);
 
-/* The next event, which must come within the limit. */
+/* The next event. The limit is for a hang: on a busy machine it is longer. */
 void client_next(struct aph_endpoint *ep, struct aph_event *ev, int timeout_ms);
 
 /* The next event, which must be of this type and, if `call` is set, of this call. */
@@ -24,9 +24,22 @@ struct aph_event client_expect(struct aph_endpoint *ep, enum aph_event_type type
 /* No event comes within this time. */
 void client_quiet(struct aph_endpoint *ep, int ms);
 
-/* A call that has sent its whole request. */
+/* A call that has sent its whole request, whose deadline is further away than that takes. */
 struct aph_call *client_begin(struct aph_channel *channel, const void *request, size_t len,
 			      uint64_t deadline_ns);
+
+struct service;
+
+/*
+ * A call with the request `op`, which the service holds now and whose deadline is still to come: 50 ms away when it was
+ * made, or further where this machine is too busy for that. Before it there is an echo, and there may be others that were
+ * freed; the service has forgotten them.
+ */
+struct aph_call *client_begin_late(struct aph_channel *channel, const struct service *service,
+				   const char *op, uint64_t *deadline_ns);
+
+/* aph_call() with such a deadline and the request `op`: what it gave, and when the last deadline was. */
+int client_call_late(struct aph_channel *channel, const char *op, uint64_t *deadline_ns);
 
 /* Reads what comes and waits for END, whatever it says. At most `*len` bytes go to `reply`. */
 struct aph_result client_end(struct aph_endpoint *ep, struct aph_call *call, void *reply,

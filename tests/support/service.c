@@ -208,7 +208,7 @@ void service_start(struct service *service, enum service_mode mode,
 	CHECK(service->seen != MAP_FAILED);
 	if (mode == SERVICE_PROCESS) {
 		child_start(&service->child, process_main, service);
-		CHECK(child_hear(service->child.ctl, check_ms(5000)) == 'r');
+		CHECK(child_hear(service->child.ctl, check_hang_ms(5000)) == 'r');
 	} else {
 		CHECK_OK(open_service(service));
 		if (mode == SERVICE_INLINE)
@@ -226,7 +226,7 @@ void service_start_simple(struct service *service, enum service_mode mode, const
 
 void service_gone(struct service *service, int result)
 {
-	int got = child_finish(&service->child, check_ms(5000));
+	int got = child_finish(&service->child, check_hang_ms(5000));
 
 	if (got != result)
 		fprintf(stderr, "the service ended with %d, not %d\n", got, result);
@@ -262,7 +262,7 @@ void service_stop(struct service *service)
 void service_await_at(const char *file, int line, const _Atomic uint32_t *number, uint32_t n)
 {
 	const struct timespec nap = { .tv_nsec = 200000 };
-	uint64_t deadline = aph_deadline_ms((uint64_t)check_ms(3000));
+	uint64_t deadline = aph_deadline_ms((uint64_t)check_hang_ms(3000));
 
 	while (atomic_load(number) != n) {
 		if (aph_time_ns() > deadline) {

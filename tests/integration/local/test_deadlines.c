@@ -15,13 +15,18 @@ static void check_result(struct aph_result got, enum aph_outcome outcome, enum a
 	assert_string_equal(aph_reason_name(got.reason), aph_reason_name(reason));
 }
 
-/* How far `when` lies back, checked to be small: a deadline is not told early, and not much later. */
-static void check_late(uint64_t deadline)
+#define TRIES 20
+
+/*
+ * A deadline is never told early. It is told promptly, where this process is let run then: one of TRIES has to be, and
+ * all of them before a hang is thought of.
+ */
+static bool has_just_passed(uint64_t deadline)
 {
 	uint64_t now = aph_time_ns();
 
 	assert_true(now >= deadline);
-	assert_true(now - deadline < (uint64_t)check_ms(250) * 1000000);
+	return now - deadline < (uint64_t)check_ms(50) * 1000000;
 }
 
 static void the_service_sees_the_deadline(void **state)
@@ -51,31 +56,40 @@ static void deadline_of_a_received_call(void **state)
 	struct aph_call *call;
 	struct aph_event ev;
 	uint64_t deadline;
+	bool is_prompt;
+	uint32_t gone;
+	int n;
 
 	(void)state;
 	service_start_simple(&service, suite_mode, "late");
 	client_open(&client, "late");
 	client_echo(client.channel);
-	deadline = aph_deadline_ms(50);
-	call = client_begin(client.channel, "h", 1, deadline);
-	assert_true(aph_call_deadline(call) == deadline);
-	ev = client_expect(client.ep, APH_EVENT_END, call);
-	check_late(deadline);
-	check_result(ev.result, APH_LOST, APH_REASON_DEADLINE);
-	aph_call_free(call);
-	service_await(&service.seen->gone, 1);
-	assert_int_equal(service.seen->gone_for[APH_REASON_DEADLINE], 1);
+	for (n = 0, is_prompt = false; !is_prompt && n < TRIES; n++) {
+		call = client_begin_late(client.channel, &service, "h", &deadline);
+		gone = service.seen->gone_for[APH_REASON_DEADLINE];
+		assert_true(aph_call_deadline(call) == deadline);
+		ev = client_expect(client.ep, APH_EVENT_END, call);
+		is_prompt = has_just_passed(deadline);
+		check_result(ev.result, APH_LOST, APH_REASON_DEADLINE);
+		aph_call_free(call);
+		service_await(&service.seen->gone_for[APH_REASON_DEADLINE], gone + 1);
+	}
+	assert_true(is_prompt);
 	/* With part of the reply there. */
-	call = client_begin(client.channel, "p", 1, aph_deadline_ms(50));
+	call = client_begin_late(client.channel, &service, "p", &deadline);
+	gone = service.seen->gone_for[APH_REASON_DEADLINE];
 	check_result(client_end(client.ep, call, NULL, NULL), APH_LOST, APH_REASON_DEADLINE);
 	aph_call_free(call);
-	service_await(&service.seen->gone_for[APH_REASON_DEADLINE], 2);
+	service_await(&service.seen->gone_for[APH_REASON_DEADLINE], gone + 1);
 	/* In the one-shot form. */
-	deadline = aph_deadline_ms(50);
-	assert_int_equal(aph_call(client.channel, "h", 1, NULL, NULL, deadline), APH_LOST);
-	check_late(deadline);
-	check_result(aph_channel_result(client.channel), APH_LOST, APH_REASON_DEADLINE);
-	service_await(&service.seen->gone_for[APH_REASON_DEADLINE], 3);
+	for (n = 0, is_prompt = false; !is_prompt && n < TRIES; n++) {
+		assert_int_equal(client_call_late(client.channel, "h", &deadline), APH_LOST);
+		is_prompt = has_just_passed(deadline);
+		check_result(aph_channel_result(client.channel), APH_LOST, APH_REASON_DEADLINE);
+		service_await(&service.seen->held, 0);
+	}
+	assert_true(is_prompt);
+	assert_true(service.seen->gone_for[APH_REASON_DEADLINE] > gone + 1);
 	service_await(&service.seen->works, 0);
 	client_echo(client.channel);
 	client_quiet(client.ep, 10);
@@ -124,10 +138,12 @@ static void stopped_service(int by_cancel)
 	child_signal(&service.child, SIGSTOP);
 	child_await_state(service.child.pid, 'T', 2000);
 	for (size_t i = 0; i < SUITE_LEN(calls); i++) {
-		assert_int_equal(aph_call_new(&calls[i], client.channel,
-					      by_cancel ? APH_FOREVER : aph_deadline_ms(40), NULL),
-				 0);
-		assert_true(aph_call_send(calls[i], large, i % 2 ? sizeof(large) : 1, 0) > 0);
+		uint64_t deadline = by_cancel ? APH_FOREVER : aph_deadline_ms(40);
+		ssize_t n;
+
+		assert_int_equal(aph_call_new(&calls[i], client.channel, deadline, NULL), 0);
+		n = aph_call_send(calls[i], large, i % 2 ? sizeof(large) : 1, 0);
+		assert_true(n > 0 || (n == -EPIPE && aph_time_ns() >= deadline));
 	}
 	if (by_cancel)
 		for (size_t i = 0; i < SUITE_LEN(calls); i++)
@@ -168,28 +184,37 @@ static void deadline_at_a_service_stopped_later(void **state)
 	struct service service;
 	struct client client;
 	struct aph_call *call, *unsent;
-	uint64_t deadline;
+	struct aph_event ev;
+	uint64_t deadline, unsent_deadline;
 
 	(void)state;
 	if (suite_mode == SERVICE_THREAD)
 		suite_skip("needs a service that can be stopped");
 	service_start_simple(&service, suite_mode, "stopped");
 	client_open(&client, "stopped");
-	call = client_begin(client.channel, "h", 1, aph_deadline_ms(200));
-	service_await(&service.seen->held, 1);
+	/* Stopped in the face of its deadline, and asked for something else, whose deadline may be before that. */
+	call = client_begin_late(client.channel, &service, "h", &deadline);
 	child_signal(&service.child, SIGSTOP);
-	child_await_state(service.child.pid, 'T', 2000);
-	deadline = aph_deadline_ms(30);
-	unsent = client_begin(client.channel, "h", 1, deadline);
-	check_result(client_expect(client.ep, APH_EVENT_END, unsent).result, APH_REFUSED,
-		     APH_REASON_DEADLINE);
-	check_late(deadline);
-	check_result(client_expect(client.ep, APH_EVENT_END, call).result, APH_LOST,
-		     APH_REASON_DEADLINE);
+	child_await_state(service.child.pid, 'T', 10000);
+	unsent_deadline = aph_deadline_ms(30);
+	CHECK_OK(aph_call_new(&unsent, client.channel, unsent_deadline, NULL));
+	(void)client_send(unsent, "h", 1, 0);
+	for (int i = 0; i < 2; i++) {
+		client_next(client.ep, &ev, 3000);
+		assert_int_equal(ev.type, APH_EVENT_END);
+		if (ev.call == call) {
+			assert_true(aph_time_ns() >= deadline);
+			check_result(ev.result, APH_LOST, APH_REASON_DEADLINE);
+		} else {
+			assert_true(aph_time_ns() >= unsent_deadline);
+			check_result(ev.result, APH_REFUSED, APH_REASON_DEADLINE);
+		}
+	}
 	aph_call_free(unsent);
 	aph_call_free(call);
 	child_signal(&service.child, SIGCONT);
-	service_await(&service.seen->gone, 1);
+	service_await(&service.seen->works, 0);
+	assert_true(service.seen->gone_for[APH_REASON_DEADLINE] >= 1);
 	client_echo(client.channel);
 	client_close(&client);
 	service_stop(&service);
@@ -321,37 +346,59 @@ static int compare(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+enum {
+	N_DEADLINES = 500
+};
+
+/* Begins so many calls that all are under way before the first deadline, and sorts those: when the last one is. */
+static void begin_many(struct client *client, struct rng *rng, uint64_t *deadlines)
+{
+	struct aph_call *calls[N_DEADLINES];
+
+	for (unsigned ahead_ms = 50;; ahead_ms *= 2) {
+		uint64_t first = aph_deadline_ms(ahead_ms);
+
+		for (int i = 0; i < N_DEADLINES; i++) {
+			deadlines[i] = first + rng_below(rng, 200000000);
+			assert_int_equal(
+				aph_call_new(&calls[i], client->channel, deadlines[i], NULL), 0);
+			(void)client_send(calls[i], "h", 1, 0);
+		}
+		if (aph_time_ns() < first)
+			break;
+		/* This machine needs more time for it. */
+		assert_true(ahead_ms < 5000);
+		for (int i = 0; i < N_DEADLINES; i++)
+			aph_call_free(calls[i]);
+	}
+	qsort(deadlines, N_DEADLINES, sizeof(deadlines[0]), compare);
+}
+
 /* Many deadlines under way at once pass in order, each at its time. */
 static void many_deadlines(void **state)
 {
-	enum {
-		N = 500
-	};
 	struct rng rng = { .state = check_seed() };
+	uint64_t deadlines[N_DEADLINES];
 	struct service service;
 	struct client client;
-	struct aph_call *call;
 	struct aph_event ev;
-	uint64_t deadlines[N], now = aph_time_ns();
+	int n_prompt = 0;
 
 	(void)state;
 	service_start_simple(&service, suite_mode, "many");
 	client_open(&client, "many");
-	for (int i = 0; i < N; i++) {
-		deadlines[i] = now + 50000000 + rng_below(&rng, 200000000);
-		call = client_begin(client.channel, "h", 1, deadlines[i]);
-		(void)call;
-	}
-	qsort(deadlines, N, sizeof(deadlines[0]), compare);
-	for (int i = 0; i < N; i++) {
+	begin_many(&client, &rng, deadlines);
+	for (int i = 0; i < N_DEADLINES; i++) {
 		do {
 			client_next(client.ep, &ev, 3000);
 		} while (ev.type == APH_EVENT_WRITABLE);
 		assert_int_equal(ev.type, APH_EVENT_END);
 		assert_true(aph_call_deadline(ev.call) == deadlines[i]);
-		check_late(deadlines[i]);
+		n_prompt += has_just_passed(deadlines[i]);
 		aph_call_free(ev.call);
 	}
+	/* However busy the machine is, it does not keep us from running for all of that time. */
+	assert_true(n_prompt > 0);
 	service_await(&service.seen->works, 0);
 	client_close(&client);
 	service_stop(&service);

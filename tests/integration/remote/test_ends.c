@@ -51,9 +51,12 @@ static void aborted(void **state)
 static void cancelled_and_late(void **state)
 {
 	struct service_config config = { .address = remote_address() };
+	const _Atomic uint32_t *gone;
+	uint32_t late, cancelled;
 	struct service service;
 	struct client client;
 	struct aph_call *call;
+	uint64_t deadline;
 
 	(void)state;
 	for (int receipts = 0; receipts < 2; receipts++) {
@@ -68,21 +71,22 @@ static void cancelled_and_late(void **state)
 				    APH_REASON_CANCELLED);
 		aph_call_free(call);
 		service_await(&service.seen->gone_for[APH_REASON_CANCELLED], 1);
-		call = client_begin(client.channel, "h", 1, aph_deadline_ms(60));
-		service_await(&service.seen->held, 1);
+		call = client_begin_late(client.channel, &service, "h", &deadline);
+		gone = service.seen->gone_for;
+		late = gone[APH_REASON_DEADLINE];
 		remote_check_result(client_end(client.ep, call, NULL, NULL), APH_LOST,
 				    APH_REASON_DEADLINE);
 		aph_call_free(call);
-		service_await(&service.seen->gone_for[APH_REASON_DEADLINE], 1);
+		service_await(&gone[APH_REASON_DEADLINE], late + 1);
 		/* One that is freed, and one whose deadline passes in aph_call(). */
+		cancelled = gone[APH_REASON_CANCELLED];
 		call = client_begin(client.channel, "h", 1, APH_FOREVER);
 		service_await(&service.seen->held, 1);
 		aph_call_free(call);
-		service_await(&service.seen->gone_for[APH_REASON_CANCELLED], 2);
-		assert_int_equal(aph_call(client.channel, "h", 1, NULL, NULL, aph_deadline_ms(60)),
-				 APH_LOST);
-		service_await(&service.seen->gone_for[APH_REASON_DEADLINE], 2);
+		service_await(&gone[APH_REASON_CANCELLED], cancelled + 1);
+		assert_int_equal(client_call_late(client.channel, "h", &deadline), APH_LOST);
 		service_await(&service.seen->works, 0);
+		assert_true(gone[APH_REASON_DEADLINE] > late + 1);
 		/* One that nobody has heard of. */
 		assert_int_equal(aph_call_new(&call, client.channel, APH_FOREVER, NULL), 0);
 		assert_int_equal(aph_call_cancel(call), 0);
@@ -103,12 +107,13 @@ static void late_while_others_come(void **state)
 	struct client client;
 	struct aph_call *call, *other;
 	struct aph_event ev;
-	uint64_t start = aph_time_ns();
+	uint64_t deadline, end;
 
 	(void)state;
 	service_start_simple(&service, suite_mode, address);
 	client_open(&client, address);
-	call = client_begin(client.channel, "h", 1, aph_deadline_ms(50));
+	call = client_begin_late(client.channel, &service, "h", &deadline);
+	end = deadline + (uint64_t)check_hang_ms(2000) * 1000000;
 	do {
 		other = client_begin(client.channel, "e", 1, APH_FOREVER);
 		do {
@@ -121,8 +126,9 @@ static void late_while_others_come(void **state)
 		}
 		assert_ptr_equal(ev.call, other);
 		aph_call_free(other);
-		assert_true(aph_time_ns() - start < UINT64_C(2000000000));
+		assert_true(aph_time_ns() < end);
 	} while (1);
+	assert_true(aph_time_ns() >= deadline);
 	remote_check_result(ev.result, APH_LOST, APH_REASON_DEADLINE);
 	aph_call_free(call);
 	client_close(&client);
