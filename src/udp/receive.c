@@ -6,9 +6,8 @@
  * With UDP_GRO each slot is a buffer of 64 KiB: a smaller one would cut runs off. Without it several slots
  * share a buffer. How many slots are offered follows how many were filled.
  *
- * While datagrams come one at a time, each waited for, UDP_GRO is off: there is nothing to be kept together then, and
- * recvfrom(), which cannot tell of runs, is faster than recvmsg(). A run that comes all the same is received in its
- * datagrams, and ends it.
+ * UDP_GRO stays on. Once it is off, a run that the kernel has put together before is handed out as one datagram, and
+ * nothing tells: its first packet would swallow the others, headers and all.
  */
 #include "udp/udp.h"
 
@@ -20,7 +19,6 @@
 #define SLOTS_PER_BUFFER 8u /* without UDP_GRO */
 #define SLOT_SIZE	 (APH_RX_BUFFER_SIZE / SLOTS_PER_BUFFER)
 #define VECTOR_GRO_MAX	 4u
-#define LONELY_ENOUGH	 64u /* datagrams in a row that came alone: so will the next ones */
 
 static void set_slot(struct aph_udp_inbox *inbox, unsigned i, struct aph_rx_buffer *buffer,
 		     char *memory, size_t size)
@@ -112,32 +110,12 @@ static void prepare(struct aph_udp_inbox *inbox, unsigned i)
 	inbox->headers[i].msg_hdr.msg_controllen = sizeof(inbox->controls[i]);
 }
 
-static int receive_lonely(struct aph_rx_udp *udp, int flags)
-{
-	struct aph_udp_inbox *inbox = &udp->inbox;
-	struct msghdr *header = &inbox->headers[0].msg_hdr;
-	ssize_t len;
-
-	header->msg_namelen = sizeof(inbox->names[0]);
-	header->msg_controllen = 0;
-	header->msg_flags = 0;
-	len = recvfrom(udp->fd, inbox->iov[0].iov_base, inbox->iov[0].iov_len, flags,
-		       &inbox->names[0].any, &header->msg_namelen);
-	if (len < 0)
-		return -errno;
-	inbox->headers[0].msg_len = (unsigned)len;
-	inbox->n_received = 1;
-	return 1;
-}
-
 int aph_udp_receive(struct aph_rx_udp *udp, int flags)
 {
 	struct aph_udp_inbox *inbox = &udp->inbox;
 	unsigned n = inbox->vector < inbox->n_slots ? inbox->vector : inbox->n_slots;
 	int r;
 
-	if (inbox->is_lonely)
-		return receive_lonely(udp, flags);
 	if (n <= 1) {
 		ssize_t len;
 
@@ -172,26 +150,6 @@ static void adapt(struct aph_rx_udp *udp, bool at_once)
 	}
 }
 
-/* Whether what came was one datagram that had been waited for. */
-static void follow_loneliness(struct aph_rx_udp *udp, bool lonely)
-{
-	struct aph_udp_inbox *inbox = &udp->inbox;
-	int gro;
-
-	if (!lonely)
-		inbox->n_lonely = 0;
-	else if (inbox->n_lonely < LONELY_ENOUGH)
-		inbox->n_lonely++;
-	/* Others at the port receive for us, and we for them. */
-	lonely = inbox->n_lonely == LONELY_ENOUGH && !aph_udp_is_crowded(udp);
-	gro = !lonely;
-	/* Where all addresses are ours, recvfrom() does not tell which one it was. */
-	if (lonely == inbox->is_lonely || !udp->has_gro || udp->is_wildcard)
-		return;
-	if (setsockopt(udp->fd, IPPROTO_UDP, UDP_GRO, &gro, sizeof(gro)) == 0)
-		inbox->is_lonely = lonely;
-}
-
 /* What the control messages say. */
 struct marks {
 	size_t segment; /* 0: it is one datagram */
@@ -217,7 +175,6 @@ static void read_control(struct msghdr *header, struct aph_rx_path *path, struct
 void aph_udp_deliver(struct aph_rx_udp *udp, bool at_once, uint64_t now_ns)
 {
 	struct aph_udp_inbox *inbox = &udp->inbox;
-	bool lonely = !at_once && inbox->n_received == 1;
 
 	for (unsigned i = 0; i < inbox->n_received; i++) {
 		struct msghdr *header = &inbox->headers[i].msg_hdr;
@@ -227,11 +184,13 @@ void aph_udp_deliver(struct aph_rx_udp *udp, bool at_once, uint64_t now_ns)
 
 		aph_udp_from_name(&inbox->names[i], &path.remote);
 		read_control(header, &path, &marks);
-		lonely = lonely && !marks.segment;
 		if (marks.n_dropped != udp->n_dropped)
 			aph_udp_note_drops(udp, marks.n_dropped, now_ns);
-		/* Nothing of Rx is that short, but wake-ups of ours are; what was cut off is of no use. */
-		if (len < APH_RX_HEADER_SIZE || (header->msg_flags & MSG_TRUNC) ||
+		/*
+		 * Nothing of Rx is that short, but wake-ups of ours are; what was cut off is of no use, nor what may be a
+		 * run and does not say.
+		 */
+		if (len < APH_RX_HEADER_SIZE || (header->msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||
 		    path.remote.family == AF_UNSPEC)
 			continue;
 		marks.segment = marks.segment ? marks.segment : len;
@@ -243,7 +202,6 @@ void aph_udp_deliver(struct aph_rx_udp *udp, bool at_once, uint64_t now_ns)
 				       inbox->buffers[i], now_ns);
 	}
 	adapt(udp, at_once);
-	follow_loneliness(udp, lonely);
 	inbox->n_received = 0;
 	make_ready(udp);
 	if (udp->budget < udp->budget_max)

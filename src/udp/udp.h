@@ -51,8 +51,6 @@ struct aph_udp_inbox {
 	unsigned n_slots;    /* ready to be filled */
 	unsigned vector;     /* slots to offer next time */
 	unsigned n_received; /* filled */
-	unsigned n_lonely;   /* the last ones came alone */
-	bool is_lonely;	     /* UDP_GRO is off for now */
 };
 
 /* A message, or a piece of one, on its way to the kernel. */

@@ -150,6 +150,8 @@ void aph_rx_receive(struct aph_rx *rx, const struct aph_rx_path *path, const voi
 	rx->e.received[rx->e.n_received++] = got;
 	if (rx->e.receiving_is_event)
 		rx->e.n_events++;
+	if (rx->e.on_receive)
+		rx->e.on_receive();
 	if (rx->e.keep_buffers && buffer && rx->n_kept < ENGINE_MAX) {
 		buffer->n_refs++;
 		rx->kept[rx->n_kept++] = buffer;

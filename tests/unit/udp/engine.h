@@ -35,11 +35,12 @@ struct engine {
 	unsigned n_received;
 	struct engine_error errors[ENGINE_MAX];
 	unsigned n_errors;
-	unsigned n_events;	 /* what aph_rx_has_event() says */
-	bool receiving_is_event; /* each aph_rx_receive() makes one */
-	bool keep_buffers;	 /* as if calls read from each buffer */
-	bool no_memory;		 /* no buffer can be had */
-	uint32_t budget;	 /* what was said last */
+	unsigned n_events;	  /* what aph_rx_has_event() says */
+	bool receiving_is_event;  /* each aph_rx_receive() makes one */
+	void (*on_receive)(void); /* what happens meanwhile; or NULL */
+	bool keep_buffers;	  /* as if calls read from each buffer */
+	bool no_memory;		  /* no buffer can be had */
+	uint32_t budget;	  /* what was said last */
 	uint64_t deadline_ns;
 	unsigned n_ticks;
 	uint32_t epoch;
