@@ -51,15 +51,17 @@ static const struct {
 /* -- what both ends need ------------------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t interrupted;
-static struct aph_rx_udp *woken;
+static struct aph_rx_udp *_Atomic woken;
 
 static void on_signal(int signo)
 {
+	struct aph_rx_udp *udp = woken;
 	int saved = errno;
 
 	(void)signo;
 	interrupted = 1;
-	(void)aph_rx_udp_wake(woken);
+	if (udp != NULL)
+		(void)aph_rx_udp_wake(udp);
 	errno = saved;
 }
 
@@ -70,6 +72,13 @@ void perf_watch_signals(struct aph_rx_udp *udp)
 	woken = udp;
 	(void)sigaction(SIGINT, &action, NULL);
 	(void)sigaction(SIGTERM, &action, NULL);
+}
+
+void perf_close(struct aph_rx_udp *udp)
+{
+	/* Another signal may come at any time, until the process has ended. */
+	woken = NULL;
+	aph_rx_udp_close(udp);
 }
 
 bool perf_interrupted(void)

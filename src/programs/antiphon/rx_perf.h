@@ -54,6 +54,8 @@ int perf_server(const struct perf_options *options);
 
 /* The driver of both: 0 or a complaint. `local` may have no family: any address. */
 int perf_open(struct aph_rx_udp **udp, const struct aph_rx_address *local, uint64_t window);
+/* No signal wakes it any more from then on. */
+void perf_close(struct aph_rx_udp *udp);
 /* Whether a signal asked for the end; `udp` is woken by it. */
 void perf_watch_signals(struct aph_rx_udp *udp);
 bool perf_interrupted(void);

@@ -265,7 +265,7 @@ int perf_client(const struct perf_options *options, struct perf_result *result)
 	for (uint64_t i = 0; i < options->parallel; i++)
 		aph_rx_call_free(slots[i].call);
 	aph_rx_client_free(client.to);
-	aph_rx_udp_close(udp);
+	perf_close(udp);
 	free(slots);
 	return r < 0 ? CLI_FAILED : CLI_OK;
 }

@@ -268,6 +268,6 @@ int perf_server(const struct perf_options *options)
 	} else {
 		cli_error("cannot serve: %s", strerror(-r));
 	}
-	aph_rx_udp_close(udp);
+	perf_close(udp);
 	return r < 0 ? CLI_FAILED : CLI_OK;
 }

@@ -9,6 +9,7 @@ import signal
 import socket
 import struct
 import threading
+import time
 
 from harness import ANSWERED, FAILED, MISUSED, TIMEOUT, main, test
 
@@ -108,7 +109,7 @@ def asked_again_until_answered(box):
     with endpoint({0: lambda n: b"late" if n == 2 else None}) as it:
         done = box.run("rx", "version", it.address)
         assert (done.returncode, done.stdout) == (ANSWERED, b"late\n")
-        assert len(it.seen) == 2
+        assert len(it.seen) >= 2
 
 
 @test
@@ -133,7 +134,8 @@ def debug_by_default(box):
         assert re.search(
             r"^192\.0\.2\.7:7001 +server +80000001/00001230 +null +0:7 +active +sending +out$", text, re.M
         ), text
-        assert it.seen == [(1, 0), (2, 0), (2, 1)]
+        # What is not answered soon is asked again.
+        assert list(dict.fromkeys(it.seen)) == [(1, 0), (2, 0), (2, 1)]
 
 
 @test
@@ -176,12 +178,18 @@ def debug_of_one_who_knows_little(box):
 
 @test
 def ping(box):
-    with endpoint({0: lambda n: None if n == 2 else b"here"}) as it:
-        done = box.run("rx", "ping", "--count", "3", "--interval", "0.01", "--timeout", "0.1", it.address)
+    # On a slow machine more may be lost, of those that are answered.
+    for seconds in (0.1, 1, 10):
+        with endpoint({0: lambda n: None if n == 2 else b"here"}) as it:
+            done = box.run("rx", "ping", "--count", 3, "--interval", "0.01", "--timeout", seconds, it.address)
         lines = done.stdout.decode().splitlines()
-        assert done.returncode == ANSWERED, done
-        assert [line.split()[:2] for line in lines[:3]] == [[it.address, str(n)] for n in (1, 2, 3)]
-        assert lines[1].endswith("no answer") and lines[3] == "3 asked, 1 lost" and lines[4].startswith("p50 ")
+        assert [line.split()[:2] for line in lines[:3]] == [[it.address, str(n)] for n in (1, 2, 3)], lines
+        assert lines[1].endswith("no answer"), lines
+        if "no answer" not in lines[0] + lines[2]:
+            break
+    assert done.returncode == ANSWERED, done
+    assert lines[3] == "3 asked, 1 lost" and lines[4].startswith("p50 "), lines
+    with endpoint({0: b"here"}) as it:
         done = box.run("rx", "ping", "--count", "2", "--interval", "0.01", "--json", it.address)
         told = json.loads(done.stdout)
         assert told["asked"] == 2 and told["lost"] == 0 and 0 < told["rtt_us"]["p50"] <= told["rtt_us"]["max"]
@@ -236,6 +244,18 @@ def perf_each_test(box):
         told = json.loads(done.stdout)
         assert told["stats"]["calls_executed"] > 360 and len(told["connections"]) > 6, told
         assert told["counters"]["packets_read"]["data"] > 60 * 29
+
+
+@test
+def perf_server_is_told_to_end_again_and_again(box):
+    process = box.start("rx", "perf", "--serve", "127.0.0.1:0")
+    assert process.stdout.readline().startswith(b"service")
+    end = time.monotonic() + TIMEOUT
+    while process.poll() is None and time.monotonic() < end:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.0005)
+    err = process.communicate(timeout=TIMEOUT)[1]
+    assert (process.returncode, err) == (ANSWERED, b""), err
 
 
 @test
