@@ -81,6 +81,13 @@ APH_API struct aph_service *aph_service_close(struct aph_service *service);
 APH_API void *aph_service_data(const struct aph_service *service);
 
 /*
+ * Writes the address at which the service is: for `rx:127.0.0.1:0/147` with the port that it got, for `caps:upper` with the
+ * uid and gid it is served for. It is what aph_channel_open() takes. 0, or -ENOSPC when `size` is too small:
+ * APH_ADDRESS_MAX + 1 always does. Any thread.
+ */
+APH_API int aph_service_address(const struct aph_service *service, char *buf, size_t size);
+
+/*
  * A number that every client of the service reads without a round trip: by custom it grows whenever
  * clients should drop what they cached. It starts at 0. O(channels of the service).
  */

@@ -230,6 +230,11 @@ void *aph_service_data(const struct aph_service *service)
 	return service->data;
 }
 
+int aph_service_address(const struct aph_service *service, char *buf, size_t size)
+{
+	return service->ops->address(service, buf, size);
+}
+
 int aph_service_set_generation(struct aph_service *service, int64_t generation)
 {
 	struct aph_list *pos, *tmp;

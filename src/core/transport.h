@@ -78,6 +78,8 @@ struct aph_service_ops {
 	/* Takes the name away and frees the transport's part; its channels have ended. */
 	void (*close)(struct aph_service *service);
 	void (*abandon)(struct aph_service *service);
+	/* Writes its address, as clients give it. 0, -ENOSPC. */
+	int (*address)(const struct aph_service *service, char *buf, size_t size);
 };
 
 /* A transport's instance in one endpoint. */

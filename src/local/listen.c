@@ -490,10 +490,16 @@ static void retire_service(struct aph_service *service)
 	aph_local_give_last(aph_container(service, struct aph_local_service, base));
 }
 
+static int service_address(const struct aph_service *service, char *buf, size_t size)
+{
+	return aph_name_format(&service->name, buf, size);
+}
+
 static const struct aph_service_ops ops = {
 	.retire = retire_service,
 	.close = close_service,
 	.abandon = abandon_service,
+	.address = service_address,
 };
 
 int aph_local_service_open(struct aph_service **out, struct aph_endpoint *ep,

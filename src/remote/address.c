@@ -3,7 +3,9 @@
 #include "base/error.h"
 #include "remote/remote.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -124,4 +126,15 @@ int aph_remote_address_parse(struct aph_remote_address *out, const char *address
 		return r;
 	out->is_loopback = is_loopback(&out->address);
 	return 0;
+}
+
+void aph_remote_address_text(char out[APH_REMOTE_TEXT_MAX], const struct aph_rx_address *address)
+{
+	bool is_v6 = address->family == AF_INET6;
+	socklen_t len = is_v6 ? sizeof(address->in6) : sizeof(address->in);
+	char host[INET6_ADDRSTRLEN + IF_NAMESIZE] = "?", port[8] = "?";
+
+	(void)getnameinfo(&address->any, len, host, sizeof(host), port, sizeof(port),
+			  NI_NUMERICHOST | NI_NUMERICSERV | NI_DGRAM);
+	(void)snprintf(out, APH_REMOTE_TEXT_MAX, is_v6 ? "[%s]:%s" : "%s:%s", host, port);
 }

@@ -13,6 +13,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -274,10 +275,22 @@ static void abandon_service(struct aph_service *base)
 	(void)base;
 }
 
+static int service_address(const struct aph_service *base, char *buf, size_t size)
+{
+	const struct aph_remote_service *service = (const void *)base;
+	char text[APH_REMOTE_TEXT_MAX];
+	int len;
+
+	aph_remote_address_text(text, &service->port->address);
+	len = snprintf(buf, size, "rx:%s/%u", text, aph_rx_service_id(service->rx));
+	return len < (int)size ? 0 : aph_err(-ENOSPC, "%zu bytes do not hold the address", size);
+}
+
 static const struct aph_service_ops service_ops = {
 	.retire = retire,
 	.close = close_service,
 	.abandon = abandon_service,
+	.address = service_address,
 };
 
 static int check_options(const struct aph_remote_address *at, const char *address,

@@ -313,6 +313,20 @@ static void unwatch_port(struct aph_remote_port *port)
 		aph_source_remove(ep, port->udp->port->epoll_fd);
 }
 
+/* The address that was asked for, with the port that was got. */
+static struct aph_rx_address served_address(const struct aph_remote_port *port,
+					    struct aph_rx_address address)
+{
+	struct aph_rx_address local;
+
+	(void)aph_rx_udp_address(port->udp, &local);
+	if (address.family == AF_INET6)
+		address.in6.sin6_port = aph_remote_port_of(&local);
+	else
+		address.in.sin_port = aph_remote_port_of(&local);
+	return address;
+}
+
 static int open_port(struct aph_remote_port *port, const struct aph_rx_address *address)
 {
 	struct aph_endpoint *ep = port->remote->base.ep;
@@ -327,17 +341,17 @@ static int open_port(struct aph_remote_port *port, const struct aph_rx_address *
 	};
 	int r;
 
-	if (aph_remote_is_traced())
-		config.trace = aph_remote_trace;
+	aph_remote_trace(&config, port);
 	if (address) {
 		options.local = *address;
 		options.flags = APH_RX_UDP_SHARE;
-		port->address = *address;
 		port->serves = true;
 	}
 	r = aph_rx_udp_open(&port->udp, &options);
 	if (r < 0)
 		return r;
+	if (address)
+		port->address = served_address(port, *address);
 	port->rx = aph_rx_udp_engine(port->udp);
 	port->timer.expire = expire;
 	r = aph_timers_reserve(&ep->timers);

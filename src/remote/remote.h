@@ -29,11 +29,11 @@ struct aph_remote_port {
 	struct aph_rx_udp *udp;
 	struct aph_rx *rx;
 	struct aph_source source;
-	struct aph_source queue;  /* what others at the same UDP port have received for us */
-	struct aph_source others; /* at the same UDP port, in other processes */
-	struct aph_timer timer;	  /* the engine's deadline, for a sleep in epoll */
-	struct aph_list incoming; /* calls that no service has been told of */
-	struct aph_rx_address address;
+	struct aph_source queue;       /* what others at the same UDP port have received for us */
+	struct aph_source others;      /* at the same UDP port, in other processes */
+	struct aph_timer timer;	       /* the engine's deadline, for a sleep in epoll */
+	struct aph_list incoming;      /* calls that no service has been told of */
+	struct aph_rx_address address; /* where it serves, with the port that it has */
 	struct aph_grave grave;
 	uint64_t delivered; /* ticks: when a service was last told of a request */
 	uint32_t n_users;
@@ -117,6 +117,17 @@ int aph_remote_address_split(struct aph_remote_parts *out, const char *address, 
 /* Reads `rx:HOST:PORT/SERVICE`; may ask the resolver. `passive`: to be served. 0, -EINVAL, -ENOENT. */
 int aph_remote_address_parse(struct aph_remote_address *out, const char *address, bool passive);
 
+/* In network byte order. */
+static inline in_port_t aph_remote_port_of(const struct aph_rx_address *address)
+{
+	return address->family == AF_INET6 ? address->in6.sin6_port : address->in.sin_port;
+}
+
+#define APH_REMOTE_TEXT_MAX 80
+
+/* Writes `HOST:PORT` in numbers, an IPv6 address in brackets. */
+void aph_remote_address_text(char out[APH_REMOTE_TEXT_MAX], const struct aph_rx_address *address);
+
 /* -- port.c */
 /* The port for channels, or the one that serves at `address`. Give it back with aph_remote_port_put(). */
 int aph_remote_port_get(struct aph_remote_port **out, struct aph_endpoint *ep,
@@ -126,8 +137,12 @@ void aph_remote_port_put(struct aph_remote_port *port);
 void aph_remote_flush(struct aph_remote_port *port);
 
 /* -- trace.c */
-bool aph_remote_is_traced(void);
-void aph_remote_trace(void *arg, const struct aph_rx_trace *trace);
+/* Shows the packets of a port as ANTIPHON_RX_TRACE says. */
+void aph_remote_trace(struct aph_rx_config *config, struct aph_remote_port *port);
+
+/* -- capture.c */
+/* The same, in the file that the variable names. Says on standard error why it cannot be. */
+void aph_remote_capture(struct aph_rx_config *config, struct aph_remote_port *port);
 
 /* -- channel.c */
 extern const struct aph_channel_ops aph_remote_channel_ops;

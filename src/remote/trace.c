@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Packets as text, for people: with ANTIPHON_RX_TRACE in the environment each packet that a port sends or receives
- * is a line on standard error. It names types, flags and reasons as the protocol's documents do.
+ * is a line on standard error. It names types, flags and reasons as the protocol's documents do. Where the variable
+ * is the name of a file, capture.c has the packets.
  */
 #include "remote/remote.h"
 #include "rx/wire.h"
 
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static const char *direction(enum aph_rx_trace_type type)
 {
@@ -47,20 +48,6 @@ static void print_flags(FILE *out, const struct aph_rx_header *header)
 		(void)fputs(header->type == APH_RX_ACK ? " SLOW_START_OK" : " JUMBO_PACKET", out);
 }
 
-static void print_peer(FILE *out, const struct aph_rx_address *a)
-{
-	char host[INET6_ADDRSTRLEN] = "?";
-
-	if (a->family == AF_INET)
-		(void)inet_ntop(AF_INET, &a->in.sin_addr, host, sizeof(host));
-	else
-		(void)inet_ntop(AF_INET6, &a->in6.sin6_addr, host, sizeof(host));
-	if (a->family == AF_INET)
-		(void)fprintf(out, "%s:%u", host, ntohs(a->in.sin_port));
-	else
-		(void)fprintf(out, "[%s]:%u", host, ntohs(a->in6.sin6_port));
-}
-
 static void print_body(FILE *out, const struct aph_rx_header *header, const uint8_t *body,
 		       size_t len)
 {
@@ -76,21 +63,22 @@ static void print_body(FILE *out, const struct aph_rx_header *header, const uint
 		(void)fprintf(out, ", %zu bytes", len);
 }
 
-void aph_remote_trace(void *arg, const struct aph_rx_trace *trace)
+static void print(void *arg, const struct aph_rx_trace *trace)
 {
 	struct aph_rx_header header;
+	char peer[APH_REMOTE_TEXT_MAX];
 
 	(void)arg;
 	if (!trace->packet || trace->len < APH_RX_HEADER)
 		return;
+	aph_remote_address_text(peer, &trace->path->remote);
 	aph_rx_header_decode(&header, trace->packet);
 	flockfile(stderr);
 	(void)fprintf(stderr, "%llu.%06llu %s ", (unsigned long long)(trace->now_ns / 1000000000),
 		      (unsigned long long)(trace->now_ns / 1000 % 1000000), direction(trace->type));
-	print_peer(stderr, &trace->path->remote);
-	(void)fprintf(stderr, " %s connection %08x:%08x call %u seq %u serial %u service %u",
-		      aph_rx_type_name(header.type), header.epoch, header.cid, header.call_number,
-		      header.seq, header.serial, header.service);
+	(void)fprintf(stderr, "%s %s connection %08x:%08x call %u seq %u serial %u service %u",
+		      peer, aph_rx_type_name(header.type), header.epoch, header.cid,
+		      header.call_number, header.seq, header.serial, header.service);
 	print_flags(stderr, &header);
 	print_body(stderr, &header, (const uint8_t *)trace->packet + APH_RX_HEADER,
 		   trace->len - APH_RX_HEADER);
@@ -100,9 +88,15 @@ void aph_remote_trace(void *arg, const struct aph_rx_trace *trace)
 	funlockfile(stderr);
 }
 
-bool aph_remote_is_traced(void)
+void aph_remote_trace(struct aph_rx_config *config, struct aph_remote_port *port)
 {
 	const char *wanted = secure_getenv("ANTIPHON_RX_TRACE");
+	size_t len = wanted ? strlen(wanted) : 0;
 
-	return wanted && *wanted && *wanted != '0';
+	if (len == 0 || strcmp(wanted, "0") == 0)
+		return;
+	if (len > 5 && strcmp(wanted + len - 5, ".pcap") == 0)
+		aph_remote_capture(config, port);
+	else
+		config->trace = print;
 }

@@ -29,21 +29,36 @@ uint8_t *aph_rx_draft_stage(struct aph_rx *rx, struct aph_rx_peer *peer, size_t 
 	return place;
 }
 
+/* A datagram of several pieces. */
+static void trace_datagram(struct aph_rx *rx, const struct aph_rx_message *message)
+{
+	uint8_t datagram[UINT16_MAX];
+	size_t len = 0;
+
+	for (size_t i = 0; i < message->n_iov; i++) {
+		memcpy(datagram + len, message->iov[i].iov_base, message->iov[i].iov_len);
+		len += message->iov[i].iov_len;
+	}
+	aph_rx_trace_packet(rx, APH_RX_TRACE_SENT, message->path, datagram, len, NULL);
+}
+
 static void trace_message(struct aph_rx *rx, const struct aph_rx_message *message)
 {
 	size_t done, i;
 
 	if (!rx->config.trace)
 		return;
+	if (message->segment == message->len && message->n_iov > 1) {
+		trace_datagram(rx, message);
+		return;
+	}
 	for (i = 0; i < message->n_iov; i++) {
 		const struct iovec *iov = &message->iov[i];
 
-		/* Datagrams begin where segments do, and never lie across two pieces when they are whole runs. */
+		/* Datagrams begin where segments do, and never lie across two pieces of a run. */
 		for (done = 0; done + APH_RX_HEADER <= iov->iov_len; done += message->segment) {
 			size_t len = iov->iov_len - done;
 
-			if (message->segment == message->len && i)
-				break;
 			aph_rx_trace_packet(rx, APH_RX_TRACE_SENT, message->path,
 					    (const uint8_t *)iov->iov_base + done,
 					    len < message->segment ? len : message->segment, NULL);

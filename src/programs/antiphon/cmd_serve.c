@@ -214,16 +214,19 @@ static void announce(const struct serve *serve)
 	fflush(stdout);
 }
 
-/* How the service is called in what is printed: remote addresses as they are written. */
+static bool is_remote(const struct serve *serve)
+{
+	return strncmp(serve->options.address, "rx:", 3) == 0;
+}
+
+/* How a local service is called in what is printed; of a remote one the port is not known yet. */
 static bool read_name(struct serve *serve)
 {
 	const char *address = serve->options.address;
 	struct aph_name name;
 
-	if (strncmp(address, "rx:", 3) == 0) {
-		(void)snprintf(serve->name, sizeof(serve->name), "%s", address);
+	if (is_remote(serve))
 		return true;
-	}
 	return aph_name_parse(&name, address) == 0 &&
 	       aph_name_format(&name, serve->name, sizeof(serve->name)) == 0;
 }
@@ -241,7 +244,9 @@ static int open_service(struct serve *serve)
 		return CLI_MISUSED;
 	}
 	if (aph_endpoint_new(&serve->ep, NULL) < 0 ||
-	    aph_service_open(&serve->service, serve->ep, serve->options.address, &options) < 0) {
+	    aph_service_open(&serve->service, serve->ep, serve->options.address, &options) < 0 ||
+	    (is_remote(serve) &&
+	     aph_service_address(serve->service, serve->name, sizeof(serve->name)) < 0)) {
 		cli_error("%s", aph_error());
 		return CLI_FAILED;
 	}

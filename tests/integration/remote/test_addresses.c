@@ -135,6 +135,32 @@ static void anonymous(void **state)
 	service_stop(&service);
 }
 
+/* A service tells where it is, whoever chose the port. */
+static void where_it_is(void **state)
+{
+	static const char *const places[] = { "rx:127.0.0.1:0/147", "rx:[::1]:0/147",
+					      "rx:localhost:0/147" };
+	struct aph_endpoint *ep;
+	struct aph_channel *channel;
+	struct aph_service *service;
+	char text[APH_ADDRESS_MAX + 1];
+
+	(void)state;
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	for (size_t i = 0; i < SUITE_LEN(places); i++) {
+		assert_int_equal(aph_service_open(&service, ep, places[i], NULL), 0);
+		assert_int_equal(aph_service_address(service, text, sizeof(text)), 0);
+		assert_int_equal(aph_channel_open(&channel, ep, text, NULL), 0);
+		assert_int_equal(aph_service_open(NULL, ep, text, NULL), -EEXIST);
+		assert_int_equal(aph_service_address(service, text, strlen(text)), -ENOSPC);
+	}
+	assert_int_equal(aph_service_open(&service, ep, "caps:where,uid=any,gid=any", NULL), 0);
+	assert_int_equal(aph_service_address(service, text, sizeof(text)), 0);
+	assert_string_equal(text, "caps:where,uid=any,gid=any");
+	assert_int_equal(aph_service_address(service, text, strlen(text)), -ENOSPC);
+	aph_endpoint_free(ep);
+}
+
 static void opened_later(void **state)
 {
 	struct aph_channel_options options = { .size = sizeof(options),
@@ -210,11 +236,9 @@ static void resolving_holds_nobody_up(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SUITE_TEST(malformed),
-		SUITE_TEST(options_that_do_not_fit),
-		SUITE_TEST(anonymous),
-		SUITE_TEST(opened_later),
-		SUITE_TEST(resolving_holds_nobody_up),
+		SUITE_TEST(malformed),	  SUITE_TEST(options_that_do_not_fit),
+		SUITE_TEST(anonymous),	  SUITE_TEST(where_it_is),
+		SUITE_TEST(opened_later), SUITE_TEST(resolving_holds_nobody_up),
 	};
 
 	return suite_run("remote addresses", tests, SUITE_LEN(tests), 30);
