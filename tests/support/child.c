@@ -224,3 +224,17 @@ long child_switches(pid_t pid)
 	closedir(dir);
 	return n;
 }
+
+void child_await_rest(pid_t pid)
+{
+	const struct timespec nap = { .tv_nsec = 100000000 };
+	int limit_ms = check_hang_ms(5000);
+	long n;
+
+	do {
+		n = child_switches(pid);
+		nanosleep(&nap, NULL);
+		child_await_state(pid, 'S', limit_ms);
+		CHECK((limit_ms -= 100) > 0);
+	} while (child_switches(pid) != n);
+}

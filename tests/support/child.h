@@ -39,6 +39,9 @@ int child_hear(int ctl, int timeout_ms);
 /* Waits until the process is in the wanted state of /proc/PID/stat ('T', 'S'); checks that it gets there. */
 void child_await_state(pid_t pid, char state, int timeout_ms);
 
+/* Waits until the process sleeps and no thread of it has run for 100 ms. */
+void child_await_rest(pid_t pid);
+
 /* Context switches of its own will that all threads of the process have made. */
 long child_switches(pid_t pid);
 

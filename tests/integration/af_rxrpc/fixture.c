@@ -140,7 +140,7 @@ bool polls(int fd, short events, int ms)
 
 void receive_soon(int fd, struct got *got, size_t len, int flags)
 {
-	CHECK(polls(fd, POLLIN, check_ms(5000)));
+	CHECK(polls(fd, POLLIN, check_hang_ms(5000)));
 	receive(fd, got, len, flags);
 }
 

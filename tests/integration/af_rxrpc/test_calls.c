@@ -63,7 +63,7 @@ static void test_charge_after_the_call(void **state)
 
 	(void)state;
 	CHECK_INT(tag_send(client, 1, "early", 5, &to, 0), 5);
-	CHECK(polls(server, POLLIN, check_ms(5000)));
+	CHECK(polls(server, POLLIN, check_hang_ms(5000)));
 	CHECK_INT(tag_command(server, 21, RXRPC_CHARGE_ACCEPT), 0);
 	expect_data(server, 21, "early", 0);
 	OK(rx_close(client));
@@ -112,7 +112,7 @@ static void test_tag_reuse(void **state)
 		begin_call(client, server, &to, "x");
 		expect_data(server, 11, "x", 0);
 		CHECK_INT(tag_send(server, 11, "y", 1, NULL, 0), 1);
-		CHECK(polls(client, POLLIN, check_ms(5000)));
+		CHECK(polls(client, POLLIN, check_hang_ms(5000)));
 		CHECK_INT(tag_send(client, 1, "z", 1, &to, 0), -ESHUTDOWN);
 		CHECK_INT(tag_abort(client, 1, 5), -ESHUTDOWN);
 		expect_data(client, 1, "y", MSG_EOR);
@@ -325,7 +325,7 @@ static void test_blocking_read_of_two(void **state)
 	CHECK_INT(tag_command(server, 11, RXRPC_CHARGE_ACCEPT), 0);
 	CHECK_INT(tag_command(server, 12, RXRPC_CHARGE_ACCEPT), 0);
 	CHECK_INT(tag_send(client, 1, big, sizeof(big), NULL, MSG_MORE), sizeof(big));
-	CHECK(polls(server, POLLIN, check_ms(5000)));
+	CHECK(polls(server, POLLIN, check_hang_ms(5000)));
 	CHECK_INT(pthread_create(&thread, NULL, send_late, &late), 0);
 	receive(server, &got, sizeof(got.data), 0);
 	CHECK(got.n > 0 && got.tag == 11 && got.flags == MSG_MORE);
@@ -475,7 +475,7 @@ static void test_full_window(void **state)
 		read += (size_t)got.n;
 	}
 	CHECK_INT(read, sent);
-	CHECK(polls(client, POLLOUT, check_ms(5000)));
+	CHECK(polls(client, POLLOUT, check_hang_ms(5000)));
 	CHECK_INT(tag_send(client, 1, "end", 3, NULL, 0), 3);
 	expect_data(server, 11, "end", 0);
 	OK(rx_close(client));

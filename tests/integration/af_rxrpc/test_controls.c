@@ -184,7 +184,7 @@ static void test_pointers(void **state)
 	CHECK_INT(rx_sendmsg(client, &message, 0),
 		  4); /* the call is there, and nothing of it was taken */
 	CHECK_INT(tag_command(server, 11, RXRPC_CHARGE_ACCEPT), 0);
-	CHECK(polls(server, POLLIN, check_ms(5000)));
+	CHECK(polls(server, POLLIN, check_hang_ms(5000)));
 	iov.iov_base = (void *)8;
 	if (!getenv("AFRX_SHARED"))
 		FAILS(rx_recvmsg(server, &message, 0), EFAULT);
@@ -388,7 +388,7 @@ static void test_truncated_control(void **state)
 	(void)state;
 	CHECK_INT(tag_command(server, 11, RXRPC_CHARGE_ACCEPT), 0);
 	CHECK_INT(tag_send(client, 1, "", 0, &to, 0), 0);
-	CHECK(polls(server, POLLIN, check_ms(5000)));
+	CHECK(polls(server, POLLIN, check_hang_ms(5000)));
 	message.msg_controllen = 20;
 	CHECK_INT(rx_recvmsg(server, &message, MSG_PEEK), 0);
 	CHECK(message.msg_flags & MSG_CTRUNC);
@@ -400,7 +400,7 @@ static void test_truncated_control(void **state)
 	CHECK(message.msg_flags & MSG_CTRUNC);
 	CHECK_INT(message.msg_controllen, 0);
 	CHECK_INT(tag_send(server, 11, "", 0, NULL, 0), 0);
-	CHECK(polls(client, POLLIN, check_ms(5000)));
+	CHECK(polls(client, POLLIN, check_hang_ms(5000)));
 	message.msg_control = NULL;
 	message.msg_controllen = 0;
 	CHECK_INT(rx_recvmsg(client, &message, 0), 0);
@@ -420,7 +420,7 @@ static void test_short_name(void **state)
 	(void)state;
 	CHECK_INT(tag_command(server, 11, RXRPC_CHARGE_ACCEPT), 0);
 	CHECK_INT(tag_send(client, 1, "", 0, &to, 0), 0);
-	CHECK(polls(server, POLLIN, check_ms(5000)));
+	CHECK(polls(server, POLLIN, check_hang_ms(5000)));
 	CHECK_INT(rx_recvmsg(server, &message, 0), 0);
 	CHECK_INT(message.msg_namelen, sizeof(to));
 	CHECK(name[0] == AF_RXRPC && name[4] == 0);

@@ -26,7 +26,7 @@ static void call_begin(struct call *call, bool complete)
 
 		CHECK_INT(tag_send(call->client, 1, more, sizeof(more), &call->to, MSG_MORE),
 			  sizeof(more));
-		CHECK(polls(call->server, POLLIN, check_ms(5000)));
+		CHECK(polls(call->server, POLLIN, check_hang_ms(5000)));
 	}
 }
 
@@ -71,7 +71,7 @@ static void test_abort_by_server(void **state)
 	CHECK_INT(tag_send(call.server, 11, "part", 4, NULL, MSG_MORE), 4);
 	CHECK_INT(tag_abort(call.server, 11, 42), 0);
 	CHECK_INT(tag_abort(call.server, 11, 42), -EBADSLT);
-	CHECK(polls(call.client, POLLIN, check_ms(5000)));
+	CHECK(polls(call.client, POLLIN, check_hang_ms(5000)));
 	CHECK_INT(tag_send(call.client, 1, "x", 1, NULL, 0), -ESHUTDOWN);
 	expect_note(call.client, &got, 1, RXRPC_ABORT);
 	CHECK_INT(got.code, 42);
@@ -89,7 +89,7 @@ static void test_abort_after_the_request(void **state)
 	call.client = client_new();
 	CHECK_INT(tag_command(call.server, 11, RXRPC_CHARGE_ACCEPT), 0);
 	CHECK_INT(tag_send(call.client, 1, "whole", 5, &call.to, 0), 5);
-	CHECK(polls(call.server, POLLIN, check_ms(5000)));
+	CHECK(polls(call.server, POLLIN, check_hang_ms(5000)));
 	CHECK_INT(tag_abort(call.client, 1, 7), 0);
 	expect_data(call.server, 11, "whole", 0);
 	expect_note(call.server, &got, 11, RXRPC_ABORT);
@@ -130,7 +130,7 @@ static void test_abort_of_a_blocked_sender(void **state)
 		CHECK_INT(i ? tag_abort(call.client, 1, 9) : tag_abort(call.server, 11, 9), 0);
 		CHECK_INT(pthread_join(thread, NULL), 0);
 		CHECK_INT(sender.result, -ECONNABORTED);
-		CHECK(polls(call.client, POLLOUT, check_ms(5000)));
+		CHECK(polls(call.client, POLLOUT, check_hang_ms(5000)));
 		call_end(&call);
 	}
 }
@@ -275,7 +275,7 @@ static void test_close_after_the_reply(void **state)
 	(void)state;
 	call_begin(&call, true);
 	CHECK_INT(tag_send(call.server, 11, "reply", 5, NULL, 0), 5);
-	CHECK(polls(call.client, POLLIN, check_ms(5000)));
+	CHECK(polls(call.client, POLLIN, check_hang_ms(5000)));
 	OK(rx_close(call.server));
 	usleep(10000);
 	expect_data(call.client, 1, "reply", MSG_EOR);
@@ -327,7 +327,7 @@ static void answer_raw(int udp, uint8_t type, const void *body, size_t len)
 	uint32_t zero = 0;
 	ssize_t n;
 
-	CHECK(polls(udp, POLLIN, check_ms(5000)));
+	CHECK(polls(udp, POLLIN, check_hang_ms(5000)));
 	n = OK(recvfrom(udp, packet, sizeof(packet), 0, (struct sockaddr *)&from, &from_len));
 	CHECK(n >= HEADER && packet[20] == 1);
 	memcpy(packet + 12, &zero, sizeof(zero)); /* seq */

@@ -47,7 +47,7 @@ static void test_readable(void **state)
 	CHECK(!select_says(server, false, 0));
 	CHECK(select_says(server, true, 0));
 	CHECK_INT(tag_send(client, 1, "abc", 3, &to, 0), 3);
-	CHECK(polls(server, POLLIN | POLLRDNORM, check_ms(5000)));
+	CHECK(polls(server, POLLIN | POLLRDNORM, check_hang_ms(5000)));
 	CHECK(select_says(server, false, 0));
 	receive(server, &got, 10, MSG_PEEK);
 	CHECK(polls(server, POLLIN, 0));
@@ -61,7 +61,7 @@ static void test_readable(void **state)
 	receive(server, &got, 2, 0);
 	CHECK(!polls(server, POLLIN, 0));
 	CHECK_INT(tag_send(server, 11, "d", 1, NULL, 0), 1);
-	CHECK(polls(client, POLLIN, check_ms(5000)));
+	CHECK(polls(client, POLLIN, check_hang_ms(5000)));
 	receive(client, &got, 10, 0);
 	CHECK(!polls(client, POLLIN, 0));
 	OK(rx_close(client));
@@ -96,13 +96,13 @@ static void test_edges(void **state)
 	CHECK_INT(epoll_says(ep, 0), 0);
 	for (tag = 1; tag <= 3; tag++) {
 		CHECK_INT(tag_send(client, tag, "x", 1, &to, 0), 1);
-		CHECK_INT(epoll_says(ep, check_ms(5000)), EPOLLIN);
+		CHECK_INT(epoll_says(ep, check_hang_ms(5000)), EPOLLIN);
 		CHECK_INT(epoll_says(ep, 0), 0);
 	}
 	for (tag = 1; tag <= 3; tag++)
 		expect_note(server, &got, 0, RXRPC_NEW_CALL);
 	CHECK_INT(tag_send(client, 4, "x", 1, &to, 0), 1);
-	CHECK_INT(epoll_says(ep, check_ms(5000)), EPOLLIN);
+	CHECK_INT(epoll_says(ep, check_hang_ms(5000)), EPOLLIN);
 	OK(close(ep));
 	OK(rx_close(client));
 	OK(rx_close(server));
@@ -142,7 +142,7 @@ static void test_writable(void **state)
 		CHECK(got.n > 0);
 		sent -= (size_t)got.n;
 	}
-	CHECK_INT(epoll_says(ep, check_ms(5000)), EPOLLOUT);
+	CHECK_INT(epoll_says(ep, check_hang_ms(5000)), EPOLLOUT);
 	CHECK(polls(client, POLLOUT, 0));
 	OK(close(ep));
 	OK(rx_close(client));

@@ -45,7 +45,7 @@ static int finds_it_taken(int ctl, void *arg)
 static void start(struct child *child, struct sockaddr_rxrpc *at)
 {
 	child_start(child, serve, at);
-	CHECK_INT(child_hear(child->ctl, check_ms(5000)), 'r');
+	CHECK_INT(child_hear(child->ctl, check_hang_ms(5000)), 'r');
 }
 
 static void expect_echo(int client, const struct sockaddr_rxrpc *to)
@@ -70,7 +70,7 @@ static void test_unrelated_processes(void **state)
 		for (int i = 0; i < 2; i++)
 			start(&children[i], &at[i]);
 		child_start(&third, finds_it_taken, &at[victim]);
-		CHECK_INT(child_finish(&third, check_ms(5000)), 0);
+		CHECK_INT(child_finish(&third, check_hang_ms(5000)), 0);
 		client = client_new();
 		for (int i = 0; i < 10; i++)
 			expect_echo(client, &at[i % 2]);

@@ -36,7 +36,7 @@ static void test_dup(void **state)
 	OK(rx_close(copies[2]));
 	CHECK(!polls(client, POLLIN, 50));
 	OK(rx_close(copies[1]));
-	CHECK(polls(client, POLLIN, check_ms(5000)));
+	CHECK(polls(client, POLLIN, check_hang_ms(5000)));
 	OK(rx_close(client));
 }
 
@@ -51,7 +51,7 @@ static void test_closed_by_others(void **state)
 	CHECK_INT(tag_send(client, 1, "x", 1, &to, 0), 1);
 	expect_note(server, &got, 0, RXRPC_NEW_CALL);
 	OK(dup2(null, server));
-	CHECK(polls(client, POLLIN, check_ms(5000)));
+	CHECK(polls(client, POLLIN, check_hang_ms(5000)));
 	receive(client, &got, 10, 0);
 	CHECK(got.type == RXRPC_ABORT || got.type == RXRPC_NET_ERROR);
 	OK(close(server));
@@ -191,7 +191,7 @@ static void test_daemon(void **state)
 		if (pid > 0)
 			_exit(0);
 		OK(setsid());
-		CHECK(polls(server, POLLIN, check_ms(5000)));
+		CHECK(polls(server, POLLIN, check_hang_ms(5000)));
 		reply_to(server, 11);
 		expect_ack(server, 11);
 		_exit(0);
@@ -285,7 +285,7 @@ static void test_last_close(void **state)
 	CHECK(!polls(client, POLLIN, 50));
 	OK(close(go[1]));
 	finish(pid);
-	CHECK(polls(client, POLLIN, check_ms(5000)));
+	CHECK(polls(client, POLLIN, check_hang_ms(5000)));
 	OK(rx_close(client));
 	OK(close(go[0]));
 	/* And when it is closed here, the address is free at once. */

@@ -417,7 +417,7 @@ static void test_timestamp(void **state)
 	OK(rx_setsockopt(server, SOL_SOCKET, SO_TIMESTAMP, &on, sizeof(on)));
 	CHECK_INT(tag_command(server, 11, RXRPC_CHARGE_ACCEPT), 0);
 	CHECK_INT(tag_send(client, 1, "", 0, &to, 0), 0);
-	CHECK(polls(server, POLLIN, check_ms(5000)));
+	CHECK(polls(server, POLLIN, check_hang_ms(5000)));
 	CHECK_INT(rx_recvmsg(server, &message, 0), 0);
 	c = CMSG_FIRSTHDR(&message);
 	CHECK(c && c->cmsg_level == SOL_RXRPC && c->cmsg_type == RXRPC_USER_CALL_ID);
@@ -428,7 +428,7 @@ static void test_timestamp(void **state)
 	CHECK(now.tv_sec - then.tv_sec >= 0 && now.tv_sec - then.tv_sec < 60);
 	CHECK_INT(tag_send(server, 11, "", 0, NULL, 0), 0);
 	receive_soon(client, &got, 10, 0);
-	CHECK(polls(server, POLLIN, check_ms(5000)));
+	CHECK(polls(server, POLLIN, check_hang_ms(5000)));
 	message.msg_controllen = sizeof(control);
 	CHECK_INT(rx_recvmsg(server, &message, 0), 0);
 	CHECK_INT(message.msg_controllen, CMSG_SPACE(sizeof(long)) + CMSG_SPACE(0));

@@ -197,7 +197,7 @@ static void credentials(void **state)
 	assert_true(poller.fd >= 0);
 	assert_int_equal(poll(&poller, 1, 0), 0);
 	assert_int_equal(aph_afdt_request_reply(held, NULL), 0);
-	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 	assert_int_equal(poll(&poller, 1, 0), 1);
 	close(poller.fd);
 	close_all();

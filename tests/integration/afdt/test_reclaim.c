@@ -29,7 +29,7 @@ static void reclaimed(void **state)
 	options.flags = APH_AFDT_RECLAIM;
 	for (int i = 0; i < 3; i++) {
 		child_start(&child, serve_until_killed, NULL);
-		assert_int_equal(child_hear(child.ctl, check_ms(5000)), 'r');
+		assert_int_equal(child_hear(child.ctl, check_hang_ms(5000)), 'r');
 		/* As long as it lives its path is its own. */
 		assert_int_equal(aph_afdt_server_open(&other, ep, path_of("s"), &options, &err),
 				 -EADDRINUSE);
@@ -123,11 +123,11 @@ static int race(int ctl, void *arg)
 	on_libevent = false;
 	open_endpoint();
 	options.flags = APH_AFDT_RECLAIM;
-	(void)child_hear(ctl, check_ms(5000));
+	(void)child_hear(ctl, check_hang_ms(5000));
 	r = aph_afdt_server_open(&server, ep, path_of("s"), &options, NULL);
 	CHECK(r == 0 || r == -EADDRINUSE);
 	child_say(ctl, r == 0 ? 'y' : 'n');
-	(void)child_hear(ctl, check_ms(5000));
+	(void)child_hear(ctl, check_hang_ms(5000));
 	aph_afdt_server_close(server);
 	aph_afdt_endpoint_free(ep);
 	return 0;
@@ -150,13 +150,13 @@ static void raced_for(void **state)
 		for (int i = 0; i < N; i++)
 			child_say(children[i].ctl, 'g');
 		for (int i = 0; i < N; i++)
-			n += child_hear(children[i].ctl, check_ms(5000)) == 'y';
+			n += child_hear(children[i].ctl, check_hang_ms(5000)) == 'y';
 		assert_int_equal(n, 1);
 		close(peer_connect(path_of("s")));
 		for (int i = 0; i < N; i++)
 			child_say(children[i].ctl, 'e');
 		for (int i = 0; i < N; i++)
-			assert_int_equal(child_finish(&children[i], check_ms(5000)), 0);
+			assert_int_equal(child_finish(&children[i], check_hang_ms(5000)), 0);
 		dir_check_sockets(0);
 	}
 }

@@ -136,7 +136,7 @@ off_t expect(int port, caps_msg_state_t state, const char *text)
 {
 	struct caps_msgid id = { 0 };
 	char buf[256];
-	int n = (int)CHECK_OK(get_within(port, buf, sizeof(buf), &id, check_ms(3000)));
+	int n = (int)CHECK_OK(get_within(port, buf, sizeof(buf), &id, check_hang_ms(3000)));
 
 	CHECK(id.c_state == state);
 	CHECK((size_t)n == strlen(text));

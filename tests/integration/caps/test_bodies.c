@@ -95,7 +95,7 @@ static void test_put_does_not_wait(void **state)
 	for (i = 0; i < 20; i++)
 		(void)put_body(client, 1 << 20, (uint32_t)i);
 	(void)put(client, "short");
-	assert_true(now_ms() - begin < (uint64_t)check_ms(3000));
+	assert_true(now_ms() - begin < (uint64_t)check_hang_ms(3000));
 	for (i = 0; i < 20; i++)
 		(void)take_body(service, CAPMS_REQUEST, 1 << 20, (uint32_t)i);
 	(void)expect(service, CAPMS_REQUEST, "short");
@@ -141,7 +141,7 @@ static void test_two_processes(void **state)
 
 	(void)state;
 	child_start(&child, echo_child, NULL);
-	CHECK(child_hear(child.ctl, check_ms(5000)) == 'r');
+	CHECK(child_hear(child.ctl, check_hang_ms(5000)) == 'r');
 	client = connect_to("long", CAPF_ANYCLIENT);
 	for (i = 0; i < 4; i++)
 		ids[i] = put_body(client, (size_t)(i + 1) * 3000000, (uint32_t)i);
@@ -153,7 +153,7 @@ static void test_two_processes(void **state)
 	(void)put(client, "");
 	(void)expect(client, CAPMS_REPLY, "");
 	(void)put(client, "x");
-	assert_int_equal(child_finish(&child, check_ms(10000)), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(10000)), 0);
 	(void)expect(client, CAPMS_REPLY, "");
 	assert_int_equal(caps_sys_close(client), 0);
 }
@@ -196,7 +196,7 @@ static int absent_child(int ctl, void *arg)
 
 	(void)arg;
 	(void)put_body(client, 10 << 20, 3);
-	CHECK(child_hear(ctl, check_ms(20000)) == 'x');
+	CHECK(child_hear(ctl, check_hang_ms(20000)) == 'x');
 	CHECK_OK(caps_sys_close(client));
 	return 0;
 }
@@ -211,7 +211,7 @@ static void test_absent_client(void **state)
 	child_of_threads(&child, absent_child, NULL);
 	id = take_body(service, CAPMS_REQUEST, 10 << 20, 3);
 	child_say(child.ctl, 'x');
-	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 	expect_id(service, CAPMS_DISPOSE, "", id);
 	assert_int_equal(caps_sys_close(service), 0);
 }
@@ -224,7 +224,7 @@ static void test_killed_while_sending(void **state)
 
 	(void)state;
 	child_of_threads(&child, absent_child, NULL);
-	child_await_state(child.pid, 'S', check_ms(5000));
+	child_await_state(child.pid, 'S', check_hang_ms(5000));
 	(void)usleep(20000);
 	child_kill(&child);
 	expect_nothing(service); /* a request that is not whole was never there */
@@ -248,7 +248,7 @@ static void test_limit(void **state)
 	long_id = put_body(client, 3 << 20, 1);
 	(void)put(client, "short");
 	at_service = expect(service, CAPMS_REQUEST, "short"); /* the long one never gets there */
-	for (n = -1, ms = 0; n < 0 && ms < check_ms(3000); ms++) {
+	for (n = -1, ms = 0; n < 0 && ms < check_hang_ms(3000); ms++) {
 		n = caps_sys_get(client, buf, 8, &id, NULL);
 		if (n < 0 && errno == EMSGSIZE)
 			break;
@@ -287,12 +287,12 @@ static void test_close_after_long_reply(void **state)
 
 	(void)state;
 	child_start(&child, hasty_child, NULL);
-	CHECK(child_hear(child.ctl, check_ms(5000)) == 'r');
+	CHECK(child_hear(child.ctl, check_hang_ms(5000)) == 'r');
 	client = connect_to("long", CAPF_ANYCLIENT);
 	(void)put_body(client, 5, 1);
 	(void)usleep(100000);
 	(void)take_body(client, CAPMS_REPLY, 3 << 20, 2);
-	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 	assert_int_equal(caps_sys_close(client), 0);
 }
 

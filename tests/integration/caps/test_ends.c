@@ -17,7 +17,7 @@ static int service_child(int ctl, void *arg)
 	(void)arg;
 	child_say(ctl, 'r');
 	for (;;) {
-		switch (child_hear(ctl, check_ms(10000))) {
+		switch (child_hear(ctl, check_hang_ms(10000))) {
 		case 'g': /* retrieve a request */
 			do
 				CHECK_OK(caps_sys_wait(service, buf, sizeof(buf), &id, NULL));
@@ -43,13 +43,13 @@ static int service_child(int ctl, void *arg)
 static void start_service(struct child *child)
 {
 	child_start(child, service_child, NULL);
-	CHECK(child_hear(child->ctl, check_ms(5000)) == 'r');
+	CHECK(child_hear(child->ctl, check_hang_ms(5000)) == 'r');
 }
 
 static void tell(const struct child *child, char what)
 {
 	child_say(child->ctl, what);
-	CHECK(child_hear(child->ctl, check_ms(5000)) == 'd');
+	CHECK(child_hear(child->ctl, check_hang_ms(5000)) == 'd');
 }
 
 /* -- a service ends ------------------------------------------------------------------------------------------ */
@@ -83,7 +83,7 @@ static void end_by_close(struct child *child)
 {
 	tell(child, 'c');
 	child_say(child->ctl, 'x');
-	CHECK(child_finish(child, check_ms(5000)) == 0);
+	CHECK(child_finish(child, check_hang_ms(5000)) == 0);
 }
 
 static void end_by_kill(struct child *child)
@@ -94,7 +94,7 @@ static void end_by_kill(struct child *child)
 static void end_by_exit(struct child *child)
 {
 	child_say(child->ctl, 'X');
-	CHECK(child_finish(child, check_ms(5000)) == 0);
+	CHECK(child_finish(child, check_hang_ms(5000)) == 0);
 }
 
 static void test_service_closes(void **state)
@@ -162,11 +162,11 @@ static int client_child(int ctl, void *arg)
 	(void)put(client, "answered");
 	(void)put(client, "unread");
 	child_say(ctl, 'r');
-	switch (child_hear(ctl, check_ms(10000))) {
+	switch (child_hear(ctl, check_hang_ms(10000))) {
 	case 'c':
 		CHECK_OK(caps_sys_close(client));
 		child_say(ctl, 'd');
-		CHECK(child_hear(ctl, check_ms(10000)) == 'x');
+		CHECK(child_hear(ctl, check_hang_ms(10000)) == 'x');
 		return 0;
 	case 'X':
 		_exit(0);
@@ -182,7 +182,7 @@ static void run_client_end(void (*end)(struct child *child))
 	struct child child;
 
 	child_of_threads(&child, client_child, NULL);
-	CHECK(child_hear(child.ctl, check_ms(5000)) == 'r');
+	CHECK(child_hear(child.ctl, check_hang_ms(5000)) == 'r');
 	retrieved = expect(service, CAPMS_REQUEST, "retrieved");
 	answered = expect(service, CAPMS_REQUEST, "answered");
 	CHECK_OK(caps_sys_reply(service, "nobody takes it", 15, answered));
@@ -319,7 +319,7 @@ static void test_fork(void **state)
 	child_of_threads(&child, forked_child, &ports);
 	other = expect(ports.service, CAPMS_REQUEST, "from the child");
 	CHECK_OK(caps_sys_reply(ports.service, "ok", 2, other));
-	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 	/* Nothing of this has touched the parent's. */
 	expect_id(ports.service, CAPMS_DISPOSE, "", other);
 	CHECK_OK(caps_sys_reply(ports.service, "answer", 6, ports.held));
@@ -359,7 +359,7 @@ static void test_fork_of_fork(void **state)
 	ports.client = connect_to("ends", CAPF_ANYCLIENT);
 	ports.hidden = connect_to("ends", CAPF_ANYCLIENT | CAPF_NOFORK);
 	child_of_threads(&child, grandchild_child, &ports);
-	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 	round_trip(ports.client, ports.service);
 	assert_int_equal(caps_sys_close(ports.hidden), 0);
 	assert_int_equal(caps_sys_close(ports.client), 0);

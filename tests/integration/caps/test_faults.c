@@ -106,7 +106,7 @@ static bool run(int flags)
 			CHECK(errno == ENOMEM || errno == ENOTCONN);
 	}
 	well = n_sent == N_PUTS;
-	for (ms = check_ms(5000); n_sent && ms; ms--) {
+	for (ms = check_hang_ms(5000); n_sent && ms; ms--) {
 		int n;
 
 		if (service > 0 && !serve_once(service)) {

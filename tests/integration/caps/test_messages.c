@@ -161,7 +161,7 @@ static void waiter_end(struct waiter *waiter, caps_msg_state_t state)
 {
 	int ms;
 
-	for (ms = check_ms(3000); ms > 0 && !atomic_load(&waiter->done); ms--)
+	for (ms = check_hang_ms(3000); ms > 0 && !atomic_load(&waiter->done); ms--)
 		(void)usleep(1000);
 	CHECK(atomic_load(&waiter->done));
 	CHECK(pthread_join(waiter->thread, NULL) == 0);
@@ -198,29 +198,28 @@ static void run_dispose(int flags)
 	int client;
 
 	child_start(&child, dispose_child, &flags);
-	CHECK(child_hear(child.ctl, check_ms(5000)) == 'r');
+	CHECK(child_hear(child.ctl, check_hang_ms(5000)) == 'r');
 	client = connect_to("dispose", CAPF_ANYCLIENT);
 	(void)put(client, "1");
-	CHECK(child_hear(child.ctl, check_ms(5000)) == 'q');
-	child_await_state(child.pid, 'S', check_ms(2000));
-	(void)usleep(100000); /* it is blocked now, well beyond any spinning */
+	CHECK(child_hear(child.ctl, check_hang_ms(5000)) == 'q');
+	child_await_rest(child.pid); /* it is blocked now, well beyond any spinning */
 	(void)expect(client, CAPMS_REPLY, "1");
 	if (flags & CAPF_DISPOSE_IMM) {
-		assert_int_equal(child_hear(child.ctl, check_ms(3000)), 'd');
+		assert_int_equal(child_hear(child.ctl, check_hang_ms(3000)), 'd');
 	} else {
 		assert_int_equal(child_hear(child.ctl, 300), -1);
 	}
 	(void)put(client, "2");
 	if (!(flags & CAPF_DISPOSE_IMM))
-		assert_int_equal(child_hear(child.ctl, check_ms(3000)),
+		assert_int_equal(child_hear(child.ctl, check_hang_ms(3000)),
 				 'd'); /* and before the request */
-	assert_int_equal(child_hear(child.ctl, check_ms(3000)), 'q');
+	assert_int_equal(child_hear(child.ctl, check_hang_ms(3000)), 'q');
 	(void)expect(client, CAPMS_REPLY, "2");
 	(void)put(client, "x");
 	(void)expect(client, CAPMS_REPLY, "x");
 	if (!(flags & CAPF_DISPOSE_IMM))
 		(void)put(client, "y"); /* wakes it for the last dispose */
-	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 	assert_int_equal(caps_sys_close(client), 0);
 }
 
@@ -525,7 +524,7 @@ static int cred_child(int ctl, void *arg)
 	CHECK(caps_sys_wait(client, buf, 8, NULL, &cred) == 3);
 	check_cred(&cred, test->service_pid, &test->service);
 	child_say(ctl, 'd');
-	(void)child_hear(ctl, check_ms(5000));
+	(void)child_hear(ctl, check_hang_ms(5000));
 	CHECK_OK(caps_sys_close(client));
 	return 0;
 }
@@ -543,13 +542,13 @@ static void run_cred_test(const struct identity *client)
 	CHECK(caps_sys_wait(service, buf, 8, &id, &cred) == 2);
 	check_cred(&cred, child.pid, client);
 	CHECK_OK(caps_sys_reply(service, "you", 3, id.c_id));
-	CHECK(child_hear(child.ctl, check_ms(5000)) == 'd');
+	CHECK(child_hear(child.ctl, check_hang_ms(5000)) == 'd');
 	memset(&cred, 0, sizeof(cred));
 	CHECK(caps_sys_wait(service, buf, 8, &id, &cred) == 0);
 	CHECK(id.c_state == CAPMS_DISPOSE);
 	check_cred(&cred, child.pid, client);
 	child_say(child.ctl, 'x');
-	CHECK(child_finish(&child, check_ms(5000)) == 0);
+	CHECK(child_finish(&child, check_hang_ms(5000)) == 0);
 	CHECK_OK(caps_sys_close(service));
 }
 
@@ -596,10 +595,10 @@ static int generation_child(int ctl, void *arg)
 
 	(void)arg;
 	child_say(ctl, 'r');
-	CHECK(child_hear(ctl, check_ms(5000)) == 's');
+	CHECK(child_hear(ctl, check_hang_ms(5000)) == 's');
 	CHECK_OK(caps_sys_setgen(service, INT64_C(-5000000000)));
 	child_say(ctl, 's');
-	CHECK(child_hear(ctl, check_ms(5000)) == 'x');
+	CHECK(child_hear(ctl, check_hang_ms(5000)) == 'x');
 	CHECK_OK(caps_sys_close(service));
 	return 0;
 }
@@ -611,17 +610,17 @@ static void test_generation(void **state)
 
 	(void)state;
 	child_start(&child, generation_child, NULL);
-	CHECK(child_hear(child.ctl, check_ms(5000)) == 'r');
+	CHECK(child_hear(child.ctl, check_hang_ms(5000)) == 'r');
 	client = connect_to("generation", CAPF_ANYCLIENT);
 	assert_int_equal(caps_sys_getgen(client), 0);
 	child_say(child.ctl, 's');
-	CHECK(child_hear(child.ctl, check_ms(5000)) == 's');
+	CHECK(child_hear(child.ctl, check_hang_ms(5000)) == 's');
 	child_signal(&child, SIGSTOP); /* whatever the service does: there is no round trip */
-	child_await_state(child.pid, 'T', check_ms(3000));
+	child_await_state(child.pid, 'T', check_hang_ms(3000));
 	assert_true(caps_sys_getgen(client) == INT64_C(-5000000000));
 	child_signal(&child, SIGCONT);
 	child_say(child.ctl, 'x');
-	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 	assert_true(caps_sys_getgen(client) ==
 		    INT64_C(-5000000000)); /* the last one, after its end */
 	assert_int_equal(caps_sys_close(client), 0);

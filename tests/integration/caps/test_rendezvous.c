@@ -259,7 +259,7 @@ static void test_exclusive_elsewhere(void **state)
 
 	(void)state;
 	child_of_threads(&child, exclusive_child, NULL);
-	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 	assert_int_equal(caps_sys_close(port), 0);
 }
 
@@ -270,10 +270,10 @@ static int late_service(int ctl, void *arg)
 	int port;
 
 	(void)arg;
-	CHECK(child_hear(ctl, check_ms(5000)) == 'g');
+	CHECK(child_hear(ctl, check_hang_ms(5000)) == 'g');
 	(void)usleep(50000);
 	port = serve("late", CAPF_ANYCLIENT);
-	CHECK(child_hear(ctl, check_ms(5000)) == 'x');
+	CHECK(child_hear(ctl, check_hang_ms(5000)) == 'x');
 	CHECK_OK(caps_sys_close(port));
 	return 0;
 }
@@ -290,7 +290,7 @@ static void test_wait_for_service(void **state)
 	client = connect_to("late", CAPF_ANYCLIENT | CAPF_WAITSVC);
 	assert_int_equal(caps_sys_close(client), 0);
 	child_say(child.ctl, 'x');
-	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 }
 
 static void on_alarm(int signal)
@@ -361,7 +361,7 @@ static void attempt_as(const char *name, uid_t uid, gid_t gid, gid_t further, in
 	struct child child;
 
 	child_of_threads(&child, attempt_child, &attempt);
-	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 }
 
 static int as_alice(const char *name, int flags)
@@ -477,7 +477,7 @@ static void test_who_may_register(void **state)
 	(void)state;
 	need_root();
 	child_start(&child, registration_child, NULL);
-	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 	port = caps_sys_service("for.bob", BOB, BOBS_GID, 0, CAPF_ANYCLIENT);
 	assert_true(port > 0); /* root may register as anybody */
 	assert_int_equal(caps_sys_close(port), 0);
@@ -521,7 +521,7 @@ static void test_usual_search(void **state)
 
 		assert_true(port > 0);
 		child_of_threads(&child, search_child, &tries);
-		assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+		assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 		assert_int_equal(caps_sys_close(port), 0);
 	}
 }

@@ -111,7 +111,7 @@ static void test_threads(void **state)
 	for (i = 0; i < N_CLIENTS; i++)
 		CHECK(pthread_join(clients[i], NULL) == 0);
 	/* Each comes back as a dispose: those of a client that is gone do wake the service. */
-	for (ms = check_ms(3000);
+	for (ms = check_hang_ms(3000);
 	     ms && world.disposed + world.served != 2 * N_CLIENTS * world.rounds; ms--)
 		(void)usleep(1000);
 	assert_int_equal(world.disposed, N_CLIENTS * world.rounds);
@@ -241,7 +241,7 @@ static void test_service_storm(void **state)
 		int lens[16], n = 0, i, client;
 
 		child_start(&child, storm_service, NULL);
-		CHECK(child_hear(child.ctl, check_ms(5000)) == 'r');
+		CHECK(child_hear(child.ctl, check_hang_ms(5000)) == 'r');
 		client = connect_to("storm", CAPF_ANYCLIENT);
 		for (i = 0; i < 16; i++) {
 			int len = (int)rng_below(&rng, i % 4 ? 100 : 400000) + 1;
@@ -276,7 +276,7 @@ static void test_service_storm(void **state)
 		FAILS(caps_sys_put(client, "x", 1), ENOTCONN);
 		FAILS(caps_sys_wait(client, back, 1, NULL, NULL), ENOTCONN);
 		CHECK_OK(caps_sys_close(client));
-		CHECK(child_finish(&child, check_ms(5000)) == CHILD_SIGNALLED + SIGKILL);
+		CHECK(child_finish(&child, check_hang_ms(5000)) == CHILD_SIGNALLED + SIGKILL);
 		dir_remove_sockets();
 	}
 	free(buf);
@@ -319,7 +319,7 @@ static void test_client_storm(void **state)
 		struct child child;
 
 		child_of_threads(&child, storm_client, NULL);
-		CHECK(child_hear(child.ctl, check_ms(5000)) == 'r');
+		CHECK(child_hear(child.ctl, check_hang_ms(5000)) == 'r');
 		while (n_events--) {
 			int n = (int)CHECK_OK(caps_sys_wait(service, buf, 400000, &id, NULL));
 
@@ -329,7 +329,7 @@ static void test_client_storm(void **state)
 		}
 		child_kill(&child);
 	}
-	for (ms = check_ms(3000); held && ms; ms--) {
+	for (ms = check_hang_ms(3000); held && ms; ms--) {
 		while (caps_sys_get(service, buf, 400000, &id, NULL) >= 0) {
 			CHECK(id.c_state == CAPMS_DISPOSE);
 			held--;

@@ -360,7 +360,7 @@ static void descriptors_run_out(void **state)
 	for (int i = 0; i < APH_HOLD_FDS_MAX; i++)
 		fds[i] = STDERR_FILENO;
 	child_start(&child, scarce, NULL);
-	assert_int_equal(child_hear(child.ctl, 5000), 'r');
+	assert_int_equal(child_hear(child.ctl, check_hang_ms(5000)), 'r');
 	(void)keeper_await_pid(0);
 	hold = hold_open();
 	/* The last of a limit of 120 are for channels. */
@@ -380,7 +380,7 @@ static void descriptors_run_out(void **state)
 	assert_int_equal(keeper_pid(), n);
 	assert_int_equal(aph_hold_stop(hold, SOON), 0);
 	aph_hold_close(hold);
-	assert_int_equal(child_finish(&child, 5000), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 }
 
 static void nobody_there(void **state)

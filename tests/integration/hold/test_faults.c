@@ -185,7 +185,7 @@ static void in_the_keeper(void **state)
 			int heard, status;
 
 			child_start(&child, faulty_keeper, NULL);
-			heard = child_hear(child.ctl, check_ms(5000));
+			heard = child_hear(child.ctl, check_hang_ms(5000));
 			if (heard == 's') {
 				struct aph_hold *hold;
 
@@ -197,11 +197,11 @@ static void in_the_keeper(void **state)
 				stop(hold);
 				aph_hold_close(hold);
 				/* It may say once more that it serves. */
-				while ((heard = child_hear(child.ctl, check_ms(5000))) == 's')
+				while ((heard = child_hear(child.ctl, check_hang_ms(5000))) == 's')
 					continue;
 			}
 			assert_true(heard == 'h' || heard == 'n');
-			status = child_finish(&child, check_ms(5000));
+			status = child_finish(&child, check_hang_ms(5000));
 			/* One that cannot begin says so. */
 			assert_true(status == 0 || (status == 1 && heard == 'h'));
 			hits += heard == 'h';
@@ -225,10 +225,10 @@ static void in_the_twin(void **state)
 		int heard;
 
 		child_start(&child, faulty_keeper, NULL);
-		heard = child_hear(child.ctl, check_ms(5000));
+		heard = child_hear(child.ctl, check_hang_ms(5000));
 		if (heard != 's') {
 			assert_int_equal(heard, 'h');
-			assert_int_equal(child_finish(&child, check_ms(5000)), 1);
+			assert_int_equal(child_finish(&child, check_hang_ms(5000)), 1);
 			continue;
 		}
 		(void)life("first");
@@ -241,7 +241,8 @@ static void in_the_twin(void **state)
 		pid = keeper_await_pid(pid);
 		stop(hold);
 		aph_hold_close(hold);
-		assert_int_equal(child_finish(&child, check_ms(5000)), CHILD_SIGNALLED + SIGKILL);
+		assert_int_equal(child_finish(&child, check_hang_ms(5000)),
+				 CHILD_SIGNALLED + SIGKILL);
 		/* Orphans are ours: hold_setup(). */
 		assert_int_equal(waitpid(pid, NULL, 0), pid);
 	}

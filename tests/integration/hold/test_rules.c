@@ -166,7 +166,7 @@ static void strangers_may_nothing(void **state)
 	need_root();
 	keeper_start(&keeper, NULL);
 	child_start(&child, stranger, NULL);
-	assert_int_equal(child_finish(&child, 10000), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(10000)), 0);
 	keeper_stop(&keeper);
 }
 
@@ -251,9 +251,9 @@ static void rules_between_users(void **state)
 	need_root();
 	keeper_start(&keeper, &options);
 	child_start(&child, ruled_bob, NULL);
-	assert_int_equal(child_finish(&child, 10000), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(10000)), 0);
 	child_start(&child, ruled_alice, NULL);
-	assert_int_equal(child_finish(&child, 10000), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(10000)), 0);
 	/* Root sees and touches everything. */
 	hold = hold_open();
 	assert_int_equal(count(hold, 0), 0);
@@ -296,17 +296,17 @@ static void a_keeper_of_a_user(void **state)
 	(void)state;
 	need_root();
 	child_start(&keeper, alices_keeper, NULL);
-	assert_int_equal(child_hear(keeper.ctl, 5000), 'r');
+	assert_int_equal(child_hear(keeper.ctl, check_hang_ms(5000)), 'r');
 	for (int i = 0; r == -ENOENT && i < 50; i++)
 		r = aph_hold_open(&hold, "caps:hold,uid=54321", SOON);
 	assert_int_equal(r, 0);
 	child_start(&child, visitor, NULL);
-	assert_int_equal(child_finish(&child, 10000), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(10000)), 0);
 	assert_int_equal(store(hold, "roots", "x", 0), 0);
 	assert_int_equal(retrieve(hold, "roots", "x", 0), 0);
 	assert_int_equal(aph_hold_stop(hold, SOON), 0);
 	aph_hold_close(hold);
-	assert_int_equal(child_finish(&keeper, 5000), 0);
+	assert_int_equal(child_finish(&keeper, check_hang_ms(5000)), 0);
 }
 
 int main(void)

@@ -38,7 +38,7 @@ static int stands(struct aph_hold_offer *offer, struct aph_hold *hold)
 static void crash(pid_t pid)
 {
 	CHECK_OK(kill(pid, SIGKILL));
-	child_await_state(pid, 'Z', check_ms(10000));
+	child_await_state(pid, 'Z', check_hang_ms(10000));
 }
 
 static void the_new_one_first(void **state)

@@ -196,7 +196,7 @@ static void what_was_open_stays_open(void **state)
 	}
 	assert_int_equal(aph_hold_stop(hold, SOON), 0);
 	aph_hold_close(hold);
-	assert_int_equal(child_finish(&child, 5000), CHILD_SIGNALLED + SIGKILL);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), CHILD_SIGNALLED + SIGKILL);
 	/* Orphans are ours: hold_setup(). */
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);

@@ -33,7 +33,7 @@ void victim_check(struct victim *victim)
 	took = aph_time_ns() - took;
 	victim->slowest_ns = took > victim->slowest_ns ? took : victim->slowest_ns;
 	/* Wide, because the machine is shared; a service that is held up shows as much more. */
-	CHECK(victim->slowest_ns < (uint64_t)check_ms(400) * 1000000);
+	CHECK(victim->slowest_ns < (uint64_t)check_hang_ms(400) * 1000000);
 }
 
 void victim_stop(struct victim *victim)

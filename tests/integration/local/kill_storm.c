@@ -41,7 +41,7 @@ static void start_service(void)
 {
 	how = (struct storm_process){ the_log, rng_next(&rng) };
 	child_start(&service, storm_service, &how);
-	CHECK(child_hear(service.ctl, check_ms(10000)) == 'r');
+	CHECK(child_hear(service.ctl, check_hang_ms(10000)) == 'r');
 }
 
 static void start_client(struct child *client)
@@ -93,10 +93,10 @@ static void end_all(void)
 	check_violations();
 	the_log->stop = 1;
 	for (int i = 0; i < CLIENTS; i++)
-		CHECK(child_finish(&clients[i], check_ms(10000)) == 0);
-	CHECK(child_finish(&veteran, check_ms(10000)) == 0);
+		CHECK(child_finish(&clients[i], check_hang_ms(10000)) == 0);
+	CHECK(child_finish(&veteran, check_hang_ms(10000)) == 0);
 	child_signal(&service, SIGTERM);
-	CHECK(child_finish(&service, check_ms(10000)) == 0);
+	CHECK(child_finish(&service, check_hang_ms(10000)) == 0);
 }
 
 /* Looks at the log once more, when nobody can write it any longer. */
@@ -145,7 +145,7 @@ static void check_files(void)
 	start_service();
 	dir_check_sockets(1);
 	child_signal(&service, SIGTERM);
-	CHECK(child_finish(&service, check_ms(10000)) == 0);
+	CHECK(child_finish(&service, check_hang_ms(10000)) == 0);
 	dir_check_sockets(0);
 }
 

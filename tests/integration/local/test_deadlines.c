@@ -136,7 +136,7 @@ static void stopped_service(int by_cancel)
 	client_open(&client, "stopped");
 	client_echo(client.channel);
 	child_signal(&service.child, SIGSTOP);
-	child_await_state(service.child.pid, 'T', 2000);
+	child_await_state(service.child.pid, 'T', check_hang_ms(2000));
 	for (size_t i = 0; i < SUITE_LEN(calls); i++) {
 		uint64_t deadline = by_cancel ? APH_FOREVER : aph_deadline_ms(40);
 		ssize_t n;
@@ -195,7 +195,7 @@ static void deadline_at_a_service_stopped_later(void **state)
 	/* Stopped in the face of its deadline, and asked for something else, whose deadline may be before that. */
 	call = client_begin_late(client.channel, &service, "h", &deadline);
 	child_signal(&service.child, SIGSTOP);
-	child_await_state(service.child.pid, 'T', 10000);
+	child_await_state(service.child.pid, 'T', check_hang_ms(10000));
 	unsent_deadline = aph_deadline_ms(30);
 	CHECK_OK(aph_call_new(&unsent, client.channel, unsent_deadline, NULL));
 	(void)client_send(unsent, "h", 1, 0);

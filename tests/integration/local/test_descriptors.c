@@ -286,7 +286,7 @@ static void more_than_may_be_under_way(void **state)
 	for (size_t i = 0; i < 32; i++)
 		fds[i] = marked(i);
 	child_signal(&service.child, SIGSTOP);
-	child_await_state(service.child.pid, 'T', 2000);
+	child_await_state(service.child.pid, 'T', check_hang_ms(2000));
 	for (size_t i = 0; i < N; i++) {
 		assert_int_equal(aph_call_new(&calls[i], client.channel, APH_FOREVER, NULL), 0);
 		n = aph_call_send_fds(calls[i], "f", 1, fds, 32, 0);

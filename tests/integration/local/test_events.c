@@ -305,7 +305,7 @@ static void a_service_that_does_not_answer(void **state)
 		suite_skip("needs a service that can be stopped");
 	service_start_simple(&service, suite_mode, "dumb");
 	child_signal(&service.child, SIGSTOP);
-	child_await_state(service.child.pid, 'T', 2000);
+	child_await_state(service.child.pid, 'T', check_hang_ms(2000));
 	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
 	options.deadline_ns = aph_deadline_ms(100);
 	assert_int_equal(aph_channel_open(&channel, ep, "dumb", &options), -ETIMEDOUT);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Many clients of one service: nobody starves, a greedy one does not hold up a modest one, and nobody who
- * has nothing to do runs at all. The bounds are wide, as tests share their machine; bench/ measures.
+ * has nothing to do runs at all. The bounds are wide, as tests share their machine, which may also take the CPU away from
+ * one of those that are compared: one round of several has to be within them. bench/ measures.
  */
 #include "suite.h"
 
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #define CLIENTS 8
+#define ROUNDS	5
 
 struct tally {
 	_Atomic uint64_t calls[CLIENTS];
@@ -85,12 +87,36 @@ static int race(int ctl, void *arg)
 	return 0;
 }
 
+/* How many calls the slowest and the fastest of them made for a while. */
+static void watch_race(struct tally *tally, uint64_t *least, uint64_t *most)
+{
+	uint64_t before[CLIENTS], n;
+
+	for (int i = 0; i < CLIENTS; i++)
+		before[i] = tally->calls[i];
+	usleep(1500000);
+	*least = UINT64_MAX;
+	*most = 0;
+	for (int i = 0; i < CLIENTS; i++) {
+		n = tally->calls[i] - before[i];
+		*least = n < *least ? n : *least;
+		*most = n > *most ? n : *most;
+	}
+	print_message("8 clients: least %llu, most %llu calls\n", (unsigned long long)*least,
+		      (unsigned long long)*most);
+}
+
+static bool is_fair(uint64_t least, uint64_t most)
+{
+	return least * 10 >= most * 3;
+}
+
 static void nobody_starves(void **state)
 {
 	struct child children[CLIENTS];
 	struct racer racers[CLIENTS];
 	struct tally *tally = tally_new();
-	uint64_t least = UINT64_MAX, most = 0;
+	uint64_t least = 0, most = 1;
 	struct service service;
 
 	(void)state;
@@ -101,16 +127,12 @@ static void nobody_starves(void **state)
 	}
 	service_await(&tally->ready, CLIENTS);
 	tally->go = 1;
-	usleep(1500000);
+	for (int i = 0; i < ROUNDS && !is_fair(least, most); i++)
+		watch_race(tally, &least, &most);
 	tally->go = 2;
-	for (int i = 0; i < CLIENTS; i++) {
-		assert_int_equal(child_finish(&children[i], check_ms(5000)), 0);
-		least = tally->calls[i] < least ? tally->calls[i] : least;
-		most = tally->calls[i] > most ? tally->calls[i] : most;
-	}
-	print_message("8 clients: least %llu, most %llu calls\n", (unsigned long long)least,
-		      (unsigned long long)most);
-	assert_true(least * 10 >= most * 3);
+	for (int i = 0; i < CLIENTS; i++)
+		assert_int_equal(child_finish(&children[i], check_hang_ms(5000)), 0);
+	assert_true(is_fair(least, most));
 	munmap(tally, sizeof(*tally));
 	service_stop(&service);
 }
@@ -122,39 +144,62 @@ static int by_time(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+enum {
+	ECHOES = 400
+};
+
+struct latency {
+	uint64_t p50, p99;
+};
+
+static struct latency measure(struct client *client)
+{
+	uint64_t took[ECHOES];
+
+	for (int i = 0; i < ECHOES; i++) {
+		took[i] = client_echo(client->channel);
+		if (i % 8 == 0)
+			usleep(500);
+	}
+	qsort(took, ECHOES, sizeof(took[0]), by_time);
+	return (struct latency){ took[ECHOES / 2], took[ECHOES * 99 / 100] };
+}
+
+/* Whether neither is much more than with nobody else. */
+static bool is_little(struct latency beside, struct latency alone)
+{
+	return beside.p50 < alone.p50 * 10 + (uint64_t)check_ms(10) * 1000000 &&
+	       beside.p99 < alone.p99 * 10 + (uint64_t)check_ms(100) * 1000000;
+}
+
 static void the_greedy_do_not_hold_up_the_modest(void **state)
 {
-	enum {
-		N = 400
-	};
-	uint64_t took[N];
-
 	(void)state;
 	for (int kind = 1; kind <= 3; kind++) {
 		struct tally *tally = tally_new();
 		struct racer racer = { tally, 0, kind };
+		struct latency alone, beside;
 		struct service service;
 		struct client client;
 		struct child child;
+		int n = 0;
 
 		service_start_simple(&service, SERVICE_PROCESS, "race");
 		client_open(&client, "race");
+		alone = measure(&client);
 		child_start(&child, race, &racer);
 		service_await(&tally->ready, 1);
 		tally->go = 1;
-		for (int i = 0; i < N; i++) {
-			took[i] = client_echo(client.channel);
-			if (i % 8 == 0)
-				usleep(500);
-		}
+		do {
+			beside = measure(&client);
+			print_message(
+				"beside a greedy client of kind %d: p50 %llu us, p99 %llu us\n",
+				kind, (unsigned long long)beside.p50 / 1000,
+				(unsigned long long)beside.p99 / 1000);
+		} while (!is_little(beside, alone) && ++n < ROUNDS);
 		tally->go = 2;
-		assert_int_equal(child_finish(&child, check_ms(10000)), 0);
-		qsort(took, N, sizeof(took[0]), by_time);
-		print_message("beside a greedy client of kind %d: p50 %llu us, p99 %llu us\n", kind,
-			      (unsigned long long)took[N / 2] / 1000,
-			      (unsigned long long)took[N * 99 / 100] / 1000);
-		assert_true(took[N / 2] < (uint64_t)check_ms(10) * 1000000);
-		assert_true(took[N * 99 / 100] < (uint64_t)check_ms(100) * 1000000);
+		assert_int_equal(child_finish(&child, check_hang_ms(10000)), 0);
+		assert_true(is_little(beside, alone));
 		assert_true(tally->calls[0] > 0);
 		client_close(&client);
 		service_stop(&service);
@@ -196,58 +241,79 @@ static void the_idle_do_nothing(void **state)
 		service_start(&service, SERVICE_PROCESS, &config);
 		client_open(&client, "idle");
 		child_start(&child, wait_for_an_end, NULL);
-		assert_int_equal(child_hear(child.ctl, check_ms(5000)), 'r');
+		assert_int_equal(child_hear(child.ctl, check_hang_ms(5000)), 'r');
 		for (int i = 0; i < 1000; i++)
 			client_echo(client.channel);
 		service_await(&service.seen->held, 1);
-		usleep(100000);
-		of_service = child_switches(service.child.pid);
-		of_client = child_switches(child.pid);
-		usleep(500000);
-		assert_int_equal(child_switches(service.child.pid), of_service);
-		assert_int_equal(child_switches(child.pid), of_client);
-		child_await_state(service.child.pid, 'S', 1000);
+		for (int i = 0;; i++) {
+			usleep(100000);
+			of_service = child_switches(service.child.pid);
+			of_client = child_switches(child.pid);
+			usleep(500000);
+			of_service = child_switches(service.child.pid) - of_service;
+			of_client = child_switches(child.pid) - of_client;
+			if (!of_service && !of_client)
+				break;
+			/* They may have been kept from getting to sleep; always is no accident. */
+			print_message("%ld and %ld switches\n", of_service, of_client);
+			assert_true(i < ROUNDS);
+		}
+		child_await_state(service.child.pid, 'S', check_hang_ms(1000));
 		/* It still hears. */
 		client_echo(client.channel);
 		assert_int_equal(aph_call(client.channel, "w", 1, NULL, NULL, APH_FOREVER), 0);
-		assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+		assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 		client_close(&client);
 		service_stop(&service);
 	}
 }
 
+enum {
+	IDLE = 1000,
+	CALLS = 2000
+};
+
+static uint64_t median_echo(struct client *client)
+{
+	static uint64_t took[CALLS];
+
+	for (int i = 0; i < CALLS; i++)
+		took[i] = client_echo(client->channel);
+	qsort(took, CALLS, sizeof(took[0]), by_time);
+	return took[CALLS / 2];
+}
+
 /* A thousand idle channels beside one that works. */
 static void the_idle_cost_nothing(void **state)
 {
-	enum {
-		N = 1000,
-		CALLS = 2000
-	};
-	static struct aph_channel *channels[N];
-	static uint64_t alone[CALLS], beside[CALLS];
+	static struct aph_channel *channels[IDLE];
+	uint64_t alone, beside;
 	struct service service;
 	struct client client;
+	bool is_cheap = false;
 
 	(void)state;
 	service_start_simple(&service, SERVICE_PROCESS, "crowd");
 	client_open(&client, "crowd");
-	for (int i = 0; i < CALLS; i++)
-		alone[i] = client_echo(client.channel);
-	for (int i = 0; i < N; i++)
-		assert_int_equal(aph_channel_open(&channels[i], client.ep, "crowd", NULL), 0);
-	for (int i = 0; i < N; i += 100)
-		client_echo(channels[i]);
-	for (int i = 0; i < CALLS; i++)
-		beside[i] = client_echo(client.channel);
-	qsort(alone, CALLS, sizeof(alone[0]), by_time);
-	qsort(beside, CALLS, sizeof(beside[0]), by_time);
-	print_message("p50 alone %llu ns, beside %d idle channels %llu ns\n",
-		      (unsigned long long)alone[CALLS / 2], N,
-		      (unsigned long long)beside[CALLS / 2]);
-	/* O(connected) would be a thousand times, a bad wake-up rule fifty; the machine makes up to a few. */
-	assert_true(beside[CALLS / 2] < 20 * alone[CALLS / 2] + 200000);
-	for (int i = 0; i < N; i++)
-		aph_channel_close(channels[i]);
+	for (int n = 0; !is_cheap && n < ROUNDS; n++) {
+		alone = median_echo(&client);
+		for (int i = 0; i < IDLE; i++)
+			assert_int_equal(aph_channel_open(&channels[i], client.ep, "crowd", NULL),
+					 0);
+		for (int i = 0; i < IDLE; i += 100)
+			client_echo(channels[i]);
+		beside = median_echo(&client);
+		print_message("p50 alone %llu ns, beside %d idle channels %llu ns\n",
+			      (unsigned long long)alone, IDLE, (unsigned long long)beside);
+		/*
+		 * O(connected) would be a thousand times, a bad wake-up rule fifty; the machine makes up to a
+		 * few.
+		 */
+		is_cheap = beside < 20 * alone + 200000;
+		for (int i = 0; i < IDLE; i++)
+			aph_channel_close(channels[i]);
+	}
+	assert_true(is_cheap);
 	client_close(&client);
 	service_stop(&service);
 }

@@ -67,7 +67,7 @@ static int run_child(int (*run)(int ctl, void *arg))
 	int status;
 
 	child_start(&child, run, NULL);
-	status = child_finish(&child, check_ms(5000));
+	status = child_finish(&child, check_hang_ms(5000));
 	return status == CHILD_LEAKED ? 0 : status;
 }
 
@@ -125,7 +125,7 @@ static int client_process(int ctl, void *arg)
 	for (int i = 0; i < 3; i++) {
 		client_echo(client.channel);
 		child_say(ctl, '1');
-		CHECK(child_hear(ctl, 10000) == '2');
+		CHECK(child_hear(ctl, check_hang_ms(10000)) == '2');
 	}
 	CHECK(aph_channel_generation(client.channel) == 0);
 	client_close(&client);
@@ -156,12 +156,12 @@ static void the_service_goes_on(void **state)
 	child_start(&client, client_process, NULL);
 	for (int i = 0; i < 3; i++) {
 		echo_one();
-		assert_int_equal(child_hear(client.ctl, 5000), '1');
+		assert_int_equal(child_hear(client.ctl, check_hang_ms(5000)), '1');
 		assert_int_equal(run_child(i == 1 ? child_does_nothing : child_of_the_service), 0);
 		assert_int_equal(dir_sockets(), 1);
 		child_say(client.ctl, '2');
 	}
-	assert_int_equal(child_finish(&client, 5000), 0);
+	assert_int_equal(child_finish(&client, check_hang_ms(5000)), 0);
 	aph_service_close(service_handle);
 	aph_endpoint_free(service_ep);
 }

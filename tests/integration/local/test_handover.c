@@ -416,7 +416,7 @@ static void a_giver_that_was_stopped(void **state)
 	client_open(&client, "relay");
 	client_echo(client.channel);
 	child_signal(&first.child, SIGSTOP);
-	child_await_state(first.child.pid, 'T', check_ms(3000));
+	child_await_state(first.child.pid, 'T', check_hang_ms(3000));
 	for (n_begun = 0; n_begun < 100; n_begun++) {
 		if (!begin_marked(&calls[n_begun], client.channel, n_begun))
 			break;

@@ -58,7 +58,7 @@ static void killed_asleep(void **state)
 	relay_patient(&first, 0);
 	client_open(&client, "relay");
 	client_echo(client.channel);
-	child_await_state(first.child.pid, 'S', check_ms(3000));
+	child_await_state(first.child.pid, 'S', check_hang_ms(3000));
 	relay_next(&second, 0);
 	nap_ms(20);
 	service_kill(&first);
@@ -87,7 +87,7 @@ static void a_client_on_the_doorstep(void **state)
 	(void)state;
 	relay_patient(&first, 0);
 	child_signal(&first.child, SIGSTOP);
-	child_await_state(first.child.pid, 'T', check_ms(3000));
+	child_await_state(first.child.pid, 'T', check_hang_ms(3000));
 	CHECK_OK(aph_endpoint_new(&client.ep, NULL));
 	CHECK_OK(aph_channel_open(&client.channel, client.ep, "relay", &async));
 	relay_next(&second, 0); /* two seconds */
@@ -362,7 +362,7 @@ static void strangers_get_nothing(void **state)
 	dir_only_socket(path, sizeof(path));
 	client_open(&client, "relay");
 	child_start(&child, ask_as_a_stranger, path);
-	assert_int_equal(child_finish(&child, check_ms(10000)), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(10000)), 0);
 	client_echo(client.channel);
 	assert_int_equal(first.seen->terminates, 0);
 	client_close(&client);
@@ -377,7 +377,7 @@ static bool works(struct client *client, struct wire *wire, struct aph_call **ca
 	if (aph_call_new(call, client->channel, aph_deadline_ms(20000), NULL) < 0)
 		return false;
 	CHECK(aph_call_send(*call, "ping", 4, 0) == 4);
-	CHECK(wire_next(wire, &record, check_ms(3000)));
+	CHECK(wire_next(wire, &record, check_hang_ms(3000)));
 	wire_tell(wire, wire_record(APH_RECORD_REPLY, record.tag, "pong", 4));
 	return client_expect(client->ep, APH_EVENT_END, *call).result.outcome == APH_ANSWERED;
 }
@@ -404,7 +404,7 @@ static void false_pages(void **state)
 	for (size_t n_fds = 0; n_fds < 4; n_fds++) {
 		CHECK_OK(aph_endpoint_new(&client.ep, NULL));
 		CHECK_OK(aph_channel_open(&client.channel, client.ep, "liar", &async));
-		sock = wire_accept(listener, &hello, check_ms(3000));
+		sock = wire_accept(listener, &hello, check_hang_ms(3000));
 		CHECK(sock >= 0);
 		wire_serve_well(&wire, sock, &hello);
 		client_expect(client.ep, APH_EVENT_OPEN, NULL);

@@ -49,12 +49,12 @@ static void replies_that_nobody_has_read(void **state)
 	service_await(&second.seen->requests, 1);
 	nap_ms(20);
 	for (uint32_t i = 1; i <= DEPTH + 1; i++) {
-		assert_true(wire_next(&wire, &record, check_ms(2000)));
+		assert_true(wire_next(&wire, &record, check_hang_ms(2000)));
 		assert_int_equal(record.type, APH_RECORD_REPLY);
 		assert_int_equal(APH_TAG_INDEX(record.tag), i);
 		wire_ring(&wire);
 	}
-	assert_true(wire_echo(&wire, APH_TAG(1, 1), check_ms(2000)));
+	assert_true(wire_echo(&wire, APH_TAG(1, 1), check_hang_ms(2000)));
 	wire_close(&wire);
 	service_stop(&second);
 }
@@ -144,11 +144,11 @@ static void descriptors_that_are_under_way(void **state)
 	assert_int_equal(count_descriptors(wire.sock), 4);
 	/* Each reply has two records: what comes with the descriptors, and its end. */
 	for (uint32_t i = 1; i <= 8; i++)
-		assert_true(wire_next(&wire, &record, check_ms(2000)));
+		assert_true(wire_next(&wire, &record, check_hang_ms(2000)));
 	wire_ring(&wire);
 	service_await(&second.seen->works, 0);
 	assert_int_equal(count_descriptors(wire.sock), 1);
-	assert_true(wire_next(&wire, &record, check_ms(2000)));
+	assert_true(wire_next(&wire, &record, check_hang_ms(2000)));
 	assert_int_equal(APH_TAG_INDEX(record.tag), 5);
 	assert_int_equal(record.n_fds, FDS);
 	wire_close(&wire);

@@ -256,7 +256,7 @@ static void blow(const struct service_config *first, int rounds, bool patient)
 	}
 	nap_us(20000);
 	atomic_store(&storm->stop, true);
-	assert_int_equal(child_finish(&child, check_ms(30000)), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(30000)), 0);
 	for (size_t i = 0; i < N_TEMPERS; i++)
 		total[i] = storm->calls[i];
 	print_message(

@@ -27,10 +27,10 @@ static void must_end(attack_fn attack)
 	struct wire wire;
 
 	assert_true(wire_open(&wire, victim.path, NULL));
-	assert_true(wire_echo(&wire, 0, check_ms(1000)));
+	assert_true(wire_echo(&wire, 0, check_hang_ms(1000)));
 	attack(&wire);
 	wire_ring(&wire);
-	assert_true(wire_hung_up(wire.sock, check_ms(1000)));
+	assert_true(wire_hung_up(wire.sock, check_hang_ms(1000)));
 	wire_close(&wire);
 	victim_check(&victim);
 	assert_true(victim_violations() > before);
@@ -42,7 +42,7 @@ static void may_end(attack_fn attack)
 	struct wire wire;
 
 	assert_true(wire_open(&wire, victim.path, NULL));
-	assert_true(wire_echo(&wire, 0, check_ms(1000)));
+	assert_true(wire_echo(&wire, 0, check_hang_ms(1000)));
 	attack(&wire);
 	wire_ring(&wire);
 	victim_check(&victim);
@@ -75,7 +75,7 @@ static void bad_types(void **state)
 			assert_true(wire_open(&wire, victim.path, NULL));
 			wire_tell(&wire, wire_record(APH_RECORD_REQUEST, 1, "h", 1));
 			wire_tell(&wire, wire_record((enum aph_record_type)types[i], tag, "x", 1));
-			assert_true(wire_hung_up(wire.sock, check_ms(1000)));
+			assert_true(wire_hung_up(wire.sock, check_hang_ms(1000)));
 			assert_int_equal(victim_violations(), before + 1);
 			wire_close(&wire);
 		}

@@ -37,7 +37,7 @@ static void garbage(void **state)
 			sock = wire_connect(victim.path);
 			assert_true(sock >= 0);
 			wire_send(sock, large, sizes[i], NULL, 0);
-			assert_true(wire_hung_up(sock, check_ms(1000)));
+			assert_true(wire_hung_up(sock, check_hang_ms(1000)));
 			close(sock);
 		}
 	}
@@ -83,7 +83,7 @@ static void fields(void **state)
 				    wire.welcome.calls_max <= APH_CALLS_MAX);
 			assert_true(wire.welcome.arena >= APH_ARENA_MIN &&
 				    wire.welcome.arena <= APH_ARENA_MAX);
-			assert_true(wire_echo(&wire, 0, check_ms(1000)));
+			assert_true(wire_echo(&wire, 0, check_hang_ms(1000)));
 		}
 		wire_close(&wire);
 	}
@@ -192,7 +192,7 @@ static void a_crowd_at_the_door(void **state)
 	(void)state;
 	victim_start(&victim, 0);
 	child_signal(&victim.service.child, SIGSTOP);
-	child_await_state(victim.service.child.pid, 'T', check_ms(2000));
+	child_await_state(victim.service.child.pid, 'T', check_hang_ms(2000));
 	crowd_the_door();
 	options.deadline_ns = aph_deadline_ms(50);
 	assert_int_equal(aph_channel_open(&channel, victim.honest.ep, "victim", &options),
@@ -205,7 +205,7 @@ static void a_crowd_at_the_door(void **state)
 	aph_channel_close(channel);
 	/* The same without waiting in the function. */
 	child_signal(&victim.service.child, SIGSTOP);
-	child_await_state(victim.service.child.pid, 'T', check_ms(2000));
+	child_await_state(victim.service.child.pid, 'T', check_hang_ms(2000));
 	crowd_the_door();
 	options.flags = APH_CHANNEL_ASYNC;
 	assert_int_equal(aph_channel_open(&channel, victim.honest.ep, "victim", &options), 0);
@@ -227,14 +227,14 @@ static void a_second_hello(void **state)
 	victim_start(&victim, 0);
 	assert_true(wire_open(&wire, victim.path, NULL));
 	wire_send(wire.sock, &hello, sizeof(hello), NULL, 0);
-	assert_true(wire_hung_up(wire.sock, check_ms(1000)));
+	assert_true(wire_hung_up(wire.sock, check_hang_ms(1000)));
 	wire_close(&wire);
 	/* Both before the first is answered. */
 	int sock = wire_connect(victim.path);
 	assert_true(sock >= 0);
 	wire_send(sock, &hello, sizeof(hello), NULL, 0);
 	wire_send(sock, &hello, sizeof(hello), NULL, 0);
-	assert_true(wire_hung_up(sock, check_ms(1000)));
+	assert_true(wire_hung_up(sock, check_hang_ms(1000)));
 	close(sock);
 	victim_stop(&victim);
 }
@@ -253,7 +253,7 @@ static void other_kinds(void **state)
 		assert_true(sock >= 0);
 		wire_send(sock, &hello, sizeof(hello), NULL, 0);
 		if (i % 2)
-			assert_true(wire_hung_up(sock, check_ms(1000)));
+			assert_true(wire_hung_up(sock, check_hang_ms(1000)));
 		close(sock);
 	}
 	/* Nothing was taken from a service that does not give. */

@@ -136,7 +136,7 @@ static void attackers(void **state)
 			rounds++;
 		}
 		for (int i = 0; i < N; i++)
-			assert_int_equal(child_finish(&children[i], check_ms(5000)), 0);
+			assert_int_equal(child_finish(&children[i], check_hang_ms(5000)), 0);
 		assert_true(victim_violations() > 0);
 		print_message("%llu rounds of honest calls, the slowest call took %llu us\n",
 			      (unsigned long long)rounds,

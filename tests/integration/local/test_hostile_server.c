@@ -245,7 +245,7 @@ static void *welcome_one(void *arg)
 	struct welcoming *welcoming = arg;
 	struct aph_hello hello;
 
-	welcoming->sock = wire_accept(liar.listener, &hello, check_ms(2000));
+	welcoming->sock = wire_accept(liar.listener, &hello, check_hang_ms(2000));
 	CHECK(welcoming->sock >= 0);
 	welcoming->lie->tell(welcoming->sock, &hello, welcoming->lie);
 	if (welcoming->lie->tell == hang_up) {
@@ -392,17 +392,17 @@ static void *lie_once(void *arg)
 	struct lying *lying = arg;
 	struct aph_hello hello;
 	struct aph_record request;
-	int sock = wire_accept(liar.listener, &hello, check_ms(2000));
+	int sock = wire_accept(liar.listener, &hello, check_hang_ms(2000));
 
 	CHECK(sock >= 0);
 	wire_serve_well(&lying->wire, sock, &hello);
 	/* The first call is answered well: the channel is one that works. */
-	CHECK(wire_next(&lying->wire, &request, check_ms(2000)));
+	CHECK(wire_next(&lying->wire, &request, check_hang_ms(2000)));
 	CHECK(request.type == APH_RECORD_REQUEST);
 	wire_tell(&lying->wire, wire_record(APH_RECORD_REPLY, request.tag, "fine", 4));
 	/* Its DISPOSE may come first. */
 	do {
-		CHECK(wire_next(&lying->wire, &request, check_ms(2000)));
+		CHECK(wire_next(&lying->wire, &request, check_hang_ms(2000)));
 	} while (request.type != APH_RECORD_REQUEST);
 	lying->lie(&lying->wire, &request);
 	lying->done = true;
@@ -712,13 +712,13 @@ static void *break_off(void *arg)
 	struct aph_hello hello;
 	struct aph_record record;
 	uint32_t len = 0;
-	int sock = wire_accept(liar.listener, &hello, check_ms(2000));
+	int sock = wire_accept(liar.listener, &hello, check_hang_ms(2000));
 
 	CHECK(sock >= 0);
 	wire_serve_well(wire, sock, &hello);
 	/* Until the client has put in what it may, and waits for room. */
 	while (len < wire->welcome.arena / 8 * 7) {
-		CHECK(wire_next(wire, &record, check_ms(2000)));
+		CHECK(wire_next(wire, &record, check_hang_ms(2000)));
 		len += record.len;
 	}
 	usleep(10000);
@@ -763,7 +763,7 @@ static void *scribble_on(void *arg)
 	struct wire *wire = &scribbler->wire;
 	struct rng rng = { .state = scribbler->seed };
 	struct aph_hello hello;
-	int sock = wire_accept(liar.listener, &hello, check_ms(2000));
+	int sock = wire_accept(liar.listener, &hello, check_hang_ms(2000));
 
 	CHECK(sock >= 0);
 	wire_serve_well(wire, sock, &hello);

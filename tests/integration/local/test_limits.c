@@ -153,7 +153,7 @@ static void no_descriptors_at_the_service(void **state)
 	service_start(&service, suite_mode, &config);
 	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
 	while (opened < N) {
-		options.deadline_ns = aph_deadline_ms((uint64_t)check_ms(300));
+		options.deadline_ns = aph_deadline_ms((uint64_t)check_ms(1000));
 		r = aph_channel_open(&channels[opened], ep, "full", &options);
 		if (r < 0)
 			break;
@@ -265,15 +265,18 @@ static uint64_t cpu_time_ns(pid_t pid)
 	return (uint64_t)used.tv_sec * 1000000000 + (uint64_t)used.tv_nsec;
 }
 
-/* Whether a service with nothing to do that it may do sleeps. */
+/* A service with nothing to do that it may do sleeps, as soon as it has done all else. */
 static void assert_rests(pid_t pid)
 {
-	uint64_t before;
+	uint64_t before, used = UINT64_MAX;
 
-	usleep(100000);
-	before = cpu_time_ns(pid);
-	usleep(200000);
-	assert_true(cpu_time_ns(pid) - before < 50000000);
+	for (int i = 0; used >= 50000000 && i < 20; i++) {
+		usleep(100000);
+		before = cpu_time_ns(pid);
+		usleep(200000);
+		used = cpu_time_ns(pid) - before;
+	}
+	assert_true(used < 50000000);
 }
 
 /* A client that asks for much and reads nothing costs a bounded amount, and others nothing at all. */
@@ -465,7 +468,7 @@ static void a_full_disk(void **state)
 	if (geteuid() != 0)
 		suite_skip("only root can mount a small file system");
 	child_start(&child, on_a_full_disk, NULL);
-	status = child_finish(&child, check_ms(5000));
+	status = child_finish(&child, check_hang_ms(5000));
 	if (status == 77)
 		suite_skip("no mount namespaces here");
 	assert_int_equal(status, 0);

@@ -116,7 +116,7 @@ static void refused_when_the_service_dies_before_receiving(void **state)
 	client_open(&client, "die");
 	client_echo(client.channel);
 	child_signal(&service.child, SIGSTOP);
-	child_await_state(service.child.pid, 'T', 2000);
+	child_await_state(service.child.pid, 'T', check_hang_ms(2000));
 	for (size_t i = 0; i < SUITE_LEN(calls); i++) {
 		assert_int_equal(aph_call_new(&calls[i], client.channel, APH_FOREVER, NULL), 0);
 		assert_true(aph_call_send(calls[i], large, i % 2 ? sizeof(large) : 1, 0) > 0);
@@ -265,7 +265,8 @@ static void every_end_at_once(void **state)
 					      kind == 4 ? aph_deadline_ms(100) : APH_FOREVER,
 					      &calls[i]),
 				 0);
-		assert_true(client_send(calls[i], request, sizeof(request), 0));
+		/* Unless its deadline passes on the way. */
+		assert_true(client_send(calls[i], request, sizeof(request), 0) || kind == 4);
 	}
 	for (int i = 5; i < N; i += 6)
 		assert_int_equal(aph_call_cancel(calls[i]), 0);

@@ -170,7 +170,9 @@ static void stale_files_are_replaced(void **state)
 		client_expect(client.ep, APH_EVENT_CLOSED, NULL);
 		client_close(&client);
 		assert_int_equal(aph_channel_open(&channel, ep, "phoenix", NULL), -ENOENT);
-		assert_int_equal(aph_directory_list(&list, &n, aph_deadline_ms(1000)), 0);
+		assert_int_equal(aph_directory_list(&list, &n,
+						    aph_deadline_ms((uint64_t)check_ms(5000))),
+				 0);
 		assert_int_equal(n, 0);
 		free(list);
 	}
@@ -503,7 +505,8 @@ static void the_directory_lists(void **state)
 	size_t n;
 
 	(void)state;
-	assert_int_equal(aph_directory_list(&list, &n, aph_deadline_ms(1000)), 0);
+	assert_int_equal(aph_directory_list(&list, &n, aph_deadline_ms((uint64_t)check_ms(5000))),
+			 0);
 	assert_int_equal(n, 0);
 	free(list);
 	for (int i = 0; i < 3; i++)
@@ -545,8 +548,8 @@ static void the_directory_lists(void **state)
 	/* One that does not answer is listed without figures. */
 	if (suite_mode == SERVICE_PROCESS) {
 		child_signal(&services[1].child, SIGSTOP);
-		child_await_state(services[1].child.pid, 'T', 2000);
-		assert_int_equal(aph_directory_list(&list, &n, aph_deadline_ms(200)), 0);
+		child_await_state(services[1].child.pid, 'T', check_hang_ms(2000));
+		assert_int_equal(aph_directory_list(&list, &n, aph_deadline_ms(1000)), 0);
 		assert_int_equal(n, 3);
 		assert_false(list[2].has_stats);
 		assert_true(list[0].has_stats);

@@ -97,7 +97,7 @@ static void more_than_there_is_room_for(void **state)
 	call = client_begin(client.channel, "h", 1, APH_FOREVER);
 	service_await(&service.seen->held, 1);
 	child_signal(&service.child, SIGSTOP);
-	child_await_state(service.child.pid, 'T', 2000);
+	child_await_state(service.child.pid, 'T', check_hang_ms(2000));
 	while ((r = aph_call_signal(call, (int32_t)n + 1)) == 0)
 		n++;
 	assert_int_equal(r, -EAGAIN);
@@ -135,7 +135,7 @@ static void too_late_or_too_early(void **state)
 	aph_call_free(call);
 	if (suite_mode == SERVICE_PROCESS) {
 		child_signal(&service.child, SIGSTOP);
-		child_await_state(service.child.pid, 'T', 2000);
+		child_await_state(service.child.pid, 'T', check_hang_ms(2000));
 		call = client_begin(client.channel, "h", 1, APH_FOREVER);
 		assert_int_equal(aph_call_signal(call, 3), 0);
 		assert_int_equal(aph_call_withdraw(call), 0);
@@ -228,7 +228,7 @@ static void with_all_that_belongs_to_it(void **state)
 	client_echo(client.channel);
 	for (int round = 0; round < 20; round++) {
 		child_signal(&service.child, SIGSTOP);
-		child_await_state(service.child.pid, 'T', 2000);
+		child_await_state(service.child.pid, 'T', check_hang_ms(2000));
 		for (size_t i = 0; i < SUITE_LEN(calls); i++) {
 			assert_int_equal(aph_call_new(&calls[i], client.channel, APH_FOREVER, NULL),
 					 0);

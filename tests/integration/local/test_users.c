@@ -78,7 +78,7 @@ static void expect_visit(const struct visitor *visitor, int status)
 	struct child child;
 
 	child_start(&child, visit, &copy);
-	assert_int_equal(child_finish(&child, check_ms(15000)), status);
+	assert_int_equal(child_finish(&child, check_hang_ms(15000)), status);
 }
 
 /* As whom a service lets in; see channel.h. Each line: who calls, and with which kinds it is let in. */
@@ -227,7 +227,7 @@ static void the_service_learns_who_calls(void **state)
 	for (size_t n = 0; n <= 5; n += 5) {
 		visitor.n_groups = n;
 		child_start(&child, ask_who_i_am, &visitor);
-		assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+		assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 	}
 	service_stop(&service);
 }
@@ -275,7 +275,7 @@ static void what_one_may_register(void **state)
 
 		memcpy(address, cases[i].address, sizeof(address));
 		child_start(&child, register_as, address);
-		assert_int_equal(child_finish(&child, check_ms(5000)), cases[i].status);
+		assert_int_equal(child_finish(&child, check_hang_ms(5000)), cases[i].status);
 		/* Root may do all of it. */
 		assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
 		assert_int_equal(aph_service_open(NULL, ep, address, NULL), 0);
@@ -303,7 +303,7 @@ static int squat(int ctl, void *arg)
 	}
 	/* Nobody may ever connect to this; if one does, it is said. */
 	fcntl(fd, F_SETFL, O_NONBLOCK);
-	child_hear(ctl, 60000);
+	child_hear(ctl, check_hang_ms(60000));
 	int got = accept(fd, NULL, NULL);
 	unlink(path);
 	close(fd);
@@ -334,7 +334,7 @@ static void squatting_is_in_vain(void **state)
 	service_stop(&service);
 	child_start(&child, squat, path);
 	printf("squatting the path of the first service: %s\n",
-	       child_hear(child.ctl, 5000) == 'y' ? "possible" : "not possible");
+	       child_hear(child.ctl, check_hang_ms(5000)) == 'y' ? "possible" : "not possible");
 	/* Nobody serves it: neither root nor others are led to the squatter. */
 	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
 	assert_int_equal(aph_channel_open(&channel, ep, "caps:wanted,uid=0", NULL), -ENOENT);
@@ -350,7 +350,7 @@ static void squatting_is_in_vain(void **state)
 	expect_visit(&anna, 0);
 	service_stop(&service);
 	child_say(child.ctl, 'q');
-	assert_int_equal(child_finish(&child, 5000), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 	dir_remove_sockets();
 }
 
@@ -418,7 +418,7 @@ static void figures_are_for_those_let_in(void **state)
 		return;
 	service_start(&service, SERVICE_PROCESS, &config);
 	child_start(&child, list_all, NULL);
-	assert_true(child_finish(&child, check_ms(5000)) <= 1);
+	assert_true(child_finish(&child, check_hang_ms(5000)) <= 1);
 	service_stop(&service);
 }
 
@@ -449,7 +449,7 @@ static void hidden_files_of_others(void **state)
 	if (!needs_root())
 		return;
 	child_start(&child, leave_hidden, &anna);
-	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 	service_start(&service, SERVICE_PROCESS, &config);
 	dir_check_sockets(2);
 	service_stop(&service);
@@ -458,7 +458,7 @@ static void hidden_files_of_others(void **state)
 	dir_check_sockets(1);
 	service_stop(&service);
 	child_start(&child, leave_hidden, &bert);
-	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 	service_start(&service, SERVICE_PROCESS, &config);
 	dir_check_sockets(1);
 	service_stop(&service);
@@ -483,7 +483,7 @@ static int take_all(int ctl, void *arg)
 		crowd->n++;
 	CHECK(r == -EBUSY);
 	child_say(ctl, 'r');
-	CHECK(child_hear(ctl, check_ms(10000)) == 'q');
+	CHECK(child_hear(ctl, check_hang_ms(10000)) == 'q');
 	aph_endpoint_free(ep);
 	return 0;
 }
@@ -513,7 +513,7 @@ static void a_share_of_the_descriptors(void **state)
 		service_start(&service, SERVICE_PROCESS, &config);
 		for (int i = 0; i < 2; i++) {
 			child_start(&children[i], take_all, &crowd[i]);
-			assert_int_equal(child_hear(children[i].ctl, check_ms(10000)), 'r');
+			assert_int_equal(child_hear(children[i].ctl, check_hang_ms(10000)), 'r');
 		}
 		assert_int_equal(crowd[0].n, NOFILE / each / 4 * 3);
 		assert_true(crowd[1].n >= 3);
@@ -523,7 +523,7 @@ static void a_share_of_the_descriptors(void **state)
 		client_close(&client);
 		for (int i = 0; i < 2; i++) {
 			child_say(children[i].ctl, 'q');
-			assert_int_equal(child_finish(&children[i], check_ms(5000)), 0);
+			assert_int_equal(child_finish(&children[i], check_hang_ms(5000)), 0);
 		}
 		service_stop(&service);
 	}
@@ -557,7 +557,7 @@ static int pour(int ctl, void *arg)
 			(void)wire_send(wires[i].sock, "d", 1, fds, APH_CALL_FDS_MAX);
 	}
 	child_say(ctl, 'r');
-	CHECK(child_hear(ctl, check_ms(10000)) == 'q');
+	CHECK(child_hear(ctl, check_hang_ms(10000)) == 'q');
 	while (opened > 0)
 		wire_close(&wires[--opened]);
 	return 0;
@@ -596,11 +596,11 @@ static void a_share_of_what_is_sent(void **state)
 	service_start(&service, SERVICE_PROCESS, &config);
 	dir_only_socket(path, sizeof(path));
 	child_start(&child, pour, path);
-	assert_int_equal(child_hear(child.ctl, check_ms(10000)), 'r');
+	assert_int_equal(child_hear(child.ctl, check_hang_ms(10000)), 'r');
 	expect_visit(&bert, 0);
 	call_with_a_descriptor("scarce");
 	child_say(child.ctl, 'q');
-	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 	service_stop(&service);
 }
 

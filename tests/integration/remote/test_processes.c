@@ -155,7 +155,7 @@ static void await_ends(int i, bool lives)
 	char buf[64];
 
 	for (int n = 0; n < CALLS;) {
-		client_next(at.clients[i].ep, &ev, check_ms(5000));
+		client_next(at.clients[i].ep, &ev, check_hang_ms(5000));
 		if (ev.type != APH_EVENT_END) {
 			(void)aph_call_read(ev.call, buf, sizeof(buf));
 			continue;
@@ -252,9 +252,9 @@ static void other_users_stay_outside(void **state)
 	}
 	open_all();
 	child_start(&child, open_as_nobody, at.addresses[1]);
-	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 	child_start(&child, knock_as_nobody, at.addresses[1]);
-	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 	for (int i = 0; i < N; i++)
 		client_echo(at.clients[i].channel);
 	close_all();
@@ -279,7 +279,7 @@ static int squat(int ctl, void *arg)
 	};
 	CHECK_OK(aph_rx_udp_open(&udp, &options));
 	child_say(ctl, 'r');
-	CHECK(child_hear(ctl, check_ms(5000)) == 'q');
+	CHECK(child_hear(ctl, check_hang_ms(5000)) == 'q');
 	aph_rx_udp_close(udp);
 	close(fd);
 	return 0;
@@ -300,12 +300,12 @@ static void a_false_owner(void **state)
 		address = remote_address();
 	} while (strchr(address, '['));
 	child_start(&child, squat, (void *)(uintptr_t)address);
-	assert_int_equal(child_hear(child.ctl, check_ms(5000)), 'r');
+	assert_int_equal(child_hear(child.ctl, check_hang_ms(5000)), 'r');
 	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
 	assert_int_equal(aph_service_open(NULL, ep, address, NULL), -EADDRINUSE);
 	assert_non_null(strstr(aph_error(), "another user"));
 	child_say(child.ctl, 'q');
-	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 	/* With the port free, only sharing it is out of the question as long as the name is taken. */
 	assert_int_equal(aph_service_open(NULL, ep, address, NULL), 0);
 	assert_null(aph_endpoint_free(ep));
@@ -352,7 +352,7 @@ static void among_users(void **state)
 	fds = (struct pollfd){ .fd = child.ctl, .events = POLLIN };
 	while (poll(&fds, 1, 0) == 0)
 		assert_int_equal(aph_rx_udp_wait(udp, aph_deadline_ms(5)), -ETIMEDOUT);
-	assert_int_equal(child_finish(&child, check_ms(5000)), 0);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 	/* What it had is free again. */
 	while (aph_rx_udp_claim(udp, 8) == -EADDRINUSE)
 		assert_int_equal(aph_rx_udp_wait(udp, aph_deadline_ms(5)), -ETIMEDOUT);

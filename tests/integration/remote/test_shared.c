@@ -113,7 +113,7 @@ static void fall_asleep(struct pair *pair, int sleeper)
 	pair_open(pair, sleeper == 0 ? mode : suite_mode, sleeper == 1 ? mode : suite_mode);
 	if (mode == SERVICE_PROCESS) {
 		child_signal(&pair->services[sleeper].child, SIGSTOP);
-		child_await_state(pair->services[sleeper].child.pid, 'T', check_ms(2000));
+		child_await_state(pair->services[sleeper].child.pid, 'T', check_hang_ms(2000));
 	}
 }
 
