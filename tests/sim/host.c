@@ -139,6 +139,7 @@ static void host_deliver(struct node *node, struct packet **packets, size_t n)
 			len += last = packets[i]->len;
 			i++;
 		} while (!host->no_gro && i < n && last == segment && segment > 0 &&
+			 !world_chance(host->node.world, host->cuts) &&
 			 packets[i]->len <= segment && packets[i]->len > 0 &&
 			 len + packets[i]->len <= APH_RX_BUFFER_SIZE &&
 			 address_equal(&packets[i]->from, &first->from));

@@ -20,6 +20,7 @@ struct host {
 	uint64_t clock_ahead_ns;
 	uint64_t slack_ns; /* timers fire up to so much late */
 	bool no_gro;	   /* each datagram alone */
+	uint32_t cuts;	   /* of a million times, a run is cut after a datagram */
 	bool copies;	   /* no buffers: the engine copies what it keeps */
 	struct aph_rx_buffer *buffer;
 

@@ -22,6 +22,7 @@ struct load_options {
 	uint32_t slow_reader, slow_service;
 	uint32_t client_aborts, client_frees, service_aborts, service_frees;
 	uint32_t exclusive, upgrade, no_wait;
+	uint32_t pushes; /* of writes that are not the last */
 	uint32_t deadlines;
 	uint32_t connections_max; /* of a client; 0: the engine's default */
 	uint32_t credit;	  /* of each service, renewed now and then; 0: no limit */

@@ -28,7 +28,7 @@ static ssize_t write_piece(struct load *load, struct aph_rx_call *handle, uint32
 			world_fail(load->world, "a reservation of 0 bytes");
 		if (room < n) {
 			n = room;
-			flags = APH_RX_MORE;
+			flags |= APH_RX_MORE;
 		}
 		load_pattern(place, n, id, at);
 		r = aph_rx_call_commit(handle, n, flags);
@@ -50,6 +50,8 @@ int load_write(struct load *load, struct aph_rx_call *handle, struct load_body *
 		uint32_t flags = APH_RX_MORE;
 		ssize_t r;
 
+		if (load->options.pushes && rng_below(&world->rng, MILLION) < load->options.pushes)
+			flags |= APH_RX_PUSH;
 		if (n >= left) {
 			n = (size_t)left;
 			/* The end may come with the last bytes or behind them. */

@@ -60,6 +60,7 @@ static void draw_config(struct stage *stage, struct host *host)
 		host->config.send_max = 4096 + below(world, 100000);
 	host->no_gro = below(world, 2);
 	host->copies = below(world, 2);
+	host->cuts = below(world, 2) ? below(world, 300000) : 0;
 	host->slack_ns = below(world, 2) ? 0 : below(world, 4000) * US;
 }
 
@@ -71,6 +72,7 @@ static void stage_begin(struct stage *stage, struct world *world,
 	stage->rule.delay_ns = world_skewed(world, 100 * MS);
 	stage->next_port = 20000;
 	load_init(&stage->load, world, options);
+	stage->load.options.pushes = below(world, 2) ? below(world, 500000) : 0;
 }
 
 static struct host *stage_host(struct stage *stage, const char *name, bool is_client,
