@@ -6,6 +6,7 @@
 #include "service.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -221,15 +222,16 @@ void client_get(struct aph_endpoint *ep, struct aph_channel *channel, char op, u
 
 void client_put(struct aph_endpoint *ep, struct aph_channel *channel, uint64_t len, uint32_t seed)
 {
-	struct aph_call *call;
-	unsigned char buf[20000];
+	struct service_get put = { .len = len, .seed = seed };
+	unsigned char head[1 + sizeof(put)] = "D", buf[20000];
 	struct service_sum answer;
-	uint64_t sum, at;
+	struct aph_call *call;
 	size_t n = sizeof(answer);
+	uint64_t sum = 0, at;
 
-	sum = pattern_sum(0, "d", 1);
+	memcpy(head + 1, &put, sizeof(put));
 	CHECK_OK(aph_call_new(&call, channel, aph_deadline_ms(60000), NULL));
-	CHECK(client_send(call, "d", 1, APH_MORE));
+	CHECK(client_send(call, head, sizeof(head), APH_MORE));
 	for (at = 0; at < len; at += n) {
 		n = len - at < sizeof(buf) ? (size_t)(len - at) : sizeof(buf);
 		pattern_fill(buf, n, at, seed);
@@ -241,7 +243,11 @@ void client_put(struct aph_endpoint *ep, struct aph_channel *channel, uint64_t l
 	n = sizeof(answer);
 	CHECK(client_end(ep, call, &answer, &n).outcome == APH_ANSWERED);
 	CHECK(n == sizeof(answer));
-	CHECK(answer.len == len + 1);
+	if (answer.len != len || answer.wrong_at != UINT64_MAX || answer.sum != sum)
+		fprintf(stderr, "%" PRIu64 " bytes arrived as %" PRIu64 ", wrong at %" PRIu64 "\n",
+			len, answer.len, answer.wrong_at);
+	CHECK(answer.wrong_at == UINT64_MAX);
+	CHECK(answer.len == len);
 	CHECK(answer.sum == sum);
 	aph_call_free(call);
 }

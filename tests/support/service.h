@@ -4,6 +4,7 @@
  *
  *   e...                 echo: the reply is the request, streamed
  *   d...                 drain: the reply is struct service_sum of the request
+ *   D struct service_get the same for what follows, which should be so many bytes of the pattern
  *   g struct service_get the reply is so many bytes of the pattern, streamed as room appears
  *   G struct service_get the same with one aph_call_reply()
  *   z struct service_get the same with reserve and commit
@@ -45,6 +46,8 @@ struct service_get {
 struct service_sum {
 	uint64_t len;
 	uint64_t sum;
+	uint64_t
+		wrong_at; /* the first byte that is not the pattern's; UINT64_MAX: none, or not asked */
 };
 
 struct service_caller {

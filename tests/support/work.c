@@ -143,9 +143,16 @@ static void step_echo(struct work *work)
 
 static void step_drain(struct work *work)
 {
+	size_t right;
 	ssize_t n;
 
 	while ((n = aph_call_read(work->call, work->chunk, CHUNK)) > 0) {
+		if (work->op == 'D' && work->sum.wrong_at == UINT64_MAX) {
+			right = pattern_check(work->chunk, (size_t)n, work->sum.len,
+					      work->get.seed);
+			if (right < (size_t)n)
+				work->sum.wrong_at = work->sum.len + right;
+		}
 		work->sum.len += (size_t)n;
 		work->sum.sum = pattern_sum(work->sum.sum, work->chunk, (size_t)n);
 	}
@@ -292,6 +299,7 @@ static void throw_out(struct work *work)
 static size_t args_wanted(char op)
 {
 	switch (op) {
+	case 'D':
 	case 'g':
 	case 'G':
 	case 'z':
@@ -394,7 +402,13 @@ static void start(struct work *work)
 		step_echo(work);
 		break;
 	case 'd':
-		work->sum = (struct service_sum){ .len = 1, .sum = pattern_sum(0, "d", 1) };
+		work->sum = (struct service_sum){ .len = 1,
+						  .sum = pattern_sum(0, "d", 1),
+						  .wrong_at = UINT64_MAX };
+		step_drain(work);
+		break;
+	case 'D':
+		work->sum.wrong_at = UINT64_MAX;
 		step_drain(work);
 		break;
 	case 'g':
@@ -457,6 +471,7 @@ void work_step(struct work *work)
 		step_echo(work);
 		break;
 	case 'd':
+	case 'D':
 		step_drain(work);
 		break;
 	case 'g':
