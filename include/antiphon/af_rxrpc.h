@@ -49,8 +49,8 @@ APH_API bool aph_rxrpc_is_socket(int fd);
 
 /*
  * Limits and delays under the names they have in /proc/sys/net/rxrpc: max_backlog, rx_window_size, rx_mtu,
- * rx_jumbo_max, soft_ack_delay, idle_ack_delay, idle_conn_expiry, idle_conn_fast_expiry, reap_client_conns. The
- * environment variable AFRXRPC_NAME, in capitals, gives the first value. All but max_backlog and the last two
+ * rx_jumbo_max, soft_ack_delay, idle_ack_delay, idle_conn_expiry, idle_conn_fast_expiry, reap_client_conns,
+ * inject_rx_delay. The environment variable AFRXRPC_NAME, in capitals, gives the first value. All but max_backlog
  * count for UDP ports that are opened later. Errors:
  * ENOENT (there is no such tunable), EINVAL (out of range).
  */

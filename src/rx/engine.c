@@ -172,6 +172,7 @@ struct aph_rx *aph_rx_free(struct aph_rx *rx)
 	aph_rx_table_deinit(rx, &rx->peers);
 	aph_rx_table_deinit(rx, &rx->client_conns);
 	aph_rx_table_deinit(rx, &rx->service_conns);
+	aph_rx_delay_deinit(rx);
 	aph_rx_memory_deinit(rx);
 	rx->config.free(rx->config.alloc_arg, rx, sizeof(*rx));
 	return NULL;
@@ -213,6 +214,7 @@ uint64_t aph_rx_deadline(const struct aph_rx *rx)
 	if (!aph_list_empty(&rx->sending) || !aph_list_empty(&rx->assigning) || rx->n_raw)
 		return 0;
 	due = earlier(due, receipts_due(rx));
+	due = earlier(due, aph_rx_delay_next(&rx->delay));
 	due = earlier(due, aph_rx_conn_expiry(rx));
 	return earlier(due, aph_rx_peer_expiry(rx));
 }
@@ -280,6 +282,7 @@ void aph_rx_tick(struct aph_rx *rx, uint64_t now_ns)
 	struct aph_rx_timer *timer;
 
 	aph_rx_set_now(rx, now_ns);
+	aph_rx_delay_expire(rx);
 	while ((timer = aph_rx_timers_pop(&rx->timers, rx->now_ns)))
 		aph_rx_call_expired(aph_container(timer, struct aph_rx_call, timer));
 	settle_timers(rx, rx->now_ns + SETTLE_NS);

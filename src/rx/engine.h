@@ -376,6 +376,12 @@ struct aph_rx_tally {
 	uint64_t n_rtts, rtt_total_us, rtt_min_us, rtt_max_us;
 };
 
+/* Datagrams that are not to be looked at yet, see delay.c. */
+struct aph_rx_delay {
+	struct aph_rx_delayed *first, **last;
+	size_t held; /* bytes */
+};
+
 struct aph_rx {
 	struct aph_rx_config config;
 	uint64_t now_ns;
@@ -391,6 +397,7 @@ struct aph_rx {
 	struct aph_list sending, ready, assigning;
 	struct aph_list fresh; /* calls whose times were set by a clock that may be old */
 	struct aph_rx_timers timers;
+	struct aph_rx_delay delay;
 	struct aph_rx_peer *last_peer;
 	struct aph_rx_conn *last_conn;
 	struct aph_rx_buffer *free_buffers, *free_cells, *free_small_cells;
@@ -444,6 +451,15 @@ static inline void aph_rx_trace_call(struct aph_rx_call *call, enum aph_rx_trace
 
 /* What time it is: every function that is told comes here first. */
 void aph_rx_set_now(struct aph_rx *rx, uint64_t now_ns);
+
+/* -- delay.c */
+void aph_rx_delay_put(struct aph_rx *rx, const struct aph_rx_path *path, const void *data,
+		      size_t len, size_t segment);
+/* When the first one is due; UINT64_MAX. */
+uint64_t aph_rx_delay_next(const struct aph_rx_delay *delay);
+/* Looks at those that are due. */
+void aph_rx_delay_expire(struct aph_rx *rx);
+void aph_rx_delay_deinit(struct aph_rx *rx);
 
 /* -- memory.c */
 /* A cell for one packet; NULL when memory is short. */
@@ -630,6 +646,9 @@ void aph_rx_recover_busy(struct aph_rx_call *call);
 void aph_rx_recover_note_ping(struct aph_rx_call *call, uint32_t serial);
 
 /* -- input.c */
+/* As aph_rx_receive(), now. */
+void aph_rx_input(struct aph_rx *rx, const struct aph_rx_path *path, const void *data, size_t len,
+		  size_t segment, struct aph_rx_buffer *buffer);
 void aph_rx_input_ack(struct aph_rx_call *call, const struct aph_rx_header *header,
 		      const uint8_t *body, size_t len);
 

@@ -711,8 +711,8 @@ static bool input_next(struct input *input, const uint8_t *before)
 	return true;
 }
 
-void aph_rx_receive(struct aph_rx *rx, const struct aph_rx_path *path, const void *data, size_t len,
-		    size_t segment, struct aph_rx_buffer *buffer, uint64_t now_ns)
+void aph_rx_input(struct aph_rx *rx, const struct aph_rx_path *path, const void *data, size_t len,
+		  size_t segment, struct aph_rx_buffer *buffer)
 {
 	const uint8_t *p = data, *before = data;
 	struct input input; /* the rest is set for each packet */
@@ -723,7 +723,6 @@ void aph_rx_receive(struct aph_rx *rx, const struct aph_rx_path *path, const voi
 	input.peer_known = false;
 	input.call = NULL;
 	input.buffer = len >= KEEP_MIN ? buffer : NULL;
-	aph_rx_set_now(rx, now_ns);
 	if (!segment || segment > len)
 		segment = len;
 	do {
@@ -735,4 +734,14 @@ void aph_rx_receive(struct aph_rx *rx, const struct aph_rx_path *path, const voi
 		p += input.len;
 		len -= input.len;
 	} while (len);
+}
+
+void aph_rx_receive(struct aph_rx *rx, const struct aph_rx_path *path, const void *data, size_t len,
+		    size_t segment, struct aph_rx_buffer *buffer, uint64_t now_ns)
+{
+	aph_rx_set_now(rx, now_ns);
+	if (rx->config.receive_delay_ms)
+		aph_rx_delay_put(rx, path, data, len, segment);
+	else
+		aph_rx_input(rx, path, data, len, segment, buffer);
 }

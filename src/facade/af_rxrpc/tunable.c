@@ -18,6 +18,7 @@ static struct {
 	{ "idle_conn_expiry", 120000, 1, UINT32_MAX },
 	{ "idle_conn_fast_expiry", 2000, 1, UINT32_MAX }, /* beyond reap_client_conns */
 	{ "reap_client_conns", 900, 1, 65535 },
+	{ "inject_rx_delay", 0, 0, 500 }, /* for tests */
 	{ "rx_window_size", 255, 1, 255 },
 	{ "rx_mtu", 1444, 500, 65535 },
 	{ "rx_jumbo_max", 46, 1, 46 },
@@ -112,6 +113,9 @@ void aph_afrx_tune(struct aph_rx_config *config)
 	config->soft_ack_delay_ms = aph_afrx_tunable("soft_ack_delay");
 	config->final_ack_delay_ms = aph_afrx_tunable("idle_ack_delay");
 	config->idle_client_ms = aph_afrx_tunable("idle_conn_expiry");
+	config->crowd = aph_afrx_tunable("reap_client_conns");
+	config->crowd_idle_ms = aph_afrx_tunable("idle_conn_fast_expiry");
+	config->receive_delay_ms = aph_afrx_tunable("inject_rx_delay");
 	if (aph_afrx_tunable("rx_jumbo_max") == 1)
 		config->flags |= APH_RX_NO_JUMBO;
 	if (aph_afrx_tunable("busy_ends"))

@@ -305,64 +305,9 @@ static void test_calls_with_keys(void **state)
 }
 
 #ifndef AFRX_PLAIN
-/* Peers that were called a moment ago are forgotten when there are more than are to be kept, and called anew. */
-static void test_reaping(void **state)
+static void test_bad_keys(void **state)
 {
-	struct sockaddr_rxrpc to[2];
-	int servers[2] = { server_new(&to[0], 5), server_new(&to[1], 5) }, client = client_new(), i;
-
 	(void)state;
-	OK(aph_rxrpc_set_tunable("reap_client_conns", 1));
-	OK(aph_rxrpc_set_tunable("idle_conn_fast_expiry", 1));
-	for (i = 0; i < 6; i++) {
-		int server = servers[i % 2];
-
-		CHECK_INT(tag_send(client, 1, "x", 1, &to[i % 2], 0), 1);
-		while (!polls(client, POLLIN, 0)) {
-			static struct got message;
-
-			if (!polls(server, POLLIN, 5))
-				continue;
-			receive(server, &message, 10, 0);
-			if (message.type == RXRPC_NEW_CALL)
-				CHECK_INT(tag_command(server, 11 + (unsigned long)i, RXRPC_ACCEPT),
-					  0);
-			else if (message.type == 0)
-				CHECK_INT(tag_send(server, message.tag, "y", 1, NULL, 0), 1);
-		}
-		expect_data(client, 1, "y", MSG_EOR);
-		usleep(3000);
-	}
-	OK(aph_rxrpc_set_tunable("reap_client_conns", 900));
-	OK(aph_rxrpc_set_tunable("idle_conn_fast_expiry", 2000));
-	OK(rx_close(client));
-	OK(rx_close(servers[0]));
-	OK(rx_close(servers[1]));
-}
-
-static void test_tunables(void **state)
-{
-	unsigned value = 0;
-
-	(void)state;
-	OK(aph_rxrpc_get_tunable("max_backlog", &value));
-	CHECK_INT(value, 10);
-	FAILS(aph_rxrpc_set_tunable("max_backlog", 3), EINVAL);
-	FAILS(aph_rxrpc_set_tunable("max_backlog", 32), EINVAL);
-	FAILS(aph_rxrpc_set_tunable("nothing", 1), ENOENT);
-	FAILS(aph_rxrpc_get_tunable("nothing", &value), ENOENT);
-	OK(aph_rxrpc_set_tunable("max_backlog", 4));
-	{
-		struct sockaddr_rxrpc to;
-		int server = server_new(&to, 100);
-		unsigned long tag;
-
-		for (tag = 1; tag <= 4; tag++)
-			CHECK_INT(tag_command(server, tag, RXRPC_CHARGE_ACCEPT), 0);
-		CHECK_INT(tag_command(server, 5, RXRPC_CHARGE_ACCEPT), -ENOBUFS);
-		OK(rx_close(server));
-	}
-	OK(aph_rxrpc_set_tunable("max_backlog", 10));
 	FAILS(aph_rxrpc_add_key("user", "x", "x", 1, 0), ENODEV);
 	FAILS(aph_rxrpc_add_key("rxrpc", NULL, "x", 1, 0), EFAULT);
 	FAILS(aph_rxrpc_revoke_key(1), ENOKEY);
@@ -376,7 +321,7 @@ int main(void)
 		SUITE_TEST(test_reading),	SUITE_TEST(test_server_keys),
 		SUITE_TEST(test_key_option),	SUITE_TEST(test_calls_with_keys),
 #ifndef AFRX_PLAIN
-		SUITE_TEST(test_reaping),	SUITE_TEST(test_tunables),
+		SUITE_TEST(test_bad_keys),
 #endif
 	};
 
