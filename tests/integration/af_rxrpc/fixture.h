@@ -102,17 +102,6 @@ uint16_t free_port(void);
 /* A server on a free port, listening. */
 int server_new(struct sockaddr_rxrpc *address, int backlog);
 int client_new(void);
-/*
- * Leaves a test that needs several sockets on one address, or a bad buffer that loses nothing, where each socket has a
- * process of its own.
- */
-#define NOT_WHEN_SHARED()                                                 \
-	do {                                                              \
-		if (getenv("AFRX_SHARED")) {                              \
-			suite_skip("the sockets are in other processes"); \
-			return;                                           \
-		}                                                         \
-	} while (0)
 /* bind() and -errno. */
 int bind_to(int fd, const struct sockaddr_rxrpc *address);
 int connect_to(int fd, const struct sockaddr_rxrpc *address);

@@ -246,7 +246,6 @@ static void test_close(void **state)
 	int keeper;
 
 	(void)state;
-	NOT_WHEN_SHARED();
 	keeper = client_new();
 	call_begin(&call, true);
 	other = call.to;

@@ -2,7 +2,9 @@
 /* UDP ports that unrelated sockets share: those of several processes, and one beside an endpoint of libantiphon. */
 #include "fixture.h"
 
+#include <poll.h>
 #include <stdio.h>
+#include <sys/wait.h>
 
 #define OTHER (SERVICE + 1)
 #define MINE  (SERVICE + 2)
@@ -11,24 +13,60 @@ static struct got got;
 
 /* -- processes ---------------------------------------------------------------------------------------------------- */
 
-/* A process of its own, which answers each call with what was asked. */
+static void serve_one(int fd)
+{
+	receive(fd, &got, 100, MSG_DONTWAIT);
+	CHECK(got.n >= 0 || got.n == -EAGAIN);
+	if (got.n < 0)
+		return;
+	if (got.type == RXRPC_ACK)
+		CHECK_INT(tag_command(fd, got.tag, RXRPC_CHARGE_ACCEPT), 0);
+	else if (got.type == 0)
+		CHECK_INT(tag_send(fd, got.tag, got.data, (size_t)got.n, NULL, 0), got.n);
+}
+
+/* With this its sockets go to a process of their own. */
+static void fork_once(void)
+{
+	pid_t pid = (pid_t)OK(fork());
+
+	if (pid == 0)
+		_exit(0);
+	CHECK(waitpid(pid, NULL, 0) == pid);
+}
+
+/* Whoever was killed may still be seen there for a moment. */
+static void bind_soon(int fd, const struct sockaddr_rxrpc *at)
+{
+	uint64_t until_ns = aph_deadline_ms((uint64_t)check_ms(5000));
+	int r;
+
+	while ((r = bind_to(fd, at)) == -EADDRINUSE && aph_time_ns() < until_ns)
+		usleep(1000);
+	OK(r);
+}
+
+/* A process of its own, which answers each call with what was asked, and forks when it is told to. */
 static int serve(int ctl, void *arg)
 {
 	const struct sockaddr_rxrpc *at = arg;
 	int fd = client_new();
+	struct pollfd fds[2] = { { .fd = fd, .events = POLLIN }, { .fd = ctl, .events = POLLIN } };
 
-	OK(bind_to(fd, at));
+	bind_soon(fd, at);
 	OK(rx_listen(fd, 10));
 	for (unsigned long tag = 1; tag < 9; tag++)
 		CHECK_INT(tag_command(fd, tag, RXRPC_CHARGE_ACCEPT), 0);
 	child_say(ctl, 'r');
 	for (;;) {
-		receive(fd, &got, 100, 0);
-		CHECK(got.n >= 0);
-		if (got.type == RXRPC_ACK)
-			CHECK_INT(tag_command(fd, got.tag, RXRPC_CHARGE_ACCEPT), 0);
-		else if (got.type == 0)
-			CHECK_INT(tag_send(fd, got.tag, got.data, (size_t)got.n, NULL, 0), got.n);
+		OK(poll(fds, 2, -1));
+		if (fds[1].revents) {
+			CHECK_INT(child_hear(ctl, 0), 'f');
+			fork_once();
+			child_say(ctl, 'f');
+		}
+		if (fds[0].revents)
+			serve_one(fd);
 	}
 }
 
@@ -89,6 +127,44 @@ static void test_unrelated_processes(void **state)
 	}
 }
 
+/* Sockets that move to a process of their own take their part in the port along, the owner's and the other's. */
+static void test_ports_that_move(void **state)
+{
+	struct sockaddr_rxrpc at[2];
+	struct child children[2], third;
+	int client;
+
+	(void)state;
+	for (int first = 0; first < 2; first++) {
+		at[0] = loopback(free_port(), SERVICE);
+		at[1] = at[0];
+		at[1].srx_service = OTHER;
+		for (int i = 0; i < 2; i++)
+			start(&children[i], &at[i]);
+		client = client_new();
+		for (int i = 0; i < 2; i++) {
+			struct child *child = &children[first ^ i];
+
+			child_say(child->ctl, 'f');
+			CHECK_INT(child_hear(child->ctl, check_ms(5000)), 'f');
+			for (int j = 0; j < 4; j++)
+				expect_echo(client, &at[j % 2]);
+			child_start(&third, finds_it_taken, &at[first ^ i]);
+			CHECK_INT(child_finish(&third, check_ms(5000)), 0);
+		}
+		/* The last descriptor is gone with the program, and so is the service, from wherever it was served. */
+		child_kill(&children[first]);
+		for (int j = 0; j < 4; j++)
+			expect_echo(client, &at[!first]);
+		start(&children[first], &at[first]);
+		for (int j = 0; j < 4; j++)
+			expect_echo(client, &at[j % 2]);
+		OK(rx_close(client));
+		for (int i = 0; i < 2; i++)
+			child_kill(&children[i]);
+	}
+}
+
 /* -- one process -------------------------------------------------------------------------------------------------- */
 
 static void test_beside_an_endpoint(void **state)
@@ -130,6 +206,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		SUITE_TEST(test_unrelated_processes),
+		SUITE_TEST(test_ports_that_move),
 		SUITE_TEST(test_beside_an_endpoint),
 	};
 
