@@ -157,6 +157,33 @@ static int64_t pass_option(const struct connection *c, int fd, const struct aph_
 	return r;
 }
 
+uid_t aph_afrx_broker_asker(void)
+{
+	if (!serving || serving->uid == 0 || serving->uid == geteuid())
+		return APH_AFRX_OURS;
+	return serving->uid;
+}
+
+static int64_t pass_key(const struct connection *c, const struct aph_afrx_question *q)
+{
+	struct aph_afrx_key_image *copy;
+	int r;
+
+	if (q->len < sizeof(*copy) || q->len > APH_AFRX_BODY_MIN ||
+	    q->len > c->size - sizeof(*c->shared))
+		return aph_afrx_result(-EINVAL);
+	copy = malloc(q->len);
+	if (!copy)
+		return aph_afrx_result(-ENOMEM);
+	memcpy(copy, c->shared->body, q->len);
+	aph_afrx_enter();
+	r = aph_afrx_key_adopt(copy, q->len);
+	aph_afrx_leave();
+	explicit_bzero(copy, q->len);
+	free(copy);
+	return aph_afrx_result(r);
+}
+
 static int64_t answer(const struct connection *c, int fd, bool *closed)
 {
 	struct aph_afrx_question q;
@@ -180,6 +207,8 @@ static int64_t answer(const struct connection *c, int fd, bool *closed)
 		/* Ours is the last one, and is closed by our caller otherwise. */
 		*closed = aph_rxrpc_close(fd) == 0;
 		return 0;
+	case APH_AFRX_OP_KEY:
+		return pass_key(c, &q);
 	default:
 		return aph_afrx_result(-EINVAL);
 	}

@@ -22,6 +22,7 @@
 struct remote {
 	struct remote *next;
 	uint64_t cookie;
+	uint64_t n_keys; /* changes of keys that the broker began with */
 };
 
 static struct remote *heads[N_HEADS];
@@ -32,13 +33,18 @@ bool aph_afrx_remote_any(void)
 	return atomic_load_explicit(&there_are_any, memory_order_relaxed);
 }
 
-bool aph_afrx_remote_find(uint64_t cookie)
+static const struct remote *find(uint64_t cookie)
 {
 	const struct remote *remote = heads[cookie % N_HEADS];
 
 	while (remote && remote->cookie != cookie)
 		remote = remote->next;
 	return remote;
+}
+
+bool aph_afrx_remote_find(uint64_t cookie)
+{
+	return find(cookie);
 }
 
 /* They stay: nothing tells when the last descriptor of this process is closed, and cookies are not used again. */
@@ -49,6 +55,7 @@ int aph_afrx_remote_add(uint64_t cookie)
 	if (!remote)
 		return -ENOMEM;
 	remote->cookie = cookie;
+	remote->n_keys = aph_afrx_keys_changed();
 	remote->next = heads[cookie % N_HEADS];
 	heads[cookie % N_HEADS] = remote;
 	atomic_store_explicit(&there_are_any, true, memory_order_relaxed);
@@ -326,6 +333,64 @@ static int64_t ask(struct connection *c, int outer, enum aph_afrx_op op)
 	return r == -EPIPE || r == -ECONNRESET ? -ENOTCONN : r;
 }
 
+/* -- keys -------------------------------------------------------------------------------------------------------- */
+
+/* How much each broker knows of what was done to keys. They are few, and stay as sockets do. */
+struct broker {
+	struct broker *next;
+	struct sockaddr_un name;
+	uint64_t n_keys;
+};
+
+static struct broker *brokers;
+
+/* With the lock held. NULL: memory. */
+static struct broker *find_broker(const struct connection *c, int outer)
+{
+	struct broker *broker = brokers;
+	const struct remote *remote;
+	uint64_t cookie;
+
+	while (broker && memcmp(&broker->name, &c->broker, sizeof(broker->name)) != 0)
+		broker = broker->next;
+	if (broker)
+		return broker;
+	remote = aph_afrx_cookie(outer, &cookie) == 0 ? find(cookie) : NULL;
+	broker = malloc(sizeof(*broker));
+	if (!broker)
+		return NULL;
+	broker->name = c->broker;
+	broker->n_keys = remote ? remote->n_keys : 0;
+	broker->next = brokers;
+	brokers = broker;
+	return broker;
+}
+
+/* Tells the broker what it does not know yet. Another thread may be at the same: it does no harm twice. */
+static void tell_keys(struct connection *c, int outer)
+{
+	struct broker *broker;
+	uint64_t since = 0;
+	size_t len = 1;
+
+	while (len && !c->broken) {
+		aph_afrx_enter();
+		broker = find_broker(c, outer);
+		if (broker && since > broker->n_keys)
+			broker->n_keys = since;
+		if (broker && since < broker->n_keys)
+			since = broker->n_keys;
+		len = broker ? aph_afrx_key_image((void *)c->shared->body, &since) : 0;
+		aph_afrx_leave();
+		if (!len)
+			break;
+		c->shared->question.len = len;
+		(void)ask(c, outer, APH_AFRX_OP_KEY);
+		explicit_bzero(c->shared->body, len);
+	}
+	memset(&c->shared->question, 0, sizeof(c->shared->question));
+}
+
 /* -- names and states ------------------------------------------------------------------------------------------ */
 
 static int put_name(struct connection *c, const void *name, socklen_t len)
@@ -451,6 +516,7 @@ ssize_t aph_afrx_remote_sendmsg(int fd, const struct msghdr *message, int flags)
 	}
 	c = begin(fd, len, &r);
 	if (c) {
+		tell_keys(c, fd);
 		r = put_message(c, &copy, &body, len);
 		c->shared->question.a = flags;
 		if (r == 0)
@@ -543,6 +609,7 @@ int aph_afrx_remote_setsockopt(int fd, int level, int option, const void *value,
 	c = begin(fd, 0, &r);
 	if (!c)
 		return (int)aph_afrx_result(r);
+	tell_keys(c, fd);
 	c->shared->question.a = level;
 	c->shared->question.b = option;
 	c->shared->question.len = len;

@@ -44,6 +44,7 @@ enum aph_afrx_op {
 	APH_AFRX_OP_GET,
 	APH_AFRX_OP_SHUTDOWN,
 	APH_AFRX_OP_CLOSE,
+	APH_AFRX_OP_KEY, /* the body is a struct aph_afrx_key_image */
 };
 
 struct aph_afrx_question {
@@ -67,6 +68,16 @@ struct aph_afrx_answer {
 #define APH_AFRX_BODY_MIN (UINT64_C(64) << 10)
 #define APH_AFRX_BODY_MAX (UINT64_C(64) << 20)
 
+/* What has become of a key: its description, which ends with a zero, and its payload follow. */
+struct aph_afrx_key_image {
+	uint32_t type;
+	uint32_t is_unlinked, is_revoked;
+	int32_t keyring;
+	uint64_t expiry_s;
+	uint32_t name_len, payload_len;
+	char bytes[];
+};
+
 /* The memory of a connection; the body is as long as the memory allows. */
 struct aph_afrx_shared {
 	struct aph_afrx_question question;
@@ -75,6 +86,9 @@ struct aph_afrx_shared {
 	char control[APH_AFRX_CONTROL_MAX];
 	char body[];
 };
+
+static_assert(offsetof(struct aph_afrx_shared, body) % _Alignof(struct aph_afrx_key_image) == 0,
+	      "a key can lie in a body");
 
 /* -- fork.c ------------------------------------------------------------------------------------------------ */
 
@@ -94,11 +108,23 @@ void aph_afrx_broker_watch(struct aph_afrx_socket *s);
 bool aph_afrx_broker_cancelled(void);
 /* With the lock held: a socket has ended, whoever did it. */
 void aph_afrx_broker_look(void);
+/* The user for whom this thread of a broker is at work, if it is another one than ours; else APH_AFRX_OURS. */
+uid_t aph_afrx_broker_asker(void);
+#define APH_AFRX_OURS ((uid_t)-1)
 
 /* One message with at most two descriptors. 0, -errno. */
 int aph_afrx_say(int fd, char what, const int *fds, unsigned n);
 /* Receives one; those that are missing are -1. 1, 0 (nobody is there any more), -EINTR, -errno. */
 int aph_afrx_hear(int fd, char *what, int fds[2]);
+
+/* -- key.c: keys that the program has changed since; with the lock held --------------------------------------- */
+
+/* How often that was. */
+uint64_t aph_afrx_keys_changed(void);
+/* The first change after `*since`, which becomes that one. Returns its length, at most APH_AFRX_BODY_MIN; 0: none. */
+size_t aph_afrx_key_image(struct aph_afrx_key_image *out, uint64_t *since);
+/* In a broker, for its asker. The image is a copy, and may be anything. 0, -EINVAL, -EDQUOT, -ENOMEM, ... */
+int aph_afrx_key_adopt(const struct aph_afrx_key_image *image, size_t len);
 
 /* -- remote.c: sockets that a broker has -------------------------------------------------------------------- */
 

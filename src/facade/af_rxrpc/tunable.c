@@ -28,7 +28,6 @@ static struct {
 
 #define N_TUNABLES (sizeof(tunables) / sizeof(tunables[0]))
 
-static pthread_mutex_t tunables_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void read_environment(void)
@@ -54,13 +53,12 @@ static void read_environment(void)
 	}
 }
 
-/* With the lock held. N_TUNABLES: there is none of this name. */
+/* Under the sockets' lock. N_TUNABLES: there is none of this name. */
 static size_t find(const char *name)
 {
 	size_t i;
 
 	(void)pthread_once(&once, read_environment);
-	(void)pthread_mutex_lock(&tunables_lock);
 	for (i = 0; i < N_TUNABLES; i++)
 		if (strcmp(tunables[i].name, name) == 0)
 			break;
@@ -70,35 +68,38 @@ static size_t find(const char *name)
 unsigned aph_afrx_tunable(const char *name)
 {
 	size_t i = find(name);
-	unsigned value = i < N_TUNABLES ? tunables[i].value : 0;
 
-	(void)pthread_mutex_unlock(&tunables_lock);
-	return value;
+	return i < N_TUNABLES ? tunables[i].value : 0;
 }
 
 APH_API int aph_rxrpc_set_tunable(const char *name, unsigned value)
 {
-	size_t i = find(name);
+	size_t i;
 	int r = 0;
 
+	aph_afrx_enter();
+	i = find(name);
 	if (i == N_TUNABLES)
 		r = -ENOENT;
 	else if (value < tunables[i].min || value > tunables[i].max)
 		r = -EINVAL;
 	else
 		tunables[i].value = value;
-	(void)pthread_mutex_unlock(&tunables_lock);
+	aph_afrx_leave();
 	return (int)aph_afrx_result(r);
 }
 
 APH_API int aph_rxrpc_get_tunable(const char *name, unsigned *value)
 {
-	size_t i = find(name);
-	int r = i < N_TUNABLES ? 0 : -ENOENT;
+	size_t i;
+	int r;
 
+	aph_afrx_enter();
+	i = find(name);
+	r = i < N_TUNABLES ? 0 : -ENOENT;
 	if (r == 0)
 		*value = tunables[i].value;
-	(void)pthread_mutex_unlock(&tunables_lock);
+	aph_afrx_leave();
 	return (int)aph_afrx_result(r);
 }
 

@@ -1,55 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* Keys: what payloads and descriptions are taken, what the options say, and calls with a key. */
 #include "fixture.h"
+#include "keys.h"
 
 #include <endian.h>
 #include <time.h>
-
-#ifdef AFRX_PLAIN
-#include <dlfcn.h>
-
-/* As in libkeyutils, which need not be there: the preload library has both. */
-static int32_t add(const char *type, const char *description, const void *payload, size_t len,
-		   int32_t keyring)
-{
-	void *symbol = dlsym(RTLD_DEFAULT, "add_key");
-	int32_t (*function)(const char *, const char *, const void *, size_t, int32_t);
-	int32_t r;
-
-	CHECK(symbol != NULL);
-	memcpy(&function, &symbol, sizeof(function));
-	r = function(type, description, payload, len, keyring);
-	return r < 0 ? -errno : r;
-}
-
-static long control(int command, int32_t key, unsigned long a, unsigned long b)
-{
-	void *symbol = dlsym(RTLD_DEFAULT, "keyctl");
-	long (*function)(int, ...);
-	long r;
-
-	CHECK(symbol != NULL);
-	memcpy(&function, &symbol, sizeof(function));
-	r = function(command, key, a, b, 0UL);
-	return r < 0 ? -errno : r;
-}
-
-#define revoke(key)	     control(3, key, 0, 0)
-#define unlink_key(key)	     control(9, key, (unsigned long)-2, 0)
-#define read_key(key, p, n)  control(11, key, (unsigned long)(p), n)
-#define expire(key, seconds) control(15, key, seconds, 0)
-#else
-static long result(long r)
-{
-	return r < 0 ? -errno : r;
-}
-
-#define add(type, name, p, n, ring) result(aph_rxrpc_add_key(type, name, p, n, ring))
-#define revoke(key)		    result(aph_rxrpc_revoke_key(key))
-#define unlink_key(key)		    result(aph_rxrpc_unlink_key(key))
-#define read_key(key, p, n)	    result(aph_rxrpc_read_key(key, p, n))
-#define expire(key, seconds)	    result(aph_rxrpc_set_key_timeout(key, seconds))
-#endif
 
 static struct got got;
 
@@ -78,7 +33,7 @@ static struct binary binary_new(void)
 
 static long add_token(const void *payload, size_t len)
 {
-	return add("rxrpc", "afs@example.org", payload, len, -2);
+	return key_add("rxrpc", "afs@example.org", payload, len, -2);
 }
 
 static void test_binary_tokens(void **state)
@@ -102,8 +57,8 @@ static void test_binary_tokens(void **state)
 	OK(add_token(&b, 24 + 12000));
 	b.ticket_len = 12001;
 	CHECK_INT(add_token(&b, 24 + 12001), -EINVAL);
-	CHECK_INT(add("rxrpc", "", NULL, 0, -2), -EINVAL);
-	OK(unlink_key((int32_t)OK(add_token(NULL, 0))));
+	CHECK_INT(key_add("rxrpc", "", NULL, 0, -2), -EINVAL);
+	OK(key_unlink((int32_t)OK(add_token(NULL, 0))));
 }
 
 /* A writer of XDR for the tests. */
@@ -165,9 +120,9 @@ static void test_xdr_tokens(void **state)
 	put_token(&x, 2, later, 5);
 	key = (int32_t)OK(add_token(x.bytes, x.len));
 	/* It is read as it was given; what does not fit is told. */
-	CHECK_INT(read_key(key, out, 10), x.len);
+	CHECK_INT(key_read(key, out, 10), x.len);
 	CHECK(memcmp(out, x.bytes, 10) == 0);
-	OK(unlink_key(key));
+	OK(key_unlink(key));
 	begin_xdr(&x, 1);
 	put_token(&x, 99, later, 5);
 	CHECK_INT(add_token(x.bytes, x.len), -EPROTONOSUPPORT);
@@ -198,11 +153,11 @@ static void test_reading(void **state)
 	put_token(&wanted, 2, b.expiry, 5);
 	memcpy(wanted.bytes + wanted.len - 8, "TICKE", 5);
 	memset(wanted.bytes + 28 + 4, 0, 4); /* viceid */
-	CHECK_INT(read_key(key, out, sizeof(out)), wanted.len);
+	CHECK_INT(key_read(key, out, sizeof(out)), wanted.len);
 	CHECK(memcmp(out, wanted.bytes, wanted.len) == 0);
-	OK(revoke(key));
-	CHECK_INT(read_key(key, out, sizeof(out)), -EKEYREVOKED);
-	OK(unlink_key(key));
+	OK(key_revoke(key));
+	CHECK_INT(key_read(key, out, sizeof(out)), -EKEYREVOKED);
+	OK(key_unlink(key));
 }
 
 /* -- keys of servers ------------------------------------------------------------------------------------------------ */
@@ -228,12 +183,12 @@ static void test_server_keys(void **state)
 
 	(void)state;
 	for (i = 0; i < SUITE_LEN(cases); i++) {
-		long r = add("rxrpc_s", cases[i].description, key, cases[i].len, -2);
+		long r = key_add("rxrpc_s", cases[i].description, key, cases[i].len, -2);
 
 		if (cases[i].error)
 			CHECK_INT(r, cases[i].error);
 		else
-			OK(unlink_key((int32_t)OK(r)));
+			OK(key_unlink((int32_t)OK(r)));
 	}
 }
 
@@ -246,7 +201,7 @@ static int set(int fd, int name, const char *value, socklen_t len)
 
 static void test_key_option(void **state)
 {
-	int32_t key = (int32_t)OK(add("rxrpc", "afs@one", NULL, 0, -2));
+	int32_t key = (int32_t)OK(key_add("rxrpc", "afs@one", NULL, 0, -2));
 	static char long_name[5000];
 	int fd = client_new();
 
@@ -256,20 +211,20 @@ static void test_key_option(void **state)
 	CHECK_INT(set(fd, RXRPC_SECURITY_KEY, "", 0), -EINVAL);
 	CHECK_INT(set(fd, RXRPC_SECURITY_KEY, long_name, 4096), -EINVAL);
 	CHECK_INT(set(fd, RXRPC_SECURITY_KEY, long_name, 4095), -ENOKEY);
-	OK(expire(key, 1));
+	OK(key_expire(key, 1));
 	sleep(1);
 	CHECK_INT(set(fd, RXRPC_SECURITY_KEY, "afs@one", 7), -ENOKEY);
-	OK(expire(key, 0));
-	OK(revoke(key));
+	OK(key_expire(key, 0));
+	OK(key_revoke(key));
 	CHECK_INT(set(fd, RXRPC_SECURITY_KEY, "afs@one", 7), -EKEYREVOKED);
-	key = (int32_t)OK(add("rxrpc", "afs@one", NULL, 0, -2));
+	key = (int32_t)OK(key_add("rxrpc", "afs@one", NULL, 0, -2));
 	OK(set(fd, RXRPC_SECURITY_KEY, "afs@one", 8)); /* a counted NUL does no harm */
 	CHECK_INT(set(fd, RXRPC_SECURITY_KEY, "afs@one", 7), -EINVAL);
 	CHECK_INT(set(fd, RXRPC_SECURITY_KEYRING, "AFSkeys", 7), -ENOKEY);
-	OK(add("keyring", "AFSkeys", NULL, 0, -2));
+	OK(key_add("keyring", "AFSkeys", NULL, 0, -2));
 	OK(set(fd, RXRPC_SECURITY_KEYRING, "AFSkeys", 7));
 	CHECK_INT(set(fd, RXRPC_SECURITY_KEYRING, "AFSkeys", 7), -EINVAL);
-	OK(unlink_key(key));
+	OK(key_unlink(key));
 	OK(rx_close(fd));
 }
 
@@ -279,18 +234,18 @@ static void test_calls_with_keys(void **state)
 	static struct binary b;
 	struct sockaddr_rxrpc to;
 	int server = server_new(&to, 5), client = client_new();
-	int32_t key = (int32_t)OK(add("rxrpc", "afs@two", NULL, 0, -2));
+	int32_t key = (int32_t)OK(key_add("rxrpc", "afs@two", NULL, 0, -2));
 
 	(void)state;
 	OK(set(client, RXRPC_SECURITY_KEY, "afs@two", 7));
 	CHECK_INT(tag_send(client, 1, "x", 1, &to, 0), 1);
 	expect_note(server, &got, 0, RXRPC_NEW_CALL);
-	OK(expire(key, 1));
+	OK(key_expire(key, 1));
 	sleep(1);
 	CHECK_INT(tag_send(client, 2, "x", 1, &to, 0), -EKEYEXPIRED);
-	OK(revoke(key));
+	OK(key_revoke(key));
 	CHECK_INT(tag_send(client, 2, "x", 1, &to, 0), -EKEYREVOKED);
-	OK(unlink_key(key));
+	OK(key_unlink(key));
 	CHECK_INT(tag_send(client, 2, "x", 1, &to, 0), -ENOKEY);
 	OK(rx_close(client));
 	/* A security class that is not there. */
@@ -299,7 +254,7 @@ static void test_calls_with_keys(void **state)
 	key = (int32_t)OK(add_token(&b, 29));
 	OK(set(client, RXRPC_SECURITY_KEY, "afs@example.org", 15));
 	CHECK_INT(tag_send(client, 1, "x", 1, &to, 0), -ENOPKG);
-	OK(unlink_key(key));
+	OK(key_unlink(key));
 	OK(rx_close(client));
 	OK(rx_close(server));
 }

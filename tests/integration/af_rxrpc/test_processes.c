@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Copies of descriptors: dup, fork, exec, and every way of closing them. */
 #include "fixture.h"
+#include "keys.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -421,6 +422,59 @@ static void test_bulk(void **state)
 	free(body);
 }
 
+/* -- keys -------------------------------------------------------------------------------------------------------- */
+
+static int set_key(int fd, const char *name)
+{
+	return rx_setsockopt(fd, SOL_RXRPC, RXRPC_SECURITY_KEY, name, (socklen_t)strlen(name)) < 0
+		       ? -errno
+		       : 0;
+}
+
+/* Whoever has the sockets hears of what is done to keys, be it by the parent or by the child. */
+static void test_keys_after_a_move(void **state)
+{
+	int32_t early = (int32_t)OK(key_add("rxrpc", "afs@early", NULL, 0, -2)), late;
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5), client = client_new(), others[3];
+	pid_t pid;
+
+	(void)state;
+	for (int i = 0; i < 3; i++)
+		others[i] = client_new();
+	pid = (pid_t)OK(fork());
+	if (pid == 0) {
+		CHECK_INT(set_key(others[0], "afs@child"), -ENOKEY);
+		OK(key_add("rxrpc", "afs@child", NULL, 0, -2));
+		CHECK_INT(set_key(others[0], "afs@child"), 0);
+		_exit(0);
+	}
+	finish(pid);
+	CHECK_INT(set_key(client, "afs@late"), -ENOKEY);
+	late = (int32_t)OK(key_add("rxrpc", "afs@late", NULL, 0, -2));
+	OK(key_add("keyring", "ring", NULL, 0, -2));
+	CHECK_INT(set_key(client, "afs@late"), 0);
+	CHECK_INT(set_key(others[1], "afs@early"), 0);
+	OK(rx_setsockopt(others[1], SOL_RXRPC, RXRPC_SECURITY_KEYRING, "ring", 4));
+	/* The child's key is there as well: it was told, and nobody took it away. */
+	CHECK_INT(set_key(others[2], "afs@child"), 0);
+	CHECK_INT(tag_send(client, 1, "x", 1, &to, 0), 1);
+	reply_to(server, 11);
+	expect_data(client, 1, "y", MSG_EOR);
+	OK(key_revoke(late));
+	CHECK_INT(tag_send(client, 2, "x", 1, &to, 0), -EKEYREVOKED);
+	late = (int32_t)OK(key_add("rxrpc", "afs@late", NULL, 0, -2));
+	CHECK_INT(tag_send(client, 2, "x", 1, &to, 0), 1);
+	OK(key_unlink(late));
+	CHECK_INT(tag_send(client, 3, "x", 1, &to, 0), -ENOKEY);
+	OK(key_unlink(early));
+	CHECK_INT(tag_send(others[1], 1, "x", 1, &to, 0), -ENOKEY);
+	for (int i = 0; i < 3; i++)
+		OK(rx_close(others[i]));
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
 /* -- exec ------------------------------------------------------------------------------------------------------- */
 
 /* A program that is started does not disturb the sockets of the one that starts it. */
@@ -564,6 +618,7 @@ int main(int argc, char **argv)
 		SUITE_TEST(test_waiting),
 		SUITE_TEST(test_fork_meanwhile),
 		SUITE_TEST(test_bulk),
+		SUITE_TEST(test_keys_after_a_move),
 		SUITE_TEST(test_exec),
 		SUITE_TEST(test_exec_inherits),
 		SUITE_TEST(test_exec_without_fork),
