@@ -501,6 +501,34 @@ static void test_exec(void **state)
 	OK(rx_close(server));
 }
 
+/* Each function that takes the arguments one by one hands on all of them. */
+static void test_exec_lists(void **state)
+{
+	char variable[] = "STATUS=7", *environment[] = { variable, NULL };
+	int server = client_new();
+
+	(void)state;
+	for (int way = 0; way < 3; way++) {
+		pid_t pid = (pid_t)OK(fork());
+		int status;
+
+		if (pid == 0) {
+			CHECK_INT(execl("/nowhere", "x", (char *)NULL), -1);
+			CHECK_INT(errno, ENOENT);
+			if (way == 0)
+				execl("/bin/sh", "sh", "-c", "exit $2", "sh", "x", "7", NULL);
+			else if (way == 1)
+				execlp("sh", "sh", "-c", "exit $2", "sh", "x", "7", NULL);
+			else
+				execle("/bin/sh", "sh", "-c", "exit $STATUS", NULL, environment);
+			_exit(127);
+		}
+		CHECK(waitpid(pid, &status, 0) == pid);
+		CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+	}
+	OK(rx_close(server));
+}
+
 /* A program that has got a socket at its start, by number. */
 static int serve_inherited(const char *number)
 {
@@ -620,6 +648,7 @@ int main(int argc, char **argv)
 		SUITE_TEST(test_bulk),
 		SUITE_TEST(test_keys_after_a_move),
 		SUITE_TEST(test_exec),
+		SUITE_TEST(test_exec_lists),
 		SUITE_TEST(test_exec_inherits),
 		SUITE_TEST(test_exec_without_fork),
 		SUITE_TEST(test_spawn),

@@ -78,89 +78,61 @@ static size_t count(const char *first, va_list list)
 {
 	size_t n = 1;
 
-	while (first) {
-		first = va_arg(list, const char *);
+	for (; first; first = va_arg(list, const char *))
 		n++;
-	}
 	return n;
 }
 
-static char **collect(const char *first, size_t n, va_list list)
+static void collect(char **argv, const char *first, size_t n, va_list list)
 {
-	char **argv = calloc(n, sizeof(*argv));
 	size_t i;
 
-	if (!argv)
-		return NULL;
 	argv[0] = (char *)(uintptr_t)first;
 	for (i = 1; i < n; i++)
 		argv[i] = va_arg(list, char *);
-	return argv;
 }
 
-/* After a program that could not be started. */
-static int give_up(char **argv)
-{
-	int saved = errno;
-
-	free(argv);
-	errno = argv ? saved : ENOMEM;
-	return -1;
-}
+/*
+ * Declares `argv`, the vector of the arguments from `first` on, and `list`, which is behind them and is to be ended. On
+ * the stack: between fork() and exec a program with threads may allocate nothing.
+ */
+#define COLLECT_ARGUMENTS                                \
+	va_list list;                                    \
+	char **argv;                                     \
+	size_t n_args;                                   \
+	va_start(list, first);                           \
+	n_args = count(first, list);                     \
+	va_end(list);                                    \
+	argv = __builtin_alloca(n_args * sizeof(*argv)); \
+	va_start(list, first);                           \
+	collect(argv, first, n_args, list)
 
 /* The functions with a list of arguments are those with a vector. clang-tidy 14 takes no note of va_start(). */
 /* NOLINTBEGIN(clang-analyzer-valist.Uninitialized) */
 
 APH_API int execl(const char *path, const char *first, ...)
 {
-	va_list list;
-	char **argv;
-	size_t n;
+	COLLECT_ARGUMENTS;
 
-	va_start(list, first);
-	n = count(first, list);
 	va_end(list);
-	va_start(list, first);
-	argv = collect(first, n, list);
-	va_end(list);
-	if (argv)
-		(void)execv(path, argv);
-	return give_up(argv);
+	return execv(path, argv);
 }
 
 APH_API int execlp(const char *file, const char *first, ...)
 {
-	va_list list;
-	char **argv;
-	size_t n;
+	COLLECT_ARGUMENTS;
 
-	va_start(list, first);
-	n = count(first, list);
 	va_end(list);
-	va_start(list, first);
-	argv = collect(first, n, list);
-	va_end(list);
-	if (argv)
-		(void)execvp(file, argv);
-	return give_up(argv);
+	return execvp(file, argv);
 }
 
 APH_API int execle(const char *path, const char *first, ...)
 {
-	char **argv, **envp;
-	va_list list;
-	size_t n;
+	COLLECT_ARGUMENTS;
+	char **envp = va_arg(list, char **);
 
-	va_start(list, first);
-	n = count(first, list);
 	va_end(list);
-	va_start(list, first);
-	argv = collect(first, n, list);
-	envp = va_arg(list, char **);
-	va_end(list);
-	if (argv)
-		(void)execve(path, argv, envp);
-	return give_up(argv);
+	return execve(path, argv, envp);
 }
 
 /* NOLINTEND(clang-analyzer-valist.Uninitialized) */

@@ -6,7 +6,9 @@
 #include "preload.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
+#include <sys/sendfile.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -180,6 +182,43 @@ APH_API ssize_t readv(int fd, const struct iovec *iov, int n)
 	if (n < 0 || !aph_rxrpc_is_socket(fd))
 		return real(fd, iov, n);
 	return receive_vector(fd, iov, (size_t)n, 0, NULL, NULL);
+}
+
+/* -- past the messages: what these sockets do not have ---------------------------------------------------- */
+
+static ssize_t refuse(void)
+{
+	errno = EOPNOTSUPP;
+	return -1;
+}
+
+APH_API ssize_t sendfile(int out, int in, off_t *offset, size_t len)
+{
+	APH_AFRX_REAL(sendfile);
+
+	return aph_rxrpc_is_socket(out) || aph_rxrpc_is_socket(in) ? refuse()
+								   : real(out, in, offset, len);
+}
+
+#if __SIZEOF_LONG__ == 8
+/* The one above may be called sendfile64; where numbers are long enough anyway, programs use either name. */
+#undef sendfile
+ssize_t aph_afrx_sendfile(int out, int in, off_t *offset, size_t len) __asm__("sendfile");
+
+APH_API ssize_t aph_afrx_sendfile(int out, int in, off_t *offset, size_t len)
+{
+	return sendfile64(out, in, offset, len);
+}
+#endif
+
+APH_API ssize_t splice(int in, off64_t *in_offset, int out, off64_t *out_offset, size_t len,
+		       unsigned flags)
+{
+	APH_AFRX_REAL(splice);
+
+	return aph_rxrpc_is_socket(out) || aph_rxrpc_is_socket(in)
+		       ? refuse()
+		       : real(in, in_offset, out, out_offset, len, flags);
 }
 
 /* -- what programs that were compiled with _FORTIFY_SOURCE call ------------------------------------------- */
