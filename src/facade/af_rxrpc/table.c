@@ -140,6 +140,13 @@ void aph_afrx_notify(struct aph_afrx_socket *s)
 		(void)aph_rx_udp_wake(s->endpoint->udp);
 }
 
+/* Those that come of what a thread itself does, and so not while it sleeps. */
+static bool is_fault(int signal)
+{
+	return signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE || signal == SIGILL ||
+	       signal == SIGTRAP || signal == SIGSYS || signal == SIGABRT;
+}
+
 /* Whether every signal handler asks for the functions to go on that it interrupts. */
 static bool all_restart(void)
 {
@@ -147,8 +154,9 @@ static bool all_restart(void)
 	int i;
 
 	for (i = 1; i < NSIG; i++)
-		if (sigaction(i, NULL, &action) == 0 && action.sa_handler != SIG_DFL &&
-		    action.sa_handler != SIG_IGN && !(action.sa_flags & SA_RESTART))
+		if (!is_fault(i) && sigaction(i, NULL, &action) == 0 &&
+		    action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN &&
+		    !(action.sa_flags & SA_RESTART))
 			return false;
 	return true;
 }

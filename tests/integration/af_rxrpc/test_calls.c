@@ -145,6 +145,26 @@ static void test_extreme_tags(void **state)
 	OK(rx_close(server));
 }
 
+/* An address goes before the one that the socket is connected to, for that call. */
+static void test_name_before_connection(void **state)
+{
+	struct sockaddr_rxrpc to, other;
+	int server = server_new(&to, 5), second = server_new(&other, 5), client = client_new();
+
+	(void)state;
+	OK(connect_to(client, &to));
+	begin_call(client, second, &other, "x");
+	expect_data(second, 11, "x", 0);
+	CHECK_INT(tag_send(client, 2, "z", 1, NULL, 0), 1);
+	expect_note(server, &got, 0, RXRPC_NEW_CALL);
+	CHECK_INT(tag_command(server, 12, RXRPC_ACCEPT), 0);
+	expect_data(server, 12, "z", 0);
+	expect_nothing(second);
+	OK(rx_close(client));
+	OK(rx_close(second));
+	OK(rx_close(server));
+}
+
 /* A server's socket can call too, with an address. */
 static void test_server_as_client(void **state)
 {
@@ -518,6 +538,7 @@ int main(void)
 		SUITE_TEST(test_tag_reuse),
 		SUITE_TEST(test_extreme_tags),
 		SUITE_TEST(test_server_as_client),
+		SUITE_TEST(test_name_before_connection),
 		SUITE_TEST(test_empty_bodies),
 		SUITE_TEST(test_more),
 		SUITE_TEST(test_pieces),

@@ -74,6 +74,26 @@ static void test_no_tag(void **state)
 	OK(rx_close(server));
 }
 
+/* Programs that were written for 32 bits have tags of four bytes. */
+static void test_short_tag(void **state)
+{
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5), client = client_new();
+	struct ctl ctl = ctl_none();
+	uint32_t tag = 0xfffffffe;
+
+	(void)state;
+	ctl_put(&ctl, RXRPC_USER_CALL_ID, &tag, sizeof(tag));
+	CHECK_INT(ctl_send(client, &ctl, "x", 1, &to, 0), 1);
+	expect_note(server, &got, 0, RXRPC_NEW_CALL);
+	CHECK_INT(tag_command(server, 11, RXRPC_ACCEPT), 0);
+	expect_data(server, 11, "x", 0);
+	CHECK_INT(tag_send(server, 11, "y", 1, NULL, 0), 1);
+	expect_data(client, 0xfffffffe, "y", MSG_EOR);
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
 static void test_combinations(void **state)
 {
 	static const int commands[] = { RXRPC_ABORT, RXRPC_ACCEPT, RXRPC_CHARGE_ACCEPT };
@@ -237,8 +257,9 @@ static void test_accept_of_a_dead_call(void **state)
 
 static void test_charge(void **state)
 {
-	struct sockaddr_rxrpc to = loopback(free_port(), SERVICE);
+	struct sockaddr_rxrpc to = loopback(free_port(), SERVICE), bad = to;
 	int server = client_new(), client = client_new();
+	struct ctl ctl = ctl_tag(4);
 
 	(void)state;
 	OK(bind_to(server, &to));
@@ -256,6 +277,17 @@ static void test_charge(void **state)
 	/* A live call does not count. */
 	CHECK_INT(tag_command(server, 3, RXRPC_CHARGE_ACCEPT), 0);
 	CHECK_INT(tag_command(client, 9, RXRPC_CHARGE_ACCEPT), -EINVAL);
+	/* An address is checked and not looked at, nor are data and MSG_MORE. */
+	ctl_put(&ctl, RXRPC_CHARGE_ACCEPT, NULL, 0);
+	bad.transport_type = SOCK_STREAM;
+	CHECK_INT(ctl_send(server, &ctl, "abc", 3, &bad, MSG_MORE), -ESOCKTNOSUPPORT);
+	CHECK_INT(tag_send(client, 2, "b", 1, &to, 0), 1);
+	expect_data(server, 2, "b", 0);
+	CHECK_INT(ctl_send(server, &ctl, "abc", 3, &to, MSG_MORE), 0);
+	CHECK_INT(tag_send(client, 3, "c", 1, &to, 0), 1);
+	expect_data(server, 3, "c", 0);
+	CHECK_INT(tag_send(client, 4, "d", 1, &to, 0), 1);
+	expect_data(server, 4, "d", 0);
 	OK(rx_close(client));
 	OK(rx_close(server));
 }
@@ -314,6 +346,35 @@ static void test_hard_timeout(void **state)
 	CHECK_INT(ctl_send(client, &ctl, "x", 1, NULL, 0), 1);
 	expect_note(client, &got, 2, RXRPC_ABORT);
 	CHECK_INT(got.code, (uint32_t)RX_CALL_TIMEOUT);
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
+/* The other two limits: no data from anybody, and no packet at all, from a peer that has only an address. */
+static void test_silence(void **state)
+{
+	struct sockaddr_rxrpc to, nobody = loopback(free_port(), SERVICE);
+	int udp = (int)OK(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	int server = server_new(&to, 5), client = client_new();
+	uint32_t times[3] = { 0, 300, 0 };
+	struct ctl ctl = ctl_tag(1);
+
+	(void)state;
+	CHECK_INT(tag_command(server, 11, RXRPC_CHARGE_ACCEPT), 0);
+	ctl_put(&ctl, RXRPC_SET_CALL_TIMEOUT, times, 8);
+	CHECK_INT(ctl_send(client, &ctl, "x", 1, &to, 0), 1);
+	expect_data(server, 11, "x", 0);
+	expect_note(client, &got, 1, RXRPC_ABORT);
+	CHECK_INT(got.code, (uint32_t)RX_CALL_TIMEOUT);
+	OK(bind(udp, (const struct sockaddr *)&nobody.transport.sin, sizeof(struct sockaddr_in)));
+	times[1] = 0;
+	times[2] = 300;
+	ctl = ctl_tag(2);
+	ctl_put(&ctl, RXRPC_SET_CALL_TIMEOUT, times, 12);
+	CHECK_INT(ctl_send(client, &ctl, "x", 1, &nobody, 0), 1);
+	expect_note(client, &got, 2, RXRPC_ABORT);
+	CHECK_INT(got.code, (uint32_t)RX_CALL_TIMEOUT);
+	OK(close(udp));
 	OK(rx_close(client));
 	OK(rx_close(server));
 }
@@ -450,6 +511,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		SUITE_TEST(test_lengths),      SUITE_TEST(test_no_tag),
+		SUITE_TEST(test_short_tag),    SUITE_TEST(test_silence),
 		SUITE_TEST(test_combinations), SUITE_TEST(test_values),
 		SUITE_TEST(test_malformed),    SUITE_TEST(test_pointers),
 		SUITE_TEST(test_accept),       SUITE_TEST(test_accept_of_a_dead_call),

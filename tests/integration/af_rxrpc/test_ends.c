@@ -313,6 +313,23 @@ static void test_local_error(void **state)
 	OK(rx_close(client));
 }
 
+/* Nobody can be reached at port 0. */
+static void test_port_zero(void **state)
+{
+	struct sockaddr_rxrpc to = loopback(0, SERVICE);
+	int client = client_new();
+	ssize_t n;
+
+	(void)state;
+	n = tag_send(client, 1, "x", 1, &to, 0);
+	if (n == 1) {
+		expect_note(client, &got, 1, RXRPC_LOCAL_ERROR);
+		n = -(ssize_t)got.code;
+	}
+	CHECK_INT(n, -EINVAL);
+	OK(rx_close(client));
+}
+
 /* -- a peer of bare packets --------------------------------------------------------------------------------------------------- */
 
 #define HEADER 28
@@ -383,6 +400,7 @@ int main(void)
 		SUITE_TEST(test_close_after_the_reply),
 		SUITE_TEST(test_net_error),
 		SUITE_TEST(test_local_error),
+		SUITE_TEST(test_port_zero),
 		SUITE_TEST(test_raw_busy),
 		SUITE_TEST(test_raw_abort),
 	};

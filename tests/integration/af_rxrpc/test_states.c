@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/time.h>
 
 static struct got got;
@@ -307,10 +309,12 @@ static void test_other_calls(void **state)
 {
 	struct sockaddr_rxrpc to = loopback(free_port(), SERVICE);
 	socklen_t len = sizeof(to);
-	int fd = client_new(), value = 0, pair[2];
+	int fd = client_new(), value = 0, pair[2], pipes[2];
+	int null = (int)OK(open("/dev/null", O_RDWR | O_CLOEXEC));
 	char byte = 0;
 
 	(void)state;
+	OK(pipe2(pipes, O_CLOEXEC));
 	OK(connect_to(fd, &to));
 	FAILS(getsockname(fd, (struct sockaddr *)&to, &len), EOPNOTSUPP);
 	FAILS(getpeername(fd, (struct sockaddr *)&to, &len), EOPNOTSUPP);
@@ -327,6 +331,18 @@ static void test_other_calls(void **state)
 	CHECK_INT(read(fd, &byte, 0), 0);
 	FAILS(read(fd, &byte, 1), EAGAIN);
 	FAILS(recv(fd, &byte, 1, 0), EAGAIN);
+	FAILS(sendfile(fd, null, NULL, 1), EOPNOTSUPP);
+	FAILS(splice(fd, NULL, pipes[1], NULL, 1, 0), EOPNOTSUPP);
+	FAILS(splice(pipes[0], NULL, fd, NULL, 1, 0), EOPNOTSUPP);
+	/* What has nothing to do with these sockets goes through. */
+	CHECK_INT(write(pipes[1], "ab", 2), 2);
+	CHECK_INT(splice(pipes[0], NULL, null, NULL, 2, 0), 2);
+	CHECK(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) == MAP_FAILED);
+	CHECK_INT(errno, ENODEV);
+	CHECK(polls(fd, POLLOUT, 0)); /* nothing of it has got anywhere */
+	OK(close(null));
+	OK(close(pipes[0]));
+	OK(close(pipes[1]));
 	OK(close(fd));
 }
 #endif
@@ -464,6 +480,25 @@ static void one_call(int client, int server, const struct sockaddr_rxrpc *to)
 	expect_note(server, &got, 11, RXRPC_ACK);
 }
 
+/* A wildcard of IPv6 takes the port of IPv4 as well. */
+static void test_both_wildcards(void **state)
+{
+	struct sockaddr_rxrpc four = loopback(free_port(), SERVICE), six = four;
+	int fd = client_new(), fd2;
+
+	(void)state;
+	four.transport.sin.sin_addr.s_addr = htonl(INADDR_ANY);
+	OK(bind_to(fd, &four));
+	memset(&six.transport, 0, sizeof(six.transport));
+	six.transport_len = sizeof(struct sockaddr_in6);
+	six.transport.sin6.sin6_family = AF_INET6;
+	six.transport.sin6.sin6_port = four.transport.sin.sin_port;
+	fd2 = (int)OK(rx_socket(AF_RXRPC, SOCK_DGRAM, PF_INET6));
+	CHECK_INT(bind_to(fd2, &six), -EADDRINUSE);
+	OK(rx_close(fd2));
+	OK(rx_close(fd));
+}
+
 static void test_ipv6(void **state)
 {
 	struct sockaddr_rxrpc address = loopback6(free_port(), SERVICE), address4;
@@ -503,6 +538,7 @@ int main(void)
 		SUITE_TEST(test_general_options),
 		SUITE_TEST(test_timestamp),
 		SUITE_TEST(test_ipv6),
+		SUITE_TEST(test_both_wildcards),
 #ifdef AFRX_PLAIN
 		SUITE_TEST(test_other_calls),
 #endif

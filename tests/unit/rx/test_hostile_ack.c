@@ -18,7 +18,8 @@ struct victim {
 	struct aph_rx_header header;
 	uint32_t highest; /* seq seen */
 	uint32_t serials[64];
-	unsigned copies[64]; /* of the first packets */
+	unsigned copies[64];	  /* of the first packets */
+	size_t smallest, largest; /* datagrams of data of the last look, but for a last one */
 };
 
 /* Looks at all that it sends. Returns the number of DATA packets. */
@@ -27,6 +28,8 @@ static unsigned look(struct victim *v)
 	struct aph_rx_message message;
 	unsigned n = 0;
 
+	v->smallest = SIZE_MAX;
+	v->largest = 0;
 	while (aph_rx_send(v->rx, &message, 1, now_ns) == 1) {
 		uint8_t bytes[65536];
 		size_t len = 0;
@@ -42,6 +45,10 @@ static unsigned look(struct victim *v)
 			if (header.type != APH_RX_DATA)
 				continue;
 			v->header = header;
+			if (message.segment < v->smallest && !(header.flags & APH_RX_LAST_PACKET))
+				v->smallest = message.segment;
+			if (message.segment > v->largest)
+				v->largest = message.segment;
 			if (header.seq > v->highest)
 				v->highest = header.seq;
 			if (header.seq < 64) {
@@ -132,6 +139,34 @@ static void windows_beyond_all_bounds(void **state)
 			ack.window = ack.rwind = windows[i];
 			acknowledge(&v, &ack);
 			assert_true(look(&v) > 0);
+			end(&v);
+		}
+	}
+}
+
+/* Neither datagrams that hold nothing nor such as cannot be sent. */
+static void sizes_beyond_all_bounds(void **state)
+{
+	static const uint32_t sizes[] = { 0, 1, 27, 28, 29, 0x10000, 0x80000000, UINT32_MAX };
+
+	(void)state;
+	for (unsigned which = 1; which < 8; which++) {
+		for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+			struct victim v;
+			struct aph_rx_ack ack;
+
+			begin(&v);
+			ack = an_ack(v.highest + 1);
+			if (which & 1)
+				ack.max_mtu = sizes[i];
+			if (which & 2)
+				ack.if_mtu = sizes[i];
+			if (which & 4)
+				ack.max_jumbo = sizes[i];
+			acknowledge(&v, &ack);
+			assert_true(look(&v) > 0);
+			assert_in_range(v.smallest, 200, 65507);
+			assert_in_range(v.largest, 200, 65507);
 			end(&v);
 		}
 	}
@@ -378,6 +413,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(windows_beyond_all_bounds),
+		cmocka_unit_test(sizes_beyond_all_bounds),
 		cmocka_unit_test(closed_window_is_asked_about),
 		cmocka_unit_test(about_what_was_not_sent),
 		cmocka_unit_test(trailer_of_what_was_not_sent),

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: MIT */
+/* Waiting in sendmsg(), for room and for a channel: what ends it, and what is there afterwards. */
+#include "fixture.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/time.h>
+
+#define CHANNELS 16
+#define LARGE	 (8u << 20)
+
+static struct got got;
+static char body[LARGE];
+
+/* A thread in one sendmsg(). */
+struct sender {
+	int fd;
+	unsigned long tag;
+	size_t len;
+	ssize_t result;
+	_Atomic bool done;
+	pthread_t thread;
+};
+
+static void *send_in_thread(void *arg)
+{
+	struct sender *sender = arg;
+
+	sender->result = tag_send(sender->fd, sender->tag, body, sender->len, NULL, MSG_MORE);
+	atomic_store(&sender->done, true);
+	return NULL;
+}
+
+static void begin_sending(struct sender *sender, int fd, unsigned long tag, size_t len)
+{
+	*sender = (struct sender){ .fd = fd, .tag = tag, .len = len };
+	CHECK_INT(pthread_create(&sender->thread, NULL, send_in_thread, sender), 0);
+}
+
+static ssize_t result_of(struct sender *sender)
+{
+	CHECK_INT(pthread_join(sender->thread, NULL), 0);
+	return sender->result;
+}
+
+static void on_signal(int signal)
+{
+	(void)signal;
+}
+
+static void handle_signals(int flags)
+{
+	struct sigaction action = { .sa_handler = on_signal, .sa_flags = flags };
+
+	OK(sigaction(SIGUSR1, &action, NULL));
+}
+
+/* It may not wait yet when the first ones come. */
+static ssize_t interrupt(struct sender *sender)
+{
+	while (!atomic_load(&sender->done)) {
+		(void)pthread_kill(sender->thread, SIGUSR1);
+		usleep(1000);
+	}
+	return result_of(sender);
+}
+
+static void call_begin(struct sockaddr_rxrpc *to, int *server, int *client)
+{
+	*server = server_new(to, 5);
+	*client = client_new();
+	OK(connect_to(*client, to));
+	CHECK_INT(tag_command(*server, 11, RXRPC_CHARGE_ACCEPT), 0);
+}
+
+/* All but what may be held back for a packet that is not full yet. */
+static size_t read_most(int server, size_t len)
+{
+	size_t at = 0;
+
+	while (at + 1412 < len) {
+		receive_soon(server, &got, sizeof(got.data), MSG_DONTWAIT);
+		CHECK(got.n > 0 && got.flags == MSG_MORE);
+		at += (size_t)got.n;
+	}
+	return at;
+}
+
+/* `at` of `len` bytes have been read: ends the body, and reads the rest. */
+static void end_and_read(int client, int server, size_t at, size_t len)
+{
+	CHECK_INT(tag_send(client, 1, "end", 3, NULL, 0), 3);
+	do {
+		receive_soon(server, &got, sizeof(got.data), 0);
+		CHECK(got.n > 0 && got.tag == 11);
+		at += (size_t)got.n;
+	} while (got.flags & MSG_MORE);
+	CHECK_INT(at, len + 3);
+}
+
+/* -- for room ------------------------------------------------------------------------------------------------------ */
+
+/* What was taken before the signal is told, and only where there was nothing the signal is. */
+static void test_signal_without_room(void **state)
+{
+	struct sockaddr_rxrpc to;
+	struct sender sender;
+	int server, client;
+	size_t sent = 0;
+	ssize_t n;
+
+	(void)state;
+	handle_signals(0);
+	call_begin(&to, &server, &client);
+	begin_sending(&sender, client, 1, LARGE);
+	while (polls(client, POLLOUT, 0))
+		usleep(1000);
+	n = interrupt(&sender);
+	CHECK(n > 0 && n < LARGE);
+	/* There may be a little room left, or come in the last acknowledgements. */
+	while (n > 0) {
+		sent += (size_t)n;
+		begin_sending(&sender, client, 1, 100);
+		n = interrupt(&sender);
+	}
+	CHECK_INT(n, -EINTR);
+	/* Nothing of the last one was taken, and the call goes on. */
+	end_and_read(client, server, read_most(server, sent), sent);
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
+/* Handlers that want it let the function go on. */
+static void test_signal_that_restarts(void **state)
+{
+	struct sockaddr_rxrpc to;
+	struct sender sender;
+	int server, client, i;
+	size_t at;
+
+	(void)state;
+	handle_signals(SA_RESTART);
+	call_begin(&to, &server, &client);
+	begin_sending(&sender, client, 1, 2u << 20);
+	while (polls(client, POLLOUT, 0))
+		usleep(1000);
+	for (i = 0; i < 10; i++) {
+		CHECK_INT(pthread_kill(sender.thread, SIGUSR1), 0);
+		usleep(1000);
+	}
+	at = read_most(server, 2u << 20);
+	CHECK_INT(result_of(&sender), 2u << 20);
+	end_and_read(client, server, at, 2u << 20);
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
+/* -- for a channel ------------------------------------------------------------------------------------------------- */
+
+static void take_all_channels(int client)
+{
+	unsigned long tag;
+
+	for (tag = 1; tag <= CHANNELS; tag++)
+		CHECK_INT(tag_send(client, tag, "x", 1, NULL, MSG_MORE | MSG_DONTWAIT), 1);
+}
+
+/* Neither a signal nor a time limit leaves a tag behind. */
+static void test_no_channel(void **state)
+{
+	struct timeval limit = { .tv_usec = 30000 };
+	struct sockaddr_rxrpc to;
+	struct sender sender;
+	int server, client;
+
+	(void)state;
+	handle_signals(0);
+	call_begin(&to, &server, &client);
+	take_all_channels(client);
+	begin_sending(&sender, client, 17, 1);
+	CHECK_INT(interrupt(&sender), -EINTR);
+	CHECK_INT(tag_abort(client, 17, 1), -EBADSLT);
+	OK(rx_setsockopt(client, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)));
+	CHECK_INT(tag_send(client, 17, "x", 1, NULL, MSG_MORE), -EAGAIN);
+	CHECK_INT(tag_abort(client, 17, 1), -EBADSLT);
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
+static void test_channel_that_becomes_free(void **state)
+{
+	struct sockaddr_rxrpc to;
+	struct sender sender;
+	int server, client;
+
+	(void)state;
+	call_begin(&to, &server, &client);
+	take_all_channels(client);
+	begin_sending(&sender, client, 17, 1);
+	CHECK_INT(tag_abort(client, 5, 1), 0);
+	CHECK_INT(result_of(&sender), 1);
+	CHECK_INT(tag_abort(client, 17, 1), 0);
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
+/* The socket is shut down while somebody waits: what would have been refused then is refused. */
+static void test_shut_down_without_channel(void **state)
+{
+	struct sockaddr_rxrpc to;
+	struct sender sender;
+	int server, client;
+
+	(void)state;
+	handle_signals(0);
+	call_begin(&to, &server, &client);
+	take_all_channels(client);
+	begin_sending(&sender, client, 17, 1);
+	OK(rx_shutdown(client, SHUT_RDWR));
+	/* As with a kernel, that alone wakes nobody. */
+	CHECK(interrupt(&sender) < 0);
+	CHECK(sender.result == -EINVAL || sender.result == -EINTR);
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		SUITE_TEST(test_signal_without_room),
+		SUITE_TEST(test_signal_that_restarts),
+		SUITE_TEST(test_no_channel),
+		SUITE_TEST(test_channel_that_becomes_free),
+		SUITE_TEST(test_shut_down_without_channel),
+	};
+
+	return suite_run("af_rxrpc waits", tests, SUITE_LEN(tests), 60);
+}
