@@ -10,14 +10,16 @@
 APH_BEGIN_DECLS
 
 struct aph_service_info {
-	struct aph_name name; /* uid and gid as registered; APH_ID_ANY where there is none */
-	uid_t owner;	      /* who runs it */
-	pid_t pid;	      /* 0 when the caller may not know */
-	char program[16];     /* the process's name, "" when the caller may not know */
-	int has_stats;	      /* the rest is known: the service let us ask and answered in time */
-	uint64_t channels;    /* open now */
-	uint64_t calls;	      /* received since it began */
-	uint64_t calls_open;  /* received and not ended */
+	struct aph_name
+		name;	  /* uid and gid as registered; APH_ID_ANY where there is none. A service of
+			       * other hosts' calls has its address for a name: `rx:127.0.0.1:7009/147` */
+	uid_t owner;	  /* who runs it */
+	pid_t pid;	  /* 0 when the caller may not know */
+	char program[16]; /* the process's name, "" when the caller may not know */
+	int has_stats;	  /* the rest is known: the service let us ask and answered in time */
+	uint64_t channels;   /* open now */
+	uint64_t calls;	     /* received since it began */
+	uint64_t calls_open; /* received and not ended */
 	uint64_t ended_disposed;
 	uint64_t ended_aborted; /* aborted or refused by the service */
 	uint64_t ended_gone;
@@ -30,9 +32,10 @@ struct aph_service_info {
 };
 
 /*
- * Lists the services of the runtime directories that the caller can see, newest first within a name. A
- * service that does not answer by `deadline_ns` is listed without figures. `*list` is the caller's, to be
- * freed with free(3). 0, -ENOENT or -EACCES (no usable runtime directory), -ENOMEM.
+ * Lists the services of the runtime directories that the caller can see, newest first within a name, and this
+ * host's services at addresses of RxRPC, which show themselves there. A service that does not answer by
+ * `deadline_ns` is listed without figures. `*list` is the caller's, to be freed with free(3). 0, -ENOENT or
+ * -EACCES (no usable runtime directory), -ENOMEM.
  */
 APH_API int aph_directory_list(struct aph_service_info **list, size_t *n, uint64_t deadline_ns);
 

@@ -130,13 +130,13 @@ static void count_end(struct aph_call *call, enum aph_outcome outcome)
 
 	if (call->is_client || !service)
 		return;
-	service->stats.open--;
+	service->stats->open--;
 	if (outcome == APH_DISPOSED)
-		service->stats.disposed++;
+		service->stats->disposed++;
 	else if (outcome == APH_GONE)
-		service->stats.gone++;
+		service->stats->gone++;
 	else
-		service->stats.aborted++;
+		service->stats->aborted++;
 }
 
 void aph_call_end(struct aph_call *call, enum aph_outcome outcome, enum aph_reason reason,
@@ -173,12 +173,12 @@ struct aph_call *aph_call_incoming(struct aph_channel *channel, uint64_t deadlin
 	call->state = APH_CALL_REQUEST;
 	call->user_holds = true;
 	call->receipts = service->flags & APH_SERVICE_RECEIPTS;
-	service->stats.calls++;
-	if (channel->ep->ticks - service->stats.sampled_ticks > SAMPLE_TICKS) {
-		service->stats.sampled_ticks = channel->ep->ticks;
+	service->stats->calls++;
+	if (channel->ep->ticks - service->sampled_ticks > SAMPLE_TICKS) {
+		service->sampled_ticks = channel->ep->ticks;
 		call->sampled_since_ns = aph_time_ns();
 	}
-	service->stats.open++;
+	service->stats->open++;
 	aph_pending_add(channel->ep, &call->pending, APH_EVENT_REQUEST);
 	return call;
 }
@@ -254,9 +254,9 @@ static void take_sample(struct aph_call *call)
 	ns = aph_time_ns() - call->sampled_since_ns;
 	while (bucket < 39 && ns >> bucket)
 		bucket++;
-	service->stats.sampled++;
-	service->stats.sampled_ns += ns;
-	service->stats.latency[bucket]++;
+	service->stats->sampled++;
+	service->stats->sampled_ns += ns;
+	service->stats->latency[bucket]++;
 }
 
 /* All of the reply is on its way: a service that wants no receipt is done. */

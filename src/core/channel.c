@@ -26,7 +26,7 @@ void aph_channel_init(struct aph_channel *channel, struct aph_endpoint *ep,
 	aph_list_append(&ep->channels, &channel->link);
 	if (service) {
 		aph_list_append(&service->channels, &channel->service_link);
-		service->n_channels++;
+		service->stats->channels = ++service->n_channels;
 	}
 }
 
@@ -84,9 +84,9 @@ void aph_channel_end(struct aph_channel *channel, enum aph_reason reason)
 	channel->reason = reason;
 	aph_channel_ref(channel);
 	if (channel->service) {
-		channel->service->n_channels--;
+		channel->service->stats->channels = --channel->service->n_channels;
 		if (reason == APH_REASON_PROTOCOL)
-			channel->service->stats.violations++;
+			channel->service->stats->violations++;
 		aph_list_remove(&channel->service_link);
 	}
 	channel->ops->disconnect(channel);
@@ -178,6 +178,7 @@ int aph_channel_is_open(const struct aph_channel *channel)
 void aph_service_init(struct aph_service *service)
 {
 	service->pending.kind = APH_PENDING_SERVICE;
+	service->stats = &service->own_stats;
 	aph_list_init(&service->channels);
 	aph_list_append(&service->ep->services, &service->link);
 }
@@ -209,6 +210,7 @@ void aph_service_end(struct aph_service *service)
 			channel->service = NULL;
 	}
 	aph_list_remove(&service->link);
+	aph_local_hide(service);
 	service->ops->close(service);
 }
 

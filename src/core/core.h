@@ -92,6 +92,14 @@ struct aph_endpoint {
 	struct aph_list all; /* every endpoint of the process, for fork */
 };
 
+/* How a service does. Other processes may read it while it changes: each word is right by itself. */
+struct aph_service_stats {
+	uint64_t channels, calls, open;
+	uint64_t disposed, aborted, gone, violations;
+	uint64_t sampled, sampled_ns;
+	uint64_t latency[40];
+};
+
 struct aph_service {
 	struct aph_pending pending;
 	struct aph_endpoint *ep;
@@ -106,12 +114,10 @@ struct aph_service {
 	uint32_t n_channels;
 	int64_t generation;
 	struct aph_list channels; /* by service_link */
-	struct {
-		uint64_t calls, disposed, aborted, gone, violations;
-		uint64_t open;
-		uint64_t sampled, sampled_ns, sampled_ticks;
-		uint64_t latency[40];
-	} stats;
+	uint64_t sampled_ticks;
+	struct aph_service_stats *stats; /* `own_stats`, or where everybody can read them */
+	struct aph_service_stats own_stats;
+	struct aph_notice *notice; /* NULL: none; see local/notice.c */
 };
 
 enum aph_channel_state {

@@ -345,6 +345,7 @@ static void abandon(struct aph_endpoint *ep)
 	aph_list_for_each(pos, tmp, &ep->services) {
 		struct aph_service *service = aph_container(pos, struct aph_service, link);
 
+		aph_local_forget(service);
 		service->ops->abandon(service);
 	}
 	aph_list_for_each(pos, tmp, &ep->channels) {

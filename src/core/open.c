@@ -195,6 +195,8 @@ int aph_service_open(struct aph_service **out, struct aph_endpoint *ep, const ch
 	r = aph_endpoint_check(ep);
 	if (r == 0)
 		r = scheme->service_open(&service, ep, &place, address, &filled);
+	if (r == 0)
+		aph_local_show(service);
 	aph_unlock(ep);
 	if (r == 0 && out)
 		*out = service;

@@ -147,4 +147,12 @@ int aph_local_service_open(struct aph_service **out, struct aph_endpoint *ep,
 int aph_local_channel_open(struct aph_channel **out, struct aph_endpoint *ep,
 			   const struct aph_name *name, const struct aph_channel_options *options);
 
+/*
+ * Shows a service of another transport to aph_directory_list(), and counts where that can see it. Where there is
+ * no runtime directory it serves all the same. Hidden once it ends; forgotten in a forked child.
+ */
+void aph_local_show(struct aph_service *service);
+void aph_local_hide(struct aph_service *service);
+void aph_local_forget(struct aph_service *service);
+
 #endif

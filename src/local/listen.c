@@ -271,7 +271,7 @@ static bool greet(struct aph_local_channel *lc, struct aph_local_service *ls)
 	aph_close_received(message.fds, message.n_fds);
 	/* Who just looked whether somebody is here has hung up without a word. */
 	if (r < 0 || message.len)
-		ls->base.stats.violations++;
+		ls->base.stats->violations++;
 	aph_local_channel_discard(lc);
 	return true;
 }

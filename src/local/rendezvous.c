@@ -41,6 +41,23 @@ void aph_rendezvous_format(char *file, const struct aph_name *name, uint64_t ser
 	(void)snprintf(file, APH_RENDEZVOUS_FILE_MAX + 1,
 		       "%.*s,%08" PRIx32 ",%08" PRIx32 ",%016" PRIx64, APH_NAME_MAX, name->name,
 		       id_to_file(name->uid), id_to_file(name->gid), serial);
+	for (char *slash = file; (slash = strchr(slash, '/')); slash++)
+		*slash = '+';
+}
+
+/* Whether this is the address of a service of the remote transport, as it is written in a file's name. */
+static bool is_remote(const char *name, size_t len)
+{
+	if (len > APH_NAME_MAX || strncmp(name, "rx:", 3) != 0)
+		return false;
+	for (size_t i = 0; i < len; i++) {
+		char c = name[i];
+
+		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+		      strchr(".:[]%_+-", c)))
+			return false;
+	}
+	return true;
 }
 
 /* Exactly `digits` lower-case hexadecimal digits. */
@@ -67,18 +84,24 @@ bool aph_rendezvous_parse(struct aph_rendezvous_entry *entry, const char *file)
 {
 	const char *comma = strchr(file, ',');
 	uint64_t uid, gid, serial;
+	bool is_notice;
 	size_t len;
 
 	if (!comma)
 		return false;
 	len = (size_t)(comma - file);
-	if (!aph_name_is_valid(file, len) || strlen(comma) != 1 + 8 + 1 + 8 + 1 + 16)
+	is_notice = is_remote(file, len);
+	if ((!is_notice && !aph_name_is_valid(file, len)) ||
+	    strlen(comma) != 1 + 8 + 1 + 8 + 1 + 16)
 		return false;
 	if (!parse_hex(&uid, comma + 1, 8) || comma[9] != ',' || !parse_hex(&gid, comma + 10, 8) ||
 	    comma[18] != ',' || !parse_hex(&serial, comma + 19, 16))
 		return false;
 	memset(entry, 0, sizeof(*entry));
 	memcpy(entry->name.name, file, len);
+	for (char *plus = entry->name.name; (plus = strchr(plus, '+')); plus++)
+		*plus = '/';
+	entry->is_notice = is_notice;
 	entry->name.uid = id_from_file((uint32_t)uid);
 	entry->name.gid = id_from_file((uint32_t)gid);
 	entry->serial = serial;
@@ -296,7 +319,7 @@ static int search_dir(struct found *found, int number, const char *path,
 			found->vanished |= errno == ENOENT;
 			continue;
 		}
-		if (!S_ISSOCK(st.st_mode))
+		if (entry.is_notice ? !S_ISREG(st.st_mode) : !S_ISSOCK(st.st_mode))
 			continue;
 		entry.owner = st.st_uid;
 		entry.dir = number;
@@ -449,6 +472,39 @@ int aph_rendezvous_connect(const struct aph_rendezvous_entry *entry)
 	return sock;
 }
 
+int aph_rendezvous_open_notice(const struct aph_rendezvous_entry *entry)
+{
+	char path[PATH_MAX];
+	struct stat st;
+	int dir_fd, fd;
+
+	if (!aph_rendezvous_dir(entry->dir, path))
+		return -ENOENT;
+	dir_fd = open_dir(path);
+	if (dir_fd < 0)
+		return dir_fd;
+	fd = openat(dir_fd, entry->file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	(void)close(dir_fd);
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_uid != entry->owner) {
+		(void)close(fd);
+		return -ENOENT;
+	}
+	return fd;
+}
+
+void aph_rendezvous_remove(const struct aph_rendezvous_entry *entry)
+{
+	char path[PATH_MAX];
+	int dir_fd = aph_rendezvous_dir(entry->dir, path) ? open_dir(path) : -1;
+
+	if (dir_fd < 0)
+		return;
+	remove_stale(dir_fd, entry);
+	(void)close(dir_fd);
+}
+
 static int bind_and_listen(int sock, int dir_fd, const char *file, const char *hidden)
 {
 	struct sockaddr_un address;
@@ -500,13 +556,18 @@ static void sweep_hidden(int dir_fd, const char *file)
 	struct stat st;
 	int sock;
 
-	if (fstatat(dir_fd, file, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISSOCK(st.st_mode))
+	if (fstatat(dir_fd, file, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    (!S_ISSOCK(st.st_mode) && !S_ISREG(st.st_mode)))
 		return;
 	(void)clock_gettime(CLOCK_REALTIME, &now);
 	if (st.st_mtim.tv_sec > now.tv_sec - HIDDEN_AGE_S)
 		return;
 	entry.owner = st.st_uid;
 	memcpy(entry.file, file, strlen(file) + 1);
+	if (S_ISREG(st.st_mode)) {
+		remove_stale(dir_fd, &entry); /* a notice, which nobody took so long to write */
+		return;
+	}
 	sock = connect_file(dir_fd, &entry); /* removes it if nobody listens */
 	if (sock >= 0)
 		(void)close(sock);

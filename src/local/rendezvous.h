@@ -3,6 +3,9 @@
  * The rendezvous directory: one socket file for each service, named NAME,UID,GID,SERIAL in hexadecimal.
  * Whoever owns the file serves it: the kernel says so, and the name says nothing that is not checked
  * against the owner. A file whose process is gone is known by a refused connection.
+ *
+ * Services of the remote transport have a regular file there instead, see notice.c; its name begins with
+ * their address, with + in place of /.
  */
 #ifndef ANTIPHON_LOCAL_RENDEZVOUS_H
 #define ANTIPHON_LOCAL_RENDEZVOUS_H
@@ -18,7 +21,8 @@ struct aph_rendezvous_entry {
 	struct aph_name name; /* as registered: APH_ID_ANY where there is none */
 	uint64_t serial;      /* newer is larger */
 	uid_t owner;
-	int dir; /* which of the directories, see aph_rendezvous_dir() */
+	int dir;	/* which of the directories, see aph_rendezvous_dir() */
+	bool is_notice; /* a file of notice.c; its name is an address of another transport */
 	char file[APH_RENDEZVOUS_FILE_MAX + 1];
 };
 
@@ -49,6 +53,11 @@ int aph_rendezvous_search(struct aph_rendezvous_entry **out, size_t *n,
  * there), ...
  */
 int aph_rendezvous_connect(const struct aph_rendezvous_entry *entry);
+
+/* Opens a notice for reading. A descriptor, or -errno. */
+int aph_rendezvous_open_notice(const struct aph_rendezvous_entry *entry);
+/* Removes the file of a process that is gone, if that is ours to do. */
+void aph_rendezvous_remove(const struct aph_rendezvous_entry *entry);
 
 /* Makes a listening socket and shows it as `file` in the directory. The socket or -errno. */
 int aph_rendezvous_listen(int dir_fd, const char *file);

@@ -6,10 +6,12 @@
 #include "base/time.h"
 #include "local/hello.h"
 #include "local/layout.h"
+#include "local/notice.h"
 #include "local/rendezvous.h"
 
 #include <antiphon/directory.h>
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -24,17 +26,8 @@ void aph_stats_fill(struct aph_stats_message *message, const struct aph_service 
 		.magic = APH_LOCAL_MAGIC,
 		.version = APH_LOCAL_VERSION,
 		.pid = getpid(),
-		.channels = service->n_channels,
-		.calls = service->stats.calls,
-		.calls_open = service->stats.open,
-		.disposed = service->stats.disposed,
-		.aborted = service->stats.aborted,
-		.gone = service->stats.gone,
-		.violations = service->stats.violations,
-		.sampled = service->stats.sampled,
-		.sampled_ns = service->stats.sampled_ns,
+		.stats = *service->stats,
 	};
-	memcpy(message->latency, service->stats.latency, sizeof(message->latency));
 }
 
 /* One service that is being asked. */
@@ -79,6 +72,22 @@ static void ask(struct question *question)
 	}
 }
 
+static void take_stats(struct aph_service_info *info, const struct aph_service_stats *stats)
+{
+	info->has_stats = 1;
+	info->channels = stats->channels;
+	info->calls = stats->calls;
+	info->calls_open = stats->open;
+	info->ended_disposed = stats->disposed;
+	info->ended_aborted = stats->aborted;
+	info->ended_gone = stats->gone;
+	info->violations = stats->violations;
+	info->sampled_calls = stats->sampled;
+	info->sampled_ns = stats->sampled_ns;
+	static_assert(sizeof(info->latency) == sizeof(stats->latency), "the same buckets");
+	memcpy(info->latency, stats->latency, sizeof(info->latency));
+}
+
 static void take_answer(struct question *question)
 {
 	struct aph_hello_message message;
@@ -95,17 +104,7 @@ static void take_answer(struct question *question)
 	if (r < 0 || message.len != sizeof(stats) || stats.magic != APH_LOCAL_MAGIC ||
 	    stats.version != APH_LOCAL_VERSION)
 		return;
-	info->has_stats = 1;
-	info->channels = stats.channels;
-	info->calls = stats.calls;
-	info->calls_open = stats.calls_open;
-	info->ended_disposed = stats.disposed;
-	info->ended_aborted = stats.aborted;
-	info->ended_gone = stats.gone;
-	info->violations = stats.violations;
-	info->sampled_calls = stats.sampled;
-	info->sampled_ns = stats.sampled_ns;
-	memcpy(info->latency, stats.latency, sizeof(info->latency));
+	take_stats(info, &stats.stats);
 	if (message.has_cred && message.cred.pid > 0 && message.cred.pid != info->pid) {
 		info->pid = message.cred.pid;
 		info->program[0] = '\0';
@@ -139,24 +138,46 @@ static void collect_answers(struct question *questions, size_t n, struct pollfd 
 	}
 }
 
-/* Connects to each; those whose process is gone drop out. */
+/* A service of another host's calls: what it shows is all that there is to ask. False when its process is gone. */
+static bool read_notice(struct aph_service_info *info, const struct aph_rendezvous_entry *entry)
+{
+	struct aph_stats_message shown;
+
+	if (!aph_notice_read(&shown, entry))
+		return false;
+	*info = (struct aph_service_info){ .name = entry->name, .owner = entry->owner };
+	info->pid = shown.pid;
+	read_program(info);
+	take_stats(info, &shown.stats);
+	return true;
+}
+
+/* Connects to one. False when its process is gone. */
+static bool ask_service(struct question *question, struct aph_service_info *info,
+			const struct aph_rendezvous_entry *entry)
+{
+	int sock = aph_rendezvous_connect(entry);
+
+	if (sock == -ECONNREFUSED || sock == -ENOENT)
+		return false;
+	*info = (struct aph_service_info){ .name = entry->name, .owner = entry->owner };
+	question->info = info;
+	question->sock = sock;
+	if (sock >= 0)
+		ask(question);
+	return true;
+}
+
 static size_t ask_all(struct question *questions, struct aph_service_info *infos,
 		      const struct aph_rendezvous_entry *entries, size_t n)
 {
 	size_t i, kept = 0;
 
 	for (i = 0; i < n; i++) {
-		struct question *question = &questions[kept];
-		int sock = aph_rendezvous_connect(&entries[i]);
-
-		if (sock == -ECONNREFUSED || sock == -ENOENT)
-			continue;
-		question->info = &infos[kept++];
-		question->info->name = entries[i].name;
-		question->info->owner = entries[i].owner;
-		question->sock = sock;
-		if (sock >= 0)
-			ask(question);
+		questions[kept].sock = -1;
+		if (entries[i].is_notice ? read_notice(&infos[kept], &entries[i])
+					 : ask_service(&questions[kept], &infos[kept], &entries[i]))
+			kept++;
 	}
 	return kept;
 }

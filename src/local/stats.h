@@ -11,9 +11,7 @@ struct aph_stats_message {
 	uint16_t status;
 	int32_t pid;
 	uint32_t reserved;
-	uint64_t channels, calls, calls_open, disposed, aborted, gone, violations;
-	uint64_t sampled, sampled_ns;
-	uint64_t latency[40];
+	struct aph_service_stats stats;
 };
 
 void aph_stats_fill(struct aph_stats_message *message, const struct aph_service *service);

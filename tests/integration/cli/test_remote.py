@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """antiphon serve and call at addresses of RxRPC, and the packets of a call as ANTIPHON_RX_TRACE shows them."""
 
+import json
 import os
 import re
 import resource
@@ -81,6 +82,42 @@ def others_only_on_request(box):
         done = box.run("call", f"rx:{host}:{port}", "hello")
         assert (done.returncode, done.stdout) == (ANSWERED, b"hello"), done
     service.end()
+
+
+def listed(box):
+    return {entry["name"]: entry for entry in json.loads(box.run("ls", "--json").stdout)}
+
+
+@test
+def they_are_listed(box):
+    service = box.serve("rx:127.0.0.1:0/147", "--", "cat")
+    other = box.serve("rx:[::1]:0/148", "--", "cat")
+    box.serve("nearby", "--", "cat")
+    address = service.announced["address"]
+    for _ in range(3):
+        assert box.run("call", address, "hello").returncode == ANSWERED
+    seen = listed(box)
+    assert sorted(seen) == sorted([address, other.announced["address"], "nearby"]), seen
+    entry = seen[address]
+    assert entry["pid"] == service.pid and entry["program"] == "antiphon" and entry["uid"] == os.geteuid(), entry
+    assert entry["calls"] == 3 and entry["calls_open"] == 0 and entry["channels"] >= 1, entry
+    done = box.run("ls", "rx:*")
+    assert done.stdout.count(b"rx:") == 2 and b"nearby" not in done.stdout, done
+    done = box.run("top", "--count", "1", "--json")
+    assert address.encode() in done.stdout, done
+    # What a dead process leaves is not shown, and goes.
+    service.end(signal.SIGKILL)
+    assert sorted(listed(box)) == sorted([other.announced["address"], "nearby"])
+    other.end(signal.SIGTERM)
+    assert list(listed(box)) == ["nearby"]
+    assert not [name for name in os.listdir(box.runtime) if name.startswith("rx:")]
+    # A directory that cannot be used keeps nobody from serving.
+    env = {**box.env, "ANTIPHON_RUNTIME_DIR": str(box.path / "nowhere" / "at all")}
+    process = box.start("serve", "--json", "rx:127.0.0.1:0/147", "--", "cat", env=env)
+    address = json.loads(process.stdout.readline())["address"]
+    assert box.run("call", address, "hello").returncode == ANSWERED
+    process.terminate()
+    assert process.wait(20) == 0
 
 
 @test

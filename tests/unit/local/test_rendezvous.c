@@ -27,6 +27,32 @@ static void round_trip(void **state)
 	assert_true(aph_rendezvous_parse(&entry, file));
 }
 
+/* Of services of the remote transport. A name that may be called is never taken for one. */
+static void notices(void **state)
+{
+	static const char *const addresses[] = {
+		"rx:127.0.0.1:7009/147",
+		"rx:[fe80::1%eth0]:65535/65535",
+		"rx:[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535/65535",
+	};
+	struct aph_name name = { .uid = 0, .gid = APH_ID_ANY };
+	struct aph_rendezvous_entry entry;
+	char file[APH_RENDEZVOUS_FILE_MAX + 1];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(addresses) / sizeof(addresses[0]); i++) {
+		strcpy(name.name, addresses[i]);
+		aph_rendezvous_format(file, &name, 7);
+		assert_null(strchr(file, '/'));
+		assert_true(aph_rendezvous_parse(&entry, file));
+		assert_true(entry.is_notice);
+		assert_string_equal(entry.name.name, addresses[i]);
+		assert_string_equal(entry.file, file);
+	}
+	assert_true(aph_rendezvous_parse(&entry, "rx,00000000,00000000,0000000000000000"));
+	assert_false(entry.is_notice);
+}
+
 static void strangers(void **state)
 {
 	static const char *const files[] = {
@@ -42,6 +68,10 @@ static void strangers(void **state)
 		"echo,000000000,0000000,0000000000000000",
 		"ec-ho,00000000,00000000,0000000000000000",
 		".18ea350f9c9c056b",
+		"rx:a\x1b[2J,00000000,00000000,0000000000000000",
+		"ry:a,00000000,00000000,0000000000000000",
+		"rx:xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx,"
+		"00000000,00000000,0000000000000000",
 	};
 	struct aph_rendezvous_entry entry;
 	size_t i;
@@ -55,6 +85,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(round_trip),
+		cmocka_unit_test(notices),
 		cmocka_unit_test(strangers),
 	};
 
