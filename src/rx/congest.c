@@ -10,6 +10,12 @@
 #include "rx/clear.h"
 
 #define CWND_MAX APH_RX_WINDOW_MAX
+/*
+ * On a path as short as this, so many packets under way are more than any link or machine carries. A larger window
+ * would only be a larger queue, in memory that has left the cache by the time it is read.
+ */
+#define SHORT_RTT_US   200
+#define SHORT_CWND_MAX 512
 
 /*
  * RFC 9406, section 4.3, but that the delay is looked at several times a round: a paced window that is too large by
@@ -225,6 +231,11 @@ static void end_round(struct aph_rx_congest *c, uint32_t seq, uint32_t next)
 
 /* -- what happened ------------------------------------------------------------------------------------------ */
 
+static uint32_t cwnd_max(const struct aph_rx_rtt *rtt)
+{
+	return rtt->n_samples && rtt->min_us < SHORT_RTT_US ? SHORT_CWND_MAX : CWND_MAX;
+}
+
 static void grow(struct aph_rx_congest *c, uint32_t n_acked, uint32_t in_flight,
 		 const struct aph_rx_rtt *rtt, uint64_t now_ns)
 {
@@ -246,7 +257,7 @@ static void grow(struct aph_rx_congest *c, uint32_t n_acked, uint32_t in_flight,
 	} else {
 		cubic_grow(c, n_acked, rtt, now_ns);
 	}
-	c->cwnd = smaller(c->cwnd, CWND_MAX);
+	c->cwnd = smaller(c->cwnd, cwnd_max(rtt));
 }
 
 void aph_rx_congest_on_ack(struct aph_rx_congest *c, uint32_t n_acked, uint32_t seq, uint32_t next,

@@ -54,6 +54,25 @@ static void slow_start_doubles(void **state)
 	assert_int_equal(c.cwnd, APH_RX_WINDOW_MAX);
 }
 
+/* Where a round trip takes next to nothing, a window of any size would only be a queue. */
+static void short_path_needs_little(void **state)
+{
+	struct aph_rx_rtt rtt = { 0 }, longer = a_path();
+	struct aph_rx_congest c;
+	uint32_t seq = 1;
+
+	(void)state;
+	aph_rx_rtt_sample(&rtt, MS / 50, 0);
+	aph_rx_congest_init(&c, APH_RX_CUBIC, 0);
+	for (int i = 0; i < 12; i++)
+		seq = a_round(&c, seq, &rtt, 0);
+	assert_int_equal(c.cwnd, 512);
+	/* The path has changed. */
+	seq = a_round(&c, seq, &longer, 0);
+	assert_int_equal(c.cwnd, 1024);
+	(void)seq;
+}
+
 static void known_threshold(void **state)
 {
 	struct aph_rx_rtt rtt = a_path();
@@ -467,6 +486,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(slow_start_doubles),
+		cmocka_unit_test(short_path_needs_little),
 		cmocka_unit_test(known_threshold),
 		cmocka_unit_test(unused_window_does_not_grow),
 		cmocka_unit_test(newreno_halves_once),
