@@ -227,8 +227,10 @@ static void work_go_on(struct load_work *work)
 	if (r == LOAD_PAUSED)
 		work_wait(work, MS);
 	/* The reply goes on by itself. */
-	if (r == LOAD_OVER && call && call->service_lets_go)
+	if (r == LOAD_OVER && call && call->service_lets_go) {
+		call->let_go = true;
 		work_end(work);
+	}
 }
 
 static void work_later(void *arg)

@@ -67,6 +67,7 @@ struct load {
 	uint64_t n_outcomes[LOAD_OUTCOMES]; /* at clients, by enum aph_rx_outcome */
 	uint64_t n_service_outcomes[LOAD_OUTCOMES];
 	uint64_t n_executed, n_lost_in_restarts, n_bytes, n_calm_failed;
+	uint64_t n_dead_unheard; /* ended by a time-out of a service that had let go of them */
 };
 
 void load_init(struct load *load, struct world *world, const struct load_options *options);

@@ -289,6 +289,8 @@ static void check_end(struct load_call *call)
 		world_fail(load->world, "%s: DONE after it was aborted here", name);
 	if (outcome == APH_RX_DONE && !call->body.write_over)
 		world_fail(load->world, "%s: DONE before the request was written", name);
+	if (outcome == APH_RX_ABORTED && call->let_go && call->end.code == APH_RX_CALL_DEAD)
+		load->n_dead_unheard++;
 	if (outcome == APH_RX_ABORTED_HERE && !call->aborted && call->end.code == APH_RX_USER_ABORT)
 		world_fail(load->world, "%s: aborted here, by nobody", name);
 	if (call->client_fate == FATE_NONE && call->service_fate == FATE_NONE &&

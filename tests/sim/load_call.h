@@ -39,6 +39,7 @@ struct load_call {
 	uint32_t service_percent; /* of the body that is under way */
 	bool service_fate_in_reply;
 	bool slow_service, service_lets_go;
+	bool let_go; /* the service has: nobody there hears how it ends */
 	uint64_t service_delay_ns;
 	bool has_deadline;
 

@@ -252,7 +252,7 @@ static void run_lossy(struct world *world)
 	run_load(&stage, 300, 60 * SECOND);
 	/* Losing packets can make a peer look dead, at either end, and nothing else. */
 	if (stage.load.n_outcomes[APH_RX_ABORTED] >
-		    stage.load.n_service_outcomes[APH_RX_TIMED_OUT] ||
+		    stage.load.n_service_outcomes[APH_RX_TIMED_OUT] + stage.load.n_dead_unheard ||
 	    stage.load.n_outcomes[APH_RX_DONE] + stage.load.n_outcomes[APH_RX_TIMED_OUT] +
 			    stage.load.n_outcomes[APH_RX_ABORTED] + stage.load.n_open !=
 		    stage.load.n_calls)
