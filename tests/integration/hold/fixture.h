@@ -20,7 +20,7 @@ struct keeper {
 
 #define ALICE ((uid_t)54321)
 #define BOB   ((uid_t)54322)
-#define SOON  aph_deadline_ms((uint64_t)check_ms(10000))
+#define SOON  aph_deadline_ms((uint64_t)check_hang_ms(5000))
 
 /* For cmocka: as dir_setup() and dir_teardown(), and other users may use the directory. */
 int hold_setup(void **state);
@@ -50,8 +50,11 @@ pid_t keeper_await_twin(pid_t keeper, pid_t not );
 
 /* How many descriptors another process has open. */
 int fds_of(pid_t pid);
-/* The same, when it has not changed for a while: whoever looked for the keeper may just have left. */
-int fds_settled(pid_t pid);
+/*
+ * The same for a keeper or its twin, when it has not changed for a while in which the keeper has answered: whoever looked
+ * for the keeper may just have left.
+ */
+int fds_settled(pid_t pid, struct aph_hold *hold);
 /* Waits until it has so many. */
 void fds_await(pid_t pid, int n);
 

@@ -42,7 +42,7 @@ static void nobody_makes_it_wait(void **state)
 	keeper_start(&keeper, NULL);
 	hold = hold_open();
 	pid = keeper_pid();
-	before = fds_settled(pid);
+	before = fds_settled(pid, hold);
 	end = SOON;
 	/* Let go of in each way there is. */
 	assert_int_equal(store_lingering(hold, "a", 0, &peers[0]), 0);

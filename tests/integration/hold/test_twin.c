@@ -53,7 +53,7 @@ static void nothing_is_left_over(void **state)
 	hold = hold_open();
 	store_all(hold);
 	pid = keeper_pid();
-	before = fds_settled(pid);
+	before = fds_settled(pid, hold);
 	for (int i = 0; i < TAKE_OVERS; i++) {
 		for (int j = 0; j < CROWD; j++)
 			crowd[j] = hold_open();
@@ -82,7 +82,7 @@ static void the_twin_dies(void **state)
 	store_all(hold);
 	pid = keeper_pid();
 	twin = keeper_await_twin(pid, 0);
-	before = fds_settled(pid);
+	before = fds_settled(pid, hold);
 	for (int i = 0; i < TAKE_OVERS; i++) {
 		assert_int_equal(kill(twin, SIGKILL), 0);
 		assert_int_equal(store(hold, "name.0", "name.0", APH_HOLD_REPLACE), 0);
@@ -187,7 +187,7 @@ static void what_was_open_stays_open(void **state)
 		ssize_t n;
 
 		assert_int_equal(poll(&(struct pollfd){ .fd = child.ctl, .events = POLLIN }, 1,
-				      check_ms(5000)),
+				      check_hang_ms(5000)),
 				 1);
 		n = read(child.ctl, text + len, sizeof(text) - 1 - len);
 		assert_true(n > 0);
