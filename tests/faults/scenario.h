@@ -6,6 +6,9 @@
 #ifndef TESTS_FAULTS_SCENARIO_H
 #define TESTS_FAULTS_SCENARIO_H
 
+#include "fault.h"
+
+#include <stdbool.h>
 #include <stddef.h>
 
 struct scenario {
@@ -16,6 +19,13 @@ struct scenario {
 
 extern const struct scenario scenarios[];
 extern const size_t n_scenarios;
+
+/* Runs it with the patience that it takes where nothing fails. */
+int scenario_run(const struct scenario *scenario);
+
+/* Runs it with call `n` of this site failing; `hit` says whether it came to that. */
+int scenario_run_with(const struct scenario *scenario, enum fault_site site, unsigned n, int error,
+		      bool *hit);
 
 /* Checks that the last scenario has left nothing behind; call scenario_begin() once before. */
 void scenario_begin(void);

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* Fails allocation 1, 2, 3... of each scenario until it passes. */
-#include "fault.h"
 #include "scenario.h"
 #include "suite.h"
 
@@ -17,15 +16,13 @@ static void each_allocation(void **state)
 	scenario_begin();
 	for (size_t i = 0; i < n_scenarios; i++) {
 		for (n = 1;; n++) {
-			fault_arm(FAULT_ALLOCATION, n, ENOMEM);
-			r = scenarios[i].run();
-			hit = fault_disarm();
+			r = scenario_run_with(&scenarios[i], FAULT_ALLOCATION, n, ENOMEM, &hit);
 			scenario_check(scenarios[i].name, n);
 			if (!hit)
 				break;
 			assert_true(n < 1000);
 			/* The next try works, in spite of what went before. */
-			if (scenarios[i].run() != 0)
+			if (scenario_run(&scenarios[i]) != 0)
 				fail_msg("%s fails after allocation %u failed: %s",
 					 scenarios[i].name, n, aph_error());
 		}

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* Fails call 1, 2, 3... of each system call in each scenario until it passes. */
-#include "fault.h"
 #include "scenario.h"
 #include "suite.h"
 
@@ -59,9 +58,7 @@ static void each_system_call(void **state)
 	for (size_t i = 0; i < n_scenarios; i++) {
 		for (enum fault_site site = FAULT_ALLOCATION + 1; site < FAULT_SITE_COUNT; site++) {
 			for (n = 1; n < 40; n++) {
-				fault_arm(site, n, error_of(site));
-				r = scenarios[i].run();
-				hit = fault_disarm();
+				r = scenario_run_with(&scenarios[i], site, n, error_of(site), &hit);
 				/* A file that could not be removed may stay. */
 				if (site == FAULT_unlinkat)
 					dir_remove_sockets();
@@ -69,7 +66,7 @@ static void each_system_call(void **state)
 				if (!hit)
 					break;
 				total++;
-				if (scenarios[i].run() != 0)
+				if (scenario_run(&scenarios[i]) != 0)
 					fail_msg("%s fails after %s %u failed: %s",
 						 scenarios[i].name, fault_name(site), n,
 						 aph_error());
