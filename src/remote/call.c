@@ -331,6 +331,9 @@ static void end_aborted(struct aph_remote_call *rc, int32_t code,
 		refuse(call, info, APH_REASON_BUSY);
 	else if (code == APH_RX_INVALID_OPERATION && !info->received)
 		refuse(call, info, APH_REASON_NO_SERVICE);
+	else if (code == APH_RX_INVALID_OPERATION)
+		/* Not from whoever has received it, who would know the service. */
+		aph_call_end(call, APH_LOST, APH_REASON_NO_SERVICE, 0);
 	else if (code == APH_RX_CALL_DEAD)
 		aph_call_end(call, APH_LOST, APH_REASON_CLOSED, 0);
 	else

@@ -50,3 +50,20 @@ void remote_check_result(struct aph_result got, enum aph_outcome outcome, enum a
 	assert_string_equal(aph_outcome_name(got.outcome), aph_outcome_name(outcome));
 	assert_string_equal(aph_reason_name(got.reason), aph_reason_name(reason));
 }
+
+void remote_expect_refused(struct aph_channel *channel, enum aph_reason reason)
+{
+	struct aph_result result;
+
+	for (int i = 0; i < 20; i++) {
+		int r = aph_call(channel, "e", 1, NULL, NULL, aph_deadline_ms(20000));
+
+		result = aph_channel_result(channel);
+		assert_int_equal(result.outcome, r);
+		if (r == APH_REFUSED)
+			break;
+		assert_int_equal(r, APH_LOST);
+		assert_int_not_equal(result.reason, APH_REASON_DEADLINE);
+	}
+	remote_check_result(result, APH_REFUSED, reason);
+}

@@ -13,6 +13,12 @@ const char *remote_address(void);
 /* The same host and port with another service. */
 const char *remote_other(const char *address, unsigned service);
 
+/*
+ * Calls where nobody runs it: REFUSED, for that reason. A request that went out twice, as it may where this machine is
+ * busy, is LOST in place of that; the next one need not be.
+ */
+void remote_expect_refused(struct aph_channel *channel, enum aph_reason reason);
+
 void remote_check_result(struct aph_result got, enum aph_outcome outcome, enum aph_reason reason);
 
 #endif

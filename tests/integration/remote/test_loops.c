@@ -121,7 +121,7 @@ static void others_change_what_a_sleeper_waits_for(void **state)
 
 		client_open(&client, addresses[0]);
 		assert_int_equal(
-			aph_call(client.channel, "x", 1, NULL, NULL, aph_deadline_ms(5000)), 0);
+			aph_call(client.channel, "x", 1, NULL, NULL, aph_deadline_ms(20000)), 0);
 		wait_until_it_sleeps();
 		assert_int_equal(aph_endpoint_wake(waiter.ep), 0);
 		while (waiter.turns == turns)
@@ -133,11 +133,11 @@ static void others_change_what_a_sleeper_waits_for(void **state)
 		assert_int_equal(aph_channel_open(&client.channel, client.ep, addresses[1], NULL),
 				 0);
 		assert_int_equal(
-			aph_call(client.channel, "x", 1, NULL, NULL, aph_deadline_ms(5000)), 0);
+			aph_call(client.channel, "x", 1, NULL, NULL, aph_deadline_ms(20000)), 0);
 		assert_null(aph_service_close(first));
 		wait_until_it_sleeps();
 		assert_int_equal(
-			aph_call(client.channel, "x", 1, NULL, NULL, aph_deadline_ms(5000)), 0);
+			aph_call(client.channel, "x", 1, NULL, NULL, aph_deadline_ms(20000)), 0);
 		wait_until_it_sleeps();
 		/* The last one goes while somebody may sleep in it. */
 		assert_null(aph_service_close(second));
@@ -145,7 +145,7 @@ static void others_change_what_a_sleeper_waits_for(void **state)
 		aph_channel_close(client.channel);
 		assert_int_equal(aph_channel_open(&client.channel, client.ep, "beside", NULL), 0);
 		assert_int_equal(
-			aph_call(client.channel, "x", 1, NULL, NULL, aph_deadline_ms(5000)), 0);
+			aph_call(client.channel, "x", 1, NULL, NULL, aph_deadline_ms(20000)), 0);
 		assert_null(aph_service_close(local));
 		assert_int_equal(aph_service_open(&first, waiter.ep, addresses[0], NULL), 0);
 		client_close(&client);
@@ -171,7 +171,7 @@ static void a_local_service_beside_a_sleeper(void **state)
 	wait_until_it_sleeps();
 	assert_int_equal(aph_service_open(NULL, waiter.ep, "beside", NULL), 0);
 	client_open(&client, "beside");
-	assert_int_equal(aph_call(client.channel, "x", 1, NULL, NULL, aph_deadline_ms(5000)), 0);
+	assert_int_equal(aph_call(client.channel, "x", 1, NULL, NULL, aph_deadline_ms(20000)), 0);
 	client_close(&client);
 	waiter.stop = 1;
 	assert_int_equal(aph_endpoint_wake(waiter.ep), 0);
@@ -201,7 +201,7 @@ static void local_and_remote_together(void **state)
 	assert_int_equal(aph_channel_open(&local, client.ep, "beside", NULL), 0);
 	for (int i = 0; i < 50; i++) {
 		client_echo(client.channel);
-		assert_int_equal(aph_call(local, "x", 1, NULL, NULL, aph_deadline_ms(5000)), 0);
+		assert_int_equal(aph_call(local, "x", 1, NULL, NULL, aph_deadline_ms(20000)), 0);
 	}
 	client_put(client.ep, client.channel, 1000000, 1);
 	client_get(client.ep, client.channel, 'g', 1000000, 2);
@@ -234,7 +234,7 @@ static void by_descriptor(void **state)
 	for (int i = 0; i < 20; i++) {
 		call = client_begin(client.channel, "e", 1, APH_FOREVER);
 		do {
-			assert_int_equal(poll(&poller, 1, check_ms(3000)), 1);
+			assert_int_equal(poll(&poller, 1, check_hang_ms(3000)), 1);
 			r = aph_endpoint_next(client.ep, &ev, APH_NOW);
 		} while (r == -EAGAIN || (r == 0 && ev.type == APH_EVENT_REPLY));
 		assert_int_equal(r, 0);
@@ -358,7 +358,7 @@ static void freed_with_everything_open(void **state)
 	calls[0] = client_begin(client.channel, "p", 1, APH_FOREVER);
 	while (service_turn(&service, 1) == 0)
 		;
-	assert_int_equal(aph_call_new(&calls[1], client.channel, aph_deadline_ms(5000), NULL), 0);
+	assert_int_equal(aph_call_new(&calls[1], client.channel, aph_deadline_ms(20000), NULL), 0);
 	assert_true(aph_call_send(calls[1], large, sizeof(large), 0) > 0);
 	assert_int_equal(aph_call_new(&calls[2], client.channel, APH_FOREVER, NULL), 0);
 	aph_endpoint_free(client.ep);
