@@ -11,7 +11,7 @@ import pathlib
 import re
 import subprocess
 
-from harness import main, test
+from harness import TIMEOUT, main, test
 
 MAN = pathlib.Path(__file__).resolve().parents[3] / "man" / "man1"
 
@@ -59,7 +59,7 @@ def run(box, page):
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                timeout=30,
+                timeout=2 * TIMEOUT,
                 check=False,
             )
         lines = [line for line in (box.path / "out").read_text().splitlines() if line]

@@ -18,7 +18,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "cli"))
-from harness import Skip, main, test, wait_until  # noqa: E402
+from harness import TIMEOUT, Skip, main, test, wait_until  # noqa: E402
 
 LOAD, EXAMPLE = os.path.abspath(sys.argv[2]), os.path.abspath(sys.argv[3]) if len(sys.argv) > 3 else None
 del sys.argv[2:]
@@ -32,7 +32,7 @@ def app(environ, start):
 
 
 def answers(port):
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as s:
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as s:
         s.sendall(b"GET / HTTP/1.0\r\n\r\n")
         return s.recv(4096).split()[1] == b"200"
 
@@ -60,7 +60,7 @@ class Servers:
 
     def close(self):
         assert self.box.run("hold", "stop").returncode == 0
-        self.keeper.communicate(timeout=20)
+        self.keeper.communicate(timeout=TIMEOUT)
 
 
 @test
@@ -81,14 +81,14 @@ def the_example_hands_over_to_itself(box):
     while servers.is_loaded():
         following = start()
         # It goes by itself when it has been told.
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=TIMEOUT) == 0
         process = following
         n_restarts += 1
     result = servers.end()
     print(f"# {n_restarts} restarts")
     assert result["answered"] == REQUESTS and n_restarts >= 1
     process.terminate()
-    process.wait(20)
+    process.wait(TIMEOUT)
     servers.close()
 
 
@@ -116,7 +116,7 @@ def a_program_that_knows_socket_activation(box):
         following = start()
         # Whoever is asked to end so finishes what it has begun.
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0
         process = following
         n_restarts += 1
@@ -124,7 +124,7 @@ def a_program_that_knows_socket_activation(box):
     print(f"# {n_restarts} restarts")
     assert result["answered"] == requests and n_restarts >= 1
     process.terminate()
-    process.communicate(timeout=30)
+    process.communicate(timeout=TIMEOUT)
     servers.close()
 
 

@@ -15,7 +15,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "cli"))
-from harness import Skip, main, test, wait_until  # noqa: E402
+from harness import TIMEOUT, Skip, main, test, wait_until  # noqa: E402
 
 SYSTEMD = "/usr/lib/systemd/systemd"
 KILLS = 10
@@ -56,7 +56,7 @@ class Manager:
 
     def hold(self, *arguments):
         done = subprocess.run([self.program, "hold", *arguments], env=self.env, stdout=subprocess.PIPE, text=True,
-                              timeout=20)
+                              timeout=TIMEOUT)
         return done.returncode, done.stdout
 
     def names(self):
@@ -65,7 +65,7 @@ class Manager:
 
     def systemctl(self, *arguments):
         return subprocess.run(["systemctl", "--user", *arguments], env=self.env, stdout=subprocess.PIPE, text=True,
-                              check=True, timeout=20).stdout.strip()
+                              check=True, timeout=TIMEOUT).stdout.strip()
 
     def pid(self):
         return int(self.systemctl("show", "-P", "MainPID", "hold.service"))
@@ -140,7 +140,7 @@ def killed_and_restarted_under_systemd(box):
         if subprocess.run([*unshare, "true"], stderr=subprocess.DEVNULL).returncode != 0:
             raise Skip("no namespaces can be made")
         done = subprocess.run(
-            ["timeout", "-s", "KILL", "60", *unshare, sys.executable, __file__, box.program, "--inside"],
+            ["timeout", "-s", "KILL", "180", *unshare, sys.executable, __file__, box.program, "--inside"],
             preexec_fn=enter, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         print("#", "\n# ".join(done.stdout.splitlines()[-30:] if done.returncode else done.stdout.splitlines()[-1:]))
         assert done.returncode == 0
