@@ -19,7 +19,7 @@
 #define STALE_TICKS	    4000000u /* 1 to 4 ms: a channel without a record for so long has to ring */
 #define LOOKS_WITHOUT_CLOCK 64	     /* one to two microseconds */
 #define LOOKS_PER_CLOCK	    16
-#define GIVE_WAY_TICKS	    100000u /* 25 to 100 us */
+#define GIVE_WAY_TICKS	    20000u /* 5 to 20 us */
 /* In a crowd, before yielding to it, if the peer runs on another CPU: */
 #define LOOKS_FOR_REPLY	  40 /* a microsecond: less than two switches cost */
 #define LOOKS_FOR_REQUEST 10
@@ -409,8 +409,9 @@ static bool spin(struct aph_transport *transport, bool requests, uint64_t deadli
 		}
 		if (yields && !aph_wake_yield(&local->wake, &now))
 			return any_work(local, requests);
+		/* As of now: what poll() finds next, give_way() must not take for work that never ends. */
 		if (yields)
-			local->yielded = now;
+			local->yielded = ep->ticks = now;
 		if (look(local, requests, yields ? 1 : LOOKS_PER_CLOCK)) {
 			aph_wake_end(&local->wake, now, ep->spin_max_us);
 			return true;

@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* Which channels count as work: what poll() would not do must not keep a thread awake. */
+/*
+ * Which channels count as work: what poll() would not do must not keep a thread awake. And when a service lets
+ * others run.
+ */
 #include "suite.h"
 
+#include "base/time.h"
 #include "local/local.h"
 
+#include <sched.h>
 #include <string.h>
 
 #define LONG_REPLY (4u << 20)
@@ -59,6 +64,21 @@ static void request(struct pair *pair)
 	assert_int_equal(aph_call_send(call, "?", 1, 0), 1);
 }
 
+/* What happens while others run. */
+static struct pair *yields_to;
+static unsigned n_yields;
+
+int sched_yield(void)
+{
+	struct pair *pair = yields_to;
+
+	n_yields++;
+	yields_to = NULL;
+	if (pair)
+		request(pair);
+	return 0;
+}
+
 /* A thread of the service that would rather spin than sleep, with clients on other CPUs. */
 static bool would_spin(struct pair *pair)
 {
@@ -98,10 +118,39 @@ static void a_request_that_is_held_back_is_no_work(void **state)
 	close_pair(&pair);
 }
 
+/* In a crowd: who has let others run and finds that they have called answers them, before they get another turn. */
+static void a_service_that_has_yielded_goes_to_work(void **state)
+{
+	struct aph_local_channel *lc;
+	struct aph_local *local;
+	struct pair pair;
+
+	(void)state;
+	open_pair(&pair);
+	request(&pair);
+	turn(&pair);
+	assert_int_equal(pair.n_requests, 1);
+	lc = aph_local_channel(aph_call_channel(pair.last));
+	local = lc->local;
+	aph_local_scan(lc);
+	local->wake.n_cpus = 1;
+	local->wake.requests.shorts = 0xff;
+	local->wake.back_off_until = 0;
+	pair.server->ticks = aph_ticks();
+	yields_to = &pair;
+	n_yields = 0;
+	assert_true(local->base.ops->spin(&local->base, true, APH_FOREVER));
+	assert_int_equal(n_yields, 1);
+	assert_true(local->base.ops->poll(&local->base, true));
+	assert_int_equal(n_yields, 1);
+	close_pair(&pair);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		SUITE_TEST(a_request_that_is_held_back_is_no_work),
+		SUITE_TEST(a_service_that_has_yielded_goes_to_work),
 	};
 
 	return suite_run("local transport", tests, SUITE_LEN(tests), 30);
