@@ -194,8 +194,11 @@ enum aph_rx_taken aph_rx_in_take(struct aph_rx_call *call, uint32_t seq, bool la
 	if (seq - in->base >= in->n_slots && !grow_slots(call, seq - in->base + 1))
 		return APH_RX_TAKEN_NO_SPACE;
 	slot = slot_of(in, seq);
+	/* Nobody cuts packets anew: another one in this place is of a peer that has restarted and begun the call anew. */
 	if (slot->hold)
-		return APH_RX_TAKEN_DUPLICATE;
+		return slot->len == len && (!len || memcmp(slot->data, data, len) == 0)
+			       ? APH_RX_TAKEN_DUPLICATE
+			       : APH_RX_TAKEN_WRONG;
 	/* Nobody can go on without the packet that the user waits for: it must not be kept out by those behind it. */
 	held = hold(call, &data, len, buffer, seq == in->base);
 	if (!held)

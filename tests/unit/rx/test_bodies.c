@@ -241,6 +241,39 @@ static void longer_than_udp(void **state)
 	end(&h);
 }
 
+/* A packet is never cut anew: who sends another one in its place has begun the call anew, and bodies must not mix. */
+static void another_packet_in_its_place(void **state)
+{
+	static const uint8_t other[8] = "other";
+	struct aph_rx_header header = { .call_number = 1, .seq = 3, .type = APH_RX_DATA };
+	struct aph_rx_event event;
+	struct aph_rx_call *call;
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		struct client c = a_client(1);
+		struct host h;
+
+		begin(&h, 0);
+		send_data(&h, &c, 0, 1, 0, 8);
+		call = next_call(&h);
+		send_data(&h, &c, 0, 3, 0, 8);
+		send_data(&h, &c, 0, 3, 0, 8);
+		look(&h);
+		assert_false(aph_rx_next(h.rx, &event));
+		if (i)
+			send_packet(&h, &c, header, other, sizeof(other));
+		else
+			send_data(&h, &c, 0, 3, 0, 7);
+		assert_true(aph_rx_next(h.rx, &event));
+		assert_int_equal(event.type, APH_RX_EVENT_END);
+		assert_int_equal(event.end.outcome, APH_RX_ABORTED_HERE);
+		assert_int_equal(event.end.code, APH_RX_PROTOCOL_ERROR);
+		(void)aph_rx_call_free(call);
+		end(&h);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -251,6 +284,7 @@ int main(void)
 		cmocka_unit_test(reply_instead_of_acknowledgement),
 		cmocka_unit_test(end_of_a_body),
 		cmocka_unit_test(edge_of_the_window),
+		cmocka_unit_test(another_packet_in_its_place),
 		cmocka_unit_test(longest_bodies),
 		cmocka_unit_test(longer_than_udp),
 	};
