@@ -21,8 +21,9 @@ int aph_remote_call_init(struct aph_call *call)
 {
 	struct aph_remote_call *rc = aph_remote_call(call);
 	struct aph_remote_channel *channel = aph_remote_channel(call->channel);
-	struct aph_rx_call_options options = { .size = sizeof(options), .data = rc };
+	struct aph_rx_call_options options = { .size = sizeof(options), .data = &rc->user };
 
+	rc->user.is_told = true;
 	if (!call->is_client)
 		return 0;
 	if (call->channel->n_calls >= call->channel->calls_max)
@@ -444,7 +445,7 @@ bool aph_remote_call_arrive(struct aph_remote_service *service, struct aph_rx_ca
 	}
 	aph_remote_channel_busy(channel);
 	aph_remote_call(call)->rx = rx;
-	aph_rx_call_set_data(rx, aph_remote_call(call));
+	aph_rx_call_set_data(rx, &aph_remote_call(call)->user);
 	if (aph_rx_call_is_complete(rx))
 		aph_call_arrived(call, true);
 	return true;

@@ -47,22 +47,17 @@ static void take_call(struct aph_remote_port *port, const struct aph_rx_event *e
 	incoming->rx = event->call;
 	incoming->service = aph_rx_service_data(event->service);
 	aph_list_append(&port->incoming, &incoming->link);
-	aph_rx_call_set_data(event->call, NULL);
+	aph_rx_call_set_data(event->call, &incoming->user);
 }
 
-static void end_incoming(struct aph_remote_port *port, struct aph_rx_call *rx)
+/* Of a call that somebody has a use for: a request that nobody was told of, or a call of the core. */
+static void tell_user(struct aph_remote_user *user, const struct aph_rx_event *event)
 {
-	struct aph_list *pos, *tmp;
-
-	aph_list_for_each(pos, tmp, &port->incoming) {
-		struct aph_remote_incoming *incoming =
-			aph_container(pos, struct aph_remote_incoming, link);
-
-		if (incoming->rx != rx)
-			continue;
-		forget_incoming(incoming);
-		(void)aph_rx_call_free(rx);
-		return;
+	if (user->is_told) {
+		aph_remote_call_event(aph_container(user, struct aph_remote_call, user), event);
+	} else if (event->type == APH_RX_EVENT_END) {
+		forget_incoming(aph_container(user, struct aph_remote_incoming, user));
+		(void)aph_rx_call_free(event->call);
 	}
 }
 
@@ -76,9 +71,7 @@ static bool pump(struct aph_remote_port *port)
 		if (event.type == APH_RX_EVENT_CALL)
 			take_call(port, &event);
 		else if (event.data)
-			aph_remote_call_event(event.data, &event);
-		else if (event.type == APH_RX_EVENT_END)
-			end_incoming(port, event.call);
+			tell_user(event.data, &event);
 	}
 	return any;
 }

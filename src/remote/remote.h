@@ -71,8 +71,14 @@ struct aph_remote_channel {
 	uint32_t n_calls;
 };
 
+/* What the data of a call of the engine points to. */
+struct aph_remote_user {
+	bool is_told; /* a struct aph_remote_call; else a request that waits */
+};
+
 struct aph_remote_call {
 	struct aph_call base;
+	struct aph_remote_user user;
 	struct aph_rx_call *rx;
 	uint8_t *kept; /* of a reply that did not fit: sent as there is room */
 	size_t kept_len, kept_off;
@@ -81,6 +87,7 @@ struct aph_remote_call {
 
 /* A request that has arrived and that no service was told of. */
 struct aph_remote_incoming {
+	struct aph_remote_user user;
 	struct aph_list link;
 	struct aph_rx_call *rx;
 	struct aph_remote_service *service;
