@@ -71,7 +71,7 @@ struct aph_rx_buffer {
 struct aph_rx_meta {
 	uint64_t sent_ns; /* last transmission */
 	uint32_t serial;
-	uint32_t prev, next; /* in the list of those in flight, or of those lost; seq, 0: none */
+	uint32_t prev, next; /* in the list of those in flight; seq, 0: none */
 	uint16_t len;	     /* behind the header */
 	uint16_t cksum;
 	uint16_t datagram; /* size of what it last left in; 0: that may be fragmented */
@@ -90,6 +90,7 @@ enum aph_rx_packet_state {
 /* Packets of a body that leaves, header room first, back to back: a run of full ones is one range of bytes. */
 struct aph_rx_chunk {
 	struct aph_rx_chunk *next; /* while it is free */
+	uint16_t lost;		   /* bit i: packet i is lost */
 	struct aph_rx_meta meta[APH_RX_CHUNK_SLOTS];
 	uint8_t slots[APH_RX_CHUNK_SLOTS][APH_RX_SLOT];
 };
@@ -243,8 +244,8 @@ struct aph_rx_out {
 	/* recovery */
 	uint32_t n_flying, n_lost, n_sacked;
 	uint32_t flying_head, flying_tail; /* in order of their last transmission */
-	uint32_t lost_head, lost_tail;
-	uint32_t acked_serial; /* highest of a transmission known to have arrived */
+	uint32_t lost_head;		   /* the lowest that is lost, 0: none */
+	uint32_t acked_serial;		   /* highest of a transmission known to have arrived */
 	uint32_t highest_sacked;
 	uint64_t timeout_ns;   /* retransmission, or probe */
 	uint64_t reorder_ns;   /* when those that look lost are */

@@ -150,10 +150,15 @@ struct aph_rx_chunk *aph_rx_chunk_new(struct aph_rx *rx)
 {
 	struct aph_rx_chunk *chunk = rx->free_chunks;
 
-	if (!chunk)
-		return aph_rx_alloc(rx, sizeof(*chunk));
-	rx->free_chunks = chunk->next;
-	rx->n_free_chunks--;
+	if (chunk) {
+		rx->free_chunks = chunk->next;
+		rx->n_free_chunks--;
+	} else {
+		chunk = aph_rx_alloc(rx, sizeof(*chunk));
+		if (!chunk)
+			return NULL;
+	}
+	chunk->lost = 0;
 	return chunk;
 }
 

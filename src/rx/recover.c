@@ -17,71 +17,91 @@
 #define BACKOFFS_MAX	  10
 #define BUSY_BACKOFFS_MAX 4
 
-/* -- lists of packets -------------------------------------------------------------------------------------------- */
+/* -- packets in flight, and those lost ---------------------------------------------------------------------------- */
 
-static void link_tail(struct aph_rx_out *out, uint32_t *head, uint32_t *tail, uint32_t seq,
-		      struct aph_rx_meta *meta)
+/* Those in flight are a list in the order of their last transmission. */
+static void link_flying(struct aph_rx_out *out, uint32_t seq, struct aph_rx_meta *meta)
 {
-	meta->prev = *tail;
+	meta->prev = out->flying_tail;
 	meta->next = 0;
-	if (*tail)
-		aph_rx_out_meta(out, *tail)->next = seq;
+	if (out->flying_tail)
+		aph_rx_out_meta(out, out->flying_tail)->next = seq;
 	else
-		*head = seq;
-	*tail = seq;
+		out->flying_head = seq;
+	out->flying_tail = seq;
+	out->n_flying++;
 }
 
-static void unlink_packet(struct aph_rx_out *out, uint32_t *head, uint32_t *tail,
-			  struct aph_rx_meta *meta)
+static void unlink_flying(struct aph_rx_out *out, struct aph_rx_meta *meta)
 {
 	if (meta->prev)
 		aph_rx_out_meta(out, meta->prev)->next = meta->next;
 	else
-		*head = meta->next;
+		out->flying_head = meta->next;
 	if (meta->next)
 		aph_rx_out_meta(out, meta->next)->prev = meta->prev;
 	else
-		*tail = meta->prev;
+		out->flying_tail = meta->prev;
+	out->n_flying--;
 }
 
-static void take_from_list(struct aph_rx_out *out, struct aph_rx_meta *meta)
+/*
+ * Those that are lost are found in order, as what the reader waits for goes first: each chunk has a bit for each of its
+ * packets, and the lowest of all is known. Acknowledgements in whatever order then cost no more than a look at each chunk.
+ */
+static uint16_t *lost_bits(struct aph_rx_out *out, uint32_t seq, uint16_t *bit)
 {
-	if (meta->state == APH_RX_PACKET_FLYING) {
-		unlink_packet(out, &out->flying_head, &out->flying_tail, meta);
-		out->n_flying--;
-	} else if (meta->state == APH_RX_PACKET_LOST) {
-		unlink_packet(out, &out->lost_head, &out->lost_tail, meta);
-		out->n_lost--;
-	} else if (meta->state == APH_RX_PACKET_SACKED) {
-		out->n_sacked--;
+	*bit = (uint16_t)(1u << (seq - 1) % APH_RX_CHUNK_SLOTS);
+	return &(*aph_rx_chunk_place(out, seq))->lost;
+}
+
+static void add_lost(struct aph_rx_out *out, uint32_t seq)
+{
+	if (!out->inlined) {
+		uint16_t bit, *bits = lost_bits(out, seq, &bit);
+
+		*bits |= bit;
 	}
+	if (!out->n_lost++ || seq < out->lost_head)
+		out->lost_head = seq;
 }
 
-/* Those that are lost are kept in order: what the reader waits for goes first. Mostly it is the tail's place. */
-static void link_lost(struct aph_rx_out *out, uint32_t seq, struct aph_rx_meta *meta)
+static void drop_lost(struct aph_rx_out *out, uint32_t seq)
 {
-	uint32_t after = out->lost_head && seq < out->lost_head ? 0 : out->lost_tail;
+	uint16_t bit, *bits;
 
-	while (after > seq)
-		after = aph_rx_out_meta(out, after)->prev;
-	meta->prev = after;
-	meta->next = after ? aph_rx_out_meta(out, after)->next : out->lost_head;
-	if (after)
-		aph_rx_out_meta(out, after)->next = seq;
-	else
-		out->lost_head = seq;
-	if (meta->next)
-		aph_rx_out_meta(out, meta->next)->prev = seq;
-	else
-		out->lost_tail = seq;
+	if (--out->n_lost == 0)
+		out->lost_head = 0;
+	/* That is the only packet of its body. */
+	if (out->inlined)
+		return;
+	bits = lost_bits(out, seq, &bit);
+	*bits &= (uint16_t)~bit;
+	if (seq != out->lost_head)
+		return;
+	/* All others lie above. */
+	while (!*bits) {
+		seq += APH_RX_CHUNK_SLOTS;
+		bits = lost_bits(out, seq, &bit);
+	}
+	out->lost_head = seq - (seq - 1) % APH_RX_CHUNK_SLOTS + (uint32_t)__builtin_ctz(*bits);
+}
+
+static void take_from_list(struct aph_rx_out *out, uint32_t seq, struct aph_rx_meta *meta)
+{
+	if (meta->state == APH_RX_PACKET_FLYING)
+		unlink_flying(out, meta);
+	else if (meta->state == APH_RX_PACKET_LOST)
+		drop_lost(out, seq);
+	else if (meta->state == APH_RX_PACKET_SACKED)
+		out->n_sacked--;
 }
 
 static void set_lost(struct aph_rx_out *out, uint32_t seq, struct aph_rx_meta *meta)
 {
-	take_from_list(out, meta);
+	take_from_list(out, seq, meta);
 	meta->state = APH_RX_PACKET_LOST;
-	link_lost(out, seq, meta);
-	out->n_lost++;
+	add_lost(out, seq);
 }
 
 /* -- deadlines ----------------------------------------------------------------------------------------------------- */
@@ -153,14 +173,13 @@ void aph_rx_recover_sent(struct aph_rx_call *call, uint32_t seq, struct aph_rx_m
 {
 	struct aph_rx_out *out = &call->out;
 
-	take_from_list(out, meta);
+	take_from_list(out, seq, meta);
 	meta->state = APH_RX_PACKET_FLYING;
 	meta->serial = serial;
 	meta->sent_ns = call->rx->now_ns;
 	if (meta->n_sent < UINT8_MAX)
 		meta->n_sent++;
-	link_tail(out, &out->flying_head, &out->flying_tail, seq, meta);
-	out->n_flying++;
+	link_flying(out, seq, meta);
 	out->keep_ack_request = ack_requested;
 	if (ack_requested)
 		note_time(call, serial, false);
@@ -241,7 +260,7 @@ static void note_arrival(struct aph_rx_call *call, uint32_t seq, struct aph_rx_m
 
 	if (meta->state == APH_RX_PACKET_SACKED)
 		return;
-	take_from_list(out, meta);
+	take_from_list(out, seq, meta);
 	progress->n_acked++;
 	if (seq > progress->highest)
 		progress->highest = seq;
@@ -462,7 +481,7 @@ void aph_rx_recover_all_acked(struct aph_rx_call *call)
 		aph_rx_pmtu_arrived(&call->peer->pmtu, aph_rx_out_meta(out, seq)->datagram);
 	out->base = out->next = out->end;
 	out->n_flying = out->n_lost = out->n_sacked = 0;
-	out->flying_head = out->flying_tail = out->lost_head = out->lost_tail = 0;
+	out->flying_head = out->flying_tail = out->lost_head = 0;
 	out->timeout_ns = out->reorder_ns = out->pace_wait_ns = UINT64_MAX;
 	out->n_backoffs = 0;
 	aph_rx_out_trim(call, old_base);
