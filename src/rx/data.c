@@ -75,7 +75,7 @@ static bool wants_ack(const struct aph_rx_call *call, const struct aph_rx_meta *
 		return false;
 	if (seq + 1 == out->window_end)
 		return true;
-	if (!call->peer->rtt.n_samples)
+	if (!call->peer->rtt.n_samples || call->peer->rtt.is_bound)
 		return run_end;
 	/* The reply acknowledges the end of a request. */
 	return run_end && (!meta->last || limited);

@@ -92,8 +92,10 @@ static bool begin_reply(struct aph_rx_call *call)
 	if (!call->out.finished && (call->out.end == 1 || call->peer->extended))
 		return false;
 	call->out.finished = true;
-	if (!call->peer->rtt.n_samples && !call->n_resent)
-		aph_rx_peer_round_trip(call->peer, rx->now_ns - call->out.last_sent_ns);
+	/* Of a longer one a server may have answered the beginning. */
+	if (call->out.base == 1 && call->out.end == 2 && !call->n_resent)
+		aph_rx_rtt_bound(&call->peer->rtt,
+				 rx->now_ns - aph_rx_out_meta(&call->out, 1)->sent_ns, rx->now_ns);
 	call->state = APH_RX_STATE_REPLY;
 	aph_rx_recover_all_acked(call);
 	return true;

@@ -10,7 +10,7 @@
 
 #define PROBE_MIN_NS (10 * APH_RX_MS)
 #define PROBE_UNASKED_NS \
-	(120 * APH_RX_MS) /* for a packet whose acknowledgement was not asked for */
+	(120 * APH_RX_MS) /* where no acknowledgement was asked for, or it may come late */
 #define STOCK_LAST_NS	  (400 * APH_RX_MS) /* how long OpenAFS holds a receipt back */
 #define RECEIPT_NS	  (1000 * APH_RX_MS)
 #define RECEIPT_TRIES	  3
@@ -123,7 +123,7 @@ static uint64_t timeout(const struct aph_rx_call *call)
 	if (!out->n_flying || out->probed || out->n_backoffs || !rtt->n_samples)
 		return rto;
 	probe = 2 * (uint64_t)rtt->srtt_us * 1000;
-	probe += out->keep_ack_request ? PROBE_MIN_NS : PROBE_UNASKED_NS;
+	probe += out->keep_ack_request && !rtt->is_bound ? PROBE_MIN_NS : PROBE_UNASKED_NS;
 	return probe < rto ? probe : rto;
 }
 

@@ -102,12 +102,37 @@ static void smallest_of_lately(void **state)
 	assert_int_equal(rtt.min_us, 90000);
 }
 
+/* What a service took is no round trip, and hides how long that was. */
+static void bounds(void **state)
+{
+	struct aph_rx_rtt rtt = { 0 };
+
+	(void)state;
+	aph_rx_rtt_bound(&rtt, 1400 * MS, 1 * S);
+	assert_int_equal(rtt.srtt_us, 1400000);
+	assert_int_equal(aph_rx_rtt_rto_ns(&rtt, 0), 1 * S);
+	/* A shorter one says more, a longer one nothing. */
+	aph_rx_rtt_bound(&rtt, 40 * MS, 2 * S);
+	assert_int_equal(rtt.srtt_us, 40000);
+	assert_int_equal(rtt.min_us, 40000);
+	assert_int_equal(aph_rx_rtt_rto_ns(&rtt, 0), 220 * MS);
+	aph_rx_rtt_bound(&rtt, 700 * MS, 3 * S);
+	assert_int_equal(rtt.srtt_us, 40000);
+	/* A sample is what it is, even above. */
+	aph_rx_rtt_sample(&rtt, 80 * MS, 4 * S);
+	assert_int_equal(rtt.srtt_us, 80000);
+	assert_int_equal(rtt.rttvar_us, 40000);
+	assert_int_equal(rtt.min_us, 80000);
+	aph_rx_rtt_bound(&rtt, 10 * MS, 5 * S);
+	assert_int_equal(rtt.srtt_us, 80000);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(before_any_sample),	   cmocka_unit_test(worked_example),
 		cmocka_unit_test(steady_samples_converge), cmocka_unit_test(extremes),
-		cmocka_unit_test(smallest_of_lately),
+		cmocka_unit_test(smallest_of_lately),	   cmocka_unit_test(bounds),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
