@@ -172,6 +172,16 @@ static void sweep(const struct aph_local_service *ls)
 	free(entries);
 }
 
+/* Other threads use the endpoint meanwhile; the service is not known to any of them. */
+static void nap(struct aph_endpoint *ep)
+{
+	const struct timespec time = { .tv_nsec = NAP_NS };
+
+	aph_unlock(ep);
+	(void)nanosleep(&time, NULL);
+	aph_lock(ep);
+}
+
 /*
  * Whoever is to be the only one gives way to an older one that is there. A newer one gives way to us if it
  * looks now; if it had looked before we could be seen it stays, and we give way. That is told apart by waiting
@@ -179,7 +189,6 @@ static void sweep(const struct aph_local_service *ls)
  */
 static int be_the_only_one(const struct aph_local_service *ls)
 {
-	const struct timespec nap = { .tv_nsec = NAP_NS };
 	int r = 0, i;
 
 	for (i = 0; i < NAPS_MAX; i++) {
@@ -189,7 +198,7 @@ static int be_the_only_one(const struct aph_local_service *ls)
 		r = has_rival(ls, ALL);
 		if (r <= 0)
 			return r;
-		(void)nanosleep(&nap, NULL);
+		nap(ls->base.ep);
 	}
 	if (r < 0)
 		return r;
