@@ -131,6 +131,7 @@ int aph_rx_new(struct aph_rx **out, const struct aph_rx_config *config, uint64_t
 	rx->stats.memory = sizeof(*rx);
 	rx->now_ns = now_ns;
 	rx->config.random(rx->config.random_arg, rx->key, sizeof(rx->key));
+	rx->config.random(rx->config.random_arg, rx->proof_key, sizeof(rx->proof_key));
 	rx->config.random(rx->config.random_arg, &rx->epoch, sizeof(rx->epoch));
 	/* Bit 31: random, and so unique without an address; 999 and the like cannot come up. */
 	rx->epoch = (rx->epoch | UINT32_C(0x80000000)) & ~UINT32_C(0x40000000);

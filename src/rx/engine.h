@@ -388,6 +388,7 @@ struct aph_rx {
 	uint64_t now_ns;
 	uint64_t late_ns; /* in all, by which the clock has jumped: no connection was idle then */
 	uint64_t key[2];  /* of the hash tables */
+	uint64_t proof_key[2]; /* of questions to addresses */
 	uint32_t epoch;
 	uint32_t next_cid;
 	struct aph_rx_table peers, client_conns, service_conns;
@@ -395,6 +396,7 @@ struct aph_rx {
 	struct aph_list clients;
 	struct aph_list orphans; /* ended calls that outlive their client or service */
 	struct aph_list idle_peers, idle_clients, idle_services, receipts;
+	uint32_t n_idle_peers;
 	struct aph_list sending, ready, assigning;
 	struct aph_list fresh; /* calls whose times were set by a clock that may be old */
 	struct aph_rx_timers timers;
@@ -645,6 +647,8 @@ void aph_rx_recover_arm(struct aph_rx_call *call);
 /* The server will not start it now: it is asked again after a while, a random one. */
 void aph_rx_recover_busy(struct aph_rx_call *call);
 void aph_rx_recover_note_ping(struct aph_rx_call *call, uint32_t serial);
+/* Client: the server has kept nothing of the request, and will now. */
+void aph_rx_recover_repeat(struct aph_rx_call *call);
 
 /* -- input.c */
 /* As aph_rx_receive(), now. */

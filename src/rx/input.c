@@ -5,6 +5,7 @@
  * that is not bounded, and what concerns one call ends at most that call.
  */
 #include "rx/engine.h"
+#include "rx/input.h"
 
 #include <string.h>
 
@@ -13,36 +14,22 @@
 
 #define RESTARTED_CODE APH_RX_CALL_DEAD
 
-/* One packet and where it came from. */
-struct input {
-	struct aph_rx *rx;
-	const struct aph_rx_path *path;
-	struct aph_rx_peer *peer;     /* of those who call us; NULL: nobody we know */
-	bool peer_known;	      /* it was looked for */
-	struct aph_rx_buffer *buffer; /* NULL: copy what is kept */
-	const uint8_t *packet;
-	size_t len;
-	struct aph_rx_header header;
-	struct aph_rx_call
-		*call; /* that the packet before was DATA of, and that goes on; or NULL */
-};
+/* -- what is done with those that no call takes -------------------------------------------------------------------- */
 
-static void ignore(const struct input *input, const char *why)
+void aph_rx_input_ignore(const struct aph_rx_input *input, const char *why)
 {
 	aph_rx_trace_packet(input->rx, APH_RX_TRACE_DROPPED, input->path, input->packet, input->len,
 			    why);
 }
 
-static void drop(const struct input *input, uint64_t *counter, const char *why)
+void aph_rx_input_drop(const struct aph_rx_input *input, uint64_t *counter, const char *why)
 {
 	(*counter)++;
-	ignore(input, why);
+	aph_rx_input_ignore(input, why);
 }
 
-/* -- answers without a connection ------------------------------------------------------------------------------- */
-
-static void answer(const struct input *input, uint8_t type, uint32_t call_number,
-		   const uint8_t *body, size_t len)
+void aph_rx_input_answer(const struct aph_rx_input *input, uint8_t type, uint32_t call_number,
+			 const uint8_t *body, size_t len)
 {
 	struct aph_rx_header header = {
 		.epoch = input->header.epoch,
@@ -59,13 +46,14 @@ static void answer(const struct input *input, uint8_t type, uint32_t call_number
 	aph_rx_raw_send(input->rx, input->path, &header, body, len);
 }
 
-static void reject(const struct input *input, uint32_t call_number, int32_t code, const char *why)
+void aph_rx_input_reject(const struct aph_rx_input *input, uint32_t call_number, int32_t code,
+			 const char *why)
 {
 	uint8_t body[4];
 
 	aph_put32(body, (uint32_t)code);
-	answer(input, APH_RX_ABORT, call_number, body, sizeof(body));
-	drop(input, &input->rx->stats.rejected, why);
+	aph_rx_input_answer(input, APH_RX_ABORT, call_number, body, sizeof(body));
+	aph_rx_input_drop(input, &input->rx->stats.rejected, why);
 }
 
 /* -- DATA ---------------------------------------------------------------------------------------------------------- */
@@ -115,7 +103,7 @@ static void complete(struct aph_rx_call *call)
 	}
 }
 
-static int32_t take_packet(const struct input *input, struct aph_rx_call *call,
+static int32_t take_packet(const struct aph_rx_input *input, struct aph_rx_call *call,
 			   const struct aph_rx_header *header, const uint8_t *payload, size_t len)
 {
 	struct aph_rx_in *in = &call->in;
@@ -156,7 +144,7 @@ static int32_t take_packet(const struct input *input, struct aph_rx_call *call,
 	return 0;
 }
 
-static int32_t take_jumbo(const struct input *input, struct aph_rx_call *call)
+static int32_t take_jumbo(const struct aph_rx_input *input, struct aph_rx_call *call)
 {
 	struct aph_rx_header header = input->header;
 	const uint8_t *data = input->packet + APH_RX_HEADER;
@@ -171,7 +159,8 @@ static int32_t take_jumbo(const struct input *input, struct aph_rx_call *call)
 
 		more = aph_rx_jumbo_next(&header, &data, &left, &payload, &len);
 		if (more < 0) {
-			drop(input, &input->rx->stats.malformed, "a jumbogram that is cut short");
+			aph_rx_input_drop(input, &input->rx->stats.malformed,
+					  "a jumbogram that is cut short");
 			break;
 		}
 		code = take_packet(input, call, &this, payload, len);
@@ -181,7 +170,7 @@ static int32_t take_jumbo(const struct input *input, struct aph_rx_call *call)
 	return 0;
 }
 
-static void input_data(struct input *input, struct aph_rx_call *call)
+static void input_data(struct aph_rx_input *input, struct aph_rx_call *call)
 {
 	int32_t code;
 
@@ -251,6 +240,18 @@ static void answer_ping(struct aph_rx_call *call, const struct aph_rx_header *he
 		aph_rx_ack_want(call, APH_RX_ACK_PING_RESPONSE, header->serial, true);
 }
 
+/*
+ * A crowded service asks callers who have proven nothing whether they are where they say, and keeps nothing meanwhile:
+ * the answer leaves, and behind it the request once more.
+ */
+static void take_question(struct aph_rx_call *call, const struct aph_rx_ack *ack)
+{
+	if (call->is_client && call->state == APH_RX_STATE_REQUEST &&
+	    ack->reason == APH_RX_ACK_PING && ack->first == 1 && !ack->n_acks && !ack->n_ranges &&
+	    call->out.base == 1 && !call->out.n_sacked && !call->n_resent)
+		aph_rx_recover_repeat(call);
+}
+
 void aph_rx_input_ack(struct aph_rx_call *call, const struct aph_rx_header *header,
 		      const uint8_t *body, size_t len)
 {
@@ -271,6 +272,7 @@ void aph_rx_input_ack(struct aph_rx_call *call, const struct aph_rx_header *head
 	}
 	take_trailer(call->peer, &ack);
 	answer_ping(call, header, &ack);
+	take_question(call, &ack);
 	note_probe(call->conn, &ack);
 	aph_rx_recover_ack(call, &ack);
 }
@@ -284,7 +286,7 @@ static void input_ackall(struct aph_rx_call *call)
 
 /* -- ABORT and BUSY ------------------------------------------------------------------------------------------------------------ */
 
-static int32_t abort_code(const struct input *input)
+static int32_t abort_code(const struct aph_rx_input *input)
 {
 	return (int32_t)aph_get32(input->packet + APH_RX_HEADER);
 }
@@ -302,7 +304,7 @@ static void input_busy(struct aph_rx_call *call)
 
 /* -- one call ----------------------------------------------------------------------------------------------------------------------- */
 
-static void input_call(struct input *input, struct aph_rx_call *call)
+void aph_rx_input_call(struct aph_rx_input *input, struct aph_rx_call *call)
 {
 	const uint8_t *body = input->packet + APH_RX_HEADER;
 	size_t len = input->len - APH_RX_HEADER;
@@ -323,31 +325,32 @@ static void input_call(struct input *input, struct aph_rx_call *call)
 		return;
 	case APH_RX_ABORT:
 		if (len < 4)
-			drop(input, &input->rx->stats.malformed, "an ABORT without a code");
+			aph_rx_input_drop(input, &input->rx->stats.malformed,
+					  "an ABORT without a code");
 		else if (call->state == APH_RX_STATE_COMPLETE)
-			ignore(input, "an ABORT after all of the reply");
+			aph_rx_input_ignore(input, "an ABORT after all of the reply");
 		else
 			aph_rx_call_end(call, APH_RX_ABORTED, abort_code(input));
 		return;
 	default:
-		drop(input, &input->rx->stats.unknown, "a type that no call takes");
+		aph_rx_input_drop(input, &input->rx->stats.unknown, "a type that no call takes");
 		return;
 	}
 }
 
 /* The channel has gone on to another call: what the peer says of the one before still tells of the path. */
-static void input_older(const struct input *input, struct aph_rx_conn *conn)
+static void input_older(const struct aph_rx_input *input, struct aph_rx_conn *conn)
 {
 	struct aph_rx_ack ack;
 
 	if (input->header.type == APH_RX_ACK &&
 	    aph_rx_ack_decode(&ack, input->packet + APH_RX_HEADER, input->len - APH_RX_HEADER))
 		note_probe(conn, &ack);
-	ignore(input, "an older call");
+	aph_rx_input_ignore(input, "an older call");
 }
 
 /* The last call of the channel is over: what it was is said again to those who did not hear it. */
-static void input_over(const struct input *input, struct aph_rx_conn *conn,
+static void input_over(const struct aph_rx_input *input, struct aph_rx_conn *conn,
 		       struct aph_rx_channel *ch)
 {
 	const struct aph_rx_header *header = &input->header;
@@ -383,130 +386,25 @@ static void input_over(const struct input *input, struct aph_rx_conn *conn,
 		aph_rx_send_abort(conn, header->cid, header->call_number, ch->abort_code);
 }
 
-/* -- new calls ------------------------------------------------------------------------------------------------------------------------ */
-
-/* What a client asks for may have moved to a better service. */
-static struct aph_rx_service *find_service(struct aph_rx *rx, struct aph_rx_conn *conn,
-					   const struct aph_rx_header *header)
-{
-	struct aph_rx_service *service =
-		aph_rx_find_service(rx, conn ? conn->service : header->service);
-	struct aph_rx_service *better;
-
-	if (!service || conn || !service->upgrade_to ||
-	    header->user_status != APH_RX_USER_STATUS_UPGRADE)
-		return service;
-	better = aph_rx_find_service(rx, service->upgrade_to);
-	return better ? better : service;
-}
-
-/* The client has gone on to its next call on this channel. */
-static void supersede(struct aph_rx_call *call)
-{
-	if (call->state == APH_RX_STATE_REPLY && call->out.finished &&
-	    call->out.next == call->out.end)
-		aph_rx_recover_all_acked(call);
-	else
-		aph_rx_call_end(call, APH_RX_ABORTED, APH_RX_CALL_DEAD);
-}
-
-/* Callers from one group of addresses get three quarters of what the others leave, so that none can take all. */
-static bool has_room(const struct input *input, const struct aph_rx_conn *conn,
-		     const struct aph_rx_service *service)
-{
-	const struct aph_rx *rx = input->rx;
-	uint32_t group = conn ? conn->peer->group : aph_rx_group(rx, input->path);
-	uint32_t n = rx->limits[group].n_calls;
-	uint32_t others = rx->n_served - n;
-	uint32_t left = rx->config.calls_max > others ? rx->config.calls_max - others : 0;
-
-	return service->credit && n < left - left / 4;
-}
-
-static void input_new_call(struct input *input, struct aph_rx_conn *conn)
-{
-	struct aph_rx *rx = input->rx;
-	const struct aph_rx_header *header = &input->header;
-	unsigned channel = header->cid & 3;
-	struct aph_rx_service *service;
-	struct aph_rx_call *call;
-
-	if (!header->service || !header->seq) {
-		reject(input, 0, APH_RX_PROTOCOL_ERROR, "no service, or no sequence number");
-		return;
-	}
-	if (header->flags & APH_RX_JUMBO_PACKET &&
-	    (header->flags & APH_RX_LAST_PACKET ||
-	     input->len < APH_RX_HEADER + APH_RX_JUMBO_PAYLOAD + APH_RX_JUMBO_HEADER)) {
-		drop(input, &rx->stats.malformed, "a jumbogram that is none");
-		return;
-	}
-	if (header->call_number > INT32_MAX || header->seq > APH_RX_WINDOW_SMALL) {
-		drop(input, &rx->stats.malformed, "a new call that does not begin");
-		return;
-	}
-	service = find_service(rx, conn, header);
-	if (!service || header->security != aph_rx_null.index) {
-		reject(input, 0, APH_RX_INVALID_OPERATION, "no such service, or not so secured");
-		return;
-	}
-	if (conn && conn->abort_code) {
-		reject(input, 0, conn->abort_code, "its connection was aborted");
-		return;
-	}
-	if (service->credit == APH_RX_REFUSE) {
-		/* Calls of the connection that go on are not to die of it. */
-		reject(input, conn ? header->call_number : 0, APH_RX_INVALID_OPERATION,
-		       "the service takes no more calls");
-		return;
-	}
-	if (conn && conn->channels[channel].call)
-		supersede(conn->channels[channel].call);
-	if (!has_room(input, conn, service)) {
-		answer(input, APH_RX_BUSY_PACKET, header->call_number, NULL, 0);
-		drop(input, &rx->stats.rejected, "busy");
-		return;
-	}
-	if (!conn) {
-		input->peer = aph_rx_peer_get(rx, input->path);
-		if (input->peer)
-			conn = aph_rx_conn_new_service(rx, input->peer, header);
-		if (!conn) {
-			answer(input, APH_RX_BUSY_PACKET, header->call_number, NULL, 0);
-			drop(input, &rx->stats.rejected, "no room for a connection");
-			return;
-		}
-		input->peer->bytes_in += (uint32_t)input->len;
-		conn->upgraded = service->id != header->service;
-		conn->service = service->id;
-		rx->last_conn = conn;
-	}
-	call = aph_rx_call_incoming(conn, service, channel, header->call_number);
-	if (!call) {
-		ignore(input, "no memory for a call");
-		return;
-	}
-	input_call(input, call);
-}
-
 /* -- connections -------------------------------------------------------------------------------------------------------------------------- */
 
-static void input_connection_level(const struct input *input, struct aph_rx_conn *conn)
+static void input_connection_level(const struct aph_rx_input *input, struct aph_rx_conn *conn)
 {
 	switch (input->header.type) {
 	case APH_RX_ABORT:
 		if (input->len < APH_RX_HEADER + 4)
-			drop(input, &input->rx->stats.malformed, "an ABORT without a code");
+			aph_rx_input_drop(input, &input->rx->stats.malformed,
+					  "an ABORT without a code");
 		else
 			aph_rx_conn_fail(conn, APH_RX_ABORTED, abort_code(input));
 		return;
 	case APH_RX_CHALLENGE:
 	case APH_RX_RESPONSE:
 		/* A connection without security has no business with either; forged ones must not end it. */
-		drop(input, &input->rx->stats.unknown, "security where there is none");
+		aph_rx_input_drop(input, &input->rx->stats.unknown, "security where there is none");
 		return;
 	default:
-		drop(input, &input->rx->stats.unknown, "call number 0");
+		aph_rx_input_drop(input, &input->rx->stats.unknown, "call number 0");
 		return;
 	}
 }
@@ -534,27 +432,29 @@ static bool is_service(struct aph_rx_conn *conn, const struct aph_rx_header *hea
  * Not DATA, and of a call that we do not know. A client of our own kind asks about calls only that were acknowledged to
  * it: whoever was here before us has done that. Of others it may be that DATA is still to come.
  */
-static void input_future(const struct input *input)
+static void input_future(const struct aph_rx_input *input)
 {
 	struct aph_rx_ack ack;
 
+	if (aph_rx_take_proof(input))
+		return;
 	if (input->header.type == APH_RX_ACK &&
 	    aph_rx_ack_decode(&ack, input->packet + APH_RX_HEADER, input->len - APH_RX_HEADER) &&
 	    ack.reason == APH_RX_ACK_PING && ack.extended)
-		reject(input, input->header.call_number, RESTARTED_CODE,
-		       "a question about a forgotten call");
+		aph_rx_input_reject(input, input->header.call_number, RESTARTED_CODE,
+				    "a question about a forgotten call");
 	else
-		ignore(input, "a call that has not begun");
+		aph_rx_input_ignore(input, "a call that has not begun");
 }
 
-static void input_conn(struct input *input, struct aph_rx_conn *conn)
+static void input_conn(struct aph_rx_input *input, struct aph_rx_conn *conn)
 {
 	const struct aph_rx_header *header = &input->header;
 	struct aph_rx_channel *ch = &conn->channels[header->cid & 3];
 
 	if (header->security != conn->class->index || !is_service(conn, header)) {
-		drop(input, &input->rx->stats.unknown,
-		     "another class or service than the connection's");
+		aph_rx_input_drop(input, &input->rx->stats.unknown,
+				  "another class or service than the connection's");
 		return;
 	}
 	if (!conn->answered) {
@@ -573,13 +473,13 @@ static void input_conn(struct input *input, struct aph_rx_conn *conn)
 		input_older(input, conn);
 	} else if (header->call_number == ch->call_number) {
 		if (ch->call)
-			input_call(input, ch->call);
+			aph_rx_input_call(input, ch->call);
 		else
 			input_over(input, conn, ch);
 	} else if (conn->is_client) {
-		drop(input, &input->rx->stats.malformed, "a call that we never made");
+		aph_rx_input_drop(input, &input->rx->stats.malformed, "a call that we never made");
 	} else if (header->type == APH_RX_DATA) {
-		input_new_call(input, conn);
+		aph_rx_admit(input, conn);
 	} else {
 		input_future(input);
 	}
@@ -590,21 +490,22 @@ static void input_conn(struct input *input, struct aph_rx_conn *conn)
  * we have seen must not begin a second time, nor can it be told apart from forgery while calls go on: the client
  * hears that its connection is over, and makes another one.
  */
-static void input_moved(struct input *input, struct aph_rx_conn *conn)
+static void input_moved(struct aph_rx_input *input, struct aph_rx_conn *conn)
 {
 	const struct aph_rx_header *header = &input->header;
 
 	if (conn->n_calls || header->call_number <= conn->channels[header->cid & 3].call_number) {
-		reject(input, 0, APH_RX_CALL_DEAD, "a connection of another address");
+		aph_rx_input_reject(input, 0, APH_RX_CALL_DEAD, "a connection of another address");
 		return;
 	}
 	input->peer = aph_rx_peer_get(input->rx, input->path);
 	if (!input->peer) {
-		drop(input, &input->rx->stats.rejected, "no room for a peer");
+		aph_rx_input_drop(input, &input->rx->stats.rejected, "no room for a peer");
 		return;
 	}
 	if (aph_rx_conn_find_elsewhere(input->rx, header) != conn) {
-		drop(input, &input->rx->stats.rejected, "forgotten, to make room for a peer");
+		aph_rx_input_drop(input, &input->rx->stats.rejected,
+				  "forgotten, to make room for a peer");
 		return;
 	}
 	input->peer->bytes_in += (uint32_t)input->len;
@@ -613,7 +514,7 @@ static void input_moved(struct input *input, struct aph_rx_conn *conn)
 }
 
 /* Nobody knows the connection. */
-static void input_stranger(struct input *input)
+static void input_stranger(struct aph_rx_input *input)
 {
 	const struct aph_rx_header *header = &input->header;
 	bool from_client = header->flags & APH_RX_CLIENT_INITIATED;
@@ -624,39 +525,42 @@ static void input_stranger(struct input *input)
 		if (elsewhere)
 			input_moved(input, elsewhere);
 		else
-			input_new_call(input, NULL);
+			aph_rx_admit(input, NULL);
 		return;
 	}
-	drop(input, &input->rx->stats.unknown, "a connection that is not known");
+	if (aph_rx_take_proof(input))
+		return;
+	aph_rx_input_drop(input, &input->rx->stats.unknown, "a connection that is not known");
 	/* Who asks whether we are still there hears that we have forgotten; who replies to nobody, too. */
 	if (!header->call_number)
 		return;
 	if (header->type == APH_RX_ACK && input->len > APH_RX_HEADER + 16 &&
 	    input->packet[APH_RX_HEADER + 16] == APH_RX_ACK_PING)
-		reject(input, header->call_number, RESTARTED_CODE,
-		       "a question about a forgotten call");
+		aph_rx_input_reject(input, header->call_number, RESTARTED_CODE,
+				    "a question about a forgotten call");
 	else if (header->type == APH_RX_DATA)
-		reject(input, header->call_number, RESTARTED_CODE, "a reply to a forgotten call");
+		aph_rx_input_reject(input, header->call_number, RESTARTED_CODE,
+				    "a reply to a forgotten call");
 }
 
 /* -- one datagram --------------------------------------------------------------------------------------------------------------------------- */
 
-static void input_packet(struct input *input)
+static void input_packet(struct aph_rx_input *input)
 {
 	struct aph_rx *rx = input->rx;
 	struct aph_rx_conn *conn;
 
 	input->call = NULL;
 	if (input->len < APH_RX_HEADER || input->len > UINT16_MAX) {
-		drop(input, &rx->stats.malformed,
-		     "shorter than a header, or longer than UDP takes");
+		aph_rx_input_drop(input, &rx->stats.malformed,
+				  "shorter than a header, or longer than UDP takes");
 		return;
 	}
 	aph_rx_header_decode(&input->header, input->packet);
 	aph_rx_trace_packet(rx, APH_RX_TRACE_RECEIVED, input->path, input->packet, input->len,
 			    NULL);
 	if (input->header.type > 13 || !input->header.type) {
-		drop(input, &rx->stats.malformed, "no type that exists");
+		aph_rx_input_drop(input, &rx->stats.malformed, "no type that exists");
 		return;
 	}
 	rx->stats.packets_received[input->header.type]++;
@@ -689,7 +593,7 @@ static void input_packet(struct input *input)
  * Most packets of a run are DATA of the same call as the one before, which has passed all the checks above. `before`
  * is that packet. False: this one is not so, and nothing was done.
  */
-static bool input_next(struct input *input, const uint8_t *before)
+static bool input_next(struct aph_rx_input *input, const uint8_t *before)
 {
 	struct aph_rx_call *call = input->call;
 	const uint8_t *packet = input->packet;
@@ -717,7 +621,7 @@ void aph_rx_input(struct aph_rx *rx, const struct aph_rx_path *path, const void 
 		  size_t segment, struct aph_rx_buffer *buffer)
 {
 	const uint8_t *p = data, *before = data;
-	struct input input; /* the rest is set for each packet */
+	struct aph_rx_input input; /* the rest is set for each packet */
 
 	input.rx = rx;
 	input.path = path;

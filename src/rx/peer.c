@@ -83,6 +83,7 @@ static void free_peer(struct aph_rx_peer *peer)
 	if (rx->last_peer == peer)
 		rx->last_peer = NULL;
 	aph_list_remove(&peer->idle);
+	rx->n_idle_peers--;
 	aph_rx_table_remove(&rx->peers, &peer->node);
 	rx->stats.n_peers--;
 	aph_rx_release(rx, peer, sizeof(*peer));
@@ -141,14 +142,17 @@ struct aph_rx_peer *aph_rx_peer_get(struct aph_rx *rx, const struct aph_rx_path 
 	peer->idle_since_ns = rx->now_ns;
 	aph_list_init(&peer->idle);
 	aph_list_append(&rx->idle_peers, &peer->idle);
+	rx->n_idle_peers++;
 	rx->stats.n_peers++;
 	return peer;
 }
 
 void aph_rx_peer_ref(struct aph_rx_peer *peer)
 {
-	if (peer->refs++ == 0)
-		aph_list_remove(&peer->idle);
+	if (peer->refs++)
+		return;
+	aph_list_remove(&peer->idle);
+	peer->rx->n_idle_peers--;
 }
 
 void aph_rx_peer_unref(struct aph_rx_peer *peer)
@@ -157,6 +161,7 @@ void aph_rx_peer_unref(struct aph_rx_peer *peer)
 		return;
 	peer->idle_since_ns = peer->rx->now_ns;
 	aph_list_append(&peer->rx->idle_peers, &peer->idle);
+	peer->rx->n_idle_peers++;
 }
 
 uint64_t aph_rx_peer_expiry(const struct aph_rx *rx)

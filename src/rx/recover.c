@@ -541,6 +541,16 @@ static void give_up_all(struct aph_rx_call *call)
 	note_lost_size(call, datagram);
 }
 
+void aph_rx_recover_repeat(struct aph_rx_call *call)
+{
+	struct aph_rx_out *out = &call->out;
+	uint32_t seq;
+
+	while ((seq = out->flying_head))
+		set_lost(out, seq, aph_rx_out_meta(out, seq));
+	aph_rx_call_wants_to_send(call);
+}
+
 /* False: the call has ended with it, and may be gone. */
 static bool ask(struct aph_rx_call *call)
 {
