@@ -94,16 +94,23 @@ size_t aph_rx_raw_hand_out(struct aph_rx *rx, struct aph_rx_message *out, size_t
 
 	while (rx->n_raw && n < max) {
 		struct aph_rx_raw *raw = &rx->raw[rx->raw_first];
+		struct aph_rx_large *large = raw->large;
 
 		rx->iovs[rx->n_iovs] =
-			(struct iovec){ .iov_base = raw->bytes, .iov_len = raw->len };
+			(struct iovec){ .iov_base = large ? large->bytes : raw->bytes,
+					.iov_len = raw->len };
 		out[n] = (struct aph_rx_message){
 			.path = &raw->path,
 			.iov = &rx->iovs[rx->n_iovs++],
 			.n_iov = 1,
 			.len = raw->len,
 			.segment = raw->len,
+			.fragment = raw->len > APH_RX_MTU_DEFAULT,
 		};
+		if (large) {
+			large->next = rx->spent_large;
+			rx->spent_large = large;
+		}
 		trace_message(rx, &out[n++]);
 		rx->raw_first = (rx->raw_first + 1) % APH_RX_N_RAW;
 		rx->n_raw--;

@@ -170,6 +170,7 @@ struct aph_rx *aph_rx_free(struct aph_rx *rx)
 		aph_rx_conn_free(
 			aph_container(rx->idle_services.next, struct aph_rx_conn, idle_link));
 	aph_rx_peer_free_all(rx);
+	aph_rx_raw_forget(rx, true);
 	aph_rx_table_deinit(rx, &rx->peers);
 	aph_rx_table_deinit(rx, &rx->client_conns);
 	aph_rx_table_deinit(rx, &rx->service_conns);

@@ -31,8 +31,9 @@
 #define APH_RX_RUN_SEGMENTS 64
 #define APH_RX_N_MESSAGES   32
 #define APH_RX_N_IOVECS	    1024
-#define APH_RX_N_RAW	    128 /* packets that wait to be sent once */
-#define APH_RX_RAW_MAX	    320
+#define APH_RX_N_RAW	    128	  /* packets that wait to be sent once */
+#define APH_RX_RAW_MAX	    320	  /* larger ones have memory of their own */
+#define APH_RX_LARGE_MAX    65000 /* the largest of those: tickets may be of many KiB */
 #define APH_RX_N_LIMITS	    256
 #define APH_RX_SEQ_MAX	    UINT32_C(0xfffffff0) /* of the longest body: numbers do not begin anew */
 #define APH_RX_WINDOW_SMALL 255			 /* what the trailer can say */
@@ -339,10 +340,18 @@ struct aph_rx_call {
 
 /* -- engine --------------------------------------------------------------------------------------------------------------------- */
 
+/* Bytes of a packet that is sent once and is a large one: a RESPONSE. */
+struct aph_rx_large {
+	struct aph_rx_large *next; /* once it was handed out */
+	uint32_t size;
+	uint8_t bytes[];
+};
+
 /* A packet that is sent once: an answer outside connections, an ABORT, a CHALLENGE. */
 struct aph_rx_raw {
 	struct aph_rx_path path;
 	uint16_t len;
+	struct aph_rx_large *large; /* or NULL */
 	uint8_t bytes[APH_RX_RAW_MAX];
 };
 
@@ -417,6 +426,7 @@ struct aph_rx {
 	struct aph_rx_limit limits[APH_RX_N_LIMITS];
 	struct aph_rx_cursor cursor;
 	/* output */
+	struct aph_rx_large *spent_large; /* handed out by the last aph_rx_send() */
 	struct aph_rx_raw raw[APH_RX_N_RAW];
 	uint32_t raw_first, n_raw;
 	struct aph_rx_draft drafts[APH_RX_N_MESSAGES];
@@ -666,9 +676,11 @@ void aph_rx_call_ask_for_proof(struct aph_rx_call *call);
 bool aph_rx_data_send(struct aph_rx_call *call);
 
 /* -- raw.c */
-/* Queues a packet that is sent once and remembered nowhere; dropped when there is no room. */
+/* Queues a packet that is sent once and remembered nowhere; dropped when there is no room, or no memory for a large one. */
 void aph_rx_raw_send(struct aph_rx *rx, const struct aph_rx_path *path,
 		     const struct aph_rx_header *header, const uint8_t *body, size_t len);
+/* Frees large packets that have left; and with `all` those that wait. */
+void aph_rx_raw_forget(struct aph_rx *rx, bool all);
 /* The group of addresses that the remote end of `path` belongs to: an index of limits[]. */
 uint32_t aph_rx_group(const struct aph_rx *rx, const struct aph_rx_path *path);
 /* Whether `path` may have one more answer to something that anybody could have sent. */

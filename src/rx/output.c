@@ -225,6 +225,7 @@ size_t aph_rx_send(struct aph_rx *rx, struct aph_rx_message *out, size_t max, ui
 
 	aph_rx_set_now(rx, now_ns);
 	aph_rx_clients_assign(rx);
+	aph_rx_raw_forget(rx, false);
 	rx->n_drafts = rx->n_iovs = rx->staged = 0;
 	n_raw = aph_rx_raw_hand_out(rx, out, max);
 	rx->drafts_max = max - n_raw < APH_RX_N_MESSAGES ? max - n_raw : APH_RX_N_MESSAGES;

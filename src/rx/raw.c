@@ -10,21 +10,53 @@
 #define LIMIT_PER_S 50
 #define LIMIT_BURST 20
 
+static struct aph_rx_large *new_large(struct aph_rx *rx, size_t len)
+{
+	struct aph_rx_large *large = aph_rx_alloc(rx, sizeof(*large) + len);
+
+	if (large)
+		large->size = (uint32_t)(sizeof(*large) + len);
+	return large;
+}
+
+void aph_rx_raw_forget(struct aph_rx *rx, bool all)
+{
+	while (rx->spent_large) {
+		struct aph_rx_large *large = rx->spent_large;
+
+		rx->spent_large = large->next;
+		aph_rx_release(rx, large, large->size);
+	}
+	for (; all && rx->n_raw; rx->n_raw--) {
+		struct aph_rx_large *large = rx->raw[rx->raw_first].large;
+
+		if (large)
+			aph_rx_release(rx, large, large->size);
+		rx->raw_first = (rx->raw_first + 1) % APH_RX_N_RAW;
+	}
+}
+
 void aph_rx_raw_send(struct aph_rx *rx, const struct aph_rx_path *path,
 		     const struct aph_rx_header *header, const uint8_t *body, size_t len)
 {
+	struct aph_rx_large *large = NULL;
 	struct aph_rx_raw *raw;
+	uint8_t *bytes;
 
-	if (rx->n_raw == APH_RX_N_RAW || APH_RX_HEADER + len > APH_RX_RAW_MAX) {
+	if (rx->n_raw == APH_RX_N_RAW || len > APH_RX_LARGE_MAX - APH_RX_HEADER ||
+	    (APH_RX_HEADER + len > APH_RX_RAW_MAX &&
+	     !(large = new_large(rx, APH_RX_HEADER + len)))) {
 		rx->stats.rate_limited++;
 		return;
 	}
 	raw = &rx->raw[(rx->raw_first + rx->n_raw++) % APH_RX_N_RAW];
 	raw->path = *path;
 	raw->len = (uint16_t)(APH_RX_HEADER + len);
-	aph_rx_header_encode(raw->bytes, header);
+	raw->large = large;
+	bytes = large ? large->bytes : raw->bytes;
+	aph_rx_header_encode(bytes, header);
 	if (len)
-		memcpy(raw->bytes + APH_RX_HEADER, body, len);
+		memcpy(bytes + APH_RX_HEADER, body, len);
 	rx->stats.packets_sent[header->type % 14]++;
 }
 

@@ -267,9 +267,47 @@ static void no_state(void **state)
 	end(&r);
 }
 
+/* A ticket may be of many KiB. */
+static void large_responses(void **state)
+{
+	static const size_t lengths[] = { APH_RX_RAW_MAX - APH_RX_HEADER,
+					  APH_RX_RAW_MAX - APH_RX_HEADER + 1, 1400, 12100,
+					  APH_RX_LARGE_MAX - APH_RX_HEADER };
+	const struct aph_rx_path path = a_path("10.0.0.2", 7000);
+	const struct aph_rx_header header = { .type = APH_RX_RESPONSE, .epoch = 7, .security = 2 };
+	static uint8_t body[APH_RX_LARGE_MAX];
+	struct aph_rx_message message;
+	struct aph_rx *rx = an_engine(0);
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(body); i++)
+		body[i] = (uint8_t)(i * 7);
+	for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+		aph_rx_raw_send(rx, &path, &header, body, lengths[i]);
+		aph_rx_raw_send(rx, &path, &header, body, 4);
+		assert_int_equal(aph_rx_send(rx, &message, 1, now_ns), 1);
+		assert_int_equal(message.n_iov, 1);
+		assert_int_equal(message.len, APH_RX_HEADER + lengths[i]);
+		assert_memory_equal((uint8_t *)message.iov[0].iov_base + APH_RX_HEADER, body,
+				    lengths[i]);
+		assert_int_equal(message.fragment, message.len > 1444);
+		assert_int_equal(aph_rx_send(rx, &message, 1, now_ns), 1);
+		assert_int_equal(message.len, APH_RX_HEADER + 4);
+	}
+	/* No datagram is as large as that. */
+	aph_rx_raw_send(rx, &path, &header, body, sizeof(body));
+	assert_int_equal(aph_rx_send(rx, &message, 1, now_ns), 0);
+	/* One that has left and one that has not are freed with the engine. */
+	aph_rx_raw_send(rx, &path, &header, body, 3000);
+	aph_rx_raw_send(rx, &path, &header, body, 3000);
+	assert_int_equal(aph_rx_send(rx, &message, 1, now_ns), 1);
+	(void)aph_rx_free(rx);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(large_responses),
 		cmocka_unit_test(requests),
 		cmocka_unit_test(replies),
 		cmocka_unit_test(no_state),
