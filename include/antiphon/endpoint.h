@@ -5,6 +5,8 @@
  * Threads: everything that belongs to one endpoint may be used from any number of threads at once, and
  * several threads may wait in aph_endpoint_next(); each event is handed to exactly one of them. Only the
  * functions that free must not race with another use of what they free.
+ * No thread may be cancelled (pthread_cancel(3)) in a function of the library: it would leave the endpoint locked, or
+ * waited for by nobody, for ever. Wake it with aph_endpoint_wake(), or disable cancellation around the calls.
  *
  * Fork: an endpoint belongs to the process that made it. In a child made by fork() every function on it
  * answers -ENOTCONN and the library has let go of its descriptors there; free it, and make a new one.
