@@ -269,6 +269,20 @@ struct listing {
 	uint64_t now_ns;
 };
 
+/*
+ * Who may transfer a name of his own is told of it, if he names it: so he learns whether he has become the owner when the
+ * keeper died on his confirmation.
+ */
+static bool may_see(const struct listing *listing, const struct hold_entry *entry)
+{
+	const struct hold_job *job = listing->job;
+
+	if (hold_may(listing->keeper, job->who, HOLD_CAN_LIST, entry->owner, entry->name))
+		return true;
+	return entry->owner == job->who->euid && strcmp(entry->name, job->name) == 0 &&
+	       hold_may(listing->keeper, job->who, HOLD_CAN_TRANSFER, entry->owner, entry->name);
+}
+
 static int add_info(const struct hold_entry *entry, void *arg)
 {
 	struct listing *listing = arg;
@@ -276,8 +290,7 @@ static int add_info(const struct hold_entry *entry, void *arg)
 	struct aph_hold_info *info;
 
 	if ((!(job->request.flags & APH_HOLD_ALL) && entry->owner != job->owner) ||
-	    strncmp(entry->name, job->name, strlen(job->name)) != 0 ||
-	    !hold_may(listing->keeper, job->who, HOLD_CAN_LIST, entry->owner, entry->name))
+	    strncmp(entry->name, job->name, strlen(job->name)) != 0 || !may_see(listing, entry))
 		return 0;
 	if (listing->n == listing->max) {
 		size_t max = listing->max ? 2 * listing->max : 16;

@@ -264,6 +264,56 @@ static void rules_between_users(void **state)
 	keeper_stop(&keeper);
 }
 
+static size_t count_of(struct aph_hold *hold, const char *prefix)
+{
+	struct aph_hold_info *list;
+	size_t n;
+
+	CHECK_OK(aph_hold_list(hold, prefix, &list, &n, NULL, SOON));
+	free(list);
+	return n;
+}
+
+static int transferring_alice(int ctl, void *arg)
+{
+	struct aph_hold *hold;
+
+	(void)ctl;
+	(void)arg;
+	become(ALICE);
+	hold = open_of_root();
+	CHECK_OK(store(hold, "t.one", "1", 0));
+	CHECK_OK(store(hold, "u.one", "1", 0));
+	/* What confirming asks when the keeper has died meanwhile. */
+	CHECK(count_of(hold, "t.one") == 1);
+	CHECK(count_of(hold, "u.one") == 0);
+	CHECK(count_of(hold, "t.") == 0);
+	CHECK(count_of(hold, NULL) == 0);
+	aph_hold_close(hold);
+	return 0;
+}
+
+/* Who may transfer can find out about a name whether it is his, and may see nothing else. */
+static void what_transferring_shows(void **state)
+{
+	static const char *const rules[] = { "uid=54321,can=store+transfer,prefix=t.",
+					     "uid=54321,can=store,prefix=u." };
+	struct aph_hold_keeper_options options = {
+		.size = sizeof(options),
+		.rules = rules,
+		.n_rules = SUITE_LEN(rules),
+	};
+	struct keeper keeper;
+	struct child child;
+
+	(void)state;
+	need_root();
+	keeper_start(&keeper, &options);
+	child_start(&child, transferring_alice, NULL);
+	assert_int_equal(child_finish(&child, 10000), 0);
+	keeper_stop(&keeper);
+}
+
 /* A keeper of a user: root may use it, another user not. */
 static int alices_keeper(int ctl, void *arg)
 {
@@ -315,6 +365,7 @@ int main(void)
 		cmocka_unit_test(rules_are_read),    cmocka_unit_test(limits_are_read),
 		cmocka_unit_test(rules_are_applied), HOLD_TEST(strangers_may_nothing),
 		HOLD_TEST(rules_between_users),	     HOLD_TEST(a_keeper_of_a_user),
+		HOLD_TEST(what_transferring_shows),
 	};
 
 	return suite_run("hold rules", tests, SUITE_LEN(tests), 60);
