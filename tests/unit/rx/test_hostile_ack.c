@@ -20,7 +20,10 @@ struct victim {
 	uint32_t serials[64];
 	unsigned copies[64];	  /* of the first packets */
 	size_t smallest, largest; /* datagrams of data of the last look, but for a last one */
+	uint32_t first, last;	  /* DATA of the last look; first 0: none, or not in order */
 };
+
+static uint64_t step_ns = S / 100; /* between acknowledgements */
 
 /* Looks at all that it sends. Returns the number of DATA packets. */
 static unsigned look(struct victim *v)
@@ -30,6 +33,7 @@ static unsigned look(struct victim *v)
 
 	v->smallest = SIZE_MAX;
 	v->largest = 0;
+	v->first = v->last = 0;
 	while (aph_rx_send(v->rx, &message, 1, now_ns) == 1) {
 		uint8_t bytes[65536];
 		size_t len = 0;
@@ -49,6 +53,8 @@ static unsigned look(struct victim *v)
 				v->smallest = message.segment;
 			if (message.segment > v->largest)
 				v->largest = message.segment;
+			v->first = !n ? header.seq : header.seq > v->last ? v->first : 0;
+			v->last = header.seq;
 			if (header.seq > v->highest)
 				v->highest = header.seq;
 			if (header.seq < 64) {
@@ -105,7 +111,7 @@ static void acknowledge(struct victim *v, struct aph_rx_ack *ack)
 	header.user_status = 0;
 	aph_rx_header_encode(packet, &header);
 	len = APH_RX_HEADER + aph_rx_ack_encode(packet + APH_RX_HEADER, ack);
-	now_ns += S / 100;
+	now_ns += step_ns;
 	aph_rx_receive(v->rx, &v->path, packet, len, len, NULL, now_ns);
 }
 
@@ -288,6 +294,74 @@ static void overtaken(void **state)
 	end(&v);
 }
 
+/* As much as may leave. */
+static void fly(struct victim *v)
+{
+	static const uint8_t body[100000];
+
+	do {
+		(void)aph_rx_call_write(v->call, body, sizeof(body), APH_RX_MORE);
+	} while (look(v));
+}
+
+/* Acknowledges one of those that are out; those that left before it are lost then. */
+static void lose_before(struct victim *v, uint32_t base, uint32_t seq)
+{
+	struct aph_rx_ack ack = an_ack(base);
+
+	ack.extended = true;
+	ack.window = APH_RX_WINDOW_MAX;
+	ack.n_ranges = 1;
+	ack.ranges[0] = (struct aph_rx_range){ seq, seq + 1 };
+	acknowledge(v, &ack);
+	now_ns += S / 100;
+	aph_rx_tick(v->rx, now_ns);
+}
+
+/* What is lost leaves in order, however it came to be lost. */
+static void lost_again_and_again(void **state)
+{
+	struct aph_rx_ack ack;
+	struct victim v;
+	uint32_t base = 1;
+
+	(void)state;
+	step_ns = S / 100000; /* so short a path is not paced */
+	begin(&v);
+	(void)aph_rx_call_free(v.call);
+	assert_int_equal(aph_rx_call_new(&v.call, v.client, NULL), 0);
+	v.highest = 0;
+	fly(&v);
+	while (v.highest - base < 3000) {
+		base = v.highest + 1;
+		ack = an_ack(base);
+		ack.extended = true;
+		ack.window = APH_RX_WINDOW_MAX;
+		acknowledge(&v, &ack);
+		fly(&v);
+	}
+	lose_before(&v, base, v.highest);
+	assert_true(look(&v) > 100);
+	assert_int_equal(v.first, base);
+	for (unsigned i = 0; i < 4; i++) {
+		/* These are lost once more, while those above them still are. */
+		uint32_t last = v.last;
+
+		assert_true(last + 100 < v.highest);
+		lose_before(&v, base, last);
+		assert_true(look(&v) > 1);
+		assert_int_equal(v.first, base);
+		assert_true(v.last > base);
+	}
+	ack.first = v.highest + 1;
+	ack.previous = v.highest;
+	acknowledge(&v, &ack);
+	fly(&v);
+	assert_true(v.highest > ack.first);
+	end(&v);
+	step_ns = S / 100;
+}
+
 /* How long until packet `seq` leaves once more. */
 static uint64_t wait_for_copy(struct victim *v, uint32_t seq)
 {
@@ -419,6 +493,7 @@ int main(void)
 		cmocka_unit_test(trailer_of_what_was_not_sent),
 		cmocka_unit_test(reply_too_early),
 		cmocka_unit_test(overtaken),
+		cmocka_unit_test(lost_again_and_again),
 		cmocka_unit_test(back_off),
 		cmocka_unit_test(from_elsewhere),
 		cmocka_unit_test(aborted_connections),
