@@ -126,26 +126,25 @@ ssize_t aph_call_read_locked(struct aph_call *call, void *buf, size_t max, bool 
 	return r;
 }
 
-ssize_t aph_call_read(struct aph_call *call, void *buf, size_t max)
+static ssize_t read_body(struct aph_call *call, void *buf, size_t max, bool consume)
 {
 	struct aph_endpoint *ep = call->channel->ep;
 	ssize_t r;
 
 	aph_lock(ep);
-	r = aph_call_read_locked(call, buf, max, true);
+	r = aph_call_read_locked(call, buf, max, consume);
 	aph_unlock(ep);
 	return r;
 }
 
+ssize_t aph_call_read(struct aph_call *call, void *buf, size_t max)
+{
+	return read_body(call, buf, max, true);
+}
+
 ssize_t aph_call_peek(struct aph_call *call, void *buf, size_t max)
 {
-	struct aph_endpoint *ep = call->channel->ep;
-	ssize_t r;
-
-	aph_lock(ep);
-	r = aph_call_read_locked(call, buf, max, false);
-	aph_unlock(ep);
-	return r;
+	return read_body(call, buf, max, false);
 }
 
 int aph_call_borrow(struct aph_call *call, const void **data, size_t *len)

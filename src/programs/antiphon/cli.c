@@ -38,6 +38,24 @@ int cli_bad_option(void)
 	return CLI_MISUSED;
 }
 
+int cli_run_command(const struct cli_command *commands, size_t n, int argc, char **argv)
+{
+	if (argc < 2)
+		return cli_misused("a command is missing");
+	for (size_t i = 0; i < n; i++) {
+		static char name[32];
+
+		if (strcmp(argv[1], commands[i].name) != 0)
+			continue;
+		/* getopt_long() begins its own messages with argv[0]. */
+		(void)snprintf(name, sizeof(name), "%s", commands[i].program);
+		cli_set_program(name);
+		argv[1] = name;
+		return commands[i].run(argc - 1, argv + 1);
+	}
+	return cli_misused("there is no command '%s'", argv[1]);
+}
+
 int cli_outcome_status(enum aph_outcome outcome)
 {
 	switch (outcome) {

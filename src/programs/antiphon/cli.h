@@ -32,6 +32,16 @@ int cmd_bench(int argc, char **argv);
 int cmd_rx(int argc, char **argv);
 int cmd_hold(int argc, char **argv);
 
+struct cli_command {
+	const char *name;
+	const char *program; /* what its messages begin with */
+	const char *text;    /* for the help of all */
+	int (*run)(int argc, char **argv);
+};
+
+/* Runs the command that argv[1] names, or complains. Returns a cli_status. */
+int cli_run_command(const struct cli_command *commands, size_t n, int argc, char **argv);
+
 /* The name that messages begin with, "antiphon call" say. Borrowed for ever. */
 void cli_set_program(const char *name);
 const char *cli_program(void);

@@ -6,12 +6,7 @@
 
 #include <string.h>
 
-static const struct {
-	const char *name;
-	const char *program;
-	const char *help;
-	int (*run)(int argc, char **argv);
-} commands[] = {
+static const struct cli_command commands[] = {
 	{ "version", "antiphon rx version", rx_version_help, rx_version },
 	{ "debug", "antiphon rx debug", rx_debug_help, rx_debug },
 	{ "ping", "antiphon rx ping", rx_ping_help, rx_ping },
@@ -32,7 +27,7 @@ static void print_help(void)
 	      stdout);
 	for (size_t i = 0; i < N_COMMANDS; i++) {
 		putchar('\n');
-		fputs(commands[i].help, stdout);
+		fputs(commands[i].text, stdout);
 	}
 }
 
@@ -40,21 +35,9 @@ int cmd_rx(int argc, char **argv)
 {
 	const char *name = argc > 1 ? argv[1] : NULL;
 
-	if (name == NULL)
-		return cli_misused("a command is missing");
-	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+	if (name && (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)) {
 		print_help();
 		return cli_finish(CLI_OK);
 	}
-	for (size_t i = 0; i < N_COMMANDS; i++) {
-		static char program[32];
-
-		if (strcmp(name, commands[i].name) != 0)
-			continue;
-		snprintf(program, sizeof(program), "%s", commands[i].program);
-		cli_set_program(program);
-		argv[1] = program;
-		return commands[i].run(argc - 1, argv + 1);
-	}
-	return cli_misused("there is no command '%s'", name);
+	return cli_run_command(commands, N_COMMANDS, argc, argv);
 }

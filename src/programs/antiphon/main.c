@@ -9,12 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const struct {
-	const char *name;
-	const char *program;
-	const char *summary;
-	int (*run)(int argc, char **argv);
-} commands[] = {
+static const struct cli_command commands[] = {
 	{ "serve", "antiphon serve", "put a command behind a name", cmd_serve },
 	{ "call", "antiphon call", "call a name, write its reply to standard output", cmd_call },
 	{ "ls", "antiphon ls", "list the services", cmd_ls },
@@ -33,7 +28,7 @@ static void print_help(FILE *out)
 	      "commands:\n",
 	      out);
 	for (size_t i = 0; i < N_COMMANDS; i++)
-		fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
+		fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].text);
 	fputs("\noptions:\n"
 	      "  --help     show this text; 'antiphon COMMAND --help' says more\n"
 	      "  --version  show the version\n\n"
@@ -67,26 +62,13 @@ int main(int argc, char **argv)
 		cli_error("cannot open /dev/null, which it needs to be there");
 		return CLI_FAILED;
 	}
-	if (name == NULL)
-		return cli_misused("a command is missing");
-	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+	if (name && (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)) {
 		print_help(stdout);
 		return cli_finish(CLI_OK);
 	}
-	if (strcmp(name, "--version") == 0) {
+	if (name && strcmp(name, "--version") == 0) {
 		printf("antiphon %s\n", aph_version());
 		return cli_finish(CLI_OK);
 	}
-	for (size_t i = 0; i < N_COMMANDS; i++) {
-		static char program[32];
-
-		if (strcmp(name, commands[i].name) != 0)
-			continue;
-		/* getopt_long() begins its own messages with argv[0]. */
-		snprintf(program, sizeof(program), "%s", commands[i].program);
-		cli_set_program(program);
-		argv[1] = program;
-		return commands[i].run(argc - 1, argv + 1);
-	}
-	return cli_misused("there is no command '%s'", name);
+	return cli_run_command(commands, N_COMMANDS, argc, argv);
 }
