@@ -3,6 +3,8 @@
 #ifndef TESTS_UNIT_RX_RIG_H
 #define TESTS_UNIT_RX_RIG_H
 
+#include "rx/wire.h"
+
 #include <antiphon/rx.h>
 
 #include <arpa/inet.h>
@@ -75,6 +77,33 @@ static inline struct aph_rx_path a_path(const char *address, uint16_t port)
 		path.remote.in6.sin6_port = htons(port);
 	}
 	return path;
+}
+
+static inline struct aph_rx_ack an_ack(uint32_t first)
+{
+	return (struct aph_rx_ack){
+		.first = first,
+		.previous = first - 1,
+		.reason = APH_RX_ACK_IDLE,
+		.max_mtu = 1444,
+		.if_mtu = 1444,
+		.rwind = 255,
+		.max_jumbo = 1,
+	};
+}
+
+/* The bytes of a message, which lie in pieces. Returns how many. */
+static inline size_t gather(const struct aph_rx_message *message, uint8_t *bytes, size_t max)
+{
+	size_t len = 0;
+
+	for (size_t i = 0; i < message->n_iov; i++) {
+		assert_true(len + message->iov[i].iov_len <= max);
+		memcpy(bytes + len, message->iov[i].iov_base, message->iov[i].iov_len);
+		len += message->iov[i].iov_len;
+	}
+	assert_int_equal(len, message->len);
+	return len;
 }
 
 #endif

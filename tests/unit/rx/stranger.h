@@ -85,12 +85,8 @@ static inline void look(struct host *h)
 	h->n_bytes = 0;
 	memset(h->n_types, 0, sizeof(h->n_types));
 	while (aph_rx_send(h->rx, &message, 1, now_ns) == 1) {
-		size_t len = 0;
+		size_t len = gather(&message, bytes, sizeof(bytes));
 
-		for (size_t i = 0; i < message.n_iov; i++) {
-			memcpy(bytes + len, message.iov[i].iov_base, message.iov[i].iov_len);
-			len += message.iov[i].iov_len;
-		}
 		for (size_t at = 0; at < len; at += message.segment)
 			note(h, bytes + at,
 			     len - at < message.segment ? len - at : message.segment);
@@ -135,19 +131,6 @@ static inline void send_data(struct host *h, const struct client *c, uint32_t ch
 					    .type = APH_RX_DATA,
 					    .flags = flags },
 		    NULL, len);
-}
-
-static inline struct aph_rx_ack an_ack(uint32_t first)
-{
-	return (struct aph_rx_ack){
-		.first = first,
-		.previous = first - 1,
-		.reason = APH_RX_ACK_IDLE,
-		.max_mtu = 1444,
-		.if_mtu = 1444,
-		.rwind = 255,
-		.max_jumbo = 1,
-	};
 }
 
 static inline void send_ack(struct host *h, const struct client *c, uint32_t channel,

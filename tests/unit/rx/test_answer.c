@@ -16,11 +16,7 @@ static size_t sent(struct aph_rx *rx, uint8_t *last, size_t *last_len)
 
 	while (aph_rx_send(rx, &message, 1, now_ns) == 1) {
 		total += message.len;
-		*last_len = 0;
-		for (size_t i = 0; i < message.n_iov; i++) {
-			memcpy(last + *last_len, message.iov[i].iov_base, message.iov[i].iov_len);
-			*last_len += message.iov[i].iov_len;
-		}
+		*last_len = gather(&message, last, message.len);
 	}
 	return total;
 }
@@ -54,13 +50,8 @@ static void carry(struct aph_rx *a, struct aph_rx *b)
 		more = false;
 		for (int i = 0; i < 2; i++) {
 			while (aph_rx_send(i ? b : a, &message, 1, now_ns) == 1) {
-				size_t len = 0;
+				size_t len = gather(&message, bytes, sizeof(bytes));
 
-				for (size_t j = 0; j < message.n_iov; j++) {
-					memcpy(bytes + len, message.iov[j].iov_base,
-					       message.iov[j].iov_len);
-					len += message.iov[j].iov_len;
-				}
 				now_ns += 1000000;
 				aph_rx_receive(i ? a : b, i ? &from_b : &from_a, bytes, len,
 					       message.segment, NULL, now_ns);

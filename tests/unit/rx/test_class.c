@@ -143,12 +143,8 @@ static void look(struct rig *r)
 	struct aph_rx_message m;
 
 	while (aph_rx_send(r->rx, &m, 1, now_ns) == 1) {
-		size_t len = 0;
+		size_t len = gather(&m, bytes, sizeof(bytes));
 
-		for (size_t i = 0; i < m.n_iov; i++) {
-			memcpy(bytes + len, m.iov[i].iov_base, m.iov[i].iov_len);
-			len += m.iov[i].iov_len;
-		}
 		for (size_t at = 0; at < len; at += m.segment)
 			take(r, bytes + at, len - at < m.segment ? len - at : m.segment);
 	}

@@ -164,13 +164,8 @@ static void carry(struct aph_rx *from, struct aph_rx *to, const struct aph_rx_pa
 
 	while (aph_rx_send(from, &message, 1, now_ns) == 1) {
 		uint8_t bytes[4096];
-		size_t len = 0;
+		size_t len = gather(&message, bytes, sizeof(bytes));
 
-		for (size_t i = 0; i < message.n_iov; i++) {
-			assert_true(len + message.iov[i].iov_len <= sizeof(bytes));
-			memcpy(bytes + len, message.iov[i].iov_base, message.iov[i].iov_len);
-			len += message.iov[i].iov_len;
-		}
 		aph_rx_receive(to, path, bytes, len, message.segment, NULL, now_ns);
 	}
 }

@@ -3,8 +3,6 @@
  * Acknowledgements that nobody should send: about what was never sent, with windows and sizes of any kind. And those
  * that are late, or missing, or come from elsewhere.
  */
-#include "rx/wire.h"
-
 #include "rig.h"
 
 #define SERVICE 147
@@ -36,12 +34,8 @@ static unsigned look(struct victim *v)
 	v->first = v->last = 0;
 	while (aph_rx_send(v->rx, &message, 1, now_ns) == 1) {
 		uint8_t bytes[65536];
-		size_t len = 0;
+		size_t len = gather(&message, bytes, sizeof(bytes));
 
-		for (size_t i = 0; i < message.n_iov; i++) {
-			memcpy(bytes + len, message.iov[i].iov_base, message.iov[i].iov_len);
-			len += message.iov[i].iov_len;
-		}
 		for (size_t at = 0; at < len; at += message.segment) {
 			struct aph_rx_header header;
 
@@ -113,19 +107,6 @@ static void acknowledge(struct victim *v, struct aph_rx_ack *ack)
 	len = APH_RX_HEADER + aph_rx_ack_encode(packet + APH_RX_HEADER, ack);
 	now_ns += step_ns;
 	aph_rx_receive(v->rx, &v->path, packet, len, len, NULL, now_ns);
-}
-
-static struct aph_rx_ack an_ack(uint32_t first)
-{
-	return (struct aph_rx_ack){
-		.first = first,
-		.previous = first - 1,
-		.reason = APH_RX_ACK_IDLE,
-		.max_mtu = 1444,
-		.if_mtu = 1444,
-		.rwind = 255,
-		.max_jumbo = 1,
-	};
 }
 
 /* A window that wraps around must not look like one that is closed. */
