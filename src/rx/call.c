@@ -319,6 +319,8 @@ void aph_rx_call_info(const struct aph_rx_call *call, struct aph_rx_call_info *i
 		.call_number = call->number,
 		.n_sent = call->n_sent,
 		.n_resent = call->n_resent,
+		.n_acked = call->out.base ? call->out.base - 1 : 0,
+		.rtt_us = call->peer->rtt.srtt_us,
 		.received = call->received,
 		.bounced = call->bounced,
 	};

@@ -11,6 +11,8 @@
 #include <errno.h>
 #include <string.h>
 
+#define TURN_MIN_NS UINT64_C(10000000)
+
 /* What goes through the functions of one sendmsg(). */
 struct sending {
 	struct aph_afrx_socket *s;
@@ -247,6 +249,41 @@ static bool is_over(const struct aph_afrx_call *c)
 	return !c->socket || c->ended;
 }
 
+/*
+ * With MSG_WAITALL a signal does not end it as long as the peer acknowledges something in each two round trips. A broker
+ * is not told by how many signals it was, and lets go at the first.
+ */
+static int wait_on(struct sending *t, struct aph_afrx_call *c)
+{
+	struct aph_rx_call_info info;
+	uint64_t until_ns, turn_ns;
+	uint32_t n_acked;
+	int r;
+
+	while (!is_over(c) && c->blocked) {
+		if (aph_afrx_broker_cancelled())
+			return -EINTR;
+		aph_rx_call_info(c->rx, &info);
+		n_acked = info.n_acked;
+		turn_ns = info.rtt_us * UINT64_C(2000);
+		until_ns = aph_time_ns() + (turn_ns < TURN_MIN_NS ? TURN_MIN_NS : turn_ns);
+		do {
+			if (aph_time_ns() >= t->deadline_ns)
+				return -EAGAIN;
+			r = aph_afrx_sleep(t->s, NULL,
+					   until_ns < t->deadline_ns ? until_ns : t->deadline_ns);
+			if (r == -EREMOTE)
+				return r;
+		} while (!is_over(c) && c->blocked && aph_time_ns() < until_ns);
+		if (is_over(c) || !c->blocked)
+			return 0;
+		aph_rx_call_info(c->rx, &info);
+		if (info.n_acked == n_acked)
+			return -EINTR;
+	}
+	return 0;
+}
+
 /* The engine takes no more: sends what it has, and waits. */
 static int make_room(struct sending *t, struct aph_afrx_call *c)
 {
@@ -260,6 +297,8 @@ static int make_room(struct sending *t, struct aph_afrx_call *c)
 	while (r == 0 && !is_over(c) && c->blocked) {
 		aph_afrx_settle_room(t->s, t->fd);
 		r = wait_for_change(t, NULL);
+		if (r == -EINTR && (t->flags & MSG_WAITALL))
+			r = wait_on(t, c);
 	}
 	return r;
 }

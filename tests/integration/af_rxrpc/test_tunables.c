@@ -4,6 +4,10 @@
 
 #include <antiphon/api.h>
 
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+
 #define DELAY_MS 20
 
 static struct got got;
@@ -146,6 +150,71 @@ static void test_reaping(void **state)
 	OK(rx_close(servers[1]));
 }
 
+struct sender {
+	int fd;
+	ssize_t result;
+	_Atomic bool done;
+};
+
+#define LARGE (1u << 20)
+
+static void *send_all(void *arg)
+{
+	struct sender *sender = arg;
+	static char body[LARGE];
+
+	sender->result = tag_send(sender->fd, 1, body, LARGE, NULL, MSG_WAITALL);
+	atomic_store(&sender->done, true);
+	return NULL;
+}
+
+static void on_signal(int signal)
+{
+	(void)signal;
+}
+
+/* On a long way, where there is time for it: signals do not end MSG_WAITALL while somebody reads; then they do. */
+static void test_wait_for_all(void **state)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+	struct sender sender = { 0 };
+	struct sockaddr_rxrpc to;
+	int server, client, reads;
+	pthread_t thread;
+	size_t at;
+
+	(void)state;
+	OK(sigaction(SIGUSR1, &action, NULL));
+	OK(aph_rxrpc_set_tunable("inject_rx_delay", 150));
+	for (reads = 1; reads >= 0; reads--) {
+		server = server_new(&to, 5);
+		client = sender.fd = client_new();
+		OK(connect_to(client, &to));
+		CHECK_INT(tag_command(server, 11, RXRPC_CHARGE_ACCEPT), 0);
+		atomic_store(&sender.done, false);
+		CHECK_INT(pthread_create(&thread, NULL, send_all, &sender), 0);
+		for (at = 0; reads && at < LARGE; at += (size_t)got.n) {
+			receive_soon(server, &got, sizeof(got.data), MSG_DONTWAIT);
+			CHECK(got.n > 0);
+			/* Now it is known how long the way is. */
+			if (at > LARGE / 8 && !atomic_load(&sender.done))
+				(void)pthread_kill(thread, SIGUSR1);
+		}
+		while (!reads && !atomic_load(&sender.done)) {
+			(void)pthread_kill(thread, SIGUSR1);
+			usleep(1000);
+		}
+		CHECK_INT(pthread_join(thread, NULL), 0);
+		if (reads)
+			CHECK_INT(sender.result, LARGE);
+		else
+			CHECK(sender.result > 0 && sender.result < LARGE);
+		OK(rx_close(client));
+		OK(rx_close(server));
+	}
+	OK(aph_rxrpc_set_tunable("inject_rx_delay", DELAY_MS));
+}
+
 /* With a window of one packet and no jumbograms everything is slower, and nothing else. */
 static void test_least(void **state)
 {
@@ -185,7 +254,7 @@ int main(void)
 		SUITE_TEST(test_implicit_length),
 #ifndef AFRX_PLAIN
 		SUITE_TEST(test_ranges),	  SUITE_TEST(test_reaping),
-		SUITE_TEST(test_least),
+		SUITE_TEST(test_wait_for_all),	  SUITE_TEST(test_least),
 #endif
 	};
 
