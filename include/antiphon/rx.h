@@ -375,8 +375,8 @@ struct aph_rx_call_info {
 	uint32_t n_resent;
 	uint32_t n_acked; /* of them, those that the peer has acknowledged for good */
 	uint32_t rtt_us;  /* to the peer and back, smoothed; 0: not known */
-	bool received; /* the peer has acknowledged something of it, or answered */
-	bool bounced;  /* the network gave back the only copy of its first packet: nobody has it */
+	bool received;	  /* the peer has acknowledged something of it, or answered */
+	bool bounced; /* the network gave back the only copy of its first packet: nobody has it */
 };
 APH_API void aph_rx_call_info(const struct aph_rx_call *call, struct aph_rx_call_info *info);
 APH_API void *aph_rx_call_data(const struct aph_rx_call *call);
