@@ -70,8 +70,7 @@ static void strangers(void **state)
 		".18ea350f9c9c056b",
 		"rx:a\x1b[2J,00000000,00000000,0000000000000000",
 		"ry:a,00000000,00000000,0000000000000000",
-		"rx:xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx,"
-		"00000000,00000000,0000000000000000",
+		"rx:xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx,00000000,00000000,0000000000000000",
 	};
 	struct aph_rendezvous_entry entry;
 	size_t i;
