@@ -39,7 +39,7 @@ int child_hear(int ctl, int timeout_ms);
 /* Waits until the process is in the wanted state of /proc/PID/stat ('T', 'S'); checks that it gets there. */
 void child_await_state(pid_t pid, char state, int timeout_ms);
 
-/* Waits until the process sleeps and no thread of it has run for 100 ms. */
+/* Waits until the first thread of the process sleeps and has not run for 100 ms. */
 void child_await_rest(pid_t pid);
 
 /* Context switches of its own will that all threads of the process have made. */
