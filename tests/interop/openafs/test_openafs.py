@@ -2,25 +2,26 @@
 # SPDX-License-Identifier: MIT
 """Calls between this project and OpenAFS, both ways, and every packet of ours as Wireshark reads it.
 
-test_openafs.py PROGRAM, run by `cell`, which has started the servers. Prints TAP.
+test_openafs.py PROGRAM CROWDED, run by `cell`, which has started the servers. Prints TAP.
 """
 
 import os
 import pathlib
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import tempfile
 import time
 
-PROGRAM = sys.argv[1]
+PROGRAM, CROWDED = sys.argv[1:]
 ANSWERED, FAILED, MISUSED, REFUSED, ABORTED, LOST = range(6)
 
 # Operations of the services, as their interface definitions number them.
 VL_PROBE, PR_NAME_TO_ID, PR_ID_TO_NAME = 514, 504, 505
-VL, PR, VOL, BOS = "rx:127.0.0.1:7003/52", "rx:127.0.0.1:7002/73", 4, 1
+VL, PR, VOL, BOS, UBIK = "rx:127.0.0.1:7003/52", "rx:127.0.0.1:7002/73", 4, 1, 50
 # An address that vos does not take for a mistake, as it does 127.0.0.1.
 OURS = "127.3.0.1"
 CAPTURE = os.path.join(tempfile.mkdtemp(), "capture.pcapng")
@@ -161,6 +162,57 @@ def bos_is_told_the_code_of_our_abort():
     with Serving(f"rx:{OURS}:7007/{BOS}", "--", "sh", "-c", "exit 5"):
         done = run("bos", "status", OURS, "-noauth")
         assert b"Input/output error" in done.stdout + done.stderr, (done.stdout, done.stderr)
+
+
+class Silent:
+    """Sixty-four callers of a server that has room for as many: each begins a request, and never says more."""
+
+    HEADER = struct.Struct(">IIIIIBBBBHH")
+    DATA, ACK, CLIENT, LAST, PING = 1, 2, 1, 4, 6
+
+    def __init__(self, port):
+        self.server = subprocess.Popen([CROWDED, str(port), str(VOL), str(UBIK)], stdout=subprocess.PIPE)
+        assert self.server.stdout.readline() == b"ready\n"
+        self.callers = []
+        for n in range(64):
+            self.callers.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            self.begin(self.callers[n], port, n + 1, self.CLIENT)
+
+    def begin(self, caller, port, n, flags):
+        packet = self.HEADER.pack(0x80000000 + n, 4 * n, 1, 1, 1, self.DATA, flags, 0, 0, 0, VOL) + b"data"
+        caller.sendto(packet, (OURS, port))
+
+    def asks(self, port):
+        """Whether one more caller is asked to prove its address."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
+            caller.settimeout(20)
+            self.begin(caller, port, 1000, self.CLIENT | self.LAST)
+            answer = caller.recv(2000)
+        return self.HEADER.unpack(answer[:28])[5] == self.ACK and answer[28 + 16] == self.PING
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.server.kill()
+        self.answered = self.server.communicate()[0].split()
+        for caller in self.callers:
+            caller.close()
+
+
+@test
+def clients_of_a_crowded_server_of_ours_prove_their_addresses():
+    # They try again after some seconds; so all at once.
+    with Silent(7005) as crowd:
+        assert crowd.asks(7005), "no question"
+        commands = (["vos", "status", OURS, "-noauth"], ["udebug", OURS, "7005"], ["rxdebug", OURS, "7005", "-version"])
+        running = [subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for c in commands]
+        vos, udebug, rxdebug = (r.communicate(timeout=60)[0] for r in running)
+        assert b"No active transactions" in vos, vos
+        assert b"antiphon" in rxdebug, rxdebug
+        # It finds four bytes only where there should be more.
+        assert b"-451" in udebug, udebug
+    assert crowd.answered.count(b"4") == 1 and b"50" in crowd.answered, crowd.answered
 
 
 def start_capture():

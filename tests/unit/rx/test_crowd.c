@@ -157,6 +157,40 @@ static void questions_expire(void **state)
 	end(&h);
 }
 
+/* Bodies of the answers that clients of Linux gave to a server's first PING, before any reply; only the serial differs. */
+static void clients_of_linux_get_in(void **state)
+{
+	static const uint8_t bodies[][APH_RX_ACK_FIXED + APH_RX_ACK_PADDING + 16] = {
+		/* 6.12 */
+		{ 0, 0, 0, 0, 0,    0,	  0, 1, 0, 0,	 0, 0, 0, 0,	0, 3, 7, 0, 0,
+		  0, 0, 0, 0, 0x16, 0x3c, 0, 0, 5, 0xa4, 0, 0, 0, 0xff, 0, 0, 0, 4 },
+		/* 7.3 */
+		{ 0, 0, 0, 0, 0,    0,	  0, 1, 0, 0,	 0, 0, 0, 0,	0, 4, 7, 0, 0,
+		  0, 0, 0, 0, 0xfe, 0x88, 0, 0, 5, 0xa4, 0, 0, 0, 0xff, 0, 0, 0, 0 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++) {
+		const struct client honest = { a_path("10.9.9.9", 7001), 0x859e8439, 0xb9b9b62c };
+		const struct aph_rx_header header = {
+			.call_number = 1,
+			.type = APH_RX_ACK,
+			.flags = APH_RX_SLOW_START_OK,
+		};
+		uint8_t body[sizeof(bodies[0])];
+		struct host h;
+
+		begin_small(&h, ROOM, 0, 0);
+		(void)flood(&h);
+		assert_false(call_once(&h, &honest));
+		memcpy(body, bodies[i], sizeof(body));
+		aph_put32(body + 12, question(&h));
+		send_packet(&h, &honest, header, body, sizeof(body));
+		assert_true(call_once(&h, &honest));
+		end(&h);
+	}
+}
+
 /* All that `from` has to send. */
 static void carry(struct aph_rx *from, struct aph_rx *to, const struct aph_rx_path *path)
 {
@@ -222,11 +256,9 @@ static void siphash(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(honest_callers_get_in),
-		cmocka_unit_test(others_do_not),
-		cmocka_unit_test(questions_expire),
-		cmocka_unit_test(our_client_answers),
-		cmocka_unit_test(siphash),
+		cmocka_unit_test(honest_callers_get_in),   cmocka_unit_test(others_do_not),
+		cmocka_unit_test(questions_expire),	   cmocka_unit_test(our_client_answers),
+		cmocka_unit_test(clients_of_linux_get_in), cmocka_unit_test(siphash),
 	};
 
 	return cmocka_run_group_tests_name("rx crowd", tests, NULL, NULL);
