@@ -20,6 +20,13 @@
 #define SLOT_SIZE	 (APH_RX_BUFFER_SIZE / SLOTS_PER_BUFFER)
 #define VECTOR_GRO_MAX	 4u
 
+/*
+ * So many small packets of a run are handed on at once. They are of as many calls, mostly: while we see to the next
+ * ones, the peer can begin with the answers to these. On one CPU it could not, and each piece costs a system call.
+ */
+#define PIECE 8u
+#define SMALL 256u
+
 static void set_slot(struct aph_udp_inbox *inbox, unsigned i, struct aph_rx_buffer *buffer,
 		     char *memory, size_t size)
 {
@@ -172,38 +179,71 @@ static void read_control(struct msghdr *header, struct aph_rx_path *path, struct
 	}
 }
 
-void aph_udp_deliver(struct aph_rx_udp *udp, bool at_once, uint64_t now_ns)
+/* How much of a message of `len` bytes from `offset` on is handed on at once: all, if it may be for others. */
+static size_t piece_of(const struct aph_rx_udp *udp, size_t len, size_t segment, size_t offset)
+{
+	size_t max = PIECE * segment;
+
+	if (segment > SMALL || len - offset < max || aph_udp_is_crowded(udp) ||
+	    !aph_udp_spin_pays(&udp->spin))
+		return len - offset;
+	return max;
+}
+
+/* Hands on the next piece of message `i`. */
+static void deliver_piece(struct aph_rx_udp *udp, unsigned i, uint64_t now_ns)
+{
+	struct aph_udp_inbox *inbox = &udp->inbox;
+	struct msghdr *header = &inbox->headers[i].msg_hdr;
+	struct marks marks = { .n_dropped = udp->n_dropped };
+	size_t len = inbox->headers[i].msg_len, offset = inbox->offset;
+	struct aph_rx_path path = udp->path;
+	char *data = inbox->iov[i].iov_base;
+
+	inbox->offset = len;
+	aph_udp_from_name(&inbox->names[i], &path.remote);
+	read_control(header, &path, &marks);
+	if (marks.n_dropped != udp->n_dropped)
+		aph_udp_note_drops(udp, marks.n_dropped, now_ns);
+	/*
+	 * Nothing of Rx is that short, but wake-ups of ours are; what was cut off is of no use, nor what may be a
+	 * run and does not say.
+	 */
+	if (len < APH_RX_HEADER_SIZE || (header->msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||
+	    path.remote.family == AF_UNSPEC)
+		return;
+	marks.segment = marks.segment ? marks.segment : len;
+	len = piece_of(udp, len, marks.segment, offset);
+	inbox->offset = offset + len;
+	if (aph_udp_is_crowded(udp))
+		aph_udp_port_sort(udp, &path, (uint8_t *)data + offset, len, marks.segment,
+				  inbox->buffers[i], now_ns);
+	else
+		aph_rx_receive(udp->rx, &path, data + offset, len, marks.segment, inbox->buffers[i],
+			       now_ns);
+}
+
+void aph_udp_deliver_rest(struct aph_rx_udp *udp, uint64_t now_ns)
 {
 	struct aph_udp_inbox *inbox = &udp->inbox;
 
-	for (unsigned i = 0; i < inbox->n_received; i++) {
-		struct msghdr *header = &inbox->headers[i].msg_hdr;
-		struct marks marks = { .n_dropped = udp->n_dropped };
-		size_t len = inbox->headers[i].msg_len;
-		struct aph_rx_path path = udp->path;
+	while (inbox->n_delivered < inbox->n_received) {
+		unsigned i = inbox->n_delivered;
 
-		aph_udp_from_name(&inbox->names[i], &path.remote);
-		read_control(header, &path, &marks);
-		if (marks.n_dropped != udp->n_dropped)
-			aph_udp_note_drops(udp, marks.n_dropped, now_ns);
-		/*
-		 * Nothing of Rx is that short, but wake-ups of ours are; what was cut off is of no use, nor what may be a
-		 * run and does not say.
-		 */
-		if (len < APH_RX_HEADER_SIZE || (header->msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||
-		    path.remote.family == AF_UNSPEC)
-			continue;
-		marks.segment = marks.segment ? marks.segment : len;
-		if (aph_udp_is_crowded(udp))
-			aph_udp_port_sort(udp, &path, inbox->iov[i].iov_base, len, marks.segment,
-					  inbox->buffers[i], now_ns);
-		else
-			aph_rx_receive(udp->rx, &path, inbox->iov[i].iov_base, len, marks.segment,
-				       inbox->buffers[i], now_ns);
+		deliver_piece(udp, i, now_ns);
+		if (inbox->offset < inbox->headers[i].msg_len)
+			return;
+		inbox->offset = 0;
+		inbox->n_delivered++;
 	}
-	adapt(udp, at_once);
-	inbox->n_received = 0;
+	inbox->n_received = inbox->n_delivered = 0;
 	make_ready(udp);
 	if (udp->budget < udp->budget_max)
 		aph_udp_grow_budget(udp, now_ns);
+}
+
+void aph_udp_deliver(struct aph_rx_udp *udp, bool at_once, uint64_t now_ns)
+{
+	adapt(udp, at_once);
+	aph_udp_deliver_rest(udp, now_ns);
 }

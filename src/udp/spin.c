@@ -17,6 +17,7 @@
 #define WAKE_UP_NS     (10 * US) /* what a short wait may take longer when it ended asleep */
 #define GAPS_PER_SPIN  4 /* a program that stays away for longer than so many spins is slow */
 #define N_SKIP_MAX     1024u
+#define N_SKIP_FEW     4u
 #define SHORTS_NEEDED  4
 #define SHORT_GAPS_MIN 4u
 
@@ -65,4 +66,9 @@ void aph_udp_spin_end(struct aph_udp_spin *spin, bool at_once, uint64_t now_ns)
 		spin->n_skip_next /= 4;
 	spin->spinning = false;
 	spin->ended_ns = now_ns;
+}
+
+bool aph_udp_spin_pays(const struct aph_udp_spin *spin)
+{
+	return spin->max_ns && spin->n_skip_next <= N_SKIP_FEW;
 }

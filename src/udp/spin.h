@@ -28,4 +28,7 @@ void aph_udp_spin_fail(struct aph_udp_spin *spin);
 /* Something has arrived; `at_once`: it was there at the first look. */
 void aph_udp_spin_end(struct aph_udp_spin *spin, bool at_once, uint64_t now_ns);
 
+/* Whether peers work while we do, as far as spinning has shown: not on our CPU. */
+bool aph_udp_spin_pays(const struct aph_udp_spin *spin);
+
 #endif

@@ -47,10 +47,12 @@ struct aph_udp_inbox {
 	union aph_udp_name names[APH_UDP_INBOX_MAX];
 	union aph_udp_control controls[APH_UDP_INBOX_MAX];
 	struct aph_rx_buffer *buffers[APH_UDP_INBOX_MAX];
-	char *reserve;	     /* one slot for when there is no buffer */
-	unsigned n_slots;    /* ready to be filled */
-	unsigned vector;     /* slots to offer next time */
-	unsigned n_received; /* filled */
+	char *reserve;	      /* one slot for when there is no buffer */
+	unsigned n_slots;     /* ready to be filled */
+	unsigned vector;      /* slots to offer next time */
+	unsigned n_received;  /* filled */
+	unsigned n_delivered; /* of them: the engine has seen them */
+	size_t offset;	      /* bytes that it has seen of the next one */
 };
 
 /* A message, or a piece of one, on its way to the kernel. */
@@ -186,8 +188,14 @@ int aph_udp_inbox_init(struct aph_rx_udp *udp);
 void aph_udp_inbox_deinit(struct aph_rx_udp *udp);
 /* One system call with `flags`. 1 or more messages are in the inbox, or -EAGAIN, or what it said. */
 int aph_udp_receive(struct aph_rx_udp *udp, int flags);
-/* Hands the inbox to the engine and makes it ready again. `at_once`: it had been there before anybody waited. */
+/* What was received goes to the engine, or the beginning of it. `at_once`: it had been there before anybody waited. */
 void aph_udp_deliver(struct aph_rx_udp *udp, bool at_once, uint64_t now_ns);
+/* Whether there is more of it. */
+static inline bool aph_udp_has_rest(const struct aph_rx_udp *udp)
+{
+	return udp->inbox.n_delivered < udp->inbox.n_received;
+}
+void aph_udp_deliver_rest(struct aph_rx_udp *udp, uint64_t now_ns);
 
 /* -- errqueue.c ---------------------------------------------------------------------------------------------- */
 

@@ -106,7 +106,7 @@ static void arm_timer(struct aph_rx_udp *udp)
 
 static void update_fd(struct aph_rx_udp *udp)
 {
-	bool has_event = aph_rx_has_event(udp->rx);
+	bool has_event = aph_rx_has_event(udp->rx) || aph_udp_has_rest(udp);
 
 	arm_timer(udp);
 	if (has_event && !udp->raised) {
@@ -317,6 +317,10 @@ static int receive(struct aph_rx_udp *udp, uint64_t deadline_ns, uint64_t engine
 	};
 	int r;
 
+	if (aph_udp_has_rest(udp)) {
+		aph_udp_deliver_rest(udp, *now_ns);
+		return 0;
+	}
 	if (nap.until_ns <= nap.now_ns)
 		r = aph_udp_receive(udp, MSG_DONTWAIT);
 	else

@@ -316,6 +316,65 @@ static void or_in_pieces(void **state)
 	receives_runs(APH_RX_UDP_NO_GRO, false);
 }
 
+#define SMALL 60
+
+/* The next piece of what has been received, of `n` packets. */
+static void expect_piece(unsigned i, unsigned n, size_t *at)
+{
+	const struct engine_received *got;
+
+	engine->n_events = 0;
+	assert_int_equal(aph_rx_udp_wait(udp, SOON), 0);
+	assert_int_equal(engine->n_received, i + 1);
+	got = engine->received[i];
+	assert_int_equal(got->segment, SMALL);
+	assert_int_equal(got->len, n * SMALL);
+	assert_memory_equal(got->bytes, run + *at, got->len);
+	*at += got->len;
+}
+
+/* What was sent for the first packets has left before the next ones are looked at. */
+static void small_packets_of_a_run_come_in_turns(void **state)
+{
+	char answer[SMALL];
+	struct pollfd p;
+	size_t at = 0;
+
+	(void)state;
+	open_driver(&(struct aph_rx_udp_options){ .local = v4(INADDR_LOOPBACK, 0) });
+	engine->receiving_is_event = true;
+	p = (struct pollfd){ .fd = aph_rx_udp_fd(udp), .events = POLLIN };
+	assert_return_code(p.fd, errno);
+	send_from(peer, run, 20 * SMALL, SMALL);
+	expect_piece(0, 8, &at);
+	engine_put(&to_peer, run, SMALL, SMALL, 0);
+	expect_piece(1, 8, &at);
+	assert_int_equal(recv(peer, answer, sizeof(answer), MSG_DONTWAIT), SMALL);
+	/* Nothing more is in the socket, but here. */
+	engine->n_events = 0;
+	assert_int_equal(aph_rx_udp_flush(udp), 0);
+	assert_int_equal(poll(&p, 1, 0), 1);
+	expect_piece(2, 4, &at);
+	engine->n_events = 0;
+	assert_int_equal(aph_rx_udp_wait(udp, aph_rx_udp_now()), -ETIMEDOUT);
+	assert_int_equal(poll(&p, 1, 0), 0);
+	close_driver();
+}
+
+/* Who never spins shares its CPU: turns would only cost system calls. */
+static void or_all_at_once(void **state)
+{
+	size_t at = 0;
+
+	(void)state;
+	open_driver(&(struct aph_rx_udp_options){ .local = v4(INADDR_LOOPBACK, 0),
+						  .spin_max_us = UINT32_MAX });
+	engine->receiving_is_event = true;
+	send_from(peer, run, 20 * SMALL, SMALL);
+	expect_piece(0, 20, &at);
+	close_driver();
+}
+
 /* Answers what the driver sends, until that is nothing. */
 static void *echo(void *arg)
 {
@@ -780,6 +839,8 @@ int main(void)
 		SUITE_TEST(a_family_out_of_reach),
 		SUITE_TEST(a_run_arrives_whole),
 		SUITE_TEST(or_in_pieces),
+		SUITE_TEST(small_packets_of_a_run_come_in_turns),
+		SUITE_TEST(or_all_at_once),
 		SUITE_TEST(a_run_after_lonely_datagrams),
 		SUITE_TEST(buffers_that_are_read_are_replaced),
 		SUITE_TEST(short_of_memory),

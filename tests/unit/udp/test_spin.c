@@ -63,6 +63,7 @@ static void never_when_told(void **state)
 	(void)state;
 	set_up(0);
 	assert_int_equal(n_spins(100, 6, 1, false), 0);
+	assert_false(aph_udp_spin_pays(&spin));
 }
 
 /* A call every 200 us: the service waits long, the client stays away for long. */
@@ -82,10 +83,13 @@ static void same_cpu_is_learned(void **state)
 {
 	(void)state;
 	set_up(MAX);
+	assert_true(aph_udp_spin_pays(&spin));
 	(void)n_spins(3000, 7, 1, true);
+	assert_false(aph_udp_spin_pays(&spin));
 	assert_in_range(n_spins(10000, 7, 1, true), 1, 11);
 	(void)n_spins(4000, 7, 1, false);
 	assert_in_range(n_spins(100, 7, 1, false), 99, 100);
+	assert_true(aph_udp_spin_pays(&spin));
 }
 
 /* What had been there before anybody waited says nothing about the peer's CPU. */
