@@ -203,7 +203,7 @@ static void work_go_on(struct load_work *work)
 	if (work->aborted || work_fate(work, false))
 		return;
 	if (!work->body.read_over) {
-		r = load_read(load, work->handle, &work->body, call ? call->id : 0,
+		r = load_read(load, work->handle, &work->body, call ? &call->id : NULL, 1,
 			      call ? call->request_len : UINT64_MAX,
 			      call && call->slow_service ? load_slow_pieces(load, call->request_len)
 							 : 0);
@@ -220,7 +220,7 @@ static void work_go_on(struct load_work *work)
 	}
 	if (work->ended || work->body.write_over)
 		return;
-	r = load_write(load, work->handle, &work->body, call ? call->id + 1 : 1,
+	r = load_write(load, work->handle, &work->body, work->reply_id,
 		       call ? call->reply_len : 10);
 	if (work_fate(work, true))
 		return;
@@ -249,6 +249,12 @@ static void work_later(void *arg)
 	host_pump(host);
 }
 
+/* Of the reply that the server's present life gives: each gives another one, so that two of them are not mixed unseen. */
+static uint32_t reply_id(const struct load_call *call)
+{
+	return call->id + 1 + 104729 * call->executed_in;
+}
+
 static void work_begin(struct load_host *at, const struct aph_rx_event *event)
 {
 	struct load *load = at->load;
@@ -270,8 +276,9 @@ static void work_begin(struct load_host *at, const struct aph_rx_event *event)
 		if (call->executed_in == at->host->incarnation)
 			world_fail(world, "%s executes a request twice: %08x %08x %u",
 				   at->host->node.name, info.epoch, info.cid, info.call_number);
+		CHECK(call->n_executed < LIVES_MAX);
 		call->executed_in = at->host->incarnation;
-		call->n_executed++;
+		call->reply_ids[call->n_executed++] = reply_id(call);
 		if (call->to != at)
 			world_fail(world, "%s gets a call of another server", at->host->node.name);
 		if (!call->is_upgrade && aph_rx_service_id(event->service) != call->service)
@@ -289,6 +296,7 @@ static void work_begin(struct load_host *at, const struct aph_rx_event *event)
 	work->load = load;
 	work->at = at;
 	work->call = call;
+	work->reply_id = call ? reply_id(call) : 1;
 	work->handle = event->call;
 	work->next = at->works;
 	if (at->works)

@@ -119,8 +119,28 @@ unsigned load_slow_pieces(const struct load *load, uint64_t len)
 	return 1 + (unsigned)(len / chunk / 100);
 }
 
-int load_read(struct load *load, struct aph_rx_call *handle, struct load_body *body, uint32_t id,
-	      uint64_t len, unsigned pieces)
+/* Which of the bodies it can be, after this piece. */
+static void check_piece(struct load *load, struct load_body *body, const uint32_t *ids,
+			unsigned n_ids, const void *piece, size_t n, uint64_t len)
+{
+	bool is_one = false;
+
+	for (unsigned i = 0; i < n_ids; i++) {
+		if (body->ruled_out >> i & 1)
+			continue;
+		if (load_pattern_is(piece, n, ids[i], body->read))
+			is_one = true;
+		else
+			body->ruled_out |= UINT32_C(1) << i;
+	}
+	if (!is_one)
+		world_fail(load->world, "wrong bytes at %llu of %llu, or of another life (call %u)",
+			   (unsigned long long)body->read, (unsigned long long)len,
+			   n_ids ? ids[0] : 0);
+}
+
+int load_read(struct load *load, struct aph_rx_call *handle, struct load_body *body,
+	      const uint32_t *ids, unsigned n_ids, uint64_t len, unsigned pieces)
 {
 	static uint8_t piece[PIECE_MAX];
 	struct world *world = load->world;
@@ -146,10 +166,9 @@ int load_read(struct load *load, struct aph_rx_call *handle, struct load_body *b
 			world_fail(world, "a body of %llu bytes has %llu and %s (call %u)",
 				   (unsigned long long)len,
 				   (unsigned long long)(body->read + (uint64_t)r),
-				   r ? "more" : "ends", id);
-		if (len != UINT64_MAX && !load_pattern_is(at, (size_t)r, id, body->read))
-			world_fail(world, "wrong bytes at %llu of %llu (call %u)",
-				   (unsigned long long)body->read, (unsigned long long)len, id);
+				   r ? "more" : "ends", n_ids ? ids[0] : 0);
+		if (len != UINT64_MAX && r > 0)
+			check_piece(load, body, ids, n_ids, at, (size_t)r, len);
 		if (at != piece && r > 0)
 			aph_rx_call_release(handle, (size_t)r);
 		body->read += (uint64_t)r;
@@ -260,7 +279,7 @@ static void call_go_on(struct load_call *call)
 		load_name(call);
 	}
 	if (!call->ended || done) {
-		r = load_read(load, call->handle, &call->body, call->id + 1,
+		r = load_read(load, call->handle, &call->body, call->reply_ids, call->n_executed,
 			      load->options.forged ? UINT64_MAX : call->reply_len,
 			      call->slow_reader ? load_slow_pieces(load, call->reply_len) : 0);
 		if (r == LOAD_PAUSED) {

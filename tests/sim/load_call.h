@@ -8,10 +8,13 @@
 /* Forged packets can make either end wait for ever: then both have a time limit. */
 #define FORGED_HARD_MS 20000
 
+#define LIVES_MAX 32
+
 /* How far the two bodies are at one end. */
 struct load_body {
 	uint64_t written, read;
 	bool write_over, read_over;
+	uint32_t ruled_out; /* of the ids that the body which is read may have: a bit each */
 };
 
 enum fate {
@@ -45,6 +48,7 @@ struct load_call {
 
 	unsigned executed_in; /* incarnation of the server */
 	unsigned n_executed;
+	uint32_t reply_ids[LIVES_MAX]; /* of the replies of these incarnations */
 };
 
 struct load_work {
@@ -53,6 +57,7 @@ struct load_work {
 	struct load_call *call; /* NULL: nobody's, which damaged packets can make */
 	struct aph_rx_call *handle;
 	struct load_work *prev, *next;
+	uint32_t reply_id;
 	struct load_body body;
 	bool ended, aborted, waits, gone;
 };
@@ -69,9 +74,12 @@ int load_write(struct load *load, struct aph_rx_call *handle, struct load_body *
 	       uint64_t len);
 /* How many pieces at a time are slow, and come to an end nevertheless. */
 unsigned load_slow_pieces(const struct load *load, uint64_t len);
-/* Reads what is there, at most `pieces` pieces (0: all). `len` UINT64_MAX: unknown, not checked. */
-int load_read(struct load *load, struct aph_rx_call *handle, struct load_body *body, uint32_t id,
-	      uint64_t len, unsigned pieces);
+/*
+ * Reads what is there, at most `pieces` pieces (0: all). `len` UINT64_MAX: unknown, not checked. The body is one of those
+ * that `ids` name, from its beginning to its end.
+ */
+int load_read(struct load *load, struct aph_rx_call *handle, struct load_body *body,
+	      const uint32_t *ids, unsigned n_ids, uint64_t len, unsigned pieces);
 
 /* Learns the numbers that the engine has given the call. */
 void load_name(struct load_call *call);
