@@ -270,6 +270,12 @@ void aph_rx_call_abort_now(struct aph_rx_call *call, enum aph_rx_outcome outcome
 	aph_rx_call_end(call, outcome, code);
 }
 
+void aph_rx_call_reset(struct aph_rx_call *call)
+{
+	aph_rx_send_abort(call->conn, call->cid, call->number, APH_RX_CALL_DEAD);
+	aph_rx_call_end(call, APH_RX_RESET, ENETRESET);
+}
+
 /* Client: the whole reply is here. The channel is the call's until the user has read it. */
 void aph_rx_call_complete(struct aph_rx_call *call)
 {

@@ -281,6 +281,7 @@ struct aph_rx_in {
 	size_t available;    /* bytes in base .. next - 1 not read */
 	bool want;	     /* a read came up empty: READABLE is due */
 	bool started;	     /* has bulk: counts for the receive budget */
+	uint16_t life;	     /* client: of the server that replies, 0: it has not said */
 	/* acknowledgement */
 	uint8_t ack_reason; /* 0: none is pending */
 	bool ack_now;
@@ -399,6 +400,7 @@ struct aph_rx {
 	uint64_t key[2];  /* of the hash tables */
 	uint64_t proof_key[2]; /* of questions to addresses */
 	uint32_t epoch;
+	uint16_t life; /* as random, in the packets of our services; 0: without the extension */
 	uint32_t next_cid;
 	struct aph_rx_table peers, client_conns, service_conns;
 	struct aph_rx_service *services[64];
@@ -558,6 +560,8 @@ struct aph_rx_call *aph_rx_call_incoming(struct aph_rx_conn *conn, struct aph_rx
 void aph_rx_call_end(struct aph_rx_call *call, enum aph_rx_outcome outcome, int32_t code);
 /* Tells the peer, then ends it. */
 void aph_rx_call_abort_now(struct aph_rx_call *call, enum aph_rx_outcome outcome, int32_t code);
+/* One of the two ends has begun the call anew, and cannot go on from where the other one is. */
+void aph_rx_call_reset(struct aph_rx_call *call);
 void aph_rx_call_post(struct aph_rx_call *call, enum aph_rx_event_type type);
 /* Something is to be sent for the call: it is looked at by aph_rx_send(). */
 void aph_rx_call_wants_to_send(struct aph_rx_call *call);
@@ -644,6 +648,9 @@ size_t aph_rx_ack_build(struct aph_rx_call *call, uint8_t *body, enum aph_rx_ack
 /* -- recover.c: what their acknowledgements mean, and what to do when they do not come */
 /* Whether it is about packets that we sent. */
 bool aph_rx_recover_is_plausible(const struct aph_rx_call *call, const struct aph_rx_ack *ack);
+/* Of those that are not: whether a client has got more of a reply than we have sent, and so from somebody else. */
+bool aph_rx_recover_is_of_another_life(const struct aph_rx_call *call,
+				       const struct aph_rx_ack *ack);
 /* One that is plausible. */
 void aph_rx_recover_ack(struct aph_rx_call *call, const struct aph_rx_ack *ack);
 /* All that was sent has arrived. */

@@ -170,12 +170,33 @@ static int32_t take_jumbo(const struct aph_rx_input *input, struct aph_rx_call *
 	return 0;
 }
 
+/*
+ * A server of ours writes into each packet of a reply which life of its own it is, where the security class leaves the
+ * word free; others write 0 there. One that has restarted and begun the call anew must not be taken for the other.
+ */
+static bool is_of_another_life(struct aph_rx_call *call, const struct aph_rx_header *header)
+{
+	struct aph_rx_in *in = &call->in;
+
+	if (header->cksum == in->life || !header->cksum || call->state != APH_RX_STATE_REPLY ||
+	    !call->is_client || call->conn->class->verify || !call->rx->life)
+		return false;
+	if (in->life)
+		return true;
+	in->life = header->cksum;
+	return false;
+}
+
 static void input_data(struct aph_rx_input *input, struct aph_rx_call *call)
 {
 	int32_t code;
 
 	if (call->is_client && call->state == APH_RX_STATE_REQUEST && !begin_reply(call)) {
 		aph_rx_call_abort_now(call, APH_RX_ABORTED_HERE, APH_RX_PROTOCOL_ERROR);
+		return;
+	}
+	if (is_of_another_life(call, &input->header)) {
+		aph_rx_call_reset(call);
 		return;
 	}
 	if (input->header.flags & APH_RX_JUMBO_PACKET)
@@ -268,6 +289,9 @@ void aph_rx_input_ack(struct aph_rx_call *call, const struct aph_rx_header *head
 	}
 	if (!aph_rx_recover_is_plausible(call, &ack)) {
 		rx->stats.malformed++;
+		/* The client has it from whoever was here before us: what we send would not continue that. */
+		if (aph_rx_recover_is_of_another_life(call, &ack))
+			aph_rx_call_reset(call);
 		return;
 	}
 	take_trailer(call->peer, &ack);

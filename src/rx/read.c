@@ -187,7 +187,7 @@ enum aph_rx_taken aph_rx_in_take(struct aph_rx_call *call, uint32_t seq, bool la
 		return APH_RX_TAKEN_WRONG;
 	if (seq > APH_RX_SEQ_MAX)
 		return APH_RX_TAKEN_WRONG;
-	if (seq < in->next)
+	if (seq < in->base)
 		return APH_RX_TAKEN_DUPLICATE;
 	if (!is_within_window(call, seq))
 		return APH_RX_TAKEN_BEYOND_WINDOW;

@@ -367,6 +367,21 @@ bool aph_rx_recover_is_plausible(const struct aph_rx_call *call, const struct ap
 	return true;
 }
 
+bool aph_rx_recover_is_of_another_life(const struct aph_rx_call *call, const struct aph_rx_ack *ack)
+{
+	uint32_t n_sent = call->out.next - 1;
+	uint32_t acked = ack->first - 1;
+	unsigned i;
+
+	for (i = 0; i < ack->n_acks; i++) {
+		if (ack->acks[i] & 1)
+			acked = ack->first + i;
+	}
+	for (i = 0; i < ack->n_ranges; i++)
+		acked = ack->ranges[i].end - 1;
+	return !call->is_client && acked > n_sent;
+}
+
 static bool is_stale(struct aph_rx_out *out, const struct aph_rx_ack *ack)
 {
 	if (ack->first != out->base)
@@ -437,8 +452,7 @@ void aph_rx_recover_ack(struct aph_rx_call *call, const struct aph_rx_ack *ack)
 	uint32_t window;
 
 	if (is_forgotten(call, ack)) {
-		aph_rx_send_abort(call->conn, call->cid, call->number, APH_RX_CALL_DEAD);
-		aph_rx_call_end(call, APH_RX_RESET, ENETRESET);
+		aph_rx_call_reset(call);
 		return;
 	}
 	if (ack->serial && ack->reason <= APH_RX_ACK_PING_RESPONSE && !sample_rtt(call, ack))

@@ -121,7 +121,11 @@ static void close_packet(struct aph_rx_call *call, bool last)
 	struct aph_rx_out *out = &call->out;
 	struct aph_rx_meta *meta = aph_rx_out_meta(out, out->end);
 
-	*meta = (struct aph_rx_meta){ .len = out->fill, .last = last };
+	*meta = (struct aph_rx_meta){
+		.len = out->fill,
+		.cksum = call->is_client ? 0 : call->rx->life,
+		.last = last,
+	};
 	out->end++;
 	out->fill = 0;
 	out->finished = last;
