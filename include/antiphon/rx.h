@@ -82,7 +82,7 @@ APH_API bool aph_rx_address_equal(const struct aph_rx_address *a, const struct a
 /* -- engine ------------------------------------------------------------------------------------------------ */
 
 #define APH_RX_NO_JUMBO	    0x1u /* neither send nor ask for jumbograms */
-#define APH_RX_NO_EXTENSION 0x2u /* as stock peers: windows of at most 255 packets */
+#define APH_RX_NO_EXTENSION 0x2u /* windows of at most 255 packets, whoever the peer is */
 #define APH_RX_SEGMENTS \
 	0x4u /* the sender cuts messages into segments itself: prefer that to jumbograms */
 #define APH_RX_ANSWER_DEBUG \

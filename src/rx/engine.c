@@ -135,8 +135,7 @@ int aph_rx_new(struct aph_rx **out, const struct aph_rx_config *config, uint64_t
 	rx->config.random(rx->config.random_arg, &rx->epoch, sizeof(rx->epoch));
 	/* Bit 31: random, and so unique without an address; 999 and the like cannot come up. */
 	rx->epoch = (rx->epoch | UINT32_C(0x80000000)) & ~UINT32_C(0x40000000);
-	if (!(rx->config.flags & APH_RX_NO_EXTENSION))
-		rx->life = (uint16_t)(rx->epoch % 65535 + 1);
+	rx->life = (uint16_t)(rx->epoch % 65535 + 1);
 	rx->config.random(rx->config.random_arg, &rx->next_cid, sizeof(rx->next_cid));
 	rx->next_cid &= ~UINT32_C(3);
 	aph_list_init(&rx->clients);

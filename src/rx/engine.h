@@ -400,7 +400,7 @@ struct aph_rx {
 	uint64_t key[2];  /* of the hash tables */
 	uint64_t proof_key[2]; /* of questions to addresses */
 	uint32_t epoch;
-	uint16_t life; /* as random, in the packets of our services; 0: without the extension */
+	uint16_t life; /* as random, in the packets of our services; never 0 */
 	uint32_t next_cid;
 	struct aph_rx_table peers, client_conns, service_conns;
 	struct aph_rx_service *services[64];

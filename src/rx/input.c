@@ -179,7 +179,7 @@ static bool is_of_another_life(struct aph_rx_call *call, const struct aph_rx_hea
 	struct aph_rx_in *in = &call->in;
 
 	if (header->cksum == in->life || !header->cksum || call->state != APH_RX_STATE_REPLY ||
-	    !call->is_client || call->conn->class->verify || !call->rx->life)
+	    !call->is_client || call->conn->class->verify)
 		return false;
 	if (in->life)
 		return true;
