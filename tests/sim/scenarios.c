@@ -567,6 +567,8 @@ static void run_corrupt(struct world *world)
 }
 
 /* Whatever there is, together. */
+#define PIECES_MAX 8000 /* of a body */
+
 static void run_swarm(struct world *world)
 {
 	static const char *const names[] = { "a", "b", "c", "d" };
@@ -583,6 +585,10 @@ static void run_swarm(struct world *world)
 	options.credit = below(world, 4) ? 0 : 1 + below(world, 20);
 	options.connections_max = below(world, 6);
 	stage_begin(&stage, world, &options);
+	/* Where each piece may be a packet, through whatever window, a body of very many takes more than our time. */
+	if (stage.load.options.pushes && options.chunk_max < options.request_max / PIECES_MAX)
+		stage.load.options.request_max = stage.load.options.reply_max =
+			options.chunk_max * PIECES_MAX;
 	draw_loss(&stage);
 	for (unsigned i = 0; i < 4; i++) {
 		stage_host(&stage, names[i], i<3, i> 0);
