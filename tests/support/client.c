@@ -51,6 +51,57 @@ struct aph_event client_expect(struct aph_endpoint *ep, enum aph_event_type type
 	return ev;
 }
 
+void client_check_result(struct aph_result got, enum aph_outcome outcome, enum aph_reason reason)
+{
+	if (got.outcome != outcome || got.reason != reason)
+		fprintf(stderr, "the result is %s, %s, not %s, %s\n", aph_outcome_name(got.outcome),
+			aph_reason_name(got.reason), aph_outcome_name(outcome),
+			aph_reason_name(reason));
+	CHECK(got.outcome == outcome && got.reason == reason);
+}
+
+/* It is over, and there is nothing more to be had from it. */
+static void check_over(struct aph_call *call)
+{
+	ssize_t n;
+	char byte;
+
+	do {
+		n = aph_call_read(call, &byte, 1);
+	} while (n > 0);
+	CHECK(n == -EPIPE);
+	CHECK(aph_call_send(call, "x", 1, 0) == -EPIPE);
+	CHECK(aph_call_cancel(call) == -EALREADY);
+}
+
+void client_expect_ends(const struct client *client, struct aph_call **calls, size_t n,
+			enum aph_outcome outcome, enum aph_reason reason, bool closed, int limit_ms)
+{
+	struct aph_event ev;
+	size_t i;
+
+	for (size_t left = n + closed; left > 0;) {
+		client_next(client->ep, &ev, limit_ms);
+		if (ev.type == APH_EVENT_REPLY || ev.type == APH_EVENT_WRITABLE)
+			continue;
+		left--;
+		if (ev.type == APH_EVENT_CLOSED) {
+			CHECK(closed && ev.channel == client->channel);
+			CHECK(ev.result.reason == APH_REASON_CLOSED);
+			closed = false;
+			continue;
+		}
+		CHECK(ev.type == APH_EVENT_END);
+		for (i = 0; i < n && calls[i] != ev.call; i++)
+			;
+		CHECK(i < n);
+		client_check_result(ev.result, outcome, reason);
+		check_over(ev.call);
+		calls[i] = aph_call_free(ev.call);
+	}
+	client_quiet(client->ep, 10);
+}
+
 void client_quiet(struct aph_endpoint *ep, int ms)
 {
 	struct aph_event ev;

@@ -5,6 +5,8 @@
 
 #include <antiphon/antiphon.h>
 
+#include <stdbool.h>
+
 struct client {
 	struct aph_endpoint *ep;
 	struct aph_channel *channel;
@@ -20,6 +22,16 @@ void client_next(struct aph_endpoint *ep, struct aph_event *ev, int timeout_ms);
 /* The next event, which must be of this type and, if `call` is set, of this call. */
 struct aph_event client_expect(struct aph_endpoint *ep, enum aph_event_type type,
 			       const struct aph_call *call);
+
+void client_check_result(struct aph_result got, enum aph_outcome outcome, enum aph_reason reason);
+
+/*
+ * Takes the END of each of `n` calls, which have nothing left to read then, and if it is to end as well the channel's
+ * CLOSED, in any order; then nothing more. Frees the calls.
+ */
+void client_expect_ends(const struct client *client, struct aph_call **calls, size_t n,
+			enum aph_outcome outcome, enum aph_reason reason, bool closed,
+			int limit_ms);
 
 /* No event comes within this time. */
 void client_quiet(struct aph_endpoint *ep, int ms);

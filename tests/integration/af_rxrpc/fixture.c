@@ -202,19 +202,6 @@ struct sockaddr_rxrpc loopback(uint16_t port, uint16_t service)
 	return srx;
 }
 
-uint16_t free_port(void)
-{
-	struct sockaddr_in sin = { .sin_family = AF_INET };
-	socklen_t len = sizeof(sin);
-	int fd = (int)OK(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-
-	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	OK(bind(fd, (const struct sockaddr *)&sin, sizeof(sin)));
-	OK(getsockname(fd, (struct sockaddr *)&sin, &len));
-	OK(close(fd));
-	return ntohs(sin.sin_port);
-}
-
 int bind_to(int fd, const struct sockaddr_rxrpc *address)
 {
 	return rx_bind(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 ? -errno : 0;
@@ -240,7 +227,7 @@ int server_new(struct sockaddr_rxrpc *address, int backlog)
 {
 	int fd = client_new();
 
-	*address = loopback(free_port(), SERVICE);
+	*address = loopback(port_free(AF_INET), SERVICE);
 	OK(bind_to(fd, address));
 	OK(rx_listen(fd, backlog));
 	return fd;

@@ -6,6 +6,7 @@
 #ifndef TESTS_AF_RXRPC_FIXTURE_H
 #define TESTS_AF_RXRPC_FIXTURE_H
 
+#include "support/port.h"
 #include "support/suite.h"
 
 #include <errno.h>
@@ -97,8 +98,6 @@ void expect_nothing(int fd);
 
 /* 127.0.0.1 and a service. */
 struct sockaddr_rxrpc loopback(uint16_t port, uint16_t service);
-/* A port that nobody had a moment ago. */
-uint16_t free_port(void);
 /* A server on a free port, listening. */
 int server_new(struct sockaddr_rxrpc *address, int backlog);
 int client_new(void);

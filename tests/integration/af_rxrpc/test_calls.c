@@ -510,7 +510,7 @@ static void test_names(void **state)
 	int server = server_new(&to, 5), client = client_new();
 
 	(void)state;
-	own.transport.sin.sin_port = htons(free_port());
+	own.transport.sin.sin_port = htons(port_free(AF_INET));
 	OK(bind_to(client, &own));
 	begin_call(client, server, &to, "x");
 	receive_soon(server, &got, 10, 0);

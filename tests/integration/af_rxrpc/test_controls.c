@@ -257,7 +257,7 @@ static void test_accept_of_a_dead_call(void **state)
 
 static void test_charge(void **state)
 {
-	struct sockaddr_rxrpc to = loopback(free_port(), SERVICE), bad = to;
+	struct sockaddr_rxrpc to = loopback(port_free(AF_INET), SERVICE), bad = to;
 	int server = client_new(), client = client_new();
 	struct ctl ctl = ctl_tag(4);
 
@@ -353,7 +353,7 @@ static void test_hard_timeout(void **state)
 /* The other two limits: no data from anybody, and no packet at all, from a peer that has only an address. */
 static void test_silence(void **state)
 {
-	struct sockaddr_rxrpc to, nobody = loopback(free_port(), SERVICE);
+	struct sockaddr_rxrpc to, nobody = loopback(port_free(AF_INET), SERVICE);
 	int udp = (int)OK(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
 	int server = server_new(&to, 5), client = client_new();
 	uint32_t times[3] = { 0, 300, 0 };
@@ -409,7 +409,7 @@ static void test_channels(void **state)
 
 static void test_upgrade(void **state)
 {
-	struct sockaddr_rxrpc to = loopback(free_port(), SERVICE), better = to;
+	struct sockaddr_rxrpc to = loopback(port_free(AF_INET), SERVICE), better = to;
 	uint16_t rule[2] = { SERVICE, SERVICE + 1 };
 	int server = client_new(), client = client_new();
 	struct ctl ctl = ctl_tag(1);

@@ -154,7 +154,7 @@ static void test_unknown_service(void **state)
 /* More calls than the backlog and one wait: BUSY. So it is without a charge, and without listen(). */
 static void test_busy(void **state)
 {
-	struct sockaddr_rxrpc to = loopback(free_port(), SERVICE);
+	struct sockaddr_rxrpc to = loopback(port_free(AF_INET), SERVICE);
 	int server = client_new(), client = client_new();
 	unsigned long tag;
 
@@ -285,7 +285,7 @@ static void test_close_after_the_reply(void **state)
 
 static void test_net_error(void **state)
 {
-	struct sockaddr_rxrpc nobody = loopback(free_port(), SERVICE);
+	struct sockaddr_rxrpc nobody = loopback(port_free(AF_INET), SERVICE);
 	int client = client_new();
 
 	(void)state;
@@ -298,7 +298,7 @@ static void test_net_error(void **state)
 /* A broadcast address, which our own kernel does not let us send to: told at once or as a message. */
 static void test_local_error(void **state)
 {
-	struct sockaddr_rxrpc to = loopback(free_port(), SERVICE);
+	struct sockaddr_rxrpc to = loopback(port_free(AF_INET), SERVICE);
 	int client = client_new();
 	ssize_t n;
 
@@ -358,7 +358,7 @@ static void answer_raw(int udp, uint8_t type, const void *body, size_t len)
 
 static void with_raw_peer(uint8_t type, const void *body, size_t len, int note, uint32_t code)
 {
-	struct sockaddr_rxrpc to = loopback(free_port(), SERVICE);
+	struct sockaddr_rxrpc to = loopback(port_free(AF_INET), SERVICE);
 	int udp = (int)OK(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)), client = client_new();
 
 	OK(bind(udp, (const struct sockaddr *)&to.transport.sin, sizeof(struct sockaddr_in)));

@@ -102,7 +102,7 @@ static void test_unrelated_processes(void **state)
 
 	(void)state;
 	for (int victim = 0; victim < 2; victim++) {
-		at[0] = loopback(free_port(), SERVICE);
+		at[0] = loopback(port_free(AF_INET), SERVICE);
 		at[1] = at[0];
 		at[1].srx_service = OTHER;
 		for (int i = 0; i < 2; i++)
@@ -136,7 +136,7 @@ static void test_ports_that_move(void **state)
 
 	(void)state;
 	for (int first = 0; first < 2; first++) {
-		at[0] = loopback(free_port(), SERVICE);
+		at[0] = loopback(port_free(AF_INET), SERVICE);
 		at[1] = at[0];
 		at[1].srx_service = OTHER;
 		for (int i = 0; i < 2; i++)

@@ -70,7 +70,7 @@ static void test_closed_by_others(void **state)
 /* Many sockets, one after the other: numbers and ports come back. */
 static void test_many(void **state)
 {
-	struct sockaddr_rxrpc to = loopback(free_port(), SERVICE);
+	struct sockaddr_rxrpc to = loopback(port_free(AF_INET), SERVICE);
 	int i, fd;
 
 	(void)state;
@@ -290,7 +290,7 @@ static void test_last_close(void **state)
 	OK(rx_close(client));
 	OK(close(go[0]));
 	/* And when it is closed here, the address is free at once. */
-	to = loopback(free_port(), SERVICE);
+	to = loopback(port_free(AF_INET), SERVICE);
 	server = client_new();
 	OK(bind_to(server, &to));
 	pid = (pid_t)OK(fork());

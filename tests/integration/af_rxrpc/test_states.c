@@ -78,7 +78,7 @@ static void test_bad_addresses(void **state)
 	(void)state;
 	for (i = 0; i < SUITE_LEN(bad_addresses); i++) {
 		const struct bad_address *bad = &bad_addresses[i];
-		struct sockaddr_rxrpc srx = loopback(free_port(), SERVICE);
+		struct sockaddr_rxrpc srx = loopback(port_free(AF_INET), SERVICE);
 		const struct sockaddr *address = (const struct sockaddr *)&srx;
 		struct msghdr message = { .msg_name = &srx,
 					  .msg_namelen = bad->size,
@@ -110,7 +110,7 @@ static void test_bad_addresses(void **state)
 
 static void test_bind(void **state)
 {
-	struct sockaddr_rxrpc address = loopback(free_port(), SERVICE), other;
+	struct sockaddr_rxrpc address = loopback(port_free(AF_INET), SERVICE), other;
 	int fd, fd2, udp;
 
 	(void)state;
@@ -149,7 +149,7 @@ static void test_bind(void **state)
 
 static void test_second_bind(void **state)
 {
-	struct sockaddr_rxrpc address = loopback(free_port(), SERVICE), other = address;
+	struct sockaddr_rxrpc address = loopback(port_free(AF_INET), SERVICE), other = address;
 	uint16_t upgrade[2] = { SERVICE, SERVICE + 1 };
 	int fd = server_on(&address);
 
@@ -159,7 +159,7 @@ static void test_second_bind(void **state)
 	CHECK_INT(bind_to(fd, &address), -EADDRINUSE);
 	other.srx_service = 0;
 	CHECK_INT(bind_to(fd, &other), -EINVAL);
-	other = loopback(free_port(), SERVICE + 1);
+	other = loopback(port_free(AF_INET), SERVICE + 1);
 	CHECK_INT(bind_to(fd, &other), -EINVAL);
 	address.srx_service = SERVICE + 1;
 	OK(bind_to(fd, &address));
@@ -231,7 +231,7 @@ static void test_privileged_port(void **state)
 
 static void test_listen(void **state)
 {
-	struct sockaddr_rxrpc address = loopback(free_port(), SERVICE), own = loopback(0, 0);
+	struct sockaddr_rxrpc address = loopback(port_free(AF_INET), SERVICE), own = loopback(0, 0);
 	int fd = client_new(), on = 1;
 	socklen_t len = sizeof(on);
 
@@ -260,7 +260,7 @@ static void test_listen(void **state)
 
 static void test_connect(void **state)
 {
-	struct sockaddr_rxrpc to = loopback(free_port(), SERVICE);
+	struct sockaddr_rxrpc to = loopback(port_free(AF_INET), SERVICE);
 	int fd = client_new();
 
 	(void)state;
@@ -307,7 +307,7 @@ static void test_shutdown(void **state)
 /* What there is no function of the library for. */
 static void test_other_calls(void **state)
 {
-	struct sockaddr_rxrpc to = loopback(free_port(), SERVICE);
+	struct sockaddr_rxrpc to = loopback(port_free(AF_INET), SERVICE);
 	socklen_t len = sizeof(to);
 	int fd = client_new(), value = 0, pair[2], pipes[2];
 	int null = (int)OK(open("/dev/null", O_RDWR | O_CLOEXEC));
@@ -351,7 +351,7 @@ static void test_other_calls(void **state)
 
 static void test_flag_options(void **state)
 {
-	struct sockaddr_rxrpc address = loopback(free_port(), SERVICE);
+	struct sockaddr_rxrpc address = loopback(port_free(AF_INET), SERVICE);
 	uint32_t level = 2, bad = 3;
 	int fd = client_new(), one = 1;
 
@@ -483,7 +483,7 @@ static void one_call(int client, int server, const struct sockaddr_rxrpc *to)
 /* A wildcard of IPv6 takes the port of IPv4 as well. */
 static void test_both_wildcards(void **state)
 {
-	struct sockaddr_rxrpc four = loopback(free_port(), SERVICE), six = four;
+	struct sockaddr_rxrpc four = loopback(port_free(AF_INET), SERVICE), six = four;
 	int fd = client_new(), fd2;
 
 	(void)state;
@@ -501,7 +501,7 @@ static void test_both_wildcards(void **state)
 
 static void test_ipv6(void **state)
 {
-	struct sockaddr_rxrpc address = loopback6(free_port(), SERVICE), address4;
+	struct sockaddr_rxrpc address = loopback6(port_free(AF_INET6), SERVICE), address4;
 	int server = (int)OK(rx_socket(AF_RXRPC, SOCK_DGRAM, PF_INET6)), server4, client;
 	int r = bind_to(server, &address);
 

@@ -56,7 +56,7 @@ static void test_delay(void **state)
 /* The documentation's examples leave transport_len 0. */
 static void test_implicit_length(void **state)
 {
-	struct sockaddr_rxrpc to = loopback(free_port(), SERVICE), six = to, none = to;
+	struct sockaddr_rxrpc to = loopback(port_free(AF_INET), SERVICE), six = to, none = to;
 	int server = client_new(), client = client_new(), fd;
 
 	(void)state;

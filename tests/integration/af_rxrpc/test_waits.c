@@ -158,27 +158,28 @@ static void test_signal_that_restarts(void **state)
 
 /* -- for a channel ------------------------------------------------------------------------------------------------- */
 
-static void take_all_channels(int client)
+/* A thread waits for the seventeenth channel. */
+static void begin_without_channel(struct sender *sender, int *server, int *client)
 {
+	struct sockaddr_rxrpc to;
 	unsigned long tag;
 
+	handle_signals(0);
+	call_begin(&to, server, client);
 	for (tag = 1; tag <= CHANNELS; tag++)
-		CHECK_INT(tag_send(client, tag, "x", 1, NULL, MSG_MORE | MSG_DONTWAIT), 1);
+		CHECK_INT(tag_send(*client, tag, "x", 1, NULL, MSG_MORE | MSG_DONTWAIT), 1);
+	begin_sending(sender, *client, tag, 1);
 }
 
 /* Neither a signal nor a time limit leaves a tag behind. */
 static void test_no_channel(void **state)
 {
 	struct timeval limit = { .tv_usec = 30000 };
-	struct sockaddr_rxrpc to;
 	struct sender sender;
 	int server, client;
 
 	(void)state;
-	handle_signals(0);
-	call_begin(&to, &server, &client);
-	take_all_channels(client);
-	begin_sending(&sender, client, 17, 1);
+	begin_without_channel(&sender, &server, &client);
 	CHECK_INT(interrupt(&sender), -EINTR);
 	CHECK_INT(tag_abort(client, 17, 1), -EBADSLT);
 	OK(rx_setsockopt(client, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)));
@@ -190,14 +191,11 @@ static void test_no_channel(void **state)
 
 static void test_channel_that_becomes_free(void **state)
 {
-	struct sockaddr_rxrpc to;
 	struct sender sender;
 	int server, client;
 
 	(void)state;
-	call_begin(&to, &server, &client);
-	take_all_channels(client);
-	begin_sending(&sender, client, 17, 1);
+	begin_without_channel(&sender, &server, &client);
 	CHECK_INT(tag_abort(client, 5, 1), 0);
 	CHECK_INT(result_of(&sender), 1);
 	CHECK_INT(tag_abort(client, 17, 1), 0);
@@ -208,15 +206,11 @@ static void test_channel_that_becomes_free(void **state)
 /* The socket is shut down while somebody waits: what would have been refused then is refused. */
 static void test_shut_down_without_channel(void **state)
 {
-	struct sockaddr_rxrpc to;
 	struct sender sender;
 	int server, client;
 
 	(void)state;
-	handle_signals(0);
-	call_begin(&to, &server, &client);
-	take_all_channels(client);
-	begin_sending(&sender, client, 17, 1);
+	begin_without_channel(&sender, &server, &client);
 	OK(rx_shutdown(client, SHUT_RDWR));
 	/* As with a kernel, that alone wakes nobody. */
 	CHECK(interrupt(&sender) < 0);

@@ -7,12 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void check_result(struct aph_result got, enum aph_outcome outcome, enum aph_reason reason)
-{
-	assert_string_equal(aph_outcome_name(got.outcome), aph_outcome_name(outcome));
-	assert_string_equal(aph_reason_name(got.reason), aph_reason_name(reason));
-}
-
 static void answered(void **state)
 {
 	const char *address = scheme_address();
@@ -38,7 +32,8 @@ static void answered(void **state)
 				 APH_ANSWERED);
 		assert_int_equal(len, sizes[i]);
 		assert_memory_equal(request, reply, len);
-		check_result(aph_channel_result(client.channel), APH_ANSWERED, APH_REASON_NONE);
+		client_check_result(aph_channel_result(client.channel), APH_ANSWERED,
+				    APH_REASON_NONE);
 	}
 	client_quiet(client.ep, 10);
 	client_close(&client);
@@ -61,7 +56,7 @@ static void answered_empty(void **state)
 	client_open(&client, address);
 	call = client_begin(client.channel, NULL, 0, APH_FOREVER);
 	ev = client_expect(client.ep, APH_EVENT_END, call);
-	check_result(ev.result, APH_ANSWERED, APH_REASON_NONE);
+	client_check_result(ev.result, APH_ANSWERED, APH_REASON_NONE);
 	assert_int_equal(aph_call_available(call), 0);
 	assert_true(aph_call_body_complete(call));
 	assert_int_equal(aph_call_read(call, &byte, 1), 0);
@@ -87,8 +82,8 @@ static void refused_by_service(void **state)
 		assert_int_equal(aph_call(client.channel, request, 2, NULL, NULL,
 					  aph_deadline_ms(5000)),
 				 APH_REFUSED);
-		check_result(aph_channel_result(client.channel), APH_REFUSED,
-			     (enum aph_reason)reason);
+		client_check_result(aph_channel_result(client.channel), APH_REFUSED,
+				    (enum aph_reason)reason);
 	}
 	client_echo(client.channel);
 	client_close(&client);
@@ -114,7 +109,7 @@ static void aborted(void **state)
 		memcpy(request + 1, &codes[i], 4);
 		call = client_begin(client.channel, request, 5, APH_FOREVER);
 		result = client_end(client.ep, call, NULL, NULL);
-		check_result(result, APH_ABORTED, APH_REASON_NONE);
+		client_check_result(result, APH_ABORTED, APH_REASON_NONE);
 		assert_int_equal(result.code, codes[i]);
 		aph_call_free(call);
 		assert_int_equal(aph_call(client.channel, request, 5, NULL, NULL, APH_FOREVER),
@@ -140,7 +135,7 @@ static void aborted_after_part_of_the_reply(void **state)
 	client_expect(client.ep, APH_EVENT_REPLY, call);
 	assert_int_equal(aph_call(client.channel, "P", 1, NULL, NULL, APH_FOREVER), APH_ANSWERED);
 	result = client_end(client.ep, call, NULL, NULL);
-	check_result(result, APH_ABORTED, APH_REASON_NONE);
+	client_check_result(result, APH_ABORTED, APH_REASON_NONE);
 	assert_int_equal(result.code, 77);
 	aph_call_free(call);
 	client_close(&client);
@@ -158,7 +153,7 @@ static void lost_when_dropped(void **state)
 	client_open(&client, address);
 	assert_int_equal(aph_call(client.channel, "l", 1, NULL, NULL, aph_deadline_ms(5000)),
 			 APH_LOST);
-	check_result(aph_channel_result(client.channel), APH_LOST, APH_REASON_POLICY);
+	client_check_result(aph_channel_result(client.channel), APH_LOST, APH_REASON_POLICY);
 	client_echo(client.channel);
 	client_close(&client);
 	service_stop(&service);

@@ -3,8 +3,10 @@
 """antiphon rx run: the command's environment and end, and programs that know nothing of this project, in all the ways
 in which servers use processes."""
 
+import contextlib
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -26,9 +28,12 @@ def start(box, *arguments, env=(), **options):
 
 
 def free_port():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return str(sock.getsockname()[1])
+    """None of those that the kernel gives to sockets which want any: nobody gets it before it is bound."""
+    while True:
+        port = random.randrange(16384, 32768)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return str(port)
 
 
 def await_free(port):

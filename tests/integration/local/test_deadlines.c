@@ -9,12 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void check_result(struct aph_result got, enum aph_outcome outcome, enum aph_reason reason)
-{
-	assert_string_equal(aph_outcome_name(got.outcome), aph_outcome_name(outcome));
-	assert_string_equal(aph_reason_name(got.reason), aph_reason_name(reason));
-}
-
 #define TRIES 20
 
 /*
@@ -70,7 +64,7 @@ static void deadline_of_a_received_call(void **state)
 		assert_true(aph_call_deadline(call) == deadline);
 		ev = client_expect(client.ep, APH_EVENT_END, call);
 		is_prompt = has_just_passed(deadline);
-		check_result(ev.result, APH_LOST, APH_REASON_DEADLINE);
+		client_check_result(ev.result, APH_LOST, APH_REASON_DEADLINE);
 		aph_call_free(call);
 		service_await(&service.seen->gone_for[APH_REASON_DEADLINE], gone + 1);
 	}
@@ -78,14 +72,15 @@ static void deadline_of_a_received_call(void **state)
 	/* With part of the reply there. */
 	call = client_begin_late(client.channel, &service, "p", &deadline);
 	gone = service.seen->gone_for[APH_REASON_DEADLINE];
-	check_result(client_end(client.ep, call, NULL, NULL), APH_LOST, APH_REASON_DEADLINE);
+	client_check_result(client_end(client.ep, call, NULL, NULL), APH_LOST, APH_REASON_DEADLINE);
 	aph_call_free(call);
 	service_await(&service.seen->gone_for[APH_REASON_DEADLINE], gone + 1);
 	/* In the one-shot form. */
 	for (n = 0, is_prompt = false; !is_prompt && n < TRIES; n++) {
 		assert_int_equal(client_call_late(client.channel, "h", &deadline), APH_LOST);
 		is_prompt = has_just_passed(deadline);
-		check_result(aph_channel_result(client.channel), APH_LOST, APH_REASON_DEADLINE);
+		client_check_result(aph_channel_result(client.channel), APH_LOST,
+				    APH_REASON_DEADLINE);
 		service_await(&service.seen->held, 0);
 	}
 	assert_true(is_prompt);
@@ -113,7 +108,7 @@ static void deadline_that_has_passed(void **state)
 	assert_int_equal(aph_channel_result(client.channel).reason, APH_REASON_DEADLINE);
 	assert_int_equal(aph_call_new(&call, client.channel, aph_time_ns() - 1, NULL), 0);
 	result = client_end(client.ep, call, NULL, NULL);
-	check_result(result, APH_REFUSED, APH_REASON_DEADLINE);
+	client_check_result(result, APH_REFUSED, APH_REASON_DEADLINE);
 	assert_int_equal(aph_call_send(call, "h", 1, 0), -EPIPE);
 	aph_call_free(call);
 	client_echo(client.channel);
@@ -151,8 +146,8 @@ static void stopped_service(int by_cancel)
 	for (size_t i = 0; i < SUITE_LEN(calls); i++) {
 		client_next(client.ep, &ev, 3000);
 		assert_int_equal(ev.type, APH_EVENT_END);
-		check_result(ev.result, APH_REFUSED,
-			     by_cancel ? APH_REASON_CANCELLED : APH_REASON_DEADLINE);
+		client_check_result(ev.result, APH_REFUSED,
+				    by_cancel ? APH_REASON_CANCELLED : APH_REASON_DEADLINE);
 		aph_call_free(ev.call);
 	}
 	child_signal(&service.child, SIGCONT);
@@ -204,10 +199,10 @@ static void deadline_at_a_service_stopped_later(void **state)
 		assert_int_equal(ev.type, APH_EVENT_END);
 		if (ev.call == call) {
 			assert_true(aph_time_ns() >= deadline);
-			check_result(ev.result, APH_LOST, APH_REASON_DEADLINE);
+			client_check_result(ev.result, APH_LOST, APH_REASON_DEADLINE);
 		} else {
 			assert_true(aph_time_ns() >= unsent_deadline);
-			check_result(ev.result, APH_REFUSED, APH_REASON_DEADLINE);
+			client_check_result(ev.result, APH_REFUSED, APH_REASON_DEADLINE);
 		}
 	}
 	aph_call_free(unsent);
@@ -232,7 +227,8 @@ static void cancel_of_a_received_call(void **state)
 	call = client_begin(client.channel, "h", 1, APH_FOREVER);
 	service_await(&service.seen->held, 1);
 	assert_int_equal(aph_call_cancel(call), 0);
-	check_result(client_end(client.ep, call, NULL, NULL), APH_LOST, APH_REASON_CANCELLED);
+	client_check_result(client_end(client.ep, call, NULL, NULL), APH_LOST,
+			    APH_REASON_CANCELLED);
 	assert_int_equal(aph_call_cancel(call), -EALREADY);
 	aph_call_free(call);
 	service_await(&service.seen->gone_for[APH_REASON_CANCELLED], 1);
@@ -246,7 +242,8 @@ static void cancel_of_a_received_call(void **state)
 	/* Nothing sent yet: nobody has received it, and nobody ever will. */
 	assert_int_equal(aph_call_new(&call, client.channel, APH_FOREVER, NULL), 0);
 	assert_int_equal(aph_call_cancel(call), 0);
-	check_result(client_end(client.ep, call, NULL, NULL), APH_REFUSED, APH_REASON_CANCELLED);
+	client_check_result(client_end(client.ep, call, NULL, NULL), APH_REFUSED,
+			    APH_REASON_CANCELLED);
 	aph_call_free(call);
 	client_echo(client.channel);
 	client_close(&client);
@@ -279,8 +276,8 @@ static void cancel_in_the_middle(void **state)
 		client_expect(client.ep, APH_EVENT_REPLY, call);
 		if (i % 2) {
 			assert_int_equal(aph_call_cancel(call), 0);
-			check_result(client_end(client.ep, call, NULL, NULL), APH_LOST,
-				     APH_REASON_CANCELLED);
+			client_check_result(client_end(client.ep, call, NULL, NULL), APH_LOST,
+					    APH_REASON_CANCELLED);
 		}
 		aph_call_free(call);
 	}

@@ -12,49 +12,6 @@
 #include <string.h>
 #include <time.h>
 
-static void check_result(struct aph_result got, enum aph_outcome outcome, enum aph_reason reason)
-{
-	assert_string_equal(aph_outcome_name(got.outcome), aph_outcome_name(outcome));
-	assert_string_equal(aph_reason_name(got.reason), aph_reason_name(reason));
-}
-
-/* Takes the END of each of `n` calls and the channel's CLOSED, in any order; then nothing more. */
-static void expect_ends(struct client *client, struct aph_call **calls, size_t n,
-			enum aph_outcome outcome, enum aph_reason reason, int closed)
-{
-	struct aph_event ev;
-	size_t ends = 0, i;
-	char byte;
-	ssize_t r;
-
-	while (ends < n || closed) {
-		client_next(client->ep, &ev, 3000);
-		if (ev.type == APH_EVENT_CLOSED) {
-			assert_ptr_equal(ev.channel, client->channel);
-			assert_int_equal(ev.result.reason, APH_REASON_CLOSED);
-			assert_true(closed);
-			closed = 0;
-			continue;
-		}
-		if (ev.type == APH_EVENT_REPLY || ev.type == APH_EVENT_WRITABLE)
-			continue;
-		assert_int_equal(ev.type, APH_EVENT_END);
-		for (i = 0; i < n && calls[i] != ev.call; i++)
-			;
-		assert_true(i < n);
-		check_result(ev.result, outcome, reason);
-		do {
-			r = aph_call_read(ev.call, &byte, 1);
-		} while (r > 0);
-		assert_int_equal(r, -EPIPE);
-		assert_int_equal(aph_call_send(ev.call, "x", 1, 0), -EPIPE);
-		assert_int_equal(aph_call_cancel(ev.call), -EALREADY);
-		calls[i] = aph_call_free(ev.call);
-		ends++;
-	}
-	client_quiet(client->ep, 10);
-}
-
 static void lost_when_the_service_dies(void **state)
 {
 	static const char *const requests[] = { "x", "X" };
@@ -72,7 +29,7 @@ static void lost_when_the_service_dies(void **state)
 			calls[k] = client_begin(client.channel, "h", 1, APH_FOREVER);
 		service_await(&service.seen->held, 3);
 		calls[3] = client_begin(client.channel, requests[i], 1, APH_FOREVER);
-		expect_ends(&client, calls, 4, APH_LOST, APH_REASON_CLOSED, 1);
+		client_expect_ends(&client, calls, 4, APH_LOST, APH_REASON_CLOSED, true, 3000);
 		assert_false(aph_channel_is_open(client.channel));
 		assert_int_equal(aph_call_new(calls, client.channel, APH_FOREVER, NULL), -ENOTCONN);
 		assert_int_equal(aph_call(client.channel, "e", 1, NULL, NULL, APH_FOREVER),
@@ -94,7 +51,7 @@ static void lost_in_the_one_shot_call(void **state)
 	service_start_simple(&service, suite_mode, "die");
 	client_open(&client, "die");
 	assert_int_equal(aph_call(client.channel, "x", 1, NULL, NULL, APH_FOREVER), APH_LOST);
-	check_result(aph_channel_result(client.channel), APH_LOST, APH_REASON_CLOSED);
+	client_check_result(aph_channel_result(client.channel), APH_LOST, APH_REASON_CLOSED);
 	client_expect(client.ep, APH_EVENT_CLOSED, NULL);
 	client_quiet(client.ep, 10);
 	client_close(&client);
@@ -123,7 +80,8 @@ static void refused_when_the_service_dies_before_receiving(void **state)
 	}
 	assert_int_equal(service.seen->requests, 1);
 	child_signal(&service.child, SIGKILL);
-	expect_ends(&client, calls, SUITE_LEN(calls), APH_REFUSED, APH_REASON_CLOSED, 1);
+	client_expect_ends(&client, calls, SUITE_LEN(calls), APH_REFUSED, APH_REASON_CLOSED, true,
+			   3000);
 	client_close(&client);
 	service_gone(&service, CHILD_SIGNALLED + SIGKILL);
 	dir_remove_sockets();
@@ -154,11 +112,12 @@ static void refused_when_the_client_closes(void **state)
 	call = client_begin(client.channel, "e", 1, APH_FOREVER);
 	while (service_turn(&service, 1) == 0)
 		;
-	check_result(client_end(client.ep, call, reply, &len), APH_ANSWERED, APH_REASON_NONE);
+	client_check_result(client_end(client.ep, call, reply, &len), APH_ANSWERED,
+			    APH_REASON_NONE);
 	call = client_begin(client.channel, "e", 1, APH_FOREVER);
 	aph_channel_close(client.channel);
 	assert_true(aph_call_result(call, &result));
-	check_result(result, APH_REFUSED, APH_REASON_CLOSED);
+	client_check_result(result, APH_REFUSED, APH_REASON_CLOSED);
 	service_turn(&service, 10);
 	assert_int_equal(service.seen->requests, 1);
 	aph_call_free(call);
@@ -179,7 +138,8 @@ static void ends_when_the_service_closes(void **state)
 		calls[i] = client_begin(client.channel, "h", 1, APH_FOREVER);
 	service_await(&service.seen->held, SUITE_LEN(calls));
 	service_stop(&service);
-	expect_ends(&client, calls, SUITE_LEN(calls), APH_LOST, APH_REASON_CLOSED, 1);
+	client_expect_ends(&client, calls, SUITE_LEN(calls), APH_LOST, APH_REASON_CLOSED, true,
+			   3000);
 	client_close(&client);
 }
 
@@ -200,7 +160,7 @@ static void ends_when_the_service_throws_the_client_out(void **state)
 		calls[1] = client_begin(client.channel, "h", 1, APH_FOREVER);
 		service_await(&service.seen->held, 2);
 		calls[2] = client_begin(client.channel, "o", 1, APH_FOREVER);
-		expect_ends(&client, calls, 3, APH_LOST, APH_REASON_CLOSED, 1);
+		client_expect_ends(&client, calls, 3, APH_LOST, APH_REASON_CLOSED, true, 3000);
 		assert_false(aph_channel_is_open(client.channel));
 		client_echo(other.channel);
 		client_quiet(other.ep, 10);
@@ -280,16 +240,16 @@ static void every_end_at_once(void **state)
 		kind = (int)((struct aph_call **)aph_call_data(ev.call) - calls) % 6;
 		switch (kind) {
 		case 0:
-			check_result(ev.result, APH_ANSWERED, APH_REASON_NONE);
+			client_check_result(ev.result, APH_ANSWERED, APH_REASON_NONE);
 			break;
 		case 1:
-			check_result(ev.result, APH_ABORTED, APH_REASON_NONE);
+			client_check_result(ev.result, APH_ABORTED, APH_REASON_NONE);
 			break;
 		case 2:
-			check_result(ev.result, APH_REFUSED, APH_REASON_BUSY);
+			client_check_result(ev.result, APH_REFUSED, APH_REASON_BUSY);
 			break;
 		case 3:
-			check_result(ev.result, APH_LOST, APH_REASON_POLICY);
+			client_check_result(ev.result, APH_LOST, APH_REASON_POLICY);
 			break;
 		case 4:
 			assert_int_equal(ev.result.reason, APH_REASON_DEADLINE);
@@ -325,7 +285,8 @@ static void calls_are_limited(void **state)
 	assert_int_equal(aph_call_new(&call, client.channel, APH_FOREVER, NULL), -EAGAIN);
 	assert_int_equal(aph_call(client.channel, "e", 1, NULL, NULL, APH_FOREVER), -EAGAIN);
 	assert_int_equal(aph_call_cancel(calls[0]), 0);
-	check_result(client_end(client.ep, calls[0], NULL, NULL), APH_LOST, APH_REASON_CANCELLED);
+	client_check_result(client_end(client.ep, calls[0], NULL, NULL), APH_LOST,
+			    APH_REASON_CANCELLED);
 	aph_call_free(calls[0]);
 	client_echo(client.channel);
 	for (int i = 1; i < 4; i++)

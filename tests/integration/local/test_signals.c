@@ -9,12 +9,6 @@
 #include <limits.h>
 #include <string.h>
 
-static void check_result(struct aph_result got, enum aph_outcome outcome, enum aph_reason reason)
-{
-	assert_string_equal(aph_outcome_name(got.outcome), aph_outcome_name(outcome));
-	assert_string_equal(aph_reason_name(got.reason), aph_reason_name(reason));
-}
-
 /* -- signals ----------------------------------------------------------------------------------------------- */
 
 static void every_code_arrives(void **state)
@@ -42,7 +36,8 @@ static void every_code_arrives(void **state)
 	assert_int_equal(aph_call(client.channel, "w", 1, reply, &len, aph_deadline_ms(5000)),
 			 APH_ANSWERED);
 	len = sizeof(reply);
-	check_result(client_end(client.ep, call, reply, &len), APH_ANSWERED, APH_REASON_NONE);
+	client_check_result(client_end(client.ep, call, reply, &len), APH_ANSWERED,
+			    APH_REASON_NONE);
 	assert_int_equal(len, 5);
 	assert_memory_equal(reply, "woken", 5);
 	aph_call_free(call);
@@ -72,7 +67,8 @@ static void at_any_time_of_a_call(void **state)
 	assert_int_equal(service.seen->signal_code, 3);
 	assert_int_equal(aph_call_cancel(call), 0);
 	assert_int_equal(aph_call_signal(call, 4), -EPIPE);
-	check_result(client_end(client.ep, call, NULL, NULL), APH_LOST, APH_REASON_CANCELLED);
+	client_check_result(client_end(client.ep, call, NULL, NULL), APH_LOST,
+			    APH_REASON_CANCELLED);
 	aph_call_free(call);
 	client_echo(client.channel);
 	assert_int_equal(service.seen->signals, 2);
@@ -130,7 +126,7 @@ static void too_late_or_too_early(void **state)
 	service_await(&service.seen->works, 0);
 	/* The reply is here, and this side has not looked at it: it cannot know. */
 	assert_int_equal(aph_call_signal(call, 1), 0);
-	check_result(client_end(client.ep, call, NULL, NULL), APH_ANSWERED, APH_REASON_NONE);
+	client_check_result(client_end(client.ep, call, NULL, NULL), APH_ANSWERED, APH_REASON_NONE);
 	assert_int_equal(aph_call_signal(call, 2), -EPIPE);
 	aph_call_free(call);
 	if (suite_mode == SERVICE_PROCESS) {
@@ -139,8 +135,8 @@ static void too_late_or_too_early(void **state)
 		call = client_begin(client.channel, "h", 1, APH_FOREVER);
 		assert_int_equal(aph_call_signal(call, 3), 0);
 		assert_int_equal(aph_call_withdraw(call), 0);
-		check_result(client_end(client.ep, call, NULL, NULL), APH_REFUSED,
-			     APH_REASON_CANCELLED);
+		client_check_result(client_end(client.ep, call, NULL, NULL), APH_REFUSED,
+				    APH_REASON_CANCELLED);
 		aph_call_free(call);
 		child_signal(&service.child, SIGCONT);
 	}
@@ -166,8 +162,8 @@ static void before_anything_was_sent(void **state)
 	assert_int_equal(aph_call_withdraw(call), 0);
 	assert_int_equal(aph_call_withdraw(call), -EALREADY);
 	assert_int_equal(aph_call_cancel(call), -EALREADY);
-	check_result(client_expect(client.ep, APH_EVENT_END, call).result, APH_REFUSED,
-		     APH_REASON_CANCELLED);
+	client_check_result(client_expect(client.ep, APH_EVENT_END, call).result, APH_REFUSED,
+			    APH_REASON_CANCELLED);
 	client_quiet(client.ep, 10);
 	aph_call_free(call);
 	client_echo(client.channel);
@@ -204,7 +200,8 @@ static void after_it_was_received(void **state)
 	assert_int_equal(aph_call(client.channel, "w", 1, reply, &len, aph_deadline_ms(5000)),
 			 APH_ANSWERED);
 	len = sizeof(reply);
-	check_result(client_end(client.ep, call, reply, &len), APH_ANSWERED, APH_REASON_NONE);
+	client_check_result(client_end(client.ep, call, reply, &len), APH_ANSWERED,
+			    APH_REASON_NONE);
 	assert_int_equal(aph_call_withdraw(call), -EALREADY);
 	aph_call_free(call);
 	client_close(&client);
@@ -238,8 +235,9 @@ static void with_all_that_belongs_to_it(void **state)
 		}
 		for (size_t i = 0; i < SUITE_LEN(calls); i++) {
 			assert_int_equal(aph_call_withdraw(calls[i]), 0);
-			check_result(client_expect(client.ep, APH_EVENT_END, calls[i]).result,
-				     APH_REFUSED, APH_REASON_CANCELLED);
+			client_check_result(
+				client_expect(client.ep, APH_EVENT_END, calls[i]).result,
+				APH_REFUSED, APH_REASON_CANCELLED);
 			aph_call_free(calls[i]);
 		}
 		child_signal(&service.child, SIGCONT);
@@ -277,13 +275,13 @@ static void both_at_once(void **state)
 		r = aph_call_withdraw(call);
 		if (r == 0) {
 			withdrawn++;
-			check_result(client_end(client.ep, call, NULL, NULL), APH_REFUSED,
-				     APH_REASON_CANCELLED);
+			client_check_result(client_end(client.ep, call, NULL, NULL), APH_REFUSED,
+					    APH_REASON_CANCELLED);
 		} else {
 			assert_int_equal(r, -EBUSY);
 			received++;
-			check_result(client_end(client.ep, call, NULL, NULL), APH_ANSWERED,
-				     APH_REASON_NONE);
+			client_check_result(client_end(client.ep, call, NULL, NULL), APH_ANSWERED,
+					    APH_REASON_NONE);
 		}
 		aph_call_free(call);
 	}
@@ -314,7 +312,7 @@ static void only_the_client(void **state)
 	assert_int_equal(aph_call_withdraw(theirs), -EINVAL);
 	assert_int_equal(aph_call_cancel(theirs), -EINVAL);
 	assert_int_equal(aph_call_reply(theirs, "y", 1), 0);
-	check_result(client_end(ep, call, NULL, NULL), APH_ANSWERED, APH_REASON_NONE);
+	client_check_result(client_end(ep, call, NULL, NULL), APH_ANSWERED, APH_REASON_NONE);
 	aph_call_free(call);
 	/* On a channel that has closed there is nothing to say. */
 	call = client_begin(channel, "x", 1, APH_FOREVER);

@@ -7,7 +7,7 @@
 
 #define REMOTE_SERVICE 147
 
-/* `rx:HOST:PORT/147` with a port that was free a moment ago; IPv6 in turns. The text is good until the next call. */
+/* `rx:HOST:PORT/147` with a port that nobody has; IPv6 in turns. The text is good until the next call. */
 const char *remote_address(void);
 
 /* The same host and port with another service. */
@@ -18,7 +18,5 @@ const char *remote_other(const char *address, unsigned service);
  * busy, is LOST in place of that; the next one need not be.
  */
 void remote_expect_refused(struct aph_channel *channel, enum aph_reason reason);
-
-void remote_check_result(struct aph_result got, enum aph_outcome outcome, enum aph_reason reason);
 
 #endif

@@ -47,7 +47,7 @@ static void back_pressure(void **state)
 	/* The reply is there, and waits for the rest of the request, which the library drops. */
 	assert_int_equal(aph_call(client.channel, "w", 1, NULL, NULL, APH_FOREVER), APH_ANSWERED);
 	assert_int_equal(client_send(call, data, sizeof(data), 0), 1);
-	remote_check_result(client_end(client.ep, call, NULL, NULL), APH_ANSWERED, APH_REASON_NONE);
+	client_check_result(client_end(client.ep, call, NULL, NULL), APH_ANSWERED, APH_REASON_NONE);
 	assert_int_equal(aph_call_send(call, data, 1, APH_MORE), -EPIPE);
 	aph_call_free(call);
 	client_put(client.ep, client.channel, 1000000, 3);

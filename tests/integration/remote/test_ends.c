@@ -32,7 +32,7 @@ static void aborted(void **state)
 		memcpy(request + 1, &codes[i], 4);
 		call = client_begin(client.channel, request, 5, APH_FOREVER);
 		result = client_end(client.ep, call, NULL, NULL);
-		remote_check_result(result, APH_ABORTED, APH_REASON_NONE);
+		client_check_result(result, APH_ABORTED, APH_REASON_NONE);
 		assert_int_equal(result.code, i < 6 ? codes[i] : -6);
 		aph_call_free(call);
 	}
@@ -41,7 +41,7 @@ static void aborted(void **state)
 	client_expect(client.ep, APH_EVENT_REPLY, call);
 	assert_int_equal(aph_call(client.channel, "P", 1, NULL, NULL, APH_FOREVER), APH_ANSWERED);
 	result = client_end(client.ep, call, NULL, NULL);
-	remote_check_result(result, APH_ABORTED, APH_REASON_NONE);
+	client_check_result(result, APH_ABORTED, APH_REASON_NONE);
 	assert_int_equal(result.code, 77);
 	aph_call_free(call);
 	client_close(&client);
@@ -99,14 +99,14 @@ static void cancelled_and_late(void **state)
 		service_await(&service.seen->held, 1);
 		assert_int_equal(aph_call_withdraw(call), -EBUSY);
 		assert_int_equal(aph_call_cancel(call), 0);
-		remote_check_result(client_end(client.ep, call, NULL, NULL), APH_LOST,
+		client_check_result(client_end(client.ep, call, NULL, NULL), APH_LOST,
 				    APH_REASON_CANCELLED);
 		aph_call_free(call);
 		service_await(&service.seen->gone_for[APH_REASON_CANCELLED], 1);
 		call = client_begin_late(client.channel, &service, "h", &deadline);
 		gone = service.seen->gone_for;
 		late = gone[APH_REASON_DEADLINE];
-		remote_check_result(client_end(client.ep, call, NULL, NULL), APH_LOST,
+		client_check_result(client_end(client.ep, call, NULL, NULL), APH_LOST,
 				    APH_REASON_DEADLINE);
 		aph_call_free(call);
 		service_await(&gone[APH_REASON_DEADLINE], late + 1);
@@ -121,7 +121,7 @@ static void cancelled_and_late(void **state)
 		/* One that nobody has heard of. */
 		assert_int_equal(aph_call_new(&call, client.channel, APH_FOREVER, NULL), 0);
 		assert_int_equal(aph_call_cancel(call), 0);
-		remote_check_result(client_end(client.ep, call, NULL, NULL), APH_REFUSED,
+		client_check_result(client_end(client.ep, call, NULL, NULL), APH_REFUSED,
 				    APH_REASON_CANCELLED);
 		aph_call_free(call);
 		client_echo(client.channel);
@@ -160,7 +160,7 @@ static void late_while_others_come(void **state)
 		assert_true(aph_time_ns() < end);
 	} while (1);
 	assert_true(aph_time_ns() >= deadline);
-	remote_check_result(ev.result, APH_LOST, APH_REASON_DEADLINE);
+	client_check_result(ev.result, APH_LOST, APH_REASON_DEADLINE);
 	aph_call_free(call);
 	client_close(&client);
 	service_stop(&service);
@@ -290,7 +290,7 @@ static void no_service_any_more(void **state)
 	packet[21] = 0;
 	memcpy(packet + 28, &(uint32_t){ htonl(0xfffffffe) }, 4);
 	assert_int_equal(sendto(fd, packet, 32, 0, (struct sockaddr *)&from, from_len), 32);
-	remote_check_result(client_end(client.ep, call, NULL, NULL), APH_LOST,
+	client_check_result(client_end(client.ep, call, NULL, NULL), APH_LOST,
 			    APH_REASON_NO_SERVICE);
 	aph_call_free(call);
 	client_close(&client);
@@ -381,34 +381,23 @@ static void receipts(void **state)
 	service_stop(&service);
 }
 
-/* Takes the END of each of `n` calls, in any order; then nothing more. */
-static void expect_ends(struct client *client, struct aph_call **calls, size_t n,
-			enum aph_outcome outcome, enum aph_reason reason, int limit_ms)
+/* A service that holds these calls is killed; when. */
+static uint64_t kill_a_holder(const char *address, struct client *client, struct aph_call **calls,
+			      size_t n)
 {
-	struct aph_event ev;
-	size_t ends = 0, i;
-	ssize_t n_read;
-	char byte;
+	struct service service;
 
-	while (ends < n) {
-		client_next(client->ep, &ev, limit_ms);
-		if (ev.type == APH_EVENT_REPLY || ev.type == APH_EVENT_WRITABLE)
-			continue;
-		assert_int_equal(ev.type, APH_EVENT_END);
-		for (i = 0; i < n && calls[i] != ev.call; i++)
-			;
-		assert_true(i < n);
-		remote_check_result(ev.result, outcome, reason);
-		do {
-			n_read = aph_call_read(ev.call, &byte, 1);
-		} while (n_read > 0);
-		assert_int_equal(n_read, -EPIPE);
-		assert_int_equal(aph_call_send(ev.call, "x", 1, 0), -EPIPE);
-		assert_int_equal(aph_call_cancel(ev.call), -EALREADY);
-		calls[i] = aph_call_free(ev.call);
-		ends++;
-	}
-	client_quiet(client->ep, 5);
+	if (suite_mode == SERVICE_THREAD)
+		suite_skip("a thread cannot die alone");
+	service_start_simple(&service, suite_mode, address);
+	client_open(client, address);
+	for (size_t i = 0; i < n; i++)
+		calls[i] = client_begin(client->channel, "h", 1, APH_FOREVER);
+	service_await(&service.seen->held, (uint32_t)n);
+	/* What the service has received it has acknowledged then: none of it is sent again. */
+	client_echo(client->channel);
+	service_kill(&service);
+	return aph_time_ns();
 }
 
 static void the_service_is_killed(void **state)
@@ -420,19 +409,10 @@ static void the_service_is_killed(void **state)
 	uint64_t start;
 
 	(void)state;
-	if (suite_mode == SERVICE_THREAD)
-		suite_skip("a thread cannot die alone");
-	service_start_simple(&service, suite_mode, address);
-	client_open(&client, address);
-	for (size_t i = 0; i < SUITE_LEN(calls); i++)
-		calls[i] = client_begin(client.channel, "h", 1, APH_FOREVER);
-	service_await(&service.seen->held, 3);
-	/* What the service has received it has acknowledged then: none of it is sent again. */
-	client_echo(client.channel);
-	service_kill(&service);
-	start = aph_time_ns();
+	start = kill_a_holder(address, &client, calls, SUITE_LEN(calls));
 	/* The next that is sent there is answered by the kernel. */
-	expect_ends(&client, calls, SUITE_LEN(calls), APH_LOST, APH_REASON_CLOSED, 6000);
+	client_expect_ends(&client, calls, SUITE_LEN(calls), APH_LOST, APH_REASON_CLOSED, false,
+			   6000);
 	assert_true(aph_time_ns() - start < (uint64_t)check_hang_ms(6000) * 1000000);
 	printf("the service's death was noticed after %u ms\n",
 	       (unsigned)((aph_time_ns() - start) / 1000000));
@@ -447,25 +427,15 @@ static void the_service_is_killed(void **state)
 static void death_is_heard_with_the_next_packet(void **state)
 {
 	const char *address = remote_address();
-	struct service service;
 	struct client client;
 	struct aph_call *calls[3];
 	uint64_t start;
 
 	(void)state;
-	if (suite_mode == SERVICE_THREAD)
-		suite_skip("a thread cannot die alone");
-	service_start_simple(&service, suite_mode, address);
-	client_open(&client, address);
-	for (size_t i = 0; i < SUITE_LEN(calls); i++)
-		calls[i] = client_begin(client.channel, "h", 1, APH_FOREVER);
-	service_await(&service.seen->held, 3);
-	/* What the service has received it has acknowledged then: none of it is sent again. */
-	client_echo(client.channel);
-	service_kill(&service);
-	start = aph_time_ns();
+	start = kill_a_holder(address, &client, calls, SUITE_LEN(calls));
 	remote_expect_refused(client.channel, APH_REASON_NO_SERVICE);
-	expect_ends(&client, calls, SUITE_LEN(calls), APH_LOST, APH_REASON_CLOSED, 1000);
+	client_expect_ends(&client, calls, SUITE_LEN(calls), APH_LOST, APH_REASON_CLOSED, false,
+			   1000);
 	/* Well before anybody would have asked whether it is still there. */
 	assert_true(aph_time_ns() - start < (uint64_t)check_ms(1900) * 1000000);
 	client_close(&client);
@@ -475,27 +445,18 @@ static void death_is_heard_with_the_next_packet(void **state)
 static void another_one_in_its_place(void **state)
 {
 	const char *address = remote_address();
-	struct service service, next;
+	struct service next;
 	struct client client;
 	struct aph_call *calls[3];
 	uint64_t start;
 
 	(void)state;
-	if (suite_mode == SERVICE_THREAD)
-		suite_skip("a thread cannot die alone");
-	service_start_simple(&service, suite_mode, address);
-	client_open(&client, address);
-	for (size_t i = 0; i < SUITE_LEN(calls); i++)
-		calls[i] = client_begin(client.channel, "h", 1, APH_FOREVER);
-	service_await(&service.seen->held, 3);
-	/* What the service has received it has acknowledged then: none of it is sent again. */
-	client_echo(client.channel);
-	service_kill(&service);
-	start = aph_time_ns();
+	start = kill_a_holder(address, &client, calls, SUITE_LEN(calls));
 	service_start_simple(&next, suite_mode, address);
 	/* New calls go to it meanwhile, on the same connections. */
 	client_echo(client.channel);
-	expect_ends(&client, calls, SUITE_LEN(calls), APH_LOST, APH_REASON_CLOSED, 6000);
+	client_expect_ends(&client, calls, SUITE_LEN(calls), APH_LOST, APH_REASON_CLOSED, false,
+			   6000);
 	assert_true(aph_time_ns() - start < (uint64_t)check_hang_ms(6000) * 1000000);
 	assert_int_equal(next.seen->held, 0);
 	client_echo(client.channel);
@@ -555,7 +516,8 @@ static void the_service_closes(void **state)
 		calls[i] = client_begin(client.channel, i ? "h" : "p", 1, APH_FOREVER);
 	service_await(&service.seen->held, SUITE_LEN(calls));
 	service_stop(&service);
-	expect_ends(&client, calls, SUITE_LEN(calls), APH_LOST, APH_REASON_CLOSED, 3000);
+	client_expect_ends(&client, calls, SUITE_LEN(calls), APH_LOST, APH_REASON_CLOSED, false,
+			   3000);
 	client_close(&client);
 }
 
@@ -578,7 +540,7 @@ static void the_client_closes(void **state)
 	client_quiet(client.ep, 5);
 	for (size_t i = 0; i < SUITE_LEN(calls); i++) {
 		assert_true(aph_call_result(calls[i], &result));
-		remote_check_result(result, APH_LOST, APH_REASON_CLOSED);
+		client_check_result(result, APH_LOST, APH_REASON_CLOSED);
 		aph_call_free(calls[i]);
 	}
 	service_await(&service.seen->gone, SUITE_LEN(calls));
@@ -610,7 +572,7 @@ static void the_service_throws_the_client_out(void **state)
 		calls[1] = client_begin(client.channel, "h", 1, APH_FOREVER);
 		service_await(&service.seen->held, 2);
 		calls[2] = client_begin(client.channel, "o", 1, APH_FOREVER);
-		expect_ends(&client, calls, 3, APH_LOST, APH_REASON_CLOSED, 3000);
+		client_expect_ends(&client, calls, 3, APH_LOST, APH_REASON_CLOSED, false, 3000);
 		/* It may come back. */
 		client_echo(client.channel);
 		client_echo(other.channel);

@@ -239,7 +239,7 @@ static void by_descriptor(void **state)
 		} while (r == -EAGAIN || (r == 0 && ev.type == APH_EVENT_REPLY));
 		assert_int_equal(r, 0);
 		assert_int_equal(ev.type, APH_EVENT_END);
-		remote_check_result(ev.result, APH_ANSWERED, APH_REASON_NONE);
+		client_check_result(ev.result, APH_ANSWERED, APH_REASON_NONE);
 		aph_call_free(call);
 	}
 	/* Deadlines make it readable. */
@@ -249,7 +249,7 @@ static void by_descriptor(void **state)
 		r = aph_endpoint_next(client.ep, &ev, APH_NOW);
 	} while (r == -EAGAIN);
 	assert_int_equal(ev.type, APH_EVENT_END);
-	remote_check_result(ev.result, APH_LOST, APH_REASON_DEADLINE);
+	client_check_result(ev.result, APH_LOST, APH_REASON_DEADLINE);
 	aph_call_free(call);
 	/* With nothing to do it becomes quiet, but for the engine's own deadlines. */
 	for (int i = 0; poll(&poller, 1, 20) != 0; i++) {
@@ -296,7 +296,7 @@ static void fork_leaves_the_parent_alone(void **state)
 	client_expect(client.ep, APH_EVENT_REPLY, call);
 	client_echo(client.channel);
 	assert_int_equal(aph_call(client.channel, "w", 1, NULL, NULL, APH_FOREVER), 0);
-	remote_check_result(client_end(client.ep, call, NULL, NULL), APH_ANSWERED, APH_REASON_NONE);
+	client_check_result(client_end(client.ep, call, NULL, NULL), APH_ANSWERED, APH_REASON_NONE);
 	aph_call_free(call);
 	client_close(&client);
 	service_stop(&service);
@@ -329,7 +329,7 @@ static void fork_of_a_service(void **state)
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_int_equal(status, 0);
 	aph_call_cancel(call);
-	remote_check_result(client_end(client.ep, call, NULL, NULL), APH_LOST,
+	client_check_result(client_end(client.ep, call, NULL, NULL), APH_LOST,
 			    APH_REASON_CANCELLED);
 	aph_call_free(call);
 	while (service_turn(&service, 1) == 0)

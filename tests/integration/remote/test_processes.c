@@ -63,7 +63,7 @@ static struct aph_call *hold(int i)
 static void expect_end(int i, struct aph_call *call, enum aph_outcome outcome,
 		       enum aph_reason reason)
 {
-	remote_check_result(client_end(at.clients[i].ep, call, NULL, NULL), outcome, reason);
+	client_check_result(client_end(at.clients[i].ep, call, NULL, NULL), outcome, reason);
 	aph_call_free(call);
 }
 
@@ -159,7 +159,7 @@ static void await_ends(int i, bool lives)
 			continue;
 		}
 		if (lives)
-			remote_check_result(ev.result, APH_ANSWERED, APH_REASON_NONE);
+			client_check_result(ev.result, APH_ANSWERED, APH_REASON_NONE);
 		aph_call_free(ev.call);
 		n++;
 	}

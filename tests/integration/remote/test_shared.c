@@ -142,7 +142,7 @@ static void one_sleeps(void **state)
 		client_get(pair.clients[awake].ep, pair.clients[awake].channel, 'g', 2000000, 7);
 		assert_int_equal(pair.services[sleeper].seen->requests, 0);
 		wake_up(&pair.services[sleeper]);
-		remote_check_result(client_end(pair.clients[sleeper].ep, call, NULL, NULL),
+		client_check_result(client_end(pair.clients[sleeper].ep, call, NULL, NULL),
 				    APH_ANSWERED, APH_REASON_NONE);
 		assert_int_equal(pair.services[sleeper].seen->requests, 1);
 		aph_call_free(call);
@@ -194,7 +194,7 @@ static void one_goes(void **state)
 		assert_int_equal(aph_call(pair.clients[stays].channel, "w", 1, NULL, NULL,
 					  aph_deadline_ms(20000)),
 				 0);
-		remote_check_result(client_end(pair.clients[stays].ep, held, NULL, NULL),
+		client_check_result(client_end(pair.clients[stays].ep, held, NULL, NULL),
 				    APH_ANSWERED, APH_REASON_NONE);
 		aph_call_free(held);
 		/* And comes back. */

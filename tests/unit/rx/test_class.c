@@ -121,7 +121,7 @@ static void take(struct rig *r, const uint8_t *packet, size_t len)
 {
 	uint8_t copy[2000];
 	struct aph_rx_header h;
-	size_t start, user_len;
+	size_t start = 0, user_len = 0;
 
 	aph_rx_header_decode(&h, packet);
 	if (h.type != APH_RX_DATA)
