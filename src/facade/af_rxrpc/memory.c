@@ -48,7 +48,7 @@ int aph_afrx_copy_out(void *to, const void *from, size_t len)
 	return n == (ssize_t)len ? 0 : -EFAULT;
 }
 
-int aph_afrx_vector_init(struct aph_afrx_vector *v, const struct iovec *iov, size_t n)
+static int vector_init(struct aph_afrx_vector *v, const struct iovec *iov, size_t n)
 {
 	size_t i;
 	int r;
@@ -74,6 +74,14 @@ int aph_afrx_vector_init(struct aph_afrx_vector *v, const struct iovec *iov, siz
 	if (r < 0)
 		aph_afrx_vector_deinit(v);
 	return r;
+}
+
+int aph_afrx_message_copy(struct msghdr *copy, struct aph_afrx_vector *v,
+			  const struct msghdr *message)
+{
+	int r = aph_afrx_copy_in(copy, message, sizeof(*copy));
+
+	return r == 0 ? vector_init(v, copy->msg_iov, copy->msg_iovlen) : r;
 }
 
 void aph_afrx_vector_deinit(struct aph_afrx_vector *v)

@@ -301,12 +301,10 @@ static ssize_t receive_here(int fd, struct msghdr *message, int flags)
 	ssize_t n;
 	int r;
 
-	r = aph_afrx_copy_in(&copy, message, sizeof(copy));
-	if (r == 0)
-		r = aph_afrx_get(&t.s, fd);
+	r = aph_afrx_get(&t.s, fd);
 	if (r < 0)
 		return r;
-	r = aph_afrx_vector_init(&t.body, copy.msg_iov, copy.msg_iovlen);
+	r = aph_afrx_message_copy(&copy, &t.body, message);
 	if (r < 0)
 		return aph_afrx_put(t.s, r);
 	t.message = &copy;

@@ -504,9 +504,7 @@ ssize_t aph_afrx_remote_sendmsg(int fd, const struct msghdr *message, int flags)
 	size_t len;
 	int64_t r;
 
-	r = aph_afrx_copy_in(&copy, message, sizeof(copy));
-	if (r == 0)
-		r = aph_afrx_vector_init(&body, copy.msg_iov, copy.msg_iovlen);
+	r = aph_afrx_message_copy(&copy, &body, message);
 	if (r < 0)
 		return aph_afrx_result(r);
 	len = body.left;
@@ -584,9 +582,7 @@ ssize_t aph_afrx_remote_recvmsg(int fd, struct msghdr *message, int flags)
 	struct msghdr copy;
 	int64_t r;
 
-	r = aph_afrx_copy_in(&copy, message, sizeof(copy));
-	if (r == 0)
-		r = aph_afrx_vector_init(&body, copy.msg_iov, copy.msg_iovlen);
+	r = aph_afrx_message_copy(&copy, &body, message);
 	if (r < 0)
 		return aph_afrx_result(r);
 	r = receive(fd, &copy, &body, flags);

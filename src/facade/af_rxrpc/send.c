@@ -432,12 +432,10 @@ static ssize_t send_here(int fd, const struct msghdr *message, int flags)
 	struct msghdr copy;
 	ssize_t r;
 
-	r = aph_afrx_copy_in(&copy, message, sizeof(copy));
-	if (r == 0)
-		r = aph_afrx_get(&t.s, fd);
+	r = aph_afrx_get(&t.s, fd);
 	if (r < 0)
 		return r;
-	r = aph_afrx_vector_init(&t.body, copy.msg_iov, copy.msg_iovlen);
+	r = aph_afrx_message_copy(&copy, &t.body, message);
 	if (r < 0)
 		return aph_afrx_put(t.s, r);
 	r = send_message(&t, &copy);

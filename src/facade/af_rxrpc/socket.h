@@ -322,8 +322,9 @@ struct aph_afrx_vector {
 	size_t left; /* bytes */
 };
 
-/* -EFAULT, -EMSGSIZE, -EINVAL, -ENOMEM. */
-int aph_afrx_vector_init(struct aph_afrx_vector *v, const struct iovec *iov, size_t n);
+/* Copies of a message's header and of its vector. 0, -EFAULT, -EMSGSIZE, -EINVAL, -ENOMEM. */
+int aph_afrx_message_copy(struct msghdr *copy, struct aph_afrx_vector *v,
+			  const struct msghdr *message);
 void aph_afrx_vector_deinit(struct aph_afrx_vector *v);
 /* Copies the next bytes, at most `left`. -EFAULT; then nothing counts as used. */
 int aph_afrx_vector_gather(struct aph_afrx_vector *v, void *to, size_t len);
