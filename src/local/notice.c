@@ -137,6 +137,7 @@ void aph_local_show(struct aph_service *service)
 		free_notice(notice);
 		return;
 	}
+	aph_rendezvous_sweep_hidden(notice->dir_fd);
 	remove_stale_ones();
 	aph_stats_fill(notice->page, service);
 	service->stats = &notice->page->stats;

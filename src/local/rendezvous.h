@@ -63,8 +63,8 @@ void aph_rendezvous_remove(const struct aph_rendezvous_entry *entry);
 int aph_rendezvous_listen(int dir_fd, const char *file);
 
 /*
- * Removes the hidden files of this user (for root: of anybody) whose processes died between the two steps of
- * aph_rendezvous_listen(). They are told from those that are just being made by their age.
+ * Removes the hidden files of this user (for root: of anybody) whose processes died between the two steps in which
+ * they showed a service. They are told from those that are just being made by their age.
  */
 void aph_rendezvous_sweep_hidden(int dir_fd);
 

@@ -216,10 +216,17 @@ static void stale_files_do_not_pile_up(void **state)
 	service_stop(&alive);
 }
 
+static void set_age(const char *path, int age)
+{
+	struct timespec times[2] = { { .tv_sec = time(NULL) - age },
+				     { .tv_sec = time(NULL) - age } };
+
+	assert_int_equal(utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW), 0);
+}
+
 /* A socket file as one is made on the way to a name: `age` seconds old, and perhaps with somebody behind it. */
 static int hidden_socket(const char *file, int age, bool listening)
 {
-	struct timespec times[2] = { { 0 }, { 0 } };
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
@@ -228,17 +235,17 @@ static int hidden_socket(const char *file, int age, bool listening)
 	assert_int_equal(bind(sock, (struct sockaddr *)&address, sizeof(address)), 0);
 	if (listening)
 		assert_int_equal(listen(sock, 5), 0);
-	times[0].tv_sec = times[1].tv_sec = time(NULL) - age;
-	assert_int_equal(utimensat(AT_FDCWD, address.sun_path, times, AT_SYMLINK_NOFOLLOW), 0);
+	set_age(address.sun_path, age);
 	return sock;
 }
 
 static bool is_there(const char *file)
 {
 	char path[256];
+	struct stat st;
 
 	snprintf(path, sizeof(path), "%s/%s", dir_path(), file);
-	return access(path, F_OK) == 0;
+	return lstat(path, &st) == 0;
 }
 
 /* Who dies between bind() and rename() leaves a file that is no service's. */
@@ -277,6 +284,64 @@ static void hidden_files_are_removed(void **state)
 			close(socks[i]);
 	}
 	dir_remove_sockets();
+}
+
+enum kind {
+	NOTICE,
+	LINK,
+	FOLDER,
+};
+
+static void hidden_file(const char *file, enum kind kind, int age)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/%s", dir_path(), file);
+	switch (kind) {
+	case NOTICE:
+		close((int)CHECK_OK(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644)));
+		break;
+	case LINK:
+		assert_int_equal(symlink("nowhere", path), 0);
+		break;
+	case FOLDER:
+		assert_int_equal(mkdir(path, 0755), 0);
+		break;
+	}
+	set_age(path, age);
+}
+
+/* The same of those whose service is shown by a notice; whichever kind of service comes next. */
+static void hidden_notices_are_removed(void **state)
+{
+	static const char *const next[] = { "next", "rx:127.0.0.1:0/147" };
+	static const struct {
+		const char *file;
+		enum kind kind;
+		int age;
+		bool stays;
+	} files[] = {
+		{ ".0123456789abcdef", NOTICE, 100, false },
+		{ ".0123456789abcd01", NOTICE, 5, true },   /* perhaps just being made */
+		{ ".0123456789ABCDEF", NOTICE, 100, true }, /* not ours */
+		{ ".0123456789abcde", NOTICE, 100, true },
+		{ ".0123456789abcd02", LINK, 100, true },
+		{ ".0123456789abcd03", FOLDER, 100, true },
+	};
+	struct aph_service *service;
+	struct aph_endpoint *ep;
+
+	(void)state;
+	for (size_t i = 0; i < SUITE_LEN(files); i++)
+		hidden_file(files[i].file, files[i].kind, files[i].age);
+	for (size_t i = 0; i < SUITE_LEN(next); i++) {
+		hidden_file(files[0].file, files[0].kind, files[0].age);
+		assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+		assert_int_equal(aph_service_open(&service, ep, next[i], NULL), 0);
+		for (size_t k = 0; k < SUITE_LEN(files); k++)
+			assert_int_equal(is_there(files[k].file), files[k].stays);
+		aph_endpoint_free(ep);
+	}
 }
 
 static void wait_for_the_service(void **state)
@@ -594,6 +659,7 @@ int main(void)
 		SUITE_TEST(stale_files_are_replaced),
 		SUITE_TEST(stale_files_do_not_pile_up),
 		SUITE_TEST(hidden_files_are_removed),
+		SUITE_TEST(hidden_notices_are_removed),
 		SUITE_TEST(wait_for_the_service),
 		SUITE_TEST(rubbish_in_the_directory),
 		SUITE_TEST(bad_directories),
