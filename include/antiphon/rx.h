@@ -229,7 +229,7 @@ enum aph_rx_outcome {
 	APH_RX_ABORTED_HERE, /* by aph_rx_call_abort(), or by the protocol because the peer broke it; code */
 	APH_RX_BUSY, /* client: the server will not start it */
 	APH_RX_TIMED_OUT, /* a time limit here; code: APH_RX_CALL_TIMEOUT, or APH_RX_CALL_DEAD: nothing heard */
-	APH_RX_RESET, /* the peer is there and has forgotten the call; code: ECONNRESET or ENETRESET */
+	APH_RX_RESET, /* the peer is there and has forgotten the call, or begun it anew; code: ENETRESET */
 	APH_RX_NET_ERROR,   /* the network said so; code: errno */
 	APH_RX_LOCAL_ERROR, /* our own kernel or memory; code: errno */
 };
