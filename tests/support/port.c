@@ -4,8 +4,9 @@
 #include "check.h"
 
 #include <errno.h>
-#include <netinet/in.h>
+#include <netinet/udp.h>
 #include <stdbool.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -49,4 +50,31 @@ uint16_t port_free(int family)
 		port = (uint16_t)(FIRST + ((unsigned)getpid() * EACH + turn++) % N);
 	} while (!is_free(family, port));
 	return port;
+}
+
+void port_send_run(int fd, const struct sockaddr_in *to, const void *data, size_t len,
+		   uint16_t segment)
+{
+	union {
+		size_t align;
+		char bytes[CMSG_SPACE(sizeof(segment))];
+	} control = { 0 };
+	struct sockaddr_in name = *to;
+	struct iovec iov = { (void *)(uintptr_t)data, len };
+	struct msghdr header = {
+		.msg_name = &name, .msg_namelen = sizeof(name), .msg_iov = &iov, .msg_iovlen = 1
+	};
+
+	if (segment) {
+		struct cmsghdr *c;
+
+		header.msg_control = &control;
+		header.msg_controllen = sizeof(control);
+		c = CMSG_FIRSTHDR(&header);
+		c->cmsg_level = IPPROTO_UDP;
+		c->cmsg_type = UDP_SEGMENT;
+		c->cmsg_len = CMSG_LEN(sizeof(segment));
+		memcpy(CMSG_DATA(c), &segment, sizeof(segment));
+	}
+	CHECK(sendmsg(fd, &header, 0) == (ssize_t)len);
 }

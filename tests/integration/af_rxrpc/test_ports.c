@@ -86,6 +86,21 @@ static void start(struct child *child, struct sockaddr_rxrpc *at)
 	CHECK_INT(child_hear(child->ctl, check_hang_ms(5000)), 'r');
 }
 
+/* Two numbers at one port. */
+static void start_both(struct child children[2], struct sockaddr_rxrpc at[2])
+{
+	at[0] = at[1] = loopback(port_free(AF_INET), SERVICE);
+	at[1].srx_service = OTHER;
+	for (int i = 0; i < 2; i++)
+		start(&children[i], &at[i]);
+}
+
+static void kill_both(struct child children[2])
+{
+	for (int i = 0; i < 2; i++)
+		child_kill(&children[i]);
+}
+
 static void expect_echo(int client, const struct sockaddr_rxrpc *to)
 {
 	CHECK_INT(tag_send(client, 7, "body", 4, to, 0), 4);
@@ -102,11 +117,7 @@ static void test_unrelated_processes(void **state)
 
 	(void)state;
 	for (int victim = 0; victim < 2; victim++) {
-		at[0] = loopback(port_free(AF_INET), SERVICE);
-		at[1] = at[0];
-		at[1].srx_service = OTHER;
-		for (int i = 0; i < 2; i++)
-			start(&children[i], &at[i]);
+		start_both(children, at);
 		child_start(&third, finds_it_taken, &at[victim]);
 		CHECK_INT(child_finish(&third, check_hang_ms(5000)), 0);
 		client = client_new();
@@ -122,8 +133,7 @@ static void test_unrelated_processes(void **state)
 		for (int i = 0; i < 10; i++)
 			expect_echo(client, &at[i % 2]);
 		OK(rx_close(client));
-		for (int i = 0; i < 2; i++)
-			child_kill(&children[i]);
+		kill_both(children);
 	}
 }
 
@@ -136,11 +146,7 @@ static void test_ports_that_move(void **state)
 
 	(void)state;
 	for (int first = 0; first < 2; first++) {
-		at[0] = loopback(port_free(AF_INET), SERVICE);
-		at[1] = at[0];
-		at[1].srx_service = OTHER;
-		for (int i = 0; i < 2; i++)
-			start(&children[i], &at[i]);
+		start_both(children, at);
 		client = client_new();
 		for (int i = 0; i < 2; i++) {
 			struct child *child = &children[first ^ i];
@@ -160,8 +166,7 @@ static void test_ports_that_move(void **state)
 		for (int j = 0; j < 4; j++)
 			expect_echo(client, &at[j % 2]);
 		OK(rx_close(client));
-		for (int i = 0; i < 2; i++)
-			child_kill(&children[i]);
+		kill_both(children);
 	}
 }
 

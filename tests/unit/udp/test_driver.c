@@ -5,10 +5,10 @@
  */
 #include "engine.h"
 #include "fds.h"
+#include "port.h"
 #include "suite.h"
 
 #include <errno.h>
-#include <netinet/udp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -90,27 +90,8 @@ static struct aph_rx_address driver_address(void)
 static void send_from(int fd, const void *data, size_t len, uint16_t segment)
 {
 	struct aph_rx_address to = driver_address();
-	union {
-		size_t align;
-		char bytes[CMSG_SPACE(sizeof(segment))];
-	} control = { 0 };
-	struct iovec iov = { (void *)(uintptr_t)data, len };
-	struct msghdr header = {
-		.msg_name = &to.in, .msg_namelen = sizeof(to.in), .msg_iov = &iov, .msg_iovlen = 1
-	};
 
-	if (segment) {
-		struct cmsghdr *c;
-
-		header.msg_control = &control;
-		header.msg_controllen = sizeof(control);
-		c = CMSG_FIRSTHDR(&header);
-		c->cmsg_level = IPPROTO_UDP;
-		c->cmsg_type = UDP_SEGMENT;
-		c->cmsg_len = CMSG_LEN(sizeof(segment));
-		memcpy(CMSG_DATA(c), &segment, sizeof(segment));
-	}
-	assert_int_equal(sendmsg(fd, &header, 0), (ssize_t)len);
+	port_send_run(fd, &to.in, data, len, segment);
 }
 
 /* Reads the run from the plain socket: datagrams of PACKET bytes, and a shorter last one. */

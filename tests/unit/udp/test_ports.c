@@ -5,10 +5,10 @@
  */
 #include "engine.h"
 #include "fds.h"
+#include "port.h"
 #include "suite.h"
 
 #include <errno.h>
-#include <netinet/udp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -52,33 +52,9 @@ static struct packet reply(uint32_t epoch)
 	return packet_of(epoch, 1, 0);
 }
 
-static void send_bytes(const void *data, size_t len, uint16_t segment)
-{
-	union {
-		size_t align;
-		char bytes[CMSG_SPACE(sizeof(segment))];
-	} control = { 0 };
-	struct iovec iov = { (void *)(uintptr_t)data, len };
-	struct msghdr header = {
-		.msg_name = &at.in, .msg_namelen = sizeof(at.in), .msg_iov = &iov, .msg_iovlen = 1
-	};
-	struct cmsghdr *c;
-
-	if (segment) {
-		header.msg_control = &control;
-		header.msg_controllen = sizeof(control);
-		c = CMSG_FIRSTHDR(&header);
-		c->cmsg_level = IPPROTO_UDP;
-		c->cmsg_type = UDP_SEGMENT;
-		c->cmsg_len = CMSG_LEN(sizeof(segment));
-		memcpy(CMSG_DATA(c), &segment, sizeof(segment));
-	}
-	assert_int_equal(sendmsg(peer, &header, 0), (ssize_t)len);
-}
-
 static void send_packet(struct packet packet)
 {
-	send_bytes(packet.bytes, sizeof(packet.bytes), 0);
+	port_send_run(peer, &at.in, packet.bytes, sizeof(packet.bytes), 0);
 }
 
 /* -- drivers ------------------------------------------------------------------------------------------------------ */
@@ -192,7 +168,7 @@ static void a_mixed_run(void **state)
 	assert_int_equal(aph_rx_udp_claim(udp[2], 8), 0);
 	for (unsigned i = 0; i < 9; i++)
 		run[i] = request(i < 4 ? 7 : i < 6 ? 8 : i < 7 ? 9 : 7);
-	send_bytes(run, sizeof(run) - 40, (uint16_t)size);
+	port_send_run(peer, &at.in, run, sizeof(run) - 40, (uint16_t)size);
 	expect(0, 1);
 	assert_int_equal(engines[0]->received[0]->len, size);
 	expect(2, 1);
@@ -218,7 +194,7 @@ static void one_sleeps(void **state)
 	for (size_t i = 0; i < sizeof(large); i += 1400)
 		memcpy(large + i, &start, sizeof(start));
 	for (unsigned i = 0; i < 200; i++) {
-		send_bytes(large, sizeof(large), 1400);
+		port_send_run(peer, &at.in, large, sizeof(large), 1400);
 		send_packet(request(8));
 		expect(2, i + 1);
 	}
