@@ -136,6 +136,17 @@ static bool poll_service(struct aph_local_channel *lc, bool requests)
 	return any;
 }
 
+/* Clients and we ourselves want to know who shares a CPU. It seldom changes but where others had a turn. */
+static void note_cpu(struct aph_local *local)
+{
+	unsigned cpu = aph_cpu();
+
+	if (cpu == local->cpu || !local->page)
+		return;
+	local->cpu = cpu;
+	atomic_store_explicit(&local->page->cpu, cpu, memory_order_relaxed);
+}
+
 /* A service that always finds something to do on another CPU lets the clients on its own one run, too. */
 static void give_way(struct aph_local *local)
 {
@@ -146,6 +157,7 @@ static void give_way(struct aph_local *local)
 		return;
 	(void)aph_wake_yield(&local->wake, &ep->ticks);
 	local->yielded = ep->ticks;
+	note_cpu(local);
 }
 
 static bool poll_services(struct aph_local *local, bool requests)
@@ -175,16 +187,6 @@ static bool poll_services(struct aph_local *local, bool requests)
 	return any;
 }
 
-static void note_cpu(struct aph_local *local)
-{
-	unsigned cpu = aph_cpu();
-
-	if (cpu == local->cpu || !local->page)
-		return;
-	local->cpu = cpu;
-	atomic_store_explicit(&local->page->cpu, cpu, memory_order_relaxed);
-}
-
 static bool poll(struct aph_transport *transport, bool requests)
 {
 	struct aph_local *local = of(transport);
@@ -194,10 +196,8 @@ static bool poll(struct aph_transport *transport, bool requests)
 		aph_local_give(local);
 	if (!aph_list_empty(&local->active))
 		any |= poll_clients(local);
-	if (!aph_list_empty(&local->scan)) {
-		note_cpu(local);
+	if (!aph_list_empty(&local->scan))
 		any |= poll_services(local, requests);
-	}
 	if (!aph_list_empty(&local->doomed))
 		any |= end_doomed(local);
 	return any;
@@ -250,6 +250,7 @@ static void tidy(struct aph_transport *transport)
 	uint64_t ticks = aph_ticks();
 	struct aph_list *pos, *tmp;
 
+	note_cpu(local);
 	aph_list_for_each(pos, tmp, &local->scan) {
 		struct aph_local_channel *lc = scanned(pos);
 
@@ -410,8 +411,10 @@ static bool spin(struct aph_transport *transport, bool requests, uint64_t deadli
 		if (yields && !aph_wake_yield(&local->wake, &now))
 			return any_work(local, requests);
 		/* As of now: what poll() finds next, give_way() must not take for work that never ends. */
-		if (yields)
+		if (yields) {
 			local->yielded = ep->ticks = now;
+			note_cpu(local);
+		}
 		if (look(local, requests, yields ? 1 : LOOKS_PER_CLOCK)) {
 			aph_wake_end(&local->wake, now, ep->spin_max_us);
 			return true;
@@ -480,6 +483,7 @@ static void awake(struct aph_transport *transport, uint64_t ticks)
 	struct aph_list *pos, *tmp;
 
 	aph_wake_end(&local->wake, ticks, local->base.ep->spin_max_us);
+	note_cpu(local);
 	if (local->page && (local->state & APH_PAGE_ASLEEP)) {
 		local->state &= ~APH_PAGE_ASLEEP;
 		(void)atomic_exchange(&local->page->state, local->state);
