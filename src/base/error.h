@@ -6,6 +6,6 @@
 #include <antiphon/api.h>
 
 /* Keeps the text for this thread and returns `r`, a negative errno value. Leaves errno alone. */
-APH_API __attribute__((format(printf, 2, 3))) int aph_err(int r, const char *format, ...);
+APH_API __attribute__((format(printf, 2, 3), cold)) int aph_err(int r, const char *format, ...);
 
 #endif

@@ -35,7 +35,8 @@ void aph_call_sent(struct aph_call *call, bool last)
 ssize_t aph_call_send_fds(struct aph_call *call, const void *data, size_t len, const int *fds,
 			  size_t n_fds, unsigned flags)
 {
-	struct aph_endpoint *ep = call->channel->ep;
+	struct aph_channel *channel = call->channel;
+	struct aph_endpoint *ep = channel->ep;
 	bool more = flags & APH_MORE;
 	ssize_t r;
 
@@ -47,7 +48,7 @@ ssize_t aph_call_send_fds(struct aph_call *call, const void *data, size_t len, c
 	r = aph_call_check_sender(call);
 	call->has_room = false;
 	if (r == 0)
-		r = call->channel->ops->send(call, data, len, fds, n_fds, more);
+		r = channel->ops->send(call, data, len, fds, n_fds, more);
 	if (r >= 0 && (size_t)r == len) {
 		aph_call_sent(call, !more);
 		call->was_short = false;
@@ -58,7 +59,7 @@ ssize_t aph_call_send_fds(struct aph_call *call, const void *data, size_t len, c
 			aph_call_sent(call, false);
 		call->was_short = r == -EAGAIN || r >= 0;
 	}
-	aph_channel_announce(call->channel);
+	aph_channel_announce(channel);
 	aph_unlock(ep);
 	return r;
 }
@@ -121,7 +122,7 @@ ssize_t aph_call_read_locked(struct aph_call *call, void *buf, size_t max, bool 
 
 	if (r == -EAGAIN)
 		return nothing_to_read(call, 0);
-	if (consume && call->in_last && ops->available(call) == 0)
+	if (consume && call->in_last && aph_call_owes_receipt(call) && ops->available(call) == 0)
 		aph_call_dispose(call);
 	return r;
 }
@@ -172,7 +173,7 @@ int aph_call_release(struct aph_call *call, size_t len)
 			    ops->available(call));
 	} else {
 		ops->release(call, len);
-		if (call->in_last && ops->available(call) == 0)
+		if (call->in_last && aph_call_owes_receipt(call) && ops->available(call) == 0)
 			aph_call_dispose(call);
 	}
 	aph_unlock(ep);

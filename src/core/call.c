@@ -11,7 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SPARE_MAX 32u
+#define SPARE_MAX    32u
+#define CLEARED_FROM offsetof(struct aph_call, data)
+#define CLEARED_TO   offsetof(struct aph_call, signal_code)
 #define SAMPLE_TICKS \
 	100000u /* the clock is too dear to read for every call: once in 25 to 100 us */
 
@@ -19,66 +21,80 @@
 
 static struct aph_call *allocate(struct aph_channel *channel)
 {
-	struct aph_call *call;
-
-	if (aph_list_empty(&channel->spare))
-		return calloc(1, channel->ops->call_size);
 	/* The last one that was freed: its memory is in the cache. */
-	call = aph_container(channel->spare.prev, struct aph_call, link);
-	aph_list_remove(&call->link);
+	struct aph_call *call = channel->spare;
+
+	if (!call)
+		return calloc(1, channel->ops->call_size);
+	channel->spare = call->next_spare;
 	channel->n_spare--;
-	memset(call, 0, channel->ops->call_size);
 	return call;
 }
 
-static void recycle(struct aph_channel *channel, struct aph_call *call)
+static void give_back(struct aph_channel *channel, struct aph_call *call)
 {
 	if (channel->n_spare >= SPARE_MAX || channel->state == APH_CHANNEL_ENDED) {
 		free(call);
 		return;
 	}
 	channel->n_spare++;
-	aph_list_append(&channel->spare, &call->link);
+	call->next_spare = channel->spare;
+	channel->spare = call;
 }
 
 void aph_call_free_spare(struct aph_channel *channel)
 {
-	struct aph_list *pos, *tmp;
+	while (channel->spare) {
+		struct aph_call *call = channel->spare;
 
-	aph_list_for_each(pos, tmp, &channel->spare)
-		free(aph_container(pos, struct aph_call, link));
-	aph_list_init(&channel->spare);
+		channel->spare = call->next_spare;
+		free(call);
+	}
 	channel->n_spare = 0;
 }
 
 static void expire(struct aph_timer *timer);
 
-int aph_call_make(struct aph_call **out, struct aph_channel *channel, uint64_t deadline_ns)
+static APH_APART int reserve_timer(struct aph_call *call)
+{
+	int r = aph_timers_reserve(&call->channel->ep->timers);
+
+	if (r < 0)
+		return aph_err(r, "no memory for a deadline");
+	call->timed = true;
+	call->timer.expire = expire;
+	return 0;
+}
+
+static APH_APART void stop_timer(struct aph_call *call)
+{
+	call->timed = false;
+	aph_timers_stop(&call->channel->ep->timers, &call->timer);
+	aph_timers_unreserve(&call->channel->ep->timers);
+}
+
+static inline int make(struct aph_call **out, struct aph_channel *channel, uint64_t deadline_ns)
 {
 	struct aph_call *call = allocate(channel);
-	int r;
+	int r = 0;
 
 	if (!call)
 		return aph_err(-ENOMEM, "no memory for a call");
+	call->pending.events = 0;
 	call->pending.kind = APH_PENDING_CALL;
 	call->channel = channel;
 	call->deadline_ns = deadline_ns;
+	/* Small enough to be done in place, unlike the whole. */
+	memset((char *)call + CLEARED_FROM, 0, CLEARED_TO - CLEARED_FROM);
 	call->is_client = channel->is_client;
-	aph_list_init(&call->link);
-	if (deadline_ns != APH_FOREVER) {
-		r = aph_timers_reserve(&channel->ep->timers);
-		if (r < 0) {
-			recycle(channel, call);
-			return aph_err(r, "no memory for a deadline");
-		}
-		call->timed = true;
-		call->timer.expire = expire;
-	}
-	r = channel->ops->call_init(call);
+	if (deadline_ns != APH_FOREVER)
+		r = reserve_timer(call);
+	if (r == 0)
+		r = channel->ops->call_init(call);
 	if (r < 0) {
 		if (call->timed)
 			aph_timers_unreserve(&channel->ep->timers);
-		recycle(channel, call);
+		give_back(channel, call);
 		return r;
 	}
 	aph_list_append(&channel->calls, &call->link);
@@ -90,45 +106,39 @@ int aph_call_make(struct aph_call **out, struct aph_channel *channel, uint64_t d
 	return 0;
 }
 
-static void stop_timer(struct aph_call *call)
+int aph_call_make(struct aph_call **out, struct aph_channel *channel, uint64_t deadline_ns)
 {
-	if (!call->timed)
-		return;
-	call->timed = false;
-	aph_timers_stop(&call->channel->ep->timers, &call->timer);
-	aph_timers_unreserve(&call->channel->ep->timers);
+	return make(out, channel, deadline_ns);
 }
 
-void aph_call_settle(struct aph_call *call)
+void aph_call_recycle(struct aph_call *call)
 {
 	struct aph_channel *channel = call->channel;
 
-	if (call->state != APH_CALL_ENDED || call->user_holds || call->lingering || call->n_waiting)
-		return;
 	aph_pending_clear(&call->pending);
 	channel->ops->call_deinit(call);
 	aph_list_remove(&call->link);
-	recycle(channel, call);
+	give_back(channel, call);
 	aph_channel_unref(channel);
 }
 
 /* -- events from the transport -------------------------------------------------------------------------------- */
 
 /* Tells whoever waits for this call, or queues the event. */
-static void tell(struct aph_call *call, enum aph_event_type type)
+static inline void tell(struct aph_call *call, enum aph_event_type type)
 {
+	struct aph_endpoint *ep = call->channel->ep;
+
 	call->progress = true;
 	if (call->n_waiting)
-		aph_endpoint_changed(call->channel->ep);
+		aph_endpoint_changed(ep);
 	if (!call->private && call->user_holds)
-		aph_pending_add(call->channel->ep, &call->pending, type);
+		aph_pending_add(ep, &call->pending, type);
 }
 
-static void count_end(struct aph_call *call, enum aph_outcome outcome)
+static void count_end(struct aph_service *service, enum aph_outcome outcome)
 {
-	struct aph_service *service = call->channel->service;
-
-	if (call->is_client || !service)
+	if (!service)
 		return;
 	service->stats->open--;
 	if (outcome == APH_DISPOSED)
@@ -139,27 +149,37 @@ static void count_end(struct aph_call *call, enum aph_outcome outcome)
 		service->stats->aborted++;
 }
 
+/* For one that has not ended. `told`: its user learns of it by an event. */
+static inline void end(struct aph_call *call, enum aph_outcome outcome, enum aph_reason reason,
+		       int32_t code, bool told)
+{
+	struct aph_channel *channel = call->channel;
+
+	call->state = APH_CALL_ENDED;
+	call->result = (struct aph_result){ .outcome = outcome, .reason = reason, .code = code };
+	channel->n_calls--;
+	if (call->timed)
+		stop_timer(call);
+	if (!call->is_client) {
+		count_end(channel->service, outcome);
+		if (call->pending.events & 1u << APH_EVENT_REQUEST)
+			call->user_holds = false; /* the service never learns of it */
+	}
+	aph_pending_clear(&call->pending);
+	if (told)
+		tell(call, APH_EVENT_END);
+	if (aph_call_is_over(call))
+		aph_call_recycle(call);
+	else if (!call->is_client)
+		channel->ops->call_ended(call);
+}
+
 void aph_call_end(struct aph_call *call, enum aph_outcome outcome, enum aph_reason reason,
 		  int32_t code)
 {
-	bool unseen = call->pending.events & 1u << APH_EVENT_REQUEST;
-	bool told = call->is_client || call->receipts || call->state != APH_CALL_REPLIED;
-
-	if (call->state == APH_CALL_ENDED)
-		return;
-	call->state = APH_CALL_ENDED;
-	call->result = (struct aph_result){ .outcome = outcome, .reason = reason, .code = code };
-	call->channel->n_calls--;
-	if (!call->is_client)
-		call->channel->ops->call_ended(call);
-	stop_timer(call);
-	aph_pending_clear(&call->pending);
-	count_end(call, outcome);
-	if (unseen)
-		call->user_holds = false; /* the service never learns of it */
-	if (told)
-		tell(call, APH_EVENT_END);
-	aph_call_settle(call);
+	if (call->state != APH_CALL_ENDED)
+		end(call, outcome, reason, code,
+		    call->is_client || call->receipts || call->state != APH_CALL_REPLIED);
 }
 
 struct aph_call *aph_call_incoming(struct aph_channel *channel, uint64_t deadline_ns)
@@ -167,7 +187,7 @@ struct aph_call *aph_call_incoming(struct aph_channel *channel, uint64_t deadlin
 	struct aph_service *service = channel->service;
 	struct aph_call *call = NULL;
 
-	(void)aph_call_make(&call, channel, deadline_ns);
+	(void)make(&call, channel, deadline_ns);
 	if (!call)
 		return NULL;
 	call->state = APH_CALL_REQUEST;
@@ -185,17 +205,14 @@ struct aph_call *aph_call_incoming(struct aph_channel *channel, uint64_t deadlin
 
 void aph_call_arrived(struct aph_call *call, bool last)
 {
-	bool first = call->is_client && call->state == APH_CALL_REQUEST;
-
 	if (call->state == APH_CALL_ENDED)
 		return;
-	if (first)
-		call->state = APH_CALL_REPLY;
 	if (last)
 		call->in_last = true;
 	if (call->is_client && last) {
-		aph_call_end(call, APH_ANSWERED, APH_REASON_NONE, 0);
-	} else if (first) {
+		end(call, APH_ANSWERED, APH_REASON_NONE, 0, true);
+	} else if (call->is_client && call->state == APH_CALL_REQUEST) {
+		call->state = APH_CALL_REPLY;
 		tell(call, APH_EVENT_REPLY);
 	} else {
 		call->progress = true;
@@ -243,13 +260,13 @@ static void expire(struct aph_timer *timer)
 
 /* -- the service's end of a call ---------------------------------------------------------------------------------- */
 
-static void take_sample(struct aph_call *call)
+static APH_APART void take_sample(struct aph_call *call)
 {
 	struct aph_service *service = call->channel->service;
 	uint64_t ns;
 	int bucket = 0;
 
-	if (!call->sampled_since_ns || !service)
+	if (!service)
 		return;
 	ns = aph_time_ns() - call->sampled_since_ns;
 	while (bucket < 39 && ns >> bucket)
@@ -262,26 +279,20 @@ static void take_sample(struct aph_call *call)
 /* All of the reply is on its way: a service that wants no receipt is done. */
 void aph_call_flushed(struct aph_call *call)
 {
-	if (!call->receipts)
-		aph_call_end(call, APH_DISPOSED, APH_REASON_NONE, 0);
+	if (!call->receipts && call->state != APH_CALL_ENDED)
+		end(call, APH_DISPOSED, APH_REASON_NONE, 0, false);
 }
 
 void aph_call_replied(struct aph_call *call, bool flushed)
 {
 	call->out_last = true;
 	call->state = APH_CALL_REPLIED;
-	stop_timer(call);
-	take_sample(call);
+	if (call->timed)
+		stop_timer(call);
+	if (call->sampled_since_ns)
+		take_sample(call);
 	if (flushed)
 		aph_call_flushed(call);
-}
-
-/* Common to the three ways in which a service ends its use of a call. */
-static void let_go(struct aph_call *call)
-{
-	if (!call->receipts)
-		call->user_holds = false;
-	aph_call_settle(call);
 }
 
 static int check_answerable(struct aph_call *call)
@@ -295,7 +306,8 @@ static int check_answerable(struct aph_call *call)
 
 static int gone(struct aph_call *call)
 {
-	let_go(call);
+	call->user_holds = call->receipts;
+	aph_call_settle(call);
 	return aph_err(-ECANCELED, "the client of this call is gone");
 }
 
@@ -312,8 +324,8 @@ int aph_call_reply(struct aph_call *call, const void *data, size_t len)
 	} else if (r == 0) {
 		r = channel->ops->send_all(call, data, len);
 		if (r >= 0) {
+			call->user_holds = call->receipts;
 			aph_call_replied(call, r == 0);
-			let_go(call);
 			/* The call may be freed by now; its channel is not, as it is open. */
 			aph_channel_announce(channel);
 			r = 0;
@@ -338,10 +350,10 @@ static int end_by_service(struct aph_call *call, enum aph_farewell kind, int32_t
 	} else if (r == 0) {
 		bool aborts = kind == APH_FAREWELL_ABORT;
 
-		take_sample(call);
+		if (call->sampled_since_ns)
+			take_sample(call);
 		call->channel->ops->farewell(call, kind, value);
-		if (!call->receipts)
-			call->user_holds = false;
+		call->user_holds = call->receipts;
 		aph_call_end(call, aborts ? APH_ABORTED : APH_REFUSED,
 			     aborts ? APH_REASON_NONE : (enum aph_reason)value, aborts ? value : 0);
 	}
@@ -380,7 +392,7 @@ int aph_call_new(struct aph_call **out, struct aph_channel *channel, uint64_t de
 		r = aph_err(-ENOTCONN, "the channel has closed (%s): open a new one",
 			    aph_reason_name(channel->reason));
 	if (r == 0)
-		r = aph_call_make(&call, channel, deadline_ns);
+		r = make(&call, channel, deadline_ns);
 	if (call) {
 		call->user_holds = true;
 		call->data = data;
@@ -450,11 +462,11 @@ int aph_call_signal(struct aph_call *call, int32_t code)
 
 void aph_call_dispose(struct aph_call *call)
 {
-	if (!call->is_client || call->disposed || call->state != APH_CALL_ENDED ||
+	if (!aph_call_owes_receipt(call) || call->state != APH_CALL_ENDED ||
 	    call->result.outcome != APH_ANSWERED)
 		return;
 	call->disposed = true;
-	if (call->channel->receipts && call->channel->state == APH_CHANNEL_OPEN)
+	if (call->channel->state == APH_CHANNEL_OPEN)
 		call->channel->ops->farewell(call, APH_FAREWELL_DISPOSE, 0);
 }
 

@@ -14,6 +14,12 @@ void aph_call_replied(struct aph_call *call, bool flushed);
 /* A piece was accepted; `last`: the body is finished. */
 void aph_call_sent(struct aph_call *call, bool last);
 ssize_t aph_call_read_locked(struct aph_call *call, void *buf, size_t max, bool consume);
+/* Client: the service waits to be told that the whole reply was taken. */
+static inline bool aph_call_owes_receipt(const struct aph_call *call)
+{
+	return call->is_client && call->channel->receipts && !call->disposed;
+}
+
 /* Client: the receipt, once, when the call was answered. */
 void aph_call_dispose(struct aph_call *call);
 /* Before the user's thread goes its way, or waits: the peer hears of what was sent. */

@@ -22,7 +22,6 @@ void aph_channel_init(struct aph_channel *channel, struct aph_endpoint *ep,
 	channel->refs = 1; /* the connection's */
 	aph_list_init(&channel->service_link);
 	aph_list_init(&channel->calls);
-	aph_list_init(&channel->spare);
 	aph_list_append(&ep->channels, &channel->link);
 	if (service) {
 		aph_list_append(&service->channels, &channel->service_link);
@@ -30,10 +29,8 @@ void aph_channel_init(struct aph_channel *channel, struct aph_endpoint *ep,
 	}
 }
 
-void aph_channel_unref(struct aph_channel *channel)
+void aph_channel_free(struct aph_channel *channel)
 {
-	if (--channel->refs)
-		return;
 	aph_pending_clear(&channel->pending);
 	aph_list_remove(&channel->link);
 	aph_call_free_spare(channel);

@@ -10,6 +10,7 @@
 #ifndef ANTIPHON_CORE_CORE_H
 #define ANTIPHON_CORE_CORE_H
 
+#include "base/apart.h"
 #include "base/list.h"
 #include "base/timers.h"
 
@@ -143,8 +144,8 @@ struct aph_channel {
 	uint32_t refs;
 	uint32_t n_calls; /* not ended */
 	uint32_t calls_max;
-	struct aph_list calls; /* not freed, by link */
-	struct aph_list spare; /* freed, to be used again */
+	struct aph_list calls;	/* not freed, by link */
+	struct aph_call *spare; /* freed, to be used again, by next_spare */
 	uint32_t n_spare;
 	void *data;
 	struct aph_credentials peer;
@@ -184,28 +185,37 @@ enum aph_call_state {
 struct aph_call {
 	struct aph_pending pending;
 	struct aph_channel *channel;
-	struct aph_list link; /* in the channel's calls */
-	struct aph_timer timer;
+	union {
+		struct aph_list link; /* in the channel's calls */
+		struct aph_call *next_spare;
+	};
 	uint64_t deadline_ns;
-	uint64_t sampled_since_ns; /* 0: its service time is not taken */
+	/* From here on all is 0 in a new call. */
 	void *data;
+	uint64_t sampled_since_ns; /* 0: its service time is not taken */
 	enum aph_call_state state;
-	struct aph_result result; /* valid when ENDED */
-	int32_t signal_code;	  /* of the last signal */
-	bool user_holds;	  /* the user may still use the pointer */
-	unsigned n_waiting;	  /* threads that wait for it */
-	bool private;		  /* belongs to aph_call(): no event is queued */
-	bool progress;		  /* something happened since a waiter looked */
-	bool was_short;		  /* the last send was */
-	bool has_room;		  /* WRITABLE was earned, and no send was short since */
-	bool lingering;		  /* the transport still has to tell the peer something */
+	unsigned n_waiting; /* threads that wait for it */
+	/*
+	 * What is set once stays apart from what has just been written when it is read: compilers test neighbours
+	 * in one load, which waits for each store that it overlaps.
+	 */
 	bool is_client;
-	bool receipts;	    /* the service wants END after its reply as well */
-	bool timed;	    /* holds a reservation in the timers */
-	bool in_last;	    /* the last piece of the arriving body is here */
-	bool out_last;	    /* the last piece of the leaving body was accepted */
-	bool want_readable; /* a read said EAGAIN */
-	bool disposed;	    /* client: the receipt was sent */
+	bool receipts;		     /* the service wants END after its reply as well */
+	bool private;		     /* belongs to aph_call(): no event is queued */
+	bool timed;		     /* holds a reservation in the timers */
+	_Alignas(8) bool user_holds; /* the user may still use the pointer */
+	bool in_last;		     /* the last piece of the arriving body is here */
+	bool out_last;		     /* the last piece of the leaving body was accepted */
+	bool disposed;		     /* client: the receipt was sent */
+	bool progress;		     /* something happened since a waiter looked */
+	bool was_short;		     /* the last send was */
+	bool has_room;		     /* WRITABLE was earned, and no send was short since */
+	bool want_readable;	     /* a read said EAGAIN */
+	bool lingering;		     /* the transport still has to tell the peer something */
+	/* Up to here: what follows means something when one of those says so. */
+	int32_t signal_code;	  /* of the last signal */
+	struct aph_result result; /* when ENDED */
+	struct aph_timer timer;	  /* when `timed` */
 };
 
 /* -- what transports fill in (core/transport.h) and call ------------------------------------------------ */
@@ -233,10 +243,27 @@ int aph_source_change(struct aph_endpoint *ep, int fd, struct aph_source *source
 APH_API void aph_source_remove(struct aph_endpoint *ep, int fd);
 /* Frees `grave->memory` when no thread can come back from epoll_wait() with a pointer into it. */
 APH_API void aph_bury(struct aph_endpoint *ep, struct aph_grave *grave, void *memory);
+/* An event was queued: tells threads that wait for one, or somebody else's loop. */
+void aph_endpoint_has_event(struct aph_endpoint *ep);
 /* Queues an event of `pending` and tells threads that wait for it. */
-void aph_pending_add(struct aph_endpoint *ep, struct aph_pending *pending,
-		     enum aph_event_type type);
-void aph_pending_clear(struct aph_pending *pending);
+static inline void aph_pending_add(struct aph_endpoint *ep, struct aph_pending *pending,
+				   enum aph_event_type type)
+{
+	if (!pending->events)
+		aph_list_append(&ep->ready, &pending->link);
+	pending->events |= 1u << type;
+	if (ep->n_receivers || ep->in_epoll || ep->external)
+		aph_endpoint_has_event(ep);
+}
+
+static inline void aph_pending_clear(struct aph_pending *pending)
+{
+	if (!pending->events)
+		return;
+	pending->events = 0;
+	aph_list_remove(&pending->link);
+}
+
 /* Takes back one event that was not delivered. */
 void aph_pending_remove(struct aph_pending *pending, enum aph_event_type type);
 /* Lets the threads that wait for calls of theirs look again. */
@@ -265,6 +292,14 @@ enum aph_waiter {
  */
 int aph_endpoint_wait(struct aph_endpoint *ep, bool (*done)(void *arg), void *arg,
 		      uint64_t deadline_ns, enum aph_waiter waiter);
+/* This thread has what it came for: somebody else may have to go on. */
+void aph_endpoint_hand_over(struct aph_endpoint *ep);
+
+static inline void aph_endpoint_leave(struct aph_endpoint *ep)
+{
+	if (ep->n_receivers || ep->n_callers || ep->external)
+		aph_endpoint_hand_over(ep);
+}
 
 /* -- channel.c */
 /* For a service whose other members are filled in: the endpoint's from here on. */
@@ -277,7 +312,16 @@ static inline void aph_channel_ref(struct aph_channel *channel)
 {
 	channel->refs++;
 }
-void aph_channel_unref(struct aph_channel *channel);
+
+/* Nobody has a reference any more. */
+void aph_channel_free(struct aph_channel *channel);
+
+static inline void aph_channel_unref(struct aph_channel *channel)
+{
+	if (--channel->refs == 0)
+		aph_channel_free(channel);
+}
+
 /* The channel can be used: OPEN or CONNECT where they were asked for. */
 APH_API void aph_channel_opened(struct aph_channel *channel, bool announce);
 /* The channel is over: ends its calls, then says CLOSED or DISCONNECT. Only the first time counts. */
@@ -297,8 +341,23 @@ APH_API void aph_call_writable(struct aph_call *call);
 /* Enters ENDED, once. */
 APH_API void aph_call_end(struct aph_call *call, enum aph_outcome outcome, enum aph_reason reason,
 			  int32_t code);
-/* Frees the call if it has ended and neither the user nor the transport needs it. */
-void aph_call_settle(struct aph_call *call);
+/* The end of a call's life: gives back all that it holds. */
+void aph_call_recycle(struct aph_call *call);
+
+/* Whether it has ended and neither the user nor the transport needs it. */
+static inline bool aph_call_is_over(const struct aph_call *call)
+{
+	return call->state == APH_CALL_ENDED && !call->user_holds && !call->lingering &&
+	       !call->n_waiting;
+}
+
+/* Frees the call if it is over. */
+static inline void aph_call_settle(struct aph_call *call)
+{
+	if (aph_call_is_over(call))
+		aph_call_recycle(call);
+}
+
 /* The last step of a channel's life: frees the calls kept for reuse. */
 void aph_call_free_spare(struct aph_channel *channel);
 

@@ -161,23 +161,12 @@ void aph_endpoint_start_timer(struct aph_endpoint *ep, struct aph_timer *timer,
 		aph_endpoint_raise(ep);
 }
 
-void aph_pending_add(struct aph_endpoint *ep, struct aph_pending *pending, enum aph_event_type type)
+void aph_endpoint_has_event(struct aph_endpoint *ep)
 {
-	if (!pending->events)
-		aph_list_append(&ep->ready, &pending->link);
-	pending->events |= 1u << type;
 	if (ep->n_receivers)
 		(void)pthread_cond_signal(&ep->for_receivers);
 	if (ep->in_epoll || (ep->external && !ep->led))
 		aph_endpoint_raise(ep);
-}
-
-void aph_pending_clear(struct aph_pending *pending)
-{
-	if (!pending->events)
-		return;
-	pending->events = 0;
-	aph_list_remove(&pending->link);
 }
 
 void aph_pending_remove(struct aph_pending *pending, enum aph_event_type type)
@@ -224,16 +213,9 @@ static void fill_channel(struct aph_channel *channel, struct aph_event *event)
 		event->result.reason = channel->reason;
 }
 
-struct taking {
-	struct aph_endpoint *ep;
-	struct aph_event *event;
-};
-
 /* Takes the oldest pending object's first event: types are numbered in the order they are delivered in. */
-static bool take_event(void *arg)
+static inline bool take_event(struct aph_endpoint *ep, struct aph_event *event)
 {
-	struct aph_endpoint *ep = ((struct taking *)arg)->ep;
-	struct aph_event *event = ((struct taking *)arg)->event;
 	struct aph_pending *pending;
 	int type;
 
@@ -261,18 +243,39 @@ static bool take_event(void *arg)
 	return true;
 }
 
-int aph_endpoint_next(struct aph_endpoint *ep, struct aph_event *event, uint64_t deadline_ns)
+struct taking {
+	struct aph_endpoint *ep;
+	struct aph_event *event;
+};
+
+static bool has_taken(void *arg)
+{
+	return take_event(((struct taking *)arg)->ep, ((struct taking *)arg)->event);
+}
+
+static APH_APART int wait_for_event(struct aph_endpoint *ep, struct aph_event *event,
+				    uint64_t deadline_ns)
 {
 	struct taking taking = { ep, event };
-	int r;
+	int r = aph_endpoint_check(ep);
 
-	aph_lock(ep);
-	r = aph_endpoint_check(ep);
 	if (r == 0)
-		r = aph_endpoint_wait(ep, take_event, &taking, deadline_ns, APH_WAITER_RECEIVER);
-	aph_unlock(ep);
+		r = aph_endpoint_wait(ep, has_taken, &taking, deadline_ns, APH_WAITER_RECEIVER);
 	if (r == -EAGAIN || r == -ETIMEDOUT)
 		(void)aph_err(r, "no event came in time");
+	return r;
+}
+
+int aph_endpoint_next(struct aph_endpoint *ep, struct aph_event *event, uint64_t deadline_ns)
+{
+	int r = 0;
+
+	aph_lock(ep);
+	if (!ep->forked && take_event(ep, event))
+		aph_endpoint_leave(ep);
+	else
+		r = wait_for_event(ep, event, deadline_ns);
+	aph_unlock(ep);
 	return r;
 }
 

@@ -20,9 +20,15 @@ enum aph_farewell {
 
 struct aph_channel_ops {
 	size_t call_size; /* of the transport's call, which begins with struct aph_call */
-	/* A fresh call, all 0 behind struct aph_call. 0, or -EAGAIN when no more can be in progress. */
+	/*
+	 * A fresh call. Behind struct aph_call is what an earlier one has left, or 0. 0, or -EAGAIN when no more can
+	 * be in progress.
+	 */
 	int (*call_init)(struct aph_call *call);
-	/* Service: it has ended, and the peer may use its place for another call from now on. */
+	/*
+	 * Service: it has ended, and the peer may use its place for another call from now on. Left out where
+	 * call_deinit() follows at once.
+	 */
 	void (*call_ended)(struct aph_call *call);
 	/* Gives back all that the call holds: its place, body memory, descriptors. */
 	void (*call_deinit)(struct aph_call *call);

@@ -260,15 +260,19 @@ static int follow(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter
 	return r == ETIMEDOUT ? -ETIMEDOUT : 0;
 }
 
-/* Nobody leads: lets one of those who wait do it. */
-static void hand_over(struct aph_endpoint *ep)
+void aph_endpoint_hand_over(struct aph_endpoint *ep)
 {
-	if (ep->led)
-		return;
-	if (ep->n_receivers)
+	/* Nobody leads: lets one of those who wait do it. */
+	if (!ep->led && ep->n_receivers)
 		(void)pthread_cond_signal(&ep->for_receivers);
-	else if (ep->n_callers)
+	else if (!ep->led && ep->n_callers)
 		(void)pthread_cond_signal(&ep->for_callers);
+	/*
+	 * Somebody else's loop polls our descriptor, and our peers do not ring, as we are awake: stay
+	 * readable until a look has found nothing and has put us to sleep.
+	 */
+	if (ep->external && !ep->asleep)
+		aph_endpoint_raise(ep);
 }
 
 /* Whether this thread is the one that a call of aph_endpoint_wake() is for. */
@@ -328,12 +332,6 @@ int aph_endpoint_wait(struct aph_endpoint *ep, bool (*done)(void *arg), void *ar
 {
 	int r = wait_turns(ep, done, arg, deadline_ns, waiter);
 
-	hand_over(ep);
-	/*
-	 * Somebody else's loop polls our descriptor, and our peers do not ring, as we are awake: stay
-	 * readable until a look has found nothing and has put us to sleep.
-	 */
-	if (ep->external && !ep->asleep)
-		aph_endpoint_raise(ep);
+	aph_endpoint_leave(ep);
 	return r;
 }

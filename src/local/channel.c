@@ -207,7 +207,7 @@ static void abandon(struct aph_channel *channel)
 
 /* -- calls ---------------------------------------------------------------------------------------------------------------- */
 
-static int grow_slots(struct aph_local_channel *lc)
+static APH_APART int grow_slots(struct aph_local_channel *lc)
 {
 	uint32_t n = lc->n_slots ? 2 * lc->n_slots : 8, i;
 	struct aph_call_slot *slots;
@@ -238,8 +238,17 @@ static int call_init(struct aph_call *base)
 	uint32_t index;
 	int r;
 
-	call->head = APH_PIECE_NONE;
 	aph_list_init(&call->blocked_link);
+	call->tag = 0;
+	call->has_slot = call->begun = call->reserved = false;
+	call->farewell = 0;
+	call->n_fds = call->fds_off = 0;
+	call->head = APH_PIECE_NONE;
+	call->inline_len = call->inline_off = 0;
+	call->available = 0;
+	call->fds = NULL;
+	call->sent = 0;
+	call->kept = NULL;
 	/* Lines that this call needs, and the next ones, travel while it is set up. */
 	aph_ring_prepare(&lc->out);
 	if (!base->is_client)
@@ -288,19 +297,18 @@ static void call_deinit(struct aph_call *base)
 {
 	struct aph_local_call *call = aph_local_call(base);
 	struct aph_local_channel *lc = aph_local_channel(base->channel);
-	struct aph_call_slot *slot;
+	bool had_slot = call->has_slot;
 
 	aph_local_drop_body(call);
-	if (!base->is_client)
-		may_leave(lc);
-	if (!call->has_slot || !base->is_client)
-		return;
 	leave_slot(call);
-	slot = &lc->slots[APH_TAG_INDEX(call->tag)];
-	slot->next_free = (uint16_t)lc->free_slot;
-	lc->free_slot = APH_TAG_INDEX(call->tag) + 1;
-	if (--lc->n_in_use == 0)
-		aph_local_unscan(lc);
+	if (!base->is_client) {
+		may_leave(lc);
+	} else if (had_slot) {
+		lc->slots[APH_TAG_INDEX(call->tag)].next_free = (uint16_t)lc->free_slot;
+		lc->free_slot = APH_TAG_INDEX(call->tag) + 1;
+		if (--lc->n_in_use == 0)
+			aph_local_unscan(lc);
+	}
 }
 
 /* -- generation ---------------------------------------------------------------------------------------------------------------- */

@@ -87,29 +87,32 @@ struct aph_local_channel {
 
 struct aph_local_call {
 	struct aph_call base;
+	struct aph_list blocked_link;
+
+	/* call_init() sets these. */
+	bool begun; /* a first record was published by this side */
+	bool reserved;
+	uint8_t farewell; /* record type still to be sent, 0: none */
 	uint32_t tag;
 	bool has_slot;
-	uint32_t first_record; /* client: number of the REQUEST record, once `begun` */
-	bool begun;	       /* a first record was published by this side */
-
-	/* The body that arrives: the bytes that rode in the first record, then pieces. */
-	uint8_t inline_len, inline_off;
-	uint16_t head, tail; /* pieces */
-	uint32_t head_off;   /* bytes of the head that were read */
-	size_t available;
-	uint8_t inline_data[APH_INLINE_MAX];
-	int *fds;
 	uint16_t n_fds, fds_off;
-
+	/* The body that arrives: the bytes that rode in the first record, then pieces. */
+	uint16_t head; /* first piece */
+	uint8_t inline_len, inline_off;
+	size_t available;
+	int *fds;
 	/* The body that leaves. */
-	struct aph_list blocked_link;
-	size_t sent; /* bytes of it */
-	bool reserved;
-	uint32_t reserved_off, reserved_len;
+	size_t sent;   /* bytes of it */
 	uint8_t *kept; /* by send_all() for want of room */
-	size_t kept_len, kept_off;
-	uint8_t farewell; /* record type still to be sent, 0: none */
+
+	/* These mean something when one of those says so. */
+	uint16_t tail;	       /* last piece */
+	uint32_t head_off;     /* bytes of the head that were read */
+	uint32_t first_record; /* client: number of the REQUEST record */
+	uint32_t reserved_off, reserved_len;
 	int32_t farewell_value;
+	size_t kept_len, kept_off;
+	uint8_t inline_data[APH_INLINE_MAX];
 };
 
 struct aph_local {
@@ -209,17 +212,38 @@ void aph_local_farewell(struct aph_call *call, enum aph_farewell kind, int32_t v
 void aph_local_unblock(struct aph_local_channel *lc);
 /* Descriptors that went with records which the peer has not taken. */
 uint32_t aph_local_fds_under_way(struct aph_local_channel *lc);
-/* Whether anything that is blocked could go on. */
-bool aph_local_has_room(struct aph_local_channel *lc);
+/* Whether anything that is blocked, if it is, could go on. */
+bool aph_local_found_room(struct aph_local_channel *lc);
+
+static inline bool aph_local_has_room(struct aph_local_channel *lc)
+{
+	return !aph_list_empty(&lc->blocked) && aph_local_found_room(lc);
+}
+
+/* The peer waits for room, and there is some. */
+void aph_local_tell_room(struct aph_local_channel *lc);
+
 /* This side has taken a record or given back a piece (after a full fence): tells a peer who waits for it. */
-void aph_local_made_room(struct aph_local_channel *lc);
+static inline void aph_local_made_room(struct aph_local_channel *lc)
+{
+	if (atomic_load(lc->peer_want))
+		aph_local_tell_room(lc);
+}
 
 /* Drops what send_all() kept. */
 void aph_local_drop_kept(struct aph_local_call *call);
 
 /* -- read.c */
 /* Gives back all that the call still holds of either body. */
-void aph_local_drop_body(struct aph_local_call *call);
+void aph_local_drop_rest(struct aph_local_call *call);
+
+static inline void aph_local_drop_body(struct aph_local_call *call)
+{
+	if (call->available || call->fds || call->kept || call->reserved ||
+	    !aph_list_empty(&call->blocked_link))
+		aph_local_drop_rest(call);
+}
+
 ssize_t aph_local_read(struct aph_call *call, void *buf, size_t max, bool consume);
 size_t aph_local_available(const struct aph_call *call);
 int aph_local_borrow(struct aph_call *call, const void **data, size_t *len);

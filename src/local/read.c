@@ -58,7 +58,7 @@ static void advance(struct aph_local_call *call, size_t n)
 }
 
 /* A look ahead that takes nothing: walks the pieces. */
-static size_t peek(const struct aph_local_call *call, uint8_t *buf, size_t max)
+static APH_APART size_t peek(const struct aph_local_call *call, uint8_t *buf, size_t max)
 {
 	const struct aph_local_channel *lc = channel_of(call);
 	const uint8_t *data;
@@ -84,24 +84,11 @@ static size_t peek(const struct aph_local_call *call, uint8_t *buf, size_t max)
 	return done;
 }
 
-ssize_t aph_local_read(struct aph_call *base, void *buf, size_t max, bool consume)
+static APH_APART ssize_t read_pieces(struct aph_local_call *call, void *buf, size_t max)
 {
-	struct aph_local_call *call = aph_local_call(base);
 	size_t done = 0, n;
 	const uint8_t *data;
 
-	if (!call->available)
-		return -EAGAIN;
-	if (!consume)
-		return (ssize_t)peek(call, buf, max);
-	/* What most bodies are: all of it rode in the record. */
-	if (call->available <= max && call->head == APH_PIECE_NONE) {
-		done = call->available;
-		aph_copy_short(buf, call->inline_data + call->inline_off, done);
-		call->inline_off = call->inline_len;
-		call->available = 0;
-		return (ssize_t)done;
-	}
 	while (done < max && (n = front(call, &data))) {
 		n = n < max - done ? n : max - done;
 		memcpy((uint8_t *)buf + done, data, n);
@@ -109,6 +96,24 @@ ssize_t aph_local_read(struct aph_call *base, void *buf, size_t max, bool consum
 		done += n;
 	}
 	return (ssize_t)done;
+}
+
+ssize_t aph_local_read(struct aph_call *base, void *buf, size_t max, bool consume)
+{
+	struct aph_local_call *call = aph_local_call(base);
+	size_t n = call->available;
+
+	if (!n)
+		return -EAGAIN;
+	if (!consume)
+		return (ssize_t)peek(call, buf, max);
+	if (n > max || call->head != APH_PIECE_NONE)
+		return read_pieces(call, buf, max);
+	/* What most bodies are: all of it rode in the record. */
+	aph_copy_short(buf, call->inline_data + call->inline_off, n);
+	call->inline_off = call->inline_len;
+	call->available = 0;
+	return (ssize_t)n;
 }
 
 size_t aph_local_available(const struct aph_call *base)
@@ -155,7 +160,7 @@ ssize_t aph_local_take_fds(struct aph_call *base, int *fds, size_t max)
 	return (ssize_t)n;
 }
 
-void aph_local_drop_body(struct aph_local_call *call)
+APH_APART void aph_local_drop_rest(struct aph_local_call *call)
 {
 	struct aph_local_channel *lc = channel_of(call);
 

@@ -16,7 +16,7 @@
 
 #define CALL_FDS_HELD_MAX 256u
 
-static void offend(struct aph_local_channel *lc)
+static APH_APART void offend(struct aph_local_channel *lc)
 {
 	aph_local_doom(lc, APH_REASON_PROTOCOL);
 }
@@ -31,24 +31,30 @@ static struct aph_local_call *find_call(const struct aph_local_channel *lc, uint
 	return call && call->tag == tag ? call : NULL;
 }
 
+/* Service: room in the table for an index that the client chose. */
+static APH_APART int grow_table(struct aph_local_channel *lc, uint32_t index)
+{
+	uint32_t n = lc->n_slots ? lc->n_slots : 8;
+	struct aph_call_slot *slots;
+
+	while (n <= index)
+		n *= 2;
+	slots = reallocarray(lc->slots, n, sizeof(*slots));
+	if (!slots)
+		return -ENOMEM;
+	memset(slots + lc->n_slots, 0, (n - lc->n_slots) * sizeof(*slots));
+	lc->slots = slots;
+	lc->n_slots = n;
+	return 0;
+}
+
 /* Service: the client chose the index; it must be in bounds and not in use. */
 static int enter_call(struct aph_local_channel *lc, struct aph_local_call *call, uint32_t tag)
 {
 	uint32_t index = APH_TAG_INDEX(tag);
 
-	if (index >= lc->n_slots) {
-		uint32_t n = lc->n_slots ? lc->n_slots : 8;
-		struct aph_call_slot *slots;
-
-		while (n <= index)
-			n *= 2;
-		slots = reallocarray(lc->slots, n, sizeof(*slots));
-		if (!slots)
-			return -ENOMEM;
-		memset(slots + lc->n_slots, 0, (n - lc->n_slots) * sizeof(*slots));
-		lc->slots = slots;
-		lc->n_slots = n;
-	}
+	if (index >= lc->n_slots && grow_table(lc, index) < 0)
+		return -ENOMEM;
 	lc->slots[index].call = call;
 	call->tag = tag;
 	call->has_slot = true;
@@ -58,7 +64,8 @@ static int enter_call(struct aph_local_channel *lc, struct aph_local_call *call,
 /* -- what comes with a record ------------------------------------------------------------------------------------ */
 
 /* Memory and descriptors of a record that nobody wants. */
-static void discard(struct aph_local_channel *lc, const struct aph_record *record, const int *fds)
+static APH_APART void discard(struct aph_local_channel *lc, const struct aph_record *record,
+			      const int *fds)
 {
 	int piece;
 
@@ -74,8 +81,8 @@ static void discard(struct aph_local_channel *lc, const struct aph_record *recor
 	aph_local_made_room(lc);
 }
 
-static int add_fds(struct aph_local_channel *lc, struct aph_local_call *call, const int *fds,
-		   size_t n)
+static APH_APART int add_fds(struct aph_local_channel *lc, struct aph_local_call *call,
+			     const int *fds, size_t n)
 {
 	int *all;
 
@@ -91,31 +98,38 @@ static int add_fds(struct aph_local_channel *lc, struct aph_local_call *call, co
 	return 0;
 }
 
-/* Adds the record's bytes to the body. -EPROTO, -ENOMEM. */
-static int add_bytes(struct aph_local_channel *lc, struct aph_local_call *call,
-		     const struct aph_record *record, bool first)
+/* Adds a piece that lies in the arena. -EPROTO, -ENOMEM. */
+static APH_APART int add_arena(struct aph_local_channel *lc, struct aph_local_call *call,
+			       const struct aph_record *record)
 {
-	int piece;
+	int piece = aph_intake_add(&lc->intake, record->off, record->len);
 
-	if (!(record->flags & APH_RECORD_ARENA)) {
-		if (record->len > APH_INLINE_MAX || (record->len && !first))
-			return -EPROTO;
-		if (!record->len)
-			return 0;
-		/* All of it: a length that is known is copied in place. */
-		memcpy(call->inline_data, record->data, sizeof(call->inline_data));
-		call->inline_len = (uint8_t)record->len;
-		call->available += record->len;
-		return 0;
-	}
-	piece = aph_intake_add(&lc->intake, record->off, record->len);
 	if (piece < 0)
 		return piece;
-	if (call->head == APH_PIECE_NONE)
+	if (call->head == APH_PIECE_NONE) {
 		call->head = (uint16_t)piece;
-	else
+		call->head_off = 0;
+	} else {
 		lc->intake.pieces[call->tail].next = (uint16_t)piece;
+	}
 	call->tail = (uint16_t)piece;
+	call->available += record->len;
+	return 0;
+}
+
+/* Adds the record's bytes to the body. -EPROTO, -ENOMEM. */
+static inline int add_bytes(struct aph_local_channel *lc, struct aph_local_call *call,
+			    const struct aph_record *record, bool first)
+{
+	if (record->flags & APH_RECORD_ARENA)
+		return add_arena(lc, call, record);
+	if (!record->len)
+		return 0;
+	if (record->len > APH_INLINE_MAX || !first)
+		return -EPROTO;
+	/* All of it: a length that is known is copied in place. */
+	memcpy(call->inline_data, record->data, sizeof(call->inline_data));
+	call->inline_len = (uint8_t)record->len;
 	call->available += record->len;
 	return 0;
 }
@@ -140,12 +154,24 @@ static void give_up_call(struct aph_local_call *call)
 	}
 }
 
+/* A record cannot be added to its call: its fault, or ours. */
+static APH_APART void reject_piece(struct aph_local_channel *lc, struct aph_local_call *call,
+				   const struct aph_record *record, const int *fds, int r)
+{
+	aph_close_received(fds, record->n_fds);
+	if (r == -EPROTO)
+		offend(lc);
+	else
+		give_up_call(call);
+}
+
 /*
  * Adds a record to a call's body and tells core. `fds_error`: its descriptors did not come whole; the record has
  * none then.
  */
-static void add_piece(struct aph_local_channel *lc, struct aph_local_call *call,
-		      const struct aph_record *record, const int *fds, int fds_error, bool first)
+static inline void add_piece(struct aph_local_channel *lc, struct aph_local_call *call,
+			     const struct aph_record *record, const int *fds, int fds_error,
+			     bool first)
 {
 	int r = add_bytes(lc, call, record, first);
 
@@ -154,11 +180,7 @@ static void add_piece(struct aph_local_channel *lc, struct aph_local_call *call,
 	if (r == 0 && record->n_fds)
 		r = add_fds(lc, call, fds, record->n_fds);
 	if (r < 0)
-		aph_close_received(fds, record->n_fds);
-	if (r == -EPROTO)
-		offend(lc);
-	else if (r < 0)
-		give_up_call(call);
+		reject_piece(lc, call, record, fds, r);
 	else if (call->base.is_client || !first)
 		aph_call_arrived(&call->base, !(record->flags & APH_RECORD_MORE));
 	else
@@ -199,12 +221,13 @@ static bool is_reason(uint64_t value)
 static void take_at_service(struct aph_local_channel *lc, const struct aph_record *record,
 			    const int *fds, int fds_error)
 {
-	struct aph_local_call *call = find_call(lc, record->tag);
+	struct aph_local_call *call;
 
 	if (record->type == APH_RECORD_REQUEST) {
 		take_request(lc, record, fds, fds_error);
 		return;
 	}
+	call = find_call(lc, record->tag);
 	if (!call || call->base.state == APH_CALL_ENDED) {
 		discard(lc, record, fds);
 		if (record->type != APH_RECORD_BODY && record->type != APH_RECORD_CANCEL &&
@@ -249,8 +272,8 @@ static void take_at_service(struct aph_local_channel *lc, const struct aph_recor
 
 /* -- records to a client ------------------------------------------------------------------------------------------------ */
 
-static void take_end(struct aph_local_channel *lc, struct aph_local_call *call,
-		     const struct aph_record *record)
+static APH_APART void take_end(struct aph_local_channel *lc, struct aph_local_call *call,
+			       const struct aph_record *record)
 {
 	if (record->type == APH_RECORD_ABORT)
 		aph_call_end(&call->base, APH_ABORTED, APH_REASON_NONE, (int32_t)record->aux);
@@ -300,8 +323,7 @@ static void take_whole(struct aph_local_channel *lc, const struct aph_record *re
 }
 
 /* A record with descriptors: apart, as others need no room for them. */
-static __attribute__((noinline)) void take_with_fds(struct aph_local_channel *lc,
-						    struct aph_record *record)
+static APH_APART void take_with_fds(struct aph_local_channel *lc, struct aph_record *record)
 {
 	int fds[APH_CALL_FDS_MAX];
 	int r;

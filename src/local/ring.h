@@ -66,16 +66,17 @@ static inline struct aph_record *aph_ring_slot(struct aph_ring *ring)
  */
 static inline void aph_ring_publish(struct aph_ring *ring)
 {
-	_Atomic uint32_t *seq = &aph_ring_slot(ring)->seq;
+	struct aph_record *slots = ring->slots;
+	uint32_t mask = ring->mask, at = ring->next;
 
 	/*
 	 * The line after next is still the reader's from the last lap; the next one he may be watching.
 	 * To own it in time spares the fence that follows a wait for it.
 	 */
-	aph_prefetch_to_write(&ring->slots[(ring->next + RING_AHEAD) & ring->mask]);
-	ring->next++;
+	aph_prefetch_to_write(&slots[(at + RING_AHEAD) & mask]);
+	ring->next = at + 1;
 	/* Partner: the acquire in aph_ring_ready(). */
-	atomic_store_explicit(seq, ring->next, memory_order_release);
+	atomic_store_explicit(&slots[at & mask].seq, at + 1, memory_order_release);
 }
 
 /* Takes back a mark that is set. False: the other side was faster. */
@@ -139,7 +140,11 @@ static inline void aph_ring_expect(const struct aph_ring *ring)
 /* Copies the record that is there. All checks are made on the copy. */
 static inline void aph_ring_copy(const struct aph_ring *ring, struct aph_record *copy)
 {
-	memcpy((void *)copy, (const void *)&ring->slots[ring->next & ring->mask], sizeof(*copy));
+	const struct aph_record *slot = &ring->slots[ring->next & ring->mask];
+
+	/* In two parts, as they are read: what is loaded over the seam of two stores has to wait for both. */
+	memcpy((void *)copy, (const void *)slot, offsetof(struct aph_record, data));
+	memcpy(copy->data, slot->data, sizeof(copy->data));
 	/* The compiler must not go back to the shared one. */
 	__asm__ volatile("" : : "r"(copy) : "memory");
 }

@@ -113,9 +113,9 @@ static void unblock_one(struct aph_local_call *call)
 		aph_list_remove(&call->blocked_link);
 }
 
-bool aph_local_has_room(struct aph_local_channel *lc)
+bool aph_local_found_room(struct aph_local_channel *lc)
 {
-	if (aph_list_empty(&lc->blocked) || lc->fds_blocked || !aph_ring_has_room(&lc->out))
+	if (lc->fds_blocked || !aph_ring_has_room(&lc->out))
 		return false;
 	return lc->blocked_by_ring || aph_arena_has_returns(&lc->out_arena);
 }
@@ -226,9 +226,8 @@ static void record_sent(struct aph_local_call *call)
 }
 
 /* Sends one piece, of at most `*len` bytes. 0 and how many, or a negative error with nothing done. */
-static __attribute__((noinline)) int send_piece(struct aph_local_call *call, const void *data,
-						size_t *len, const int *fds, size_t n_fds,
-						bool more)
+static APH_APART int send_piece(struct aph_local_call *call, const void *data, size_t *len,
+				const int *fds, size_t n_fds, bool more)
 {
 	struct aph_local_channel *lc = channel_of(call);
 	uint32_t most = lc->arena_size / PIECES_PER_ARENA;
@@ -267,19 +266,32 @@ static __attribute__((noinline)) int send_piece(struct aph_local_call *call, con
 	return 0;
 }
 
+static bool is_usable(const struct aph_local_channel *lc)
+{
+	return lc->base.state == APH_CHANNEL_OPEN && !lc->doom;
+}
+
+static int check_channel(const struct aph_local_channel *lc)
+{
+	return is_usable(lc) ? 0 : aph_err(-ENOTCONN, "the channel has closed");
+}
+
 /* What most calls are: a short body at once, written straight into its record. False: take the long way. */
 static inline bool send_short(struct aph_local_call *call, const void *data, size_t len, bool more)
 {
 	struct aph_local_channel *lc = channel_of(call);
-	struct aph_record *slot = aph_ring_slot(&lc->out);
 	bool client = lc->base.is_client;
+	struct aph_record *slot;
 
-	if (call->begun || len > APH_INLINE_MAX || !aph_ring_has_room(&lc->out))
+	if (call->begun || call->reserved || len > APH_INLINE_MAX || !is_usable(lc) ||
+	    !aph_ring_has_room(&lc->out))
 		return false;
+	slot = aph_ring_slot(&lc->out);
 	slot->type = client ? APH_RECORD_REQUEST : APH_RECORD_REPLY;
 	slot->flags = more ? APH_RECORD_MORE : 0;
 	slot->n_fds = 0;
-	slot->cpu = (uint8_t)aph_cpu();
+	/* For a service it is enough where it was when it took the request. */
+	slot->cpu = (uint8_t)(client ? aph_cpu() : lc->local->cpu);
 	slot->tag = call->tag;
 	slot->len = (uint32_t)len;
 	slot->aux = client ? call->base.deadline_ns : 0;
@@ -287,22 +299,15 @@ static inline bool send_short(struct aph_local_call *call, const void *data, siz
 	publish_slot(lc);
 	lc->base.unheard = true;
 	call->sent = len;
-	record_sent(call);
+	call->first_record = lc->out.next;
+	call->begun = true;
 	unblock_one(call);
 	return true;
 }
 
-static int check_channel(const struct aph_local_channel *lc)
+static APH_APART ssize_t send_long(struct aph_local_call *call, const void *data, size_t len,
+				   const int *fds, size_t n_fds, bool more)
 {
-	if (lc->base.state != APH_CHANNEL_OPEN || lc->doom)
-		return aph_err(-ENOTCONN, "the channel has closed");
-	return 0;
-}
-
-ssize_t aph_local_send(struct aph_call *base, const void *data, size_t len, const int *fds,
-		       size_t n_fds, bool more)
-{
-	struct aph_local_call *call = aph_local_call(base);
 	struct aph_local_channel *lc = channel_of(call);
 	const uint8_t *bytes = data ? data : (const void *)"";
 	size_t sent = 0;
@@ -312,8 +317,6 @@ ssize_t aph_local_send(struct aph_call *base, const void *data, size_t len, cons
 		return r;
 	if (call->reserved)
 		return aph_err(-EBUSY, "commit the piece that is reserved first");
-	if (!n_fds && send_short(call, bytes, len, more))
-		return (ssize_t)len;
 	if (!len && more && call->begun && !n_fds)
 		return 0;
 	do {
@@ -332,6 +335,16 @@ ssize_t aph_local_send(struct aph_call *base, const void *data, size_t len, cons
 	} while (sent < len);
 	unblock_one(call);
 	return (ssize_t)sent;
+}
+
+ssize_t aph_local_send(struct aph_call *base, const void *data, size_t len, const int *fds,
+		       size_t n_fds, bool more)
+{
+	struct aph_local_call *call = aph_local_call(base);
+
+	if (!n_fds && send_short(call, data, len, more))
+		return (ssize_t)len;
+	return send_long(call, data, len, fds, n_fds, more);
 }
 
 int aph_local_reserve(struct aph_call *base, void **data, size_t *len)
@@ -449,9 +462,8 @@ static int give_up_reply(struct aph_local_call *call)
 	return aph_err(-ECANCELED, "no memory for the rest of a reply: the call is lost");
 }
 
-int aph_local_send_all(struct aph_call *base, const void *data, size_t len)
+static APH_APART int send_all_long(struct aph_local_call *call, const void *data, size_t len)
 {
-	struct aph_local_call *call = aph_local_call(base);
 	struct aph_local_channel *lc = channel_of(call);
 	const uint8_t *bytes = data ? data : (const void *)"";
 	size_t sent = 0, n;
@@ -461,8 +473,6 @@ int aph_local_send_all(struct aph_call *base, const void *data, size_t len)
 		return 0; /* the channel's end, which follows, is this call's end */
 	if (call->reserved)
 		return aph_err(-EBUSY, "commit the piece that is reserved first");
-	if (send_short(call, bytes, len, false))
-		return 0;
 	do {
 		n = len - sent;
 		r = send_piece(call, bytes + sent, &n, NULL, 0, false);
@@ -492,6 +502,13 @@ int aph_local_send_all(struct aph_call *base, const void *data, size_t len)
 	lc->n_kept += call->kept_len;
 	block(call);
 	return 1;
+}
+
+int aph_local_send_all(struct aph_call *base, const void *data, size_t len)
+{
+	struct aph_local_call *call = aph_local_call(base);
+
+	return send_short(call, data, len, false) ? 0 : send_all_long(call, data, len);
 }
 
 /* -- ends ------------------------------------------------------------------------------------------------------------ */
@@ -602,10 +619,8 @@ void aph_local_unblock(struct aph_local_channel *lc)
 
 /* -- room for the peer -------------------------------------------------------------------------------- */
 
-void aph_local_made_room(struct aph_local_channel *lc)
+void aph_local_tell_room(struct aph_local_channel *lc)
 {
-	if (!atomic_load(lc->peer_want) || lc->base.state != APH_CHANNEL_OPEN)
-		return;
-	if (atomic_exchange(lc->peer_want, 0))
+	if (lc->base.state == APH_CHANNEL_OPEN && atomic_exchange(lc->peer_want, 0))
 		notify(lc);
 }

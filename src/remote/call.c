@@ -23,7 +23,11 @@ int aph_remote_call_init(struct aph_call *call)
 	struct aph_remote_channel *channel = aph_remote_channel(call->channel);
 	struct aph_rx_call_options options = { .size = sizeof(options), .data = &rc->user };
 
-	rc->user.is_told = true;
+	rc->user = (struct aph_remote_user){ .is_told = true };
+	rc->rx = NULL;
+	rc->kept = NULL;
+	rc->kept_len = rc->kept_off = 0;
+	rc->reserved = false;
 	if (!call->is_client)
 		return 0;
 	if (call->channel->n_calls >= call->channel->calls_max)
