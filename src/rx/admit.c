@@ -8,6 +8,8 @@
 #include "rx/proof.h"
 
 #define EVICT_MAX 64 /* connections for one request */
+/* Requests of such callers that are not whole yet: each is a place at the service that waits for a rest. */
+#define AWAITED_MAX 8
 
 /* What a client asks for may have moved to a better service. */
 static struct aph_rx_service *find_service(struct aph_rx *rx, struct aph_rx_conn *conn,
@@ -58,9 +60,15 @@ static bool is_crowded(struct aph_rx *rx)
 	return false;
 }
 
+static bool is_whole(const struct aph_rx_header *header)
+{
+	return header->seq == 1 && header->flags & APH_RX_LAST_PACKET;
+}
+
 /*
  * Callers from one group of addresses get three quarters of what the others leave, so that none can take all. Those who
- * may have forged their address get half of that, and three quarters of each table: whoever they are, others find room.
+ * may have forged their address get half of that, and three quarters of each table: whoever they are, others find room. And
+ * few of their requests may be such that the service waits for more of them, as some services do little at a time.
  */
 static enum room room_for(const struct aph_rx_input *input, const struct aph_rx_conn *conn)
 {
@@ -75,6 +83,7 @@ static enum room room_for(const struct aph_rx_input *input, const struct aph_rx_
 	if (n >= share)
 		return NO_ROOM;
 	if (n > share / 2 || rx->n_served > config->calls_max - config->calls_max / 4 ||
+	    (rx->n_awaited >= AWAITED_MAX && !is_whole(&input->header)) ||
 	    (!conn && is_crowded(rx)))
 		return ROOM_FOR_PROVEN;
 	return ROOM_FOR_ALL;

@@ -189,10 +189,18 @@ struct aph_rx_call *aph_rx_call_incoming(struct aph_rx_conn *conn, struct aph_rx
 		service->credit--;
 	rx->n_served++;
 	rx->limits[call->peer->group].n_calls++;
+	call->awaited = !call->peer->proven;
+	rx->n_awaited += call->awaited;
 	rx->stats.calls_served++;
 	aph_rx_call_begin(call);
 	aph_rx_call_post(call, APH_RX_EVENT_CALL);
 	return call;
+}
+
+void aph_rx_call_not_awaited(struct aph_rx_call *call)
+{
+	call->rx->n_awaited -= call->awaited;
+	call->awaited = false;
 }
 
 /* -- ending ----------------------------------------------------------------------------------------------------------------- */
@@ -251,6 +259,7 @@ void aph_rx_call_end(struct aph_rx_call *call, enum aph_rx_outcome outcome, int3
 		call->started_counted = false;
 		rx->n_bulk--;
 	}
+	aph_rx_call_not_awaited(call);
 	aph_rx_out_deinit(call);
 	forget_unseen(call);
 	if (!call->told && call->user_holds) {

@@ -323,6 +323,7 @@ struct aph_rx_call {
 	bool ping_due;
 	bool fresh_hard; /* of its times only hard_ns is fresh */
 	bool started_counted;
+	bool awaited; /* at a service: the rest of its request is, from a caller who had proven nothing when it began */
 	uint32_t epoch, cid;
 	uint32_t ping_serial; /* of the last PING we sent */
 	uint64_t proof_ns;    /* when an address that is not proven may be asked again */
@@ -420,9 +421,10 @@ struct aph_rx {
 	uint32_t n_free_chunks;
 	struct aph_list free_calls;
 	uint32_t n_free_calls;
-	uint32_t n_bulk;   /* calls that receive bulk */
-	uint32_t n_served; /* calls at our services that are not freed */
-	uint64_t held;	   /* bytes on the accounts of all peers */
+	uint32_t n_bulk;    /* calls that receive bulk */
+	uint32_t n_served;  /* calls at our services that are not freed */
+	uint32_t n_awaited; /* of them, those that are awaited */
+	uint64_t held;	    /* bytes on the accounts of all peers */
 	struct aph_rx_stats stats;
 	struct aph_rx_tally tally;
 	struct aph_rx_limit limits[APH_RX_N_LIMITS];
@@ -575,6 +577,8 @@ static inline void aph_rx_call_arm(struct aph_rx_call *call, uint64_t due_ns)
 uint64_t aph_rx_call_deadline(const struct aph_rx_call *call);
 void aph_rx_call_expired(struct aph_rx_call *call);
 void aph_rx_call_complete(struct aph_rx_call *call);
+/* At a service: all of its request is here, or none of it is wanted any more. */
+void aph_rx_call_not_awaited(struct aph_rx_call *call);
 /* Frees it when nobody needs it. */
 void aph_rx_call_settle(struct aph_rx_call *call);
 /* Its times were set by a clock that was late by so much. */

@@ -97,6 +97,7 @@ static void complete(struct aph_rx_call *call)
 			aph_rx_call_complete(call);
 	} else if (call->state == APH_RX_STATE_REQUEST) {
 		call->state = APH_RX_STATE_WORK;
+		aph_rx_call_not_awaited(call);
 		if (call->out.early_write)
 			aph_rx_call_post(call, APH_RX_EVENT_WRITABLE);
 		call->out.early_write = false;

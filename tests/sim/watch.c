@@ -222,6 +222,24 @@ static void check_data(struct watch *watch, struct aph_rx_header h, uint32_t win
 	check_serial(watch, &h, n, data, len);
 }
 
+/* A question to an address that may be forged: it is of no connection, and its serial is a code. */
+static bool is_question(const struct aph_rx_header *h, size_t len)
+{
+	return h->type == APH_RX_ACK && !(h->flags & APH_RX_CLIENT_INITIATED) &&
+	       len == APH_RX_HEADER + APH_RX_ACK_FIXED + APH_RX_ACK_PADDING;
+}
+
+static void check_question(struct watch *watch, const struct aph_rx_header *h, const uint8_t *data,
+			   size_t len)
+{
+	struct aph_rx_ack ack;
+
+	MUST(aph_rx_ack_decode(&ack, data + APH_RX_HEADER, len - APH_RX_HEADER), "a malformed ACK");
+	MUST(ack.reason == APH_RX_ACK_PING && h->flags & APH_RX_REQUEST_ACK && ack.first == 1,
+	     "an ACK without the whole trailer");
+	watch->n_questions_sent++;
+}
+
 static void check_ack(struct watch *watch, const struct aph_rx_header *h, const uint8_t *data,
 		      size_t len)
 {
@@ -282,6 +300,10 @@ void watch_sent(struct watch *watch, const struct aph_rx_address *to, const uint
 			     !(h.type == APH_RX_ACK && len >= APH_RX_HEADER + 16 &&
 			       aph_get32(data + APH_RX_HEADER + 12) == watch->abort_serial),
 		     "an answer to an ABORT");
+	if (is_question(&h, len)) {
+		check_question(watch, &h, data, len);
+		return;
+	}
 	switch (h.type) {
 	case APH_RX_DATA:
 		check_data(watch, h, window_of(watch, to), data, len);

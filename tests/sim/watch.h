@@ -24,7 +24,8 @@ struct watch {
 	unsigned n_in_batch;
 	uint32_t abort_epoch, abort_cid, abort_serial;
 	bool hostile; /* forged and damaged packets come in: what they say is not kept to */
-	uint64_t n_data_sent, n_acks_sent, n_pings_sent, n_resent, n_aborts_sent, n_busy_sent;
+	uint64_t n_data_sent, n_acks_sent, n_pings_sent, n_questions_sent, n_resent, n_aborts_sent,
+		n_busy_sent;
 };
 
 void watch_init(struct watch *watch, struct world *world, const struct node *node,

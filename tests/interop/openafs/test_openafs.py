@@ -165,28 +165,29 @@ def bos_is_told_the_code_of_our_abort():
 
 
 class Silent:
-    """Sixty-four callers of a server that has room for as many: each begins a request, and never says more."""
+    """Sixty-four callers of a server that has room for as many: each makes a request, and never says more."""
 
     HEADER = struct.Struct(">IIIIIBBBBHH")
-    DATA, ACK, CLIENT, LAST, PING = 1, 2, 1, 4, 6
+    DATA, ACK, CLIENT_AND_LAST, PING, SERVICE = 1, 2, 5, 6, 147
 
     def __init__(self, port):
-        self.server = subprocess.Popen([CROWDED, str(port), str(VOL), str(UBIK)], stdout=subprocess.PIPE)
+        self.server = subprocess.Popen([CROWDED, str(port), str(VOL), str(UBIK), str(self.SERVICE)],
+                                       stdout=subprocess.PIPE)
         assert self.server.stdout.readline() == b"ready\n"
         self.callers = []
         for n in range(64):
             self.callers.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-            self.begin(self.callers[n], port, n + 1, self.CLIENT)
+            self.ask(self.callers[n], port, n + 1)
 
-    def begin(self, caller, port, n, flags):
-        packet = self.HEADER.pack(0x80000000 + n, 4 * n, 1, 1, 1, self.DATA, flags, 0, 0, 0, VOL) + b"data"
-        caller.sendto(packet, (OURS, port))
+    def ask(self, caller, port, n):
+        header = (0x80000000 + n, 4 * n, 1, 1, 1, self.DATA, self.CLIENT_AND_LAST, 0, 0, 0, self.SERVICE)
+        caller.sendto(self.HEADER.pack(*header) + b"data", (OURS, port))
 
     def asks(self, port):
         """Whether one more caller is asked to prove its address."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
             caller.settimeout(20)
-            self.begin(caller, port, 1000, self.CLIENT | self.LAST)
+            self.ask(caller, port, 1000)
             answer = caller.recv(2000)
         return self.HEADER.unpack(answer[:28])[5] == self.ACK and answer[28 + 16] == self.PING
 

@@ -191,6 +191,54 @@ static void clients_of_linux_get_in(void **state)
 	}
 }
 
+/* The first packet of a request that has two; true: it has become a call. */
+static bool begin_call(struct host *h, const struct client *c)
+{
+	struct aph_rx_event event;
+
+	send_data(h, c, 0, 1, 0, 4);
+	return aph_rx_next(h->rx, &event) && event.type == APH_RX_EVENT_CALL;
+}
+
+/* Services that do little at a time must not wait for the rest of requests that strangers have begun. */
+static void requests_that_do_not_end(void **state)
+{
+	const struct client honest = { a_path("10.9.9.9", 7001), 0x80000009, 64 };
+	struct client c;
+	struct host h;
+	unsigned n = 0;
+
+	(void)state;
+	begin_small(&h, 0, 0, 0);
+	for (unsigned i = 0; i < 100; i++) {
+		c = somebody(i);
+		n += begin_call(&h, &c);
+	}
+	assert_int_equal(n, 8);
+	look(&h);
+	/* What is whole can be answered at once. */
+	c = somebody(200);
+	assert_true(call_once(&h, &c));
+	look(&h);
+	assert_false(begin_call(&h, &honest));
+	answer(&h, &honest, question(&h));
+	assert_true(begin_call(&h, &honest));
+	/* Where a rest comes somebody else may begin. */
+	c = somebody(0);
+	send_data(&h, &c, 0, 2, LAST, 4);
+	c = somebody(300);
+	assert_true(begin_call(&h, &c));
+	c = somebody(301);
+	assert_false(begin_call(&h, &c));
+	/* Or none any more. */
+	pass(&h, 13 * S);
+	for (struct aph_rx_event event; aph_rx_next(h.rx, &event);)
+		(void)aph_rx_call_free(event.call);
+	c = somebody(302);
+	assert_true(begin_call(&h, &c));
+	end(&h);
+}
+
 /* All that `from` has to send. */
 static void carry(struct aph_rx *from, struct aph_rx *to, const struct aph_rx_path *path)
 {
@@ -256,9 +304,13 @@ static void siphash(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(honest_callers_get_in),   cmocka_unit_test(others_do_not),
-		cmocka_unit_test(questions_expire),	   cmocka_unit_test(our_client_answers),
-		cmocka_unit_test(clients_of_linux_get_in), cmocka_unit_test(siphash),
+		cmocka_unit_test(honest_callers_get_in),
+		cmocka_unit_test(others_do_not),
+		cmocka_unit_test(questions_expire),
+		cmocka_unit_test(requests_that_do_not_end),
+		cmocka_unit_test(our_client_answers),
+		cmocka_unit_test(clients_of_linux_get_in),
+		cmocka_unit_test(siphash),
 	};
 
 	return cmocka_run_group_tests_name("rx crowd", tests, NULL, NULL);

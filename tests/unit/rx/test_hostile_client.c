@@ -412,7 +412,7 @@ static void calls_of_one_host(void **state)
 	for (uint16_t port = 1; port <= 200; port++) {
 		struct client c = from("10.0.0.3", port);
 
-		send_data(&h, &c, 0, 1, 0, 4);
+		send_data(&h, &c, 0, 1, LAST, 4);
 	}
 	while (aph_rx_next(h.rx, &event))
 		n++;
