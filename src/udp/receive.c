@@ -231,7 +231,8 @@ void aph_udp_deliver_rest(struct aph_rx_udp *udp, uint64_t now_ns)
 		unsigned i = inbox->n_delivered;
 
 		deliver_piece(udp, i, now_ns);
-		if (inbox->offset < inbox->headers[i].msg_len)
+		udp->has_rest = inbox->offset < inbox->headers[i].msg_len;
+		if (udp->has_rest)
 			return;
 		inbox->offset = 0;
 		inbox->n_delivered++;

@@ -112,6 +112,7 @@ struct aph_rx_udp {
 	bool has_gro;	   /* UDP_GRO is on */
 	bool errors_there; /* the error queue is to be read */
 	bool raised;	   /* the eventfd is readable because of events */
+	bool has_rest;	   /* the engine has not seen all that is in the inbox */
 	struct aph_rx_address local;
 	struct aph_rx_path path; /* what is the same for all that arrives */
 	uint64_t armed_ns;	 /* what the timerfd is set to */
@@ -190,11 +191,7 @@ void aph_udp_inbox_deinit(struct aph_rx_udp *udp);
 int aph_udp_receive(struct aph_rx_udp *udp, int flags);
 /* What was received goes to the engine, or the beginning of it. `at_once`: it had been there before anybody waited. */
 void aph_udp_deliver(struct aph_rx_udp *udp, bool at_once, uint64_t now_ns);
-/* Whether there is more of it. */
-static inline bool aph_udp_has_rest(const struct aph_rx_udp *udp)
-{
-	return udp->inbox.n_delivered < udp->inbox.n_received;
-}
+/* The next piece, where there is one. */
 void aph_udp_deliver_rest(struct aph_rx_udp *udp, uint64_t now_ns);
 
 /* -- errqueue.c ---------------------------------------------------------------------------------------------- */

@@ -106,7 +106,7 @@ static void arm_timer(struct aph_rx_udp *udp)
 
 static void update_fd(struct aph_rx_udp *udp)
 {
-	bool has_event = aph_rx_has_event(udp->rx) || aph_udp_has_rest(udp);
+	bool has_event = aph_rx_has_event(udp->rx) || udp->has_rest;
 
 	arm_timer(udp);
 	if (has_event && !udp->raised) {
@@ -317,7 +317,7 @@ static int receive(struct aph_rx_udp *udp, uint64_t deadline_ns, uint64_t engine
 	};
 	int r;
 
-	if (aph_udp_has_rest(udp)) {
+	if (udp->has_rest) {
 		aph_udp_deliver_rest(udp, *now_ns);
 		return 0;
 	}
