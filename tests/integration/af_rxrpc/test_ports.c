@@ -38,7 +38,7 @@ static void fork_once(void)
 /* Whoever was killed may still be seen there for a moment. */
 static void bind_soon(int fd, const struct sockaddr_rxrpc *at)
 {
-	uint64_t until_ns = aph_deadline_ms((uint64_t)check_ms(5000));
+	uint64_t until_ns = aph_deadline_ms((uint64_t)check_hang_ms(5000));
 	int r;
 
 	while ((r = bind_to(fd, at)) == -EADDRINUSE && aph_time_ns() < until_ns)
@@ -152,11 +152,11 @@ static void test_ports_that_move(void **state)
 			struct child *child = &children[first ^ i];
 
 			child_say(child->ctl, 'f');
-			CHECK_INT(child_hear(child->ctl, check_ms(5000)), 'f');
+			CHECK_INT(child_hear(child->ctl, check_hang_ms(5000)), 'f');
 			for (int j = 0; j < 4; j++)
 				expect_echo(client, &at[j % 2]);
 			child_start(&third, finds_it_taken, &at[first ^ i]);
-			CHECK_INT(child_finish(&third, check_ms(5000)), 0);
+			CHECK_INT(child_finish(&third, check_hang_ms(5000)), 0);
 		}
 		/* The last descriptor is gone with the program, and so is the service, from wherever it was served. */
 		child_kill(&children[first]);
@@ -192,7 +192,7 @@ static void test_beside_an_endpoint(void **state)
 	expect_note(server, &got, 0, RXRPC_NEW_CALL);
 	to.srx_service = MINE;
 	CHECK_INT(tag_send(client, 2, "x", 1, &to, 0), 1);
-	OK(aph_endpoint_next(ep, &ev, aph_deadline_ms((uint64_t)check_ms(5000))));
+	OK(aph_endpoint_next(ep, &ev, aph_deadline_ms((uint64_t)check_hang_ms(5000))));
 	CHECK(ev.type == APH_EVENT_REQUEST);
 	OK(aph_call_reply(ev.call, "y", 1));
 	(void)aph_endpoint_next(ep, &ev, APH_NOW);
