@@ -16,6 +16,7 @@
 #define BURST_MAX	    8u	     /* records of one channel before the next has its turn */
 #define WINDOW_TICKS	    1200000u /* about half a millisecond */
 #define QUOTA_LEAST	    16u	     /* fewer requests in a window say nothing */
+#define QUOTA_SPARE	    14u /* what a channel may have above the mean: a fourteenth of it */
 #define STALE_TICKS	    4000000u /* 1 to 4 ms: a channel without a record for so long has to ring */
 #define LOOKS_WITHOUT_CLOCK 64	     /* one to two microseconds */
 #define LOOKS_PER_CLOCK	    16
@@ -108,7 +109,7 @@ static void open_window(struct aph_local *local)
 	local->window_began = local->base.ep->ticks;
 	local->quota = UINT32_MAX;
 	if (most >= QUOTA_LEAST && n > 1 && is_crowded(local))
-		local->quota = (uint32_t)(sum / n + sum / n / 10);
+		local->quota = (uint32_t)(sum / n + sum / n / QUOTA_SPARE);
 }
 
 /* It has had its share of this window. */
