@@ -225,12 +225,21 @@ static void record_sent(struct aph_local_call *call)
 	call->begun = true;
 }
 
+/* The first pieces are small, so that the other side has something to read early. */
+static uint32_t piece_max(const struct aph_local_call *call)
+{
+	size_t most = channel_of(call)->arena_size / PIECES_PER_ARENA;
+	size_t first = call->sent > PIECE_LEAST ? call->sent : PIECE_LEAST;
+
+	return (uint32_t)(first < most ? first : most);
+}
+
 /* Sends one piece, of at most `*len` bytes. 0 and how many, or a negative error with nothing done. */
 static APH_APART int send_piece(struct aph_local_call *call, const void *data, size_t *len,
 				const int *fds, size_t n_fds, bool more)
 {
 	struct aph_local_channel *lc = channel_of(call);
-	uint32_t most = lc->arena_size / PIECES_PER_ARENA;
+	uint32_t most = piece_max(call);
 	uint32_t n = *len < most ? (uint32_t)*len : most;
 	bool in_record = n == 0 || (!call->begun && n <= APH_INLINE_MAX);
 	struct aph_record head;
