@@ -224,7 +224,7 @@ static int send_cut(struct aph_rx_udp *udp, const struct aph_udp_piece *piece, u
 		struct aph_udp_piece part = { piece->message, piece->offset + done, run * segment };
 		struct iovec iov[IOV_PER_PIECE];
 		union aph_udp_name name;
-		union aph_udp_control control;
+		union aph_udp_control control = { .bytes = { 0 } };
 		struct msghdr header;
 		int r;
 
@@ -393,7 +393,7 @@ static int send_probe(struct aph_rx_udp *udp, const struct aph_rx_message *messa
 	struct aph_udp_piece piece = { message, 0, message->len };
 	sa_family_t family = message->path->remote.family;
 	union aph_udp_name name;
-	union aph_udp_control control;
+	union aph_udp_control control = { .bytes = { 0 } };
 	struct msghdr header;
 	uint32_t mtu = 0;
 	int r;
