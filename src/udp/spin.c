@@ -17,7 +17,7 @@
 #define WAKE_UP_NS     (10 * US) /* what a short wait may take longer when it ended asleep */
 #define GAPS_PER_SPIN  4 /* a program that stays away for longer than so many spins is slow */
 #define N_SKIP_MAX     1024u
-#define N_SKIP_FEW     4u
+#define N_SKIP_FEW     4u /* as long as a spin in vain costs no more than that, spins pay */
 #define SHORTS_NEEDED  4
 #define SHORT_GAPS_MIN 4u
 
