@@ -6,8 +6,10 @@
  * With UDP_GRO each slot is a buffer of 64 KiB: a smaller one would cut runs off. Without it several slots
  * share a buffer. How many slots are offered follows how many were filled.
  *
- * UDP_GRO stays on. Once it is off, a run that the kernel has put together before is handed out as one datagram, and
- * nothing tells: its first packet would swallow the others, headers and all.
+ * A socket that is ours alone and has one address begins without UDP_GRO: then nothing is to be learned about a datagram
+ * but its sender, and recvfrom() is enough, the cheapest call there is. The kernel cuts runs up for such a socket, and
+ * what looks like one switches UDP_GRO on. There it stays. Once it is off, a run that the kernel has put together before
+ * is handed out as one datagram, and nothing tells: its first packet would swallow the others, headers and all.
  */
 #include "udp/udp.h"
 
@@ -26,6 +28,13 @@
  */
 #define PIECE 8u
 #define SMALL 256u
+
+/*
+ * What looks like a run twice within so many datagrams is one; once it may be a packet and its copy that waited
+ * together. And after so many that came alone two are asked for, as the clock does not always tell that there are more.
+ */
+#define RUN_WITHIN  256u
+#define PROBE_EVERY 64u
 
 static void set_slot(struct aph_udp_inbox *inbox, unsigned i, struct aph_rx_buffer *buffer,
 		     char *memory, size_t size)
@@ -87,6 +96,7 @@ int aph_udp_inbox_init(struct aph_rx_udp *udp)
 	if (!inbox->reserve)
 		return -ENOMEM;
 	inbox->vector = 1;
+	inbox->n_alone = RUN_WITHIN;
 	for (unsigned i = 0; i < APH_UDP_INBOX_MAX; i++)
 		inbox->headers[i].msg_hdr = (struct msghdr){
 			.msg_name = &inbox->names[i],
@@ -117,12 +127,34 @@ static void prepare(struct aph_udp_inbox *inbox, unsigned i)
 	inbox->headers[i].msg_hdr.msg_controllen = sizeof(inbox->controls[i]);
 }
 
+/* One datagram, of which the sender is all there is to know. */
+static int receive_bare(struct aph_rx_udp *udp, int flags)
+{
+	struct aph_udp_inbox *inbox = &udp->inbox;
+	struct msghdr *header = &inbox->headers[0].msg_hdr;
+	size_t size = inbox->iov[0].iov_len;
+	ssize_t len;
+
+	header->msg_namelen = sizeof(inbox->names[0]);
+	len = recvfrom(udp->fd, inbox->iov[0].iov_base, size, flags | MSG_TRUNC,
+		       &inbox->names[0].any, &header->msg_namelen);
+	if (len < 0)
+		return -errno;
+	header->msg_flags = (size_t)len > size ? MSG_TRUNC : 0;
+	header->msg_controllen = 0;
+	inbox->headers[0].msg_len = (unsigned)len;
+	inbox->n_received = 1;
+	return 1;
+}
+
 int aph_udp_receive(struct aph_rx_udp *udp, int flags)
 {
 	struct aph_udp_inbox *inbox = &udp->inbox;
 	unsigned n = inbox->vector < inbox->n_slots ? inbox->vector : inbox->n_slots;
 	int r;
 
+	if (n <= 1 && udp->is_bare)
+		return receive_bare(udp, flags);
 	if (n <= 1) {
 		ssize_t len;
 
@@ -155,6 +187,41 @@ static void adapt(struct aph_rx_udp *udp, bool at_once)
 	} else if (inbox->n_received * 2 <= inbox->vector) {
 		inbox->vector /= 2;
 	}
+}
+
+static bool is_of_same_sender(const union aph_udp_name *a, const union aph_udp_name *b)
+{
+	struct aph_rx_address first, second;
+
+	aph_udp_from_name(a, &first);
+	aph_udp_from_name(b, &second);
+	return aph_rx_address_equal(&first, &second);
+}
+
+/* Whether neighbours in the inbox may be of one run: of one sender, and of one size. */
+static bool looks_like_run(const struct aph_udp_inbox *inbox)
+{
+	for (unsigned i = 1; i < inbox->n_received; i++)
+		if (inbox->headers[i].msg_len == inbox->headers[i - 1].msg_len &&
+		    is_of_same_sender(&inbox->names[i], &inbox->names[i - 1]))
+			return true;
+	return false;
+}
+
+/* Whether it is time for UDP_GRO. Only who receives may ask: nobody else does so meanwhile. */
+static void look_for_runs(struct aph_rx_udp *udp)
+{
+	struct aph_udp_inbox *inbox = &udp->inbox;
+
+	if (!looks_like_run(inbox)) {
+		inbox->n_alone++;
+		if (inbox->n_alone % PROBE_EVERY == 0 && inbox->vector == 1)
+			inbox->vector = 2;
+		return;
+	}
+	if (inbox->n_alone < RUN_WITHIN)
+		aph_udp_start_gro(udp);
+	inbox->n_alone = 0;
 }
 
 /* What the control messages say. */
@@ -246,5 +313,7 @@ void aph_udp_deliver_rest(struct aph_rx_udp *udp, uint64_t now_ns)
 void aph_udp_deliver(struct aph_rx_udp *udp, bool at_once, uint64_t now_ns)
 {
 	adapt(udp, at_once);
+	if (udp->is_bare && udp->has_gro)
+		look_for_runs(udp);
 	aph_udp_deliver_rest(udp, now_ns);
 }

@@ -165,15 +165,37 @@ static void size_buffers(struct aph_rx_udp *udp, uint32_t wanted)
 	udp->budget = udp->budget_max;
 }
 
+/* Whether the kernel knows the option, whatever it is set to. */
+static bool knows(int fd, int option)
+{
+	int value = 0;
+	socklen_t len = sizeof(value);
+
+	return getsockopt(fd, IPPROTO_UDP, option, &value, &len) == 0;
+}
+
 /* What makes it fast and is not there in every kernel. */
 static void probe(struct aph_rx_udp *udp, uint32_t flags)
 {
-	int segment = 0;
-	socklen_t len = sizeof(segment);
+	/* Where others may receive too, each of them would have to know when UDP_GRO is switched on. */
+	bool may_wait = !udp->is_wildcard && !(flags & (APH_RX_UDP_SHARE | APH_RX_UDP_KEEP));
 
-	udp->has_segment = !(flags & APH_RX_UDP_NO_SEGMENT) &&
-			   getsockopt(udp->fd, IPPROTO_UDP, UDP_SEGMENT, &segment, &len) == 0;
-	udp->has_gro = !(flags & APH_RX_UDP_NO_GRO) && set_int(udp->fd, IPPROTO_UDP, UDP_GRO, 1);
+	udp->has_segment = !(flags & APH_RX_UDP_NO_SEGMENT) && knows(udp->fd, UDP_SEGMENT);
+	udp->is_bare = may_wait;
+	if (flags & APH_RX_UDP_NO_GRO)
+		return;
+	/* Kernels before 5.13 have it and do not tell. */
+	udp->has_gro = may_wait && knows(udp->fd, UDP_GRO);
+	if (!udp->has_gro)
+		aph_udp_start_gro(udp);
+}
+
+void aph_udp_start_gro(struct aph_rx_udp *udp)
+{
+	bool is_on = set_int(udp->fd, IPPROTO_UDP, UDP_GRO, 1);
+
+	udp->has_gro = udp->has_gro || is_on;
+	udp->is_bare = udp->is_bare && !is_on;
 }
 
 int aph_udp_socket_open(struct aph_rx_udp *udp, const struct aph_rx_udp_options *options)

@@ -52,6 +52,7 @@ struct aph_udp_inbox {
 	unsigned vector;      /* slots to offer next time */
 	unsigned n_received;  /* filled */
 	unsigned n_delivered; /* of them: the engine has seen them */
+	unsigned n_alone;     /* came one by one since something looked like a run */
 	size_t offset;	      /* bytes that it has seen of the next one */
 };
 
@@ -109,7 +110,8 @@ struct aph_rx_udp {
 	bool is_v6;	   /* the socket's family is AF_INET6; IPv4 addresses are mapped */
 	bool is_wildcard;  /* the local address of a path has to be told and chosen */
 	bool has_segment;  /* UDP_SEGMENT may be used */
-	bool has_gro;	   /* UDP_GRO is on */
+	bool has_gro;	   /* UDP_GRO is on, or will be */
+	bool is_bare;	   /* nothing comes with a datagram but where from: UDP_GRO is not on */
 	bool errors_there; /* the error queue is to be read */
 	bool raised;	   /* the eventfd is readable because of events */
 	bool has_rest;	   /* the engine has not seen all that is in the inbox */
@@ -171,6 +173,8 @@ int aph_udp_socket_open(struct aph_rx_udp *udp, const struct aph_rx_udp_options 
 /* Where a socket that is open already is met. */
 int aph_udp_socket_learn(struct aph_rx_udp *udp, bool is_v6only);
 void aph_udp_socket_close(struct aph_rx_udp *udp);
+/* Switches UDP_GRO on. Nobody may receive meanwhile: a run would be taken for one datagram. */
+void aph_udp_start_gro(struct aph_rx_udp *udp);
 /* The kernel has counted `n_dropped` datagrams in all that found no room. */
 void aph_udp_note_drops(struct aph_rx_udp *udp, uint32_t n_dropped, uint64_t now_ns);
 /* So much of the buffer is ours from now on. */

@@ -225,6 +225,9 @@ WRAP(void *, MAP_FAILED, mmap64, (void *addr, size_t len, int prot, int flags, i
 WRAP(int, -1, ppoll,
      (struct pollfd * fds, nfds_t n, const struct timespec *time, const sigset_t *mask),
      (fds, n, time, mask))
+WRAP(ssize_t, -1, recvfrom,
+     (int fd, void *data, size_t len, int flags, struct sockaddr *from, socklen_t *from_len),
+     (fd, data, len, flags, from, from_len))
 WRAP(int, -1, recvmmsg,
      (int fd, struct mmsghdr *headers, unsigned n, int flags, struct timespec *time),
      (fd, headers, n, flags, time))

@@ -37,6 +37,7 @@
 	X(open64)            \
 	X(openat64)          \
 	X(ppoll)             \
+	X(recvfrom)          \
 	X(recvmmsg)          \
 	X(recvmsg)           \
 	X(renameat)          \

@@ -13,23 +13,25 @@ static const struct {
 	enum fault_site site;
 	int error;
 } faults[] = {
-	{ FAULT_ALLOCATION, ENOMEM },	 { FAULT_bind, EADDRINUSE },
-	{ FAULT_epoll_create1, EMFILE }, { FAULT_epoll_ctl, ENOSPC },
-	{ FAULT_eventfd, EMFILE },	 { FAULT_getsockopt, ENOPROTOOPT },
-	{ FAULT_getsockname, ENOBUFS },	 { FAULT_ppoll, ENOMEM },
-	{ FAULT_recvmmsg, ENOMEM },	 { FAULT_recvmsg, ENOMEM },
-	{ FAULT_sendmmsg, ENOBUFS },	 { FAULT_sendmsg, ENOBUFS },
-	{ FAULT_sendto, ENOBUFS },	 { FAULT_setsockopt, ENOPROTOOPT },
-	{ FAULT_socket, EMFILE },	 { FAULT_timerfd_create, EMFILE },
+	{ FAULT_ALLOCATION, ENOMEM },	   { FAULT_bind, EADDRINUSE },
+	{ FAULT_epoll_create1, EMFILE },   { FAULT_epoll_ctl, ENOSPC },
+	{ FAULT_eventfd, EMFILE },	   { FAULT_getsockopt, ENOPROTOOPT },
+	{ FAULT_getsockname, ENOBUFS },	   { FAULT_ppoll, ENOMEM },
+	{ FAULT_recvfrom, ENOMEM },	   { FAULT_recvmmsg, ENOMEM },
+	{ FAULT_recvmsg, ENOMEM },	   { FAULT_sendmmsg, ENOBUFS },
+	{ FAULT_sendmsg, ENOBUFS },	   { FAULT_sendto, ENOBUFS },
+	{ FAULT_setsockopt, ENOPROTOOPT }, { FAULT_socket, EMFILE },
+	{ FAULT_timerfd_create, EMFILE },
 };
 
-/* Two drivers, one after the other, with a message to itself. 0 or the first error. */
-static int scenario(void)
+/* A driver that sends to itself: on every address, or on one. 0 or the first error. */
+static int send_to_itself(const struct aph_rx_address *local)
 {
+	struct aph_rx_udp_options options = { .size = sizeof(options), .local = *local };
 	struct aph_rx_udp *udp = NULL;
 	struct aph_rx_path path = { 0 };
 	static char bytes[3000];
-	int r = aph_rx_udp_open(&udp, NULL);
+	int r = aph_rx_udp_open(&udp, &options);
 
 	if (r < 0) {
 		assert_null(udp);
@@ -37,7 +39,8 @@ static int scenario(void)
 	}
 	engine->receiving_is_event = true;
 	CHECK_OK(aph_rx_udp_address(udp, &path.remote));
-	path.remote.in6.sin6_addr = in6addr_loopback;
+	if (local->family == AF_UNSPEC)
+		path.remote.in6.sin6_addr = in6addr_loopback;
 	engine_put(&path, bytes, sizeof(bytes), 1440, 0);
 	engine_put(&path, bytes, 100, 100, 0);
 	r = aph_rx_udp_flush(udp);
@@ -54,6 +57,16 @@ static int scenario(void)
 		r = 0;
 	udp = aph_rx_udp_close(udp);
 	return r;
+}
+
+static int scenario(void)
+{
+	const struct aph_rx_address any = { 0 };
+	const struct aph_rx_address one = { .in = { .sin_family = AF_INET,
+						    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) } };
+	int r = send_to_itself(&any);
+
+	return r < 0 ? r : send_to_itself(&one);
 }
 
 static void each_fault_is_clean(void **state)
