@@ -172,6 +172,12 @@ static void test_nonblocking(void **state)
 
 static struct sockaddr_rxrpc threads_to;
 
+struct caller {
+	pthread_t thread;
+	unsigned long tag;
+	int fd;
+};
+
 static void *serve(void *arg)
 {
 	struct got *mine = calloc(1, sizeof(*mine));
@@ -199,8 +205,9 @@ static void *serve(void *arg)
 static void *call_often(void *arg)
 {
 	struct got *mine = calloc(1, sizeof(*mine));
-	int fd = client_new(), i;
-	unsigned long tag = (unsigned long)(uintptr_t)arg;
+	const struct caller *caller = arg;
+	unsigned long tag = caller->tag;
+	int fd = caller->fd, i;
 
 	CHECK(mine != NULL);
 	for (i = 0; i < N_CALLS; i++) {
@@ -222,18 +229,21 @@ static void *call_often(void *arg)
 /* Clients in threads share a port without knowing, and a server answers them all. */
 static void test_threads(void **state)
 {
-	pthread_t server_thread, threads[N_THREADS];
+	pthread_t server_thread;
+	struct caller callers[N_THREADS];
 	int server = server_new(&threads_to, 10), i;
 
 	(void)state;
 	for (i = 0; i < 10; i++)
 		CHECK_INT(tag_command(server, 100 + (unsigned long)i, RXRPC_CHARGE_ACCEPT), 0);
+	/* Sockets may be moved with a fork() when they are made: a sanitizer's memory allocator allows that to one thread. */
+	for (i = 0; i < N_THREADS; i++)
+		callers[i] = (struct caller){ .tag = (unsigned long)i + 1, .fd = client_new() };
 	CHECK_INT(pthread_create(&server_thread, NULL, serve, &server), 0);
 	for (i = 0; i < N_THREADS; i++)
-		CHECK_INT(pthread_create(&threads[i], NULL, call_often, (void *)(uintptr_t)(i + 1)),
-			  0);
+		CHECK_INT(pthread_create(&callers[i].thread, NULL, call_often, &callers[i]), 0);
 	for (i = 0; i < N_THREADS; i++)
-		CHECK_INT(pthread_join(threads[i], NULL), 0);
+		CHECK_INT(pthread_join(callers[i].thread, NULL), 0);
 	CHECK_INT(pthread_join(server_thread, NULL), 0);
 	OK(rx_close(server));
 }
