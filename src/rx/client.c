@@ -268,8 +268,9 @@ int aph_rx_call_new(struct aph_rx_call **out, struct aph_rx_client *client,
 	if (options) {
 		call->flags = (uint8_t)options->flags;
 		call->data = options->data;
-		aph_rx_call_set_timeouts(call, options->dead_ms, options->idle_ms,
-					 options->hard_ms);
+		if (options->dead_ms || options->idle_ms || options->hard_ms)
+			aph_rx_call_set_timeouts(call, options->dead_ms, options->idle_ms,
+						 options->hard_ms);
 	}
 	aph_rx_in_init(call);
 	call->in.want = true;

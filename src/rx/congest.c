@@ -7,7 +7,6 @@
  * Arithmetic is in integers: windows in packets, fractions of a packet in 1/65536, CUBIC's time in milliseconds.
  */
 #include "rx/congest.h"
-#include "rx/clear.h"
 
 #define CWND_MAX APH_RX_WINDOW_MAX
 /*
@@ -63,14 +62,15 @@ static void begin_share(struct aph_rx_congest *c)
 void aph_rx_congest_init(struct aph_rx_congest *c, enum aph_rx_congestion algorithm,
 			 uint32_t ssthresh)
 {
-	aph_rx_clear(c, sizeof(*c));
-	c->algorithm = algorithm;
-	c->cwnd = APH_RX_CWND_INITIAL;
-	c->ssthresh = ssthresh ? larger(ssthresh, APH_RX_CWND_MIN) : UINT32_MAX;
-	c->round_min_rtt_us = UINT32_MAX;
-	c->last_round_min_rtt_us = UINT32_MAX;
-	c->part_min_rtt_us = UINT32_MAX;
-	c->last_part_min_rtt_us = UINT32_MAX;
+	*c = (struct aph_rx_congest){
+		.algorithm = algorithm,
+		.cwnd = APH_RX_CWND_INITIAL,
+		.ssthresh = ssthresh ? larger(ssthresh, APH_RX_CWND_MIN) : UINT32_MAX,
+		.round_min_rtt_us = UINT32_MAX,
+		.last_round_min_rtt_us = UINT32_MAX,
+		.part_min_rtt_us = UINT32_MAX,
+		.last_part_min_rtt_us = UINT32_MAX,
+	};
 }
 
 void aph_rx_congest_on_sent(struct aph_rx_congest *c, uint32_t seq, bool limited)

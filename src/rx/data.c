@@ -428,7 +428,24 @@ static bool send_new(struct aph_rx_call *call)
 	return room;
 }
 
+/* The one packet of a short body, for the first time. */
+static bool send_only(struct aph_rx_call *call)
+{
+	if (!may_send(call, 1, 1))
+		return true;
+	if (!send_small(call, 1, false))
+		return false;
+	call->out.next = 2;
+	call->out.last_sent_ns = call->rx->now_ns;
+	aph_rx_recover_arm(call);
+	return true;
+}
+
 bool aph_rx_data_send(struct aph_rx_call *call)
 {
+	const struct aph_rx_out *out = &call->out;
+
+	if (out->inlined && out->next == 1 && out->window_end > 1)
+		return send_only(call);
 	return send_lost(call) && send_new(call);
 }

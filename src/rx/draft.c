@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "base/apart.h"
 #include "rx/draft.h"
 #include "rx/engine.h"
 
@@ -42,12 +43,10 @@ static void trace_datagram(struct aph_rx *rx, const struct aph_rx_message *messa
 	aph_rx_trace_packet(rx, APH_RX_TRACE_SENT, message->path, datagram, len, NULL);
 }
 
-static void trace_message(struct aph_rx *rx, const struct aph_rx_message *message)
+static APH_APART void trace_message(struct aph_rx *rx, const struct aph_rx_message *message)
 {
 	size_t done, i;
 
-	if (!rx->config.trace)
-		return;
 	if (message->segment == message->len && message->n_iov > 1) {
 		trace_datagram(rx, message);
 		return;
@@ -83,7 +82,8 @@ size_t aph_rx_drafts_hand_out(struct aph_rx *rx, struct aph_rx_message *out, siz
 			.probe = draft->probe,
 			.fragment = draft->fragment,
 		};
-		trace_message(rx, message);
+		if (rx->config.trace)
+			trace_message(rx, message);
 	}
 	return n_raw + rx->n_drafts;
 }
@@ -111,7 +111,9 @@ size_t aph_rx_raw_hand_out(struct aph_rx *rx, struct aph_rx_message *out, size_t
 			large->next = rx->spent_large;
 			rx->spent_large = large;
 		}
-		trace_message(rx, &out[n++]);
+		if (rx->config.trace)
+			trace_message(rx, &out[n]);
+		n++;
 		rx->raw_first = (rx->raw_first + 1) % APH_RX_N_RAW;
 		rx->n_raw--;
 	}

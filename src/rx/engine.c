@@ -3,6 +3,7 @@
  * The engine: its life, its services, its clock, and the events it hands out. What it does with packets is in the
  * files it calls.
  */
+#include "base/apart.h"
 #include "rx/engine.h"
 
 #include <errno.h>
@@ -253,24 +254,23 @@ static void settle_receipts(struct aph_rx *rx, uint64_t until_ns)
 }
 
 /*
+ * When we should have been woken long before, the clock has jumped or the machine slept: peers may go on with what they
+ * did, and what must not be done twice must not be forgotten.
+ */
+static APH_APART void note_jump(struct aph_rx *rx, uint64_t now_ns, uint64_t late_ns)
+{
+	settle_timers(rx, now_ns);
+	settle_receipts(rx, now_ns);
+	if (aph_rx_deadline(rx) < now_ns - JUMP_NS)
+		rx->late_ns += late_ns;
+}
+
+/*
  * The user may begin a call long after it last told the time. What was reckoned from then is put right with the next
  * time that we hear, which is that of the send that follows.
  */
-void aph_rx_set_now(struct aph_rx *rx, uint64_t now_ns)
+static APH_APART void freshen(struct aph_rx *rx, uint64_t late_ns)
 {
-	uint64_t late_ns = now_ns > rx->now_ns ? now_ns - rx->now_ns : 0;
-
-	/*
-	 * When we should have been woken long before, the clock has jumped or the machine slept: peers may go on with
-	 * what they did, and what must not be done twice must not be forgotten.
-	 */
-	if (late_ns > JUMP_NS) {
-		settle_timers(rx, now_ns);
-		settle_receipts(rx, now_ns);
-		if (aph_rx_deadline(rx) < now_ns - JUMP_NS)
-			rx->late_ns += late_ns;
-	}
-	rx->now_ns += late_ns;
 	while (!aph_list_empty(&rx->fresh)) {
 		struct aph_rx_call *call =
 			aph_container(rx->fresh.next, struct aph_rx_call, fresh_link);
@@ -278,6 +278,17 @@ void aph_rx_set_now(struct aph_rx *rx, uint64_t now_ns)
 		aph_list_remove(&call->fresh_link);
 		aph_rx_call_freshen(call, late_ns);
 	}
+}
+
+void aph_rx_set_now(struct aph_rx *rx, uint64_t now_ns)
+{
+	uint64_t late_ns = now_ns > rx->now_ns ? now_ns - rx->now_ns : 0;
+
+	if (late_ns > JUMP_NS)
+		note_jump(rx, now_ns, late_ns);
+	rx->now_ns += late_ns;
+	if (!aph_list_empty(&rx->fresh))
+		freshen(rx, late_ns);
 }
 
 void aph_rx_tick(struct aph_rx *rx, uint64_t now_ns)

@@ -287,9 +287,9 @@ struct aph_rx_in {
 	bool ack_now;
 	uint32_t ack_serial;
 	uint64_t ack_ns;
-	uint32_t n_unacked;		 /* packets that arrived since the last ACK */
-	uint32_t n_consumed;		 /* packets read since the last ACK */
-	struct aph_rx_slot few_slots[4]; /* not cleared for a new call */
+	uint32_t n_unacked;  /* packets that arrived since the last ACK */
+	uint32_t n_consumed; /* packets read since the last ACK */
+	struct aph_rx_slot few_slots[4];
 };
 
 struct aph_rx_call {
@@ -298,7 +298,7 @@ struct aph_rx_call {
 	 * never do, and one that is too early only makes us look once too often.
 	 */
 	struct aph_rx_timer timer;
-	/* From here up to in.few_slots all is cleared for a new call. */
+	/* From here up to out.congest all is cleared for a new call. */
 	struct aph_rx *rx;
 	struct aph_rx_conn *conn; /* NULL while it waits, and after the end */
 	struct aph_rx_client *client;

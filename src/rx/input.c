@@ -4,6 +4,7 @@
  * docs/spec/rx.md says. Anybody can send anything here: nothing is believed that is not checked, nothing is made
  * that is not bounded, and what concerns one call ends at most that call.
  */
+#include "base/apart.h"
 #include "rx/engine.h"
 #include "rx/input.h"
 
@@ -145,7 +146,7 @@ static int32_t take_packet(const struct aph_rx_input *input, struct aph_rx_call 
 	return 0;
 }
 
-static int32_t take_jumbo(const struct aph_rx_input *input, struct aph_rx_call *call)
+static APH_APART int32_t take_jumbo(const struct aph_rx_input *input, struct aph_rx_call *call)
 {
 	struct aph_rx_header header = input->header;
 	const uint8_t *data = input->packet + APH_RX_HEADER;
@@ -302,7 +303,7 @@ void aph_rx_input_ack(struct aph_rx_call *call, const struct aph_rx_header *head
 	aph_rx_recover_ack(call, &ack);
 }
 
-static void input_ackall(struct aph_rx_call *call)
+static APH_APART void input_ackall(struct aph_rx_call *call)
 {
 	if (!call->is_client && call->state == APH_RX_STATE_REPLY && call->out.finished &&
 	    call->out.next == call->out.end)
@@ -316,7 +317,7 @@ static int32_t abort_code(const struct aph_rx_input *input)
 	return (int32_t)aph_get32(input->packet + APH_RX_HEADER);
 }
 
-static void input_busy(struct aph_rx_call *call)
+static APH_APART void input_busy(struct aph_rx_call *call)
 {
 	if (!call->is_client || call->state != APH_RX_STATE_REQUEST || call->received)
 		return;
@@ -329,16 +330,12 @@ static void input_busy(struct aph_rx_call *call)
 
 /* -- one call ----------------------------------------------------------------------------------------------------------------------- */
 
-void aph_rx_input_call(struct aph_rx_input *input, struct aph_rx_call *call)
+static APH_APART void input_other(struct aph_rx_input *input, struct aph_rx_call *call)
 {
 	const uint8_t *body = input->packet + APH_RX_HEADER;
 	size_t len = input->len - APH_RX_HEADER;
 
-	call->heard_ns = input->rx->now_ns;
 	switch (input->header.type) {
-	case APH_RX_DATA:
-		input_data(input, call);
-		return;
 	case APH_RX_ACK:
 		aph_rx_input_ack(call, &input->header, body, len);
 		return;
@@ -363,8 +360,17 @@ void aph_rx_input_call(struct aph_rx_input *input, struct aph_rx_call *call)
 	}
 }
 
+void aph_rx_input_call(struct aph_rx_input *input, struct aph_rx_call *call)
+{
+	call->heard_ns = input->rx->now_ns;
+	if (input->header.type == APH_RX_DATA)
+		input_data(input, call);
+	else
+		input_other(input, call);
+}
+
 /* The channel has gone on to another call: what the peer says of the one before still tells of the path. */
-static void input_older(const struct aph_rx_input *input, struct aph_rx_conn *conn)
+static APH_APART void input_older(const struct aph_rx_input *input, struct aph_rx_conn *conn)
 {
 	struct aph_rx_ack ack;
 
@@ -375,8 +381,8 @@ static void input_older(const struct aph_rx_input *input, struct aph_rx_conn *co
 }
 
 /* The last call of the channel is over: what it was is said again to those who did not hear it. */
-static void input_over(const struct aph_rx_input *input, struct aph_rx_conn *conn,
-		       struct aph_rx_channel *ch)
+static APH_APART void input_over(const struct aph_rx_input *input, struct aph_rx_conn *conn,
+				 struct aph_rx_channel *ch)
 {
 	const struct aph_rx_header *header = &input->header;
 	struct aph_rx *rx = input->rx;
@@ -413,7 +419,8 @@ static void input_over(const struct aph_rx_input *input, struct aph_rx_conn *con
 
 /* -- connections -------------------------------------------------------------------------------------------------------------------------- */
 
-static void input_connection_level(const struct aph_rx_input *input, struct aph_rx_conn *conn)
+static APH_APART void input_connection_level(const struct aph_rx_input *input,
+					     struct aph_rx_conn *conn)
 {
 	switch (input->header.type) {
 	case APH_RX_ABORT:
@@ -457,7 +464,7 @@ static bool is_service(struct aph_rx_conn *conn, const struct aph_rx_header *hea
  * Not DATA, and of a call that we do not know. A client of our own kind asks about calls only that were acknowledged to
  * it: whoever was here before us has done that. Of others it may be that DATA is still to come.
  */
-static void input_future(const struct aph_rx_input *input)
+static APH_APART void input_future(const struct aph_rx_input *input)
 {
 	struct aph_rx_ack ack;
 
@@ -515,7 +522,7 @@ static void input_conn(struct aph_rx_input *input, struct aph_rx_conn *conn)
  * we have seen must not begin a second time, nor can it be told apart from forgery while calls go on: the client
  * hears that its connection is over, and makes another one.
  */
-static void input_moved(struct aph_rx_input *input, struct aph_rx_conn *conn)
+static APH_APART void input_moved(struct aph_rx_input *input, struct aph_rx_conn *conn)
 {
 	const struct aph_rx_header *header = &input->header;
 
@@ -539,7 +546,7 @@ static void input_moved(struct aph_rx_input *input, struct aph_rx_conn *conn)
 }
 
 /* Nobody knows the connection. */
-static void input_stranger(struct aph_rx_input *input)
+static APH_APART void input_stranger(struct aph_rx_input *input)
 {
 	const struct aph_rx_header *header = &input->header;
 	bool from_client = header->flags & APH_RX_CLIENT_INITIATED;

@@ -191,7 +191,7 @@ struct aph_rx_call *aph_rx_call_alloc(struct aph_rx *rx)
 		aph_rx_timer_init(&call->timer);
 	}
 	aph_rx_clear(&call->rx,
-		     offsetof(struct aph_rx_call, in.few_slots) - offsetof(struct aph_rx_call, rx));
+		     offsetof(struct aph_rx_call, out.congest) - offsetof(struct aph_rx_call, rx));
 	call->rx = rx;
 	aph_list_init(&call->link);
 	aph_list_init(&call->wait_link);

@@ -23,8 +23,6 @@ void aph_rx_in_init(struct aph_rx_call *call)
 
 	in->slots = in->few_slots;
 	in->n_slots = N_FEW;
-	for (unsigned i = 0; i < N_FEW; i++)
-		in->few_slots[i].hold = NULL;
 	in->base = in->next = 1;
 	in->window_end = 1;
 	in->ack_ns = UINT64_MAX;
@@ -166,11 +164,12 @@ static struct aph_rx_buffer *hold(struct aph_rx_call *call, const uint8_t **data
 	return cell;
 }
 
-static void advance(struct aph_rx_in *in)
+/* Packets that are here behind the last one that counted as such do so now, as far as the ring goes. */
+static void close_gap(struct aph_rx_in *in)
 {
 	uint32_t end = in->base + in->n_slots;
 
-	while (in->next != end && slot_of(in, in->next)->hold) {
+	while (in->next <= in->highest && in->next != end && slot_of(in, in->next)->hold) {
 		in->available += slot_of(in, in->next)->len;
 		in->next++;
 	}
@@ -209,8 +208,11 @@ enum aph_rx_taken aph_rx_in_take(struct aph_rx_call *call, uint32_t seq, bool la
 		in->last = seq;
 	if (seq > in->highest)
 		in->highest = seq;
-	if (seq == in->next)
-		advance(in);
+	if (seq == in->next) {
+		in->available += len;
+		in->next++;
+		close_gap(in);
+	}
 	return APH_RX_TAKEN;
 }
 
@@ -231,7 +233,7 @@ static void consumed(struct aph_rx_call *call, uint32_t n)
 
 	call->data_ns = call->rx->now_ns;
 	/* The window has moved: packets that were held back may be counted on now. */
-	advance(in);
+	close_gap(in);
 	aph_rx_ack_consumed(call, n);
 	if (aph_rx_in_is_consumed(in) && call->state == APH_RX_STATE_COMPLETE)
 		aph_rx_call_end(call, APH_RX_DONE, 0);
@@ -307,7 +309,8 @@ ssize_t aph_rx_call_read(struct aph_rx_call *call, void *buf, size_t max, uint32
 		return (ssize_t)done;
 	in->offset = offset;
 	in->available -= done;
-	consume(call, n_read);
+	if (n_read)
+		consume(call, n_read);
 	return (ssize_t)done;
 }
 

@@ -3,6 +3,7 @@
  * Bodies out: what the user writes becomes packets at once, with room for the header before each, so that sending
  * and sending again touch no byte of the body. A body that fits into one small packet stays inside the call.
  */
+#include "base/apart.h"
 #include "rx/engine.h"
 
 #include <errno.h>
@@ -21,7 +22,6 @@ void aph_rx_out_init(struct aph_rx_call *call)
 	struct aph_rx_peer *peer = call->peer;
 	const struct aph_rx_class *class = call->conn ? call->conn->class : call->client->class;
 
-	aph_rx_clear(out, offsetof(struct aph_rx_out, congest));
 	out->chunks = out->few_chunks;
 	out->n_chunks = 2;
 	out->base = out->next = out->end = 1;
@@ -101,8 +101,6 @@ static bool open_packet(struct aph_rx_call *call)
 	struct aph_rx_out *out = &call->out;
 	struct aph_rx_chunk **place;
 
-	if (out->inlined)
-		return true;
 	if (!out->fill)
 		out->payload_max = payload_max(call);
 	if ((out->end - 1) / APH_RX_CHUNK_SLOTS - (out->base - 1) / APH_RX_CHUNK_SLOTS >=
@@ -221,17 +219,26 @@ static bool is_pushed(const struct aph_rx_call *call, uint32_t flags)
 	return flags & APH_RX_PUSH && call->out.fill && !call->peer->stock;
 }
 
-ssize_t aph_rx_call_write(struct aph_rx_call *call, const void *data, size_t len, uint32_t flags)
+/* A whole body that fits into the call. */
+static ssize_t write_inline(struct aph_rx_call *call, const void *data, size_t len)
+{
+	struct aph_rx_out *out = &call->out;
+
+	begin_reply(call);
+	out->inlined = out->started = true;
+	if (len)
+		memcpy(out->inline_packet + APH_RX_HEADER + out->layout.header, data, len);
+	out->fill = (uint16_t)len;
+	close_packet(call, true);
+	return (ssize_t)len;
+}
+
+static APH_APART ssize_t write_packets(struct aph_rx_call *call, const void *data, size_t len,
+				       uint32_t flags)
 {
 	struct aph_rx_out *out = &call->out;
 	size_t done;
-	int r = check(call);
 
-	if (r < 0)
-		return r;
-	if (!out->started && !(flags & APH_RX_MORE) && len <= out->payload_max &&
-	    aph_rx_layout_size(&out->layout, len) <= APH_RX_INLINE_MAX)
-		out->inlined = true;
 	begin_reply(call);
 	out->started = true;
 	done = fill(call, data, len);
@@ -247,6 +254,19 @@ ssize_t aph_rx_call_write(struct aph_rx_call *call, const void *data, size_t len
 		return -ENOMEM;
 	out->short_write = true;
 	return done ? (ssize_t)done : -EAGAIN;
+}
+
+ssize_t aph_rx_call_write(struct aph_rx_call *call, const void *data, size_t len, uint32_t flags)
+{
+	const struct aph_rx_out *out = &call->out;
+	int r = check(call);
+
+	if (r < 0)
+		return r;
+	if (!out->started && !(flags & APH_RX_MORE) && len <= out->payload_max &&
+	    aph_rx_layout_size(&out->layout, len) <= APH_RX_INLINE_MAX)
+		return write_inline(call, data, len);
+	return write_packets(call, data, len, flags);
 }
 
 int aph_rx_call_reserve(struct aph_rx_call *call, void **data, size_t *len)
