@@ -9,6 +9,8 @@
  * - Nobody may spin on the CPU that the peer needs. The socket does not tell where that is, so it is learned:
  *   each spin in vain doubles the number of waits that go without one; each that was not quarters it. Data
  *   that was there already proves nothing.
+ * - Nor on the CPU that the program itself needs: when its threads have sent in turns during a wait, as often as there
+ *   are other CPUs, the next waits go without.
  */
 #include "udp/spin.h"
 
@@ -21,21 +23,36 @@
 #define SHORTS_NEEDED  4
 #define SHORT_GAPS_MIN 4u
 
-void aph_udp_spin_init(struct aph_udp_spin *spin, uint64_t max_ns)
+void aph_udp_spin_init(struct aph_udp_spin *spin, uint64_t max_ns, unsigned n_cpus)
 {
-	*spin = (struct aph_udp_spin){ .max_ns = max_ns, .shorts = 0xff };
+	*spin = (struct aph_udp_spin){ .max_ns = max_ns, .n_cpus = n_cpus, .shorts = 0xff };
+}
+
+void aph_udp_spin_note_other(struct aph_udp_spin *spin)
+{
+	pthread_t self = pthread_self();
+
+	/* Always the same one mostly sleeps, too, while we wait for what it waits for. */
+	spin->n_others += !pthread_equal(self, spin->last_other);
+	spin->last_other = self;
 }
 
 uint64_t aph_udp_spin_begin(struct aph_udp_spin *spin, uint64_t now_ns)
 {
+	bool is_busy = spin->n_others && spin->n_others + 1 >= spin->n_cpus;
+
+	spin->busy = (uint8_t)(spin->busy << 1 | is_busy);
 	spin->began_ns = now_ns;
 	spin->spinning = false;
+	spin->n_others = 0;
 	if (!spin->max_ns)
 		return 0;
 	if (now_ns - spin->ended_ns > GAPS_PER_SPIN * spin->max_ns)
 		spin->n_short_gaps = 0;
 	else if (spin->n_short_gaps < SHORT_GAPS_MIN)
 		spin->n_short_gaps++;
+	if (spin->busy)
+		return 0;
 	if (spin->n_skip) {
 		spin->n_skip--;
 		return 0;

@@ -6,6 +6,7 @@
 #ifndef ANTIPHON_UDP_SPIN_H
 #define ANTIPHON_UDP_SPIN_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -16,11 +17,18 @@ struct aph_udp_spin {
 	unsigned n_skip;       /* waits that still go without */
 	unsigned n_skip_next;  /* after the next spin in vain */
 	unsigned n_short_gaps; /* the program came back quickly, so often in a row */
-	uint8_t shorts;	       /* the last eight waits, bit 0 the latest: was it a short one? */
+	unsigned n_cpus;       /* that the program may run on */
+	unsigned
+		n_others; /* times that another one of its threads sent, since the last wait began */
+	pthread_t last_other; /* who sent last */
+	uint8_t shorts;	      /* the last eight waits, bit 0 the latest: was it a short one? */
+	uint8_t busy;	      /* the same: did the program's threads need the CPUs? */
 	bool spinning;
 };
 
-void aph_udp_spin_init(struct aph_udp_spin *spin, uint64_t max_ns);
+void aph_udp_spin_init(struct aph_udp_spin *spin, uint64_t max_ns, unsigned n_cpus);
+/* This thread sends while another one waits. */
+void aph_udp_spin_note_other(struct aph_udp_spin *spin);
 /* A wait begins. Returns until when to spin; `now_ns` or less: not at all. */
 uint64_t aph_udp_spin_begin(struct aph_udp_spin *spin, uint64_t now_ns);
 /* The spin was in vain: the thread goes to sleep. */

@@ -6,6 +6,8 @@
 #include "base/error.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -42,6 +44,13 @@ static void default_random(void *arg, void *out, size_t len)
 			len -= (size_t)n;
 		}
 	}
+}
+
+static unsigned n_cpus(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : UINT_MAX;
 }
 
 static int check(const struct aph_rx_udp_options *options)
@@ -118,7 +127,7 @@ int aph_rx_udp_open(struct aph_rx_udp **out, const struct aph_rx_udp_options *op
 		return aph_err(-ENOMEM, "no memory for a UDP driver");
 	if (options->spin_max_us)
 		spin_us = options->spin_max_us == UINT32_MAX ? 0 : options->spin_max_us;
-	aph_udp_spin_init(&udp->spin, spin_us * UINT64_C(1000));
+	aph_udp_spin_init(&udp->spin, spin_us * UINT64_C(1000), n_cpus());
 	udp->lock = options->lock;
 	udp->unlock = options->unlock;
 	udp->lock_arg = options->lock_arg;
@@ -186,6 +195,8 @@ int aph_rx_udp_flush(struct aph_rx_udp *udp)
 
 	if (r < 0)
 		return r;
+	if (atomic_load_explicit(&udp->place, memory_order_relaxed) != APH_UDP_AWAKE)
+		aph_udp_spin_note_other(&udp->spin);
 	r = aph_udp_send(udp, aph_rx_udp_now());
 	aph_udp_update(udp);
 	return r;

@@ -8,15 +8,16 @@
 
 #include <cmocka.h>
 
-#define US  UINT64_C(1000)
-#define MAX (25 * US)
+#define US     UINT64_C(1000)
+#define MAX    (25 * US)
+#define N_CPUS 3
 
 static struct aph_udp_spin spin;
 static uint64_t now;
 
 static void set_up(uint64_t max_ns)
 {
-	aph_udp_spin_init(&spin, max_ns);
+	aph_udp_spin_init(&spin, max_ns, N_CPUS);
 	now = 1000000 * US;
 }
 
@@ -106,12 +107,48 @@ static void at_once_proves_nothing(void **state)
 	assert_int_equal(spin.n_skip_next, 1024);
 }
 
+static void *send_something(void *arg)
+{
+	(void)arg;
+	aph_udp_spin_note_other(&spin);
+	return NULL;
+}
+
+static void from_another_thread(void)
+{
+	pthread_t thread;
+
+	assert_int_equal(pthread_create(&thread, NULL, send_something, NULL), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+}
+
+/* Threads that send in turns need the CPUs; one that does so always sleeps meanwhile. */
+static void busy_threads_are_given_way(void **state)
+{
+	(void)state;
+	set_up(MAX);
+	(void)n_spins(100, 6, 1, false);
+	for (unsigned i = 0; i < 10; i++)
+		aph_udp_spin_note_other(&spin);
+	assert_true(one_wait(6, 1, false));
+	from_another_thread();
+	aph_udp_spin_note_other(&spin);
+	assert_int_equal(n_spins(8, 6, 1, false), 0);
+	assert_true(one_wait(6, 1, false));
+	/* One other CPU is left for it. */
+	from_another_thread();
+	assert_true(one_wait(6, 1, false));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(short_waits_spin),	  cmocka_unit_test(never_when_told),
-		cmocka_unit_test(slow_calls_do_not),	  cmocka_unit_test(same_cpu_is_learned),
+		cmocka_unit_test(short_waits_spin),
+		cmocka_unit_test(never_when_told),
+		cmocka_unit_test(slow_calls_do_not),
+		cmocka_unit_test(same_cpu_is_learned),
 		cmocka_unit_test(at_once_proves_nothing),
+		cmocka_unit_test(busy_threads_are_given_way),
 	};
 
 	return cmocka_run_group_tests_name("udp spin", tests, NULL, NULL);
