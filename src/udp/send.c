@@ -7,7 +7,9 @@
  * - EINVAL: more segments than this kernel takes at once, or segments too large for the way. Half as many for
  *   this peer, down to one.
  * - EIO: no device on this way does it (IPsec, checksums). One.
- * - EMSGSIZE: for a probe the answer to its question; for a run as EINVAL.
+ * - EMSGSIZE: for a probe the answer to its question; for a run as EINVAL. A single datagram is larger than our kernel
+ *   knows its way to be: from now on it is to fragment such ones. It is not asked to before, as it then numbers each
+ *   datagram, for the fragments that it may become.
  *
  * What the engine hands out is taken for sent; what could not be sent is a loss, that it mends. Only errors
  * that concern the peer are told, after the batch: the messages of a batch are gone with the next call of the
@@ -193,6 +195,39 @@ static void tell_failures(struct aph_rx_udp *udp, uint64_t now_ns)
 	}
 }
 
+/* -- fragments --------------------------------------------------------------------------------------------------- */
+
+enum handling {
+	HANDLING_USUAL, /* our kernel fragments what is larger than it knows the path to be; nobody else */
+	HANDLING_PROBE,	   /* nobody does, whatever the kernel knows */
+	HANDLING_FRAGMENT, /* who has to, does; over IPv6, where routers do not, the same as usual */
+};
+
+static void handle(struct aph_rx_udp *udp, sa_family_t family, enum handling handling)
+{
+	const int v4[] = { udp->keeps_whole ? IP_PMTUDISC_DO : IP_PMTUDISC_WANT, IP_PMTUDISC_PROBE,
+			   IP_PMTUDISC_DONT };
+	static const int v6[] = { IPV6_PMTUDISC_WANT, IPV6_PMTUDISC_PROBE, IPV6_PMTUDISC_WANT };
+
+	if (family == AF_INET)
+		(void)setsockopt(udp->fd, IPPROTO_IP, IP_MTU_DISCOVER, &v4[handling],
+				 sizeof(v4[handling]));
+	else
+		(void)setsockopt(udp->fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &v6[handling],
+				 sizeof(v6[handling]));
+}
+
+/* A datagram is too large for its way, as far as our kernel knows. Whether that is another matter now. */
+static bool allow_fragments(struct aph_rx_udp *udp)
+{
+	if (!udp->keeps_whole)
+		return false;
+	udp->keeps_whole = false;
+	udp->errors_there = true; /* the refusal is in the queue, too */
+	handle(udp, AF_INET, HANDLING_USUAL);
+	return true;
+}
+
 /* -- system calls --------------------------------------------------------------------------------------------- */
 
 /* One message; asks again when what the call says is about an earlier one. 0 or a negative errno. */
@@ -239,6 +274,8 @@ static int send_cut(struct aph_rx_udp *udp, const struct aph_udp_piece *piece, u
 			limit_route(udp, remote, run, now_ns);
 			continue;
 		}
+		if (r == -EMSGSIZE && allow_fragments(udp))
+			continue;
 		if (r == -EINVAL)
 			forget_route(udp, remote);
 		if (r < 0 && is_for_peer(-r))
@@ -269,6 +306,8 @@ static int refused(struct aph_rx_udp *udp, unsigned i, int error, uint64_t now_n
 		udp->errors_there = error != EINTR || udp->errors_there;
 		r = send_one(udp, &udp->outbox.headers[i].msg_hdr);
 	}
+	if (r == -EMSGSIZE && allow_fragments(udp))
+		r = send_one(udp, &udp->outbox.headers[i].msg_hdr);
 	if (r < 0 && is_for_peer(-r))
 		note_failure(udp, piece, -r, 0);
 	return r;
@@ -366,26 +405,7 @@ static int put_message(struct aph_rx_udp *udp, const struct aph_rx_message *mess
 	return last;
 }
 
-/* -- probes and fragments ------------------------------------------------------------------------------------- */
-
-enum handling {
-	HANDLING_USUAL, /* our kernel fragments what is larger than it knows the path to be; nobody else */
-	HANDLING_PROBE,	   /* nobody does, whatever the kernel knows */
-	HANDLING_FRAGMENT, /* who has to, does; over IPv6, where routers do not, the same as usual */
-};
-
-static void handle(struct aph_rx_udp *udp, sa_family_t family, enum handling handling)
-{
-	static const int v4[] = { IP_PMTUDISC_WANT, IP_PMTUDISC_PROBE, IP_PMTUDISC_DONT };
-	static const int v6[] = { IPV6_PMTUDISC_WANT, IPV6_PMTUDISC_PROBE, IPV6_PMTUDISC_WANT };
-
-	if (family == AF_INET)
-		(void)setsockopt(udp->fd, IPPROTO_IP, IP_MTU_DISCOVER, &v4[handling],
-				 sizeof(v4[handling]));
-	else
-		(void)setsockopt(udp->fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &v6[handling],
-				 sizeof(v6[handling]));
-}
+/* -- probes, and what anybody may fragment -------------------------------------------------------------------- */
 
 /* A probe must not be fragmented, here or on its way, whatever the kernel believes about the path. */
 static int send_probe(struct aph_rx_udp *udp, const struct aph_rx_message *message)

@@ -127,6 +127,7 @@ static int set_needed(struct aph_rx_udp *udp)
 {
 	struct timeval receive = { .tv_usec = RECEIVE_TIMEOUT_US };
 	struct timeval send = { .tv_usec = SEND_TIMEOUT_US };
+	int discover = udp->keeps_whole ? IP_PMTUDISC_DO : IP_PMTUDISC_WANT;
 	int fd = udp->fd;
 	bool ok;
 
@@ -135,7 +136,7 @@ static int set_needed(struct aph_rx_udp *udp)
 	/* A socket of both families has the options of both. */
 	if (ok && (!udp->is_v6 || udp->is_wildcard))
 		ok = set_int(fd, IPPROTO_IP, IP_RECVERR, 1) &&
-		     set_int(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_WANT);
+		     set_int(fd, IPPROTO_IP, IP_MTU_DISCOVER, discover);
 	if (ok && udp->is_v6)
 		ok = set_int(fd, IPPROTO_IPV6, IPV6_RECVERR, 1) &&
 		     set_int(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_WANT);
@@ -209,6 +210,7 @@ int aph_udp_socket_open(struct aph_rx_udp *udp, const struct aph_rx_udp_options 
 					       : bind_socket(udp, &options->local, options->flags);
 	if (r == 0)
 		r = aph_udp_socket_learn(udp, options->flags & APH_RX_UDP_V6ONLY);
+	udp->keeps_whole = !(options->flags & APH_RX_UDP_SHARE);
 	if (r == 0)
 		r = set_needed(udp);
 	if (r < 0) {

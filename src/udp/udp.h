@@ -112,6 +112,7 @@ struct aph_rx_udp {
 	bool has_segment;  /* UDP_SEGMENT may be used */
 	bool has_gro;	   /* UDP_GRO is on, or will be */
 	bool is_bare;	   /* nothing comes with a datagram but where from: UDP_GRO is not on */
+	bool keeps_whole;  /* our kernel fragments nothing so far: it refuses what is too large */
 	bool errors_there; /* the error queue is to be read */
 	bool raised;	   /* the eventfd is readable because of events */
 	bool has_rest;	   /* the engine has not seen all that is in the inbox */

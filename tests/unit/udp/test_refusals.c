@@ -22,6 +22,7 @@ static struct {
 	int error;	     /* what it says to more */
 	int once;	     /* the next call fails with this, whatever it is */
 	int always;	     /* each call does */
+	size_t whole_max;    /* a longer datagram has to be fragmented; 0: none has */
 	unsigned n_calls, n_refused;
 } kernel;
 
@@ -36,14 +37,21 @@ int __wrap_sendmmsg(int fd, struct mmsghdr *headers, unsigned n, int flags);
 ssize_t __wrap_sendto(int fd, const void *data, size_t len, int flags, const struct sockaddr *to,
 		      socklen_t to_len);
 
-static size_t segments_of(const struct msghdr *header)
+static size_t length_of(const struct msghdr *header)
 {
-	struct msghdr *h = (struct msghdr *)(uintptr_t)header;
 	size_t len = 0;
-	uint16_t segment;
 
 	for (size_t i = 0; i < header->msg_iovlen; i++)
 		len += header->msg_iov[i].iov_len;
+	return len;
+}
+
+static size_t segments_of(const struct msghdr *header)
+{
+	struct msghdr *h = (struct msghdr *)(uintptr_t)header;
+	size_t len = length_of(header);
+	uint16_t segment;
+
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
 		if (c->cmsg_level != IPPROTO_UDP || c->cmsg_type != UDP_SEGMENT)
 			continue;
@@ -53,12 +61,28 @@ static size_t segments_of(const struct msghdr *header)
 	return 1;
 }
 
+/* Whether the socket has asked for it. */
+static bool may_fragment(int fd)
+{
+	int discover = -1;
+	socklen_t len = sizeof(discover);
+
+	assert_int_equal(getsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &discover, &len), 0);
+	return discover != IP_PMTUDISC_DO;
+}
+
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *header, int flags)
 {
 	kernel.n_calls++;
 	if (kernel.once || kernel.always) {
 		errno = kernel.once ? kernel.once : kernel.always;
 		kernel.once = 0;
+		return -1;
+	}
+	if (kernel.whole_max && segments_of(header) == 1 && length_of(header) > kernel.whole_max &&
+	    !may_fragment(fd)) {
+		kernel.n_refused++;
+		errno = EMSGSIZE;
 		return -1;
 	}
 	if (kernel.segments_max && segments_of(header) > kernel.segments_max) {
@@ -247,6 +271,43 @@ static void no_room(void **state)
 	send_run(PACKETS);
 }
 
+/* Our kernel fragments a datagram that is too large for its way: it is asked to once, when there is one. */
+static void larger_than_the_way(void **state)
+{
+	(void)state;
+	kernel.whole_max = PACKET / 2;
+	send_run(1);
+	assert_in_range(kernel.n_refused, 1, 2);
+	kernel.n_refused = 0;
+	send_run(1);
+	assert_int_equal(kernel.n_refused, 0);
+}
+
+static void runs_larger_than_the_way(void **state)
+{
+	(void)state;
+	kernel.whole_max = PACKET / 2;
+	kernel.segments_max = 1;
+	kernel.error = EMSGSIZE;
+	send_run(PACKETS);
+	assert_int_equal(kernel.n_refused, 6);
+	send_run(PACKETS);
+	assert_int_equal(kernel.n_refused, 6);
+}
+
+/* Where others send from the socket too nobody changes it for them. */
+static void may_be_larger_where_it_is_shared(void **state)
+{
+	struct aph_rx_udp_options options = { .size = sizeof(options), .flags = APH_RX_UDP_SHARE };
+
+	(void)state;
+	udp = aph_rx_udp_close(udp);
+	assert_int_equal(aph_rx_udp_open(&udp, &options), 0);
+	kernel.whole_max = PACKET / 2;
+	send_run(1);
+	assert_int_equal(kernel.n_refused, 0);
+}
+
 #define REFUSAL(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void)
@@ -260,6 +321,9 @@ int main(void)
 		REFUSAL(errors_of_others),
 		REFUSAL(errors_that_stay),
 		REFUSAL(no_room),
+		REFUSAL(larger_than_the_way),
+		REFUSAL(runs_larger_than_the_way),
+		REFUSAL(may_be_larger_where_it_is_shared),
 	};
 
 	return cmocka_run_group_tests_name("udp refusals", tests, NULL, NULL);
