@@ -9,6 +9,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#define DEEP_MIN 64u /* calls that were not alone */
+
 /* -- life ------------------------------------------------------------------------------------------------------ */
 
 struct aph_local_channel *aph_local_channel_new(struct aph_local *local)
@@ -230,6 +232,20 @@ static APH_APART int grow_slots(struct aph_local_channel *lc)
 	return 0;
 }
 
+/*
+ * Client: where calls are not alone, records are published without a fence from some of them on. It takes some, as
+ * whoever falls asleep pays for it.
+ */
+static APH_APART void note_depth(struct aph_local_channel *lc)
+{
+	if (++lc->n_deep < DEEP_MIN)
+		return;
+	lc->n_deep = 0;
+	lc->pipelined = true;
+	/* Before the first record without a fence. Partner: is_pipelined(), behind the exchanges in transport.c. */
+	(void)atomic_exchange(&lc->words->client.pipelined, 1);
+}
+
 static int call_init(struct aph_call *base)
 {
 	struct aph_local_call *call = aph_local_call(base);
@@ -254,6 +270,8 @@ static int call_init(struct aph_call *base)
 	if (!base->is_client)
 		return 0; /* its client has chosen the place */
 	aph_ring_expect(&lc->in);
+	if (lc->n_in_use >= 2 && lc->may_pipeline && !lc->pipelined)
+		note_depth(lc);
 	if (!lc->free_slot) {
 		r = grow_slots(lc);
 		if (r < 0)

@@ -313,6 +313,7 @@ static int attach(struct aph_local_channel *lc, const struct aph_welcome *welcom
 		message->n_fds = 2;
 	}
 	aph_local_channel_attach(lc, welcome->depth, welcome->arena, true);
+	lc->may_pipeline = lc->local->barriers && (welcome->flags & APH_WELCOME_BARRIERS);
 	lc->base.calls_max = welcome->calls_max;
 	lc->base.receipts = welcome->flags & APH_WELCOME_RECEIPTS;
 	lc->receipts_ring = welcome->flags & APH_WELCOME_RECEIPTS_NOW;

@@ -155,6 +155,7 @@ static int say_channel(struct aph_giving *giving, struct aph_local_channel *lc)
 
 	fill_head(&message, APH_HANDOVER_CHANNEL);
 	message.flags = (lc->bell >= 0 ? APH_WELCOME_BELL : 0) |
+			(lc->may_pipeline ? APH_WELCOME_BARRIERS : 0) |
 			(lc->base.receipts ? APH_WELCOME_RECEIPTS : 0) |
 			(lc->receipts_ring ? APH_WELCOME_RECEIPTS_NOW : 0);
 	message.n_messages = lc->stash ? lc->stash->n_messages : 0;

@@ -104,6 +104,11 @@ struct aph_segment_words {
 	_Alignas(APH_LINE) struct {
 		_Atomic uint32_t wait; /* 1: it sleeps and is to be rung for a reply */
 		_Atomic uint32_t want; /* 1: it is to be told when there is room */
+		/*
+		 * 1: neither side makes a fence between publishing a record and looking whether the other
+		 * sleeps; so who falls asleep has the kernel make one on every CPU.
+		 */
+		_Atomic uint32_t pipelined;
 	} client;
 
 	/* Written by the server. `want` is claimed by the client. */
@@ -208,6 +213,7 @@ struct aph_welcome {
 #define APH_WELCOME_BELL	 0x1u /* an eventfd rings; else a byte on the socket does */
 #define APH_WELCOME_RECEIPTS	 0x2u /* the service wants DISPOSE */
 #define APH_WELCOME_RECEIPTS_NOW 0x4u /* and wants to be rung for it */
+#define APH_WELCOME_BARRIERS	 0x8u /* the client may set `pipelined` */
 
 /* Afterwards, both ways, one byte: */
 #define APH_SOCKET_BELL	   'b' /* look at your ring */

@@ -96,6 +96,7 @@ static int send_welcome(struct aph_local_channel *lc, struct aph_local_service *
 		.calls_max = lc->base.calls_max,
 		.arena = lc->arena_size,
 		.flags = (lc->bell >= 0 ? APH_WELCOME_BELL : 0) |
+			 (lc->may_pipeline ? APH_WELCOME_BARRIERS : 0) |
 			 (ls->base.flags & APH_SERVICE_RECEIPTS ? APH_WELCOME_RECEIPTS : 0) |
 			 (ls->base.flags & APH_SERVICE_RECEIPTS_NOW ? APH_WELCOME_RECEIPTS_NOW : 0),
 	};
@@ -119,6 +120,7 @@ static int open_channel(struct aph_local_channel *lc, struct aph_local_service *
 	if (r < 0)
 		return r;
 	aph_local_channel_attach(lc, depth, arena, false);
+	lc->may_pipeline = lc->local->barriers;
 	fill_segment(lc, service);
 	if (can_afford_bell(lc->local, segment_fd))
 		lc->bell = make_bell();

@@ -69,6 +69,9 @@ struct aph_local_channel {
 	bool receipts_ring;   /* the client rings for DISPOSE */
 	bool moved;	      /* service: taken over, see handover.c */
 	bool waits;	      /* client: `wait` is set */
+	bool may_pipeline;    /* the client may set `pipelined` */
+	bool pipelined;	      /* client: `pipelined` is set */
+	uint8_t n_deep;	      /* client: calls that were not alone, before it is set */
 	bool blocked_by_ring; /* something that is blocked needs a record, not the arena */
 	bool fds_blocked;     /* the socket is full of descriptors */
 	uint8_t peer_cpu;
@@ -121,6 +124,8 @@ struct aph_local {
 	int page_fd;
 	uint32_t state; /* of the page */
 	unsigned cpu;
+	bool barriers;		/* a fence by the kernel reaches us */
+	bool owes_barrier;	/* `pipelined` was taken back, and no such fence was made since */
 	struct aph_list scan;	/* channels of services that are looked at without a bell */
 	struct aph_list active; /* channels of clients with calls in progress */
 	struct aph_list doomed;

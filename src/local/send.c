@@ -57,11 +57,25 @@ static void notify(struct aph_local_channel *lc)
 	}
 }
 
+/* Whether the other side makes the fence when it falls asleep. */
+static bool is_pipelined(const struct aph_local_channel *lc)
+{
+	if (lc->base.is_client)
+		return lc->pipelined;
+	return lc->may_pipeline && lc->local->barriers &&
+	       atomic_load_explicit(&lc->words->client.pipelined, memory_order_relaxed);
+}
+
 void aph_local_announce(struct aph_channel *channel)
 {
+	struct aph_local_channel *lc = aph_local_channel(channel);
+
 	channel->unheard = false;
-	aph_fence();
-	notify(aph_local_channel(channel));
+	if (is_pipelined(lc))
+		atomic_signal_fence(memory_order_seq_cst); /* who falls asleep makes ours, too */
+	else
+		aph_fence();
+	notify(lc);
 }
 
 /* Publishes the next slot, which is filled in. */

@@ -3,6 +3,7 @@
  * The local transport's instance in an endpoint: which rings are looked at, in which order, and how it falls
  * asleep without missing a bell (docs/spec/local-transport.md has the argument).
  */
+#include "base/barrier.h"
 #include "base/error.h"
 #include "base/time.h"
 #include "local/local.h"
@@ -231,6 +232,12 @@ static void renew_want(struct aph_local_channel *lc)
 		(void)atomic_exchange(lc->my_want, 1);
 }
 
+/* Whether its client publishes without a fence. */
+static bool is_pipelined(const struct aph_local_channel *lc)
+{
+	return lc->may_pipeline && atomic_load(&lc->words->client.pipelined);
+}
+
 /* From here on it has to ring, unless something came just now. */
 static void demote(struct aph_local_channel *lc)
 {
@@ -239,7 +246,7 @@ static void demote(struct aph_local_channel *lc)
 		return;
 	(void)atomic_exchange(&lc->words->server.scanned, 0);
 	renew_want(lc);
-	if (can_serve(lc, true))
+	if ((is_pipelined(lc) && !aph_barrier_everywhere()) || can_serve(lc, true))
 		(void)atomic_exchange(&lc->words->server.scanned, 1);
 	else
 		aph_local_unscan(lc);
@@ -443,6 +450,18 @@ static bool services_have_work(struct aph_local *local, bool requests)
 	return false;
 }
 
+/* What clients that make no fences have published can be seen from here on. False: stay awake. */
+static bool fence_for_clients(struct aph_local *local)
+{
+	struct aph_list *pos, *tmp;
+
+	aph_list_for_each(pos, tmp, &local->scan) {
+		if (is_pipelined(scanned(pos)))
+			return aph_barrier_everywhere();
+	}
+	return true;
+}
+
 static bool sleep_service(struct aph_local *local, bool requests)
 {
 	if (!local->page)
@@ -451,7 +470,7 @@ static bool sleep_service(struct aph_local *local, bool requests)
 	(void)atomic_exchange(&local->page->state, local->state);
 	if (local->n_moved)
 		aph_local_moved_asleep(local);
-	return !services_have_work(local, requests);
+	return fence_for_clients(local) && !services_have_work(local, requests);
 }
 
 static bool sleep_clients(struct aph_local *local)
@@ -466,8 +485,19 @@ static bool sleep_clients(struct aph_local *local)
 		renew_want(lc);
 		if (has_replies(lc))
 			return false;
+		if (lc->pipelined) {
+			lc->pipelined = false;
+			local->owes_barrier = true;
+			atomic_store(&lc->words->client.pipelined, 0);
+		}
 	}
-	return true;
+	if (!local->owes_barrier)
+		return true;
+	/* A service has made no fences: what it has published can be seen behind this. */
+	if (!aph_barrier_everywhere())
+		return false;
+	local->owes_barrier = false;
+	return !clients_are_ready(local);
 }
 
 static bool fall_asleep(struct aph_transport *transport, bool requests)
@@ -565,6 +595,7 @@ int aph_local_get(struct aph_local **out, struct aph_endpoint *ep)
 		aph_list_init(&local->givers);
 		aph_wake_init(&local->wake);
 		local->quota = UINT32_MAX;
+		local->barriers = aph_barrier_join();
 		ep->local = &local->base;
 	}
 	*out = of(ep->local);
