@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 #include "base/barrier.h"
 
+#include <errno.h>
 #include <linux/membarrier.h>
 #include <sys/single_threaded.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
+
+/* No processor keeps a store to itself for that long. */
+#define REFUSED_NS 1000000
 
 bool aph_barrier_join(void)
 {
@@ -14,7 +19,12 @@ bool aph_barrier_join(void)
 	return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
 }
 
-bool aph_barrier_everywhere(void)
+void aph_barrier_everywhere(void)
 {
-	return syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0;
+	struct timespec left = { .tv_nsec = REFUSED_NS };
+
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0)
+		return;
+	while (nanosleep(&left, &left) < 0 && errno == EINTR)
+		continue;
 }

@@ -10,7 +10,10 @@
 
 /* Has this process's threads be reached. False where the kernel cannot do it, or not at once. */
 bool aph_barrier_join(void);
-/* Each thread of a process that has joined makes a full fence before this returns. False: the kernel refused. */
-bool aph_barrier_everywhere(void);
+/*
+ * Each thread of a process that has joined makes a full fence before this returns. Where the kernel refuses that now, as
+ * a filter of system calls was set up since, it waits until their stores can be seen all the same.
+ */
+void aph_barrier_everywhere(void);
 
 #endif

@@ -33,7 +33,6 @@
  * looks once more: if the client saw the 1, it published before the exchange, and is found; else it rings,
  * and a bell is an edge that epoll keeps.
  */
-#include "base/barrier.h"
 #include "base/close.h"
 #include "local/hello.h"
 #include "local/local.h"
@@ -113,9 +112,6 @@ static int attach(struct aph_local_channel *lc, const struct aph_handover *messa
 	words = lc->map;
 	if (words->fixed.magic != APH_LOCAL_MAGIC || words->fixed.version != APH_LOCAL_VERSION)
 		return -EPROTO;
-	/* Its client may leave the fences to us. */
-	if ((message->flags & APH_WELCOME_BARRIERS) && !aph_barrier_everywhere())
-		return -EOPNOTSUPP;
 	aph_local_channel_attach(lc, message->depth, message->arena, false);
 	return restore(lc, message, len);
 }

@@ -246,7 +246,9 @@ static void demote(struct aph_local_channel *lc)
 		return;
 	(void)atomic_exchange(&lc->words->server.scanned, 0);
 	renew_want(lc);
-	if ((is_pipelined(lc) && !aph_barrier_everywhere()) || can_serve(lc, true))
+	if (is_pipelined(lc))
+		aph_barrier_everywhere();
+	if (can_serve(lc, true))
 		(void)atomic_exchange(&lc->words->server.scanned, 1);
 	else
 		aph_local_unscan(lc);
@@ -450,16 +452,17 @@ static bool services_have_work(struct aph_local *local, bool requests)
 	return false;
 }
 
-/* What clients that make no fences have published can be seen from here on. False: stay awake. */
-static bool fence_for_clients(struct aph_local *local)
+/* What clients that make no fences have published can be seen from here on. */
+static void fence_for_clients(struct aph_local *local)
 {
 	struct aph_list *pos, *tmp;
 
 	aph_list_for_each(pos, tmp, &local->scan) {
-		if (is_pipelined(scanned(pos)))
-			return aph_barrier_everywhere();
+		if (is_pipelined(scanned(pos))) {
+			aph_barrier_everywhere();
+			return;
+		}
 	}
-	return true;
 }
 
 static bool sleep_service(struct aph_local *local, bool requests)
@@ -470,7 +473,8 @@ static bool sleep_service(struct aph_local *local, bool requests)
 	(void)atomic_exchange(&local->page->state, local->state);
 	if (local->n_moved)
 		aph_local_moved_asleep(local);
-	return fence_for_clients(local) && !services_have_work(local, requests);
+	fence_for_clients(local);
+	return !services_have_work(local, requests);
 }
 
 static bool sleep_clients(struct aph_local *local)
@@ -494,8 +498,7 @@ static bool sleep_clients(struct aph_local *local)
 	if (!local->owes_barrier)
 		return true;
 	/* A service has made no fences: what it has published can be seen behind this. */
-	if (!aph_barrier_everywhere())
-		return false;
+	aph_barrier_everywhere();
 	local->owes_barrier = false;
 	return !clients_are_ready(local);
 }

@@ -8,8 +8,14 @@
 #include "base/time.h"
 #include "local/local.h"
 
+#include <dlfcn.h>
+#include <errno.h>
+#include <linux/membarrier.h>
 #include <sched.h>
+#include <stdarg.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define LONG_REPLY (4u << 20)
 
@@ -56,12 +62,13 @@ static void close_pair(struct pair *pair)
 	aph_endpoint_free(pair->server);
 }
 
-static void request(struct pair *pair)
+static struct aph_call *request(struct pair *pair)
 {
 	struct aph_call *call;
 
 	assert_int_equal(aph_call_new(&call, pair->channel, APH_FOREVER, NULL), 0);
 	assert_int_equal(aph_call_send(call, "?", 1, 0), 1);
+	return call;
 }
 
 /* What happens while others run. */
@@ -77,6 +84,33 @@ int sched_yield(void)
 	if (pair)
 		request(pair);
 	return 0;
+}
+
+/* The kernel's fences, counted; and whether it refuses them. */
+static unsigned n_barriers;
+static bool refuses_barriers;
+
+/* It takes as many arguments as there may be, as the C library's does. */
+__attribute__((no_sanitize_address)) long syscall(long number, ...)
+{
+	static long (*real)(long number, ...);
+	long args[6];
+	va_list ap;
+
+	va_start(ap, number);
+	for (size_t i = 0; i < 6; i++)
+		args[i] = va_arg(ap, long);
+	va_end(ap);
+	if (!real)
+		*(void **)(void *)&real = dlsym(RTLD_NEXT, "syscall");
+	if (number == SYS_membarrier && args[0] == MEMBARRIER_CMD_GLOBAL_EXPEDITED) {
+		n_barriers++;
+		if (refuses_barriers) {
+			errno = EPERM;
+			return -1;
+		}
+	}
+	return real(number, args[0], args[1], args[2], args[3], args[4], args[5]);
 }
 
 /* A thread of the service that would rather spin than sleep, with clients on other CPUs. */
@@ -146,11 +180,72 @@ static void a_service_that_has_yielded_goes_to_work(void **state)
 	close_pair(&pair);
 }
 
+static bool falls_asleep(struct aph_endpoint *ep)
+{
+	struct aph_transport *local = ep->local;
+	bool falls = local->ops->sleep(local, true);
+
+	local->ops->awake(local, aph_ticks());
+	return falls;
+}
+
+static void answer_one(struct pair *pair)
+{
+	struct aph_call *call = request(pair);
+
+	turn(pair);
+	assert_int_equal(aph_call_reply(pair->last, "!", 1), 0);
+	turn(pair);
+	aph_call_free(call);
+}
+
+/* One call at a time makes its own fences; those that are not alone leave them to whoever falls asleep. */
+static void who_falls_asleep_makes_the_fences(void **state)
+{
+	struct aph_local_channel *lc;
+	struct pair pair;
+
+	(void)state;
+	open_pair(&pair);
+	lc = aph_local_channel(pair.channel);
+	if (!lc->may_pipeline) {
+		close_pair(&pair);
+		suite_skip("the kernel has no membarrier() for this process");
+	}
+	for (int i = 0; i < 200; i++)
+		answer_one(&pair);
+	assert_int_equal(lc->words->client.pipelined, 0);
+	request(&pair);
+	request(&pair);
+	turn(&pair);
+	for (int round = 0; round < 3; round++) {
+		refuses_barriers = round == 2;
+		for (int i = 0; i < 64; i++) {
+			assert_int_equal(lc->words->client.pipelined, 0);
+			answer_one(&pair);
+		}
+		assert_int_equal(lc->words->client.pipelined, 1);
+		n_barriers = 0;
+		assert_true(falls_asleep(pair.server));
+		assert_int_equal(n_barriers, 1);
+		assert_int_equal(lc->words->client.pipelined, 1);
+		assert_true(falls_asleep(pair.client));
+		assert_int_equal(n_barriers, 2);
+		assert_int_equal(lc->words->client.pipelined, 0);
+		/* Nothing is owed now. */
+		assert_true(falls_asleep(pair.client) && falls_asleep(pair.server));
+		assert_int_equal(n_barriers, 2);
+	}
+	refuses_barriers = false;
+	close_pair(&pair);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		SUITE_TEST(a_request_that_is_held_back_is_no_work),
 		SUITE_TEST(a_service_that_has_yielded_goes_to_work),
+		SUITE_TEST(who_falls_asleep_makes_the_fences),
 	};
 
 	return suite_run("local transport", tests, SUITE_LEN(tests), 30);
