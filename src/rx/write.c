@@ -263,8 +263,8 @@ ssize_t aph_rx_call_write(struct aph_rx_call *call, const void *data, size_t len
 
 	if (r < 0)
 		return r;
-	if (!out->started && !(flags & APH_RX_MORE) && len <= out->payload_max &&
-	    aph_rx_layout_size(&out->layout, len) <= APH_RX_INLINE_MAX)
+	if (!out->started && !(flags & APH_RX_MORE) && len <= APH_RX_INLINE_MAX &&
+	    len <= out->payload_max && aph_rx_layout_size(&out->layout, len) <= APH_RX_INLINE_MAX)
 		return write_inline(call, data, len);
 	return write_packets(call, data, len, flags);
 }
