@@ -275,6 +275,7 @@ static void receive(struct subject *s, struct feed *feed, unsigned peer)
 	if (len > 8000) {
 		/* Long ones may stay where they arrived, as a run of datagrams. */
 		buffer = aph_rx_buffer_take(s->rx);
+		CHECK(buffer);
 		memcpy(aph_rx_buffer_bytes(buffer), packet, len);
 		memcpy((uint8_t *)aph_rx_buffer_bytes(buffer) + len, packet, len);
 		aph_rx_receive(s->rx, &path, aph_rx_buffer_bytes(buffer), 2 * len, len, buffer,
