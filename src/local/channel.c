@@ -242,7 +242,7 @@ static APH_APART void note_depth(struct aph_local_channel *lc)
 		return;
 	lc->n_deep = 0;
 	lc->pipelined = true;
-	/* Before the first record without a fence. Partner: is_pipelined(), behind the exchanges in transport.c. */
+	/* Before the first record without a fence. Partner: is_pipelined() in transport.c, behind the exchanges there. */
 	(void)atomic_exchange(&lc->words->client.pipelined, 1);
 }
 

@@ -58,7 +58,7 @@ static void notify(struct aph_local_channel *lc)
 }
 
 /* Whether the other side makes the fence when it falls asleep. */
-static bool is_pipelined(const struct aph_local_channel *lc)
+static bool leaves_fence(const struct aph_local_channel *lc)
 {
 	if (lc->base.is_client)
 		return lc->pipelined;
@@ -71,7 +71,7 @@ void aph_local_announce(struct aph_channel *channel)
 	struct aph_local_channel *lc = aph_local_channel(channel);
 
 	channel->unheard = false;
-	if (is_pipelined(lc))
+	if (leaves_fence(lc))
 		atomic_signal_fence(memory_order_seq_cst); /* who falls asleep makes ours, too */
 	else
 		aph_fence();

@@ -18,11 +18,10 @@ struct aph_udp_spin {
 	unsigned n_skip_next;  /* after the next spin in vain */
 	unsigned n_short_gaps; /* the program came back quickly, so often in a row */
 	unsigned n_cpus;       /* that the program may run on */
-	unsigned
-		n_others; /* times that another one of its threads sent, since the last wait began */
-	pthread_t last_other; /* who sent last */
-	uint8_t shorts;	      /* the last eight waits, bit 0 the latest: was it a short one? */
-	uint8_t busy;	      /* the same: did the program's threads need the CPUs? */
+	unsigned n_others;     /* times that its threads took turns to send, in this wait */
+	pthread_t last_other;  /* who sent last */
+	uint8_t shorts;	       /* the last eight waits, bit 0 the latest: was it a short one? */
+	uint8_t busy;	       /* the same: did the program's threads need the CPUs? */
 	bool spinning;
 };
 

@@ -3,8 +3,8 @@
  * Waiting. The thread that waits is the driver; there is no other thread on a call's path, as handing over
  * from one to another costs as much as a call.
  *
- * A wait has up to three phases. It spins, if that has paid of late (spin.h). It sleeps in recvmsg() for some
- * milliseconds: that is faster than asking poll first. Then nothing is urgent any more, and it sleeps in
+ * A wait has up to three phases. It spins, if that has paid of late (spin.h). It sleeps in a call that receives for
+ * some milliseconds: that is faster than asking poll first. Then nothing is urgent any more, and it sleeps in
  * ppoll(), where an eventfd can end it and deadlines are exact. The second phase is left out where a deadline
  * is near.
  *

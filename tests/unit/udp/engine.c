@@ -85,6 +85,21 @@ void engine_put(const struct aph_rx_path *path, void *data, size_t len, size_t s
 	};
 }
 
+unsigned engine_wait_for_bytes(struct aph_rx_udp *udp, size_t len)
+{
+	size_t sum = 0;
+
+	while (sum < len) {
+		sum = 0;
+		engine->n_events = 0;
+		CHECK(aph_rx_udp_wait(udp, aph_deadline_ms((uint64_t)check_ms(2000))) == 0);
+		for (unsigned k = 0; k < engine->n_received; k++)
+			sum += engine->received[k]->len;
+	}
+	CHECK(sum == len);
+	return engine->n_received;
+}
+
 void engine_forget(void)
 {
 	forget(engine);

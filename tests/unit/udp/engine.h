@@ -57,6 +57,8 @@ extern bool engine_epoch_again;
 /* Something to send: one iovec, or two when `split` is not 0. */
 void engine_put(const struct aph_rx_path *path, void *data, size_t len, size_t segment,
 		size_t split);
+/* Waits until `len` bytes in all were received; returns in how many pieces they came. */
+unsigned engine_wait_for_bytes(struct aph_rx_udp *udp, size_t len);
 /* Forgets what was received and reported. */
 void engine_forget(void);
 

@@ -240,20 +240,6 @@ static void a_family_out_of_reach(void **state)
 
 /* -- receiving -------------------------------------------------------------------------------------------------- */
 
-static void wait_for_bytes(size_t len)
-{
-	size_t sum = 0;
-
-	while (sum < len) {
-		sum = 0;
-		engine->n_events = 0;
-		assert_int_equal(aph_rx_udp_wait(udp, SOON), 0);
-		for (unsigned i = 0; i < engine->n_received; i++)
-			sum += engine->received[i]->len;
-	}
-	assert_int_equal(sum, len);
-}
-
 static void expect_received_run(size_t len)
 {
 	size_t at = 0;
@@ -275,7 +261,7 @@ static void receives_runs(uint32_t flags, bool keep)
 	engine->keep_buffers = keep;
 	for (int i = 0; i < 20; i++) {
 		send_from(peer, run, RUN, PACKET);
-		wait_for_bytes(RUN);
+		(void)engine_wait_for_bytes(udp, RUN);
 		if (!(flags & APH_RX_UDP_NO_GRO) && i == 0)
 			assert_int_equal(engine->n_received, 1);
 		expect_received_run(RUN);
@@ -393,11 +379,11 @@ static void a_run_after_lonely_datagrams(void **state)
 			if (i + 1 == n)
 				engine->on_receive = send_run;
 			engine_put(&to_peer, run, 60, 60, 0);
-			wait_for_bytes(60);
+			(void)engine_wait_for_bytes(udp, 60);
 			assert_int_equal(engine->received[0]->segment, 60);
 			engine_forget();
 		}
-		wait_for_bytes(RUN);
+		(void)engine_wait_for_bytes(udp, RUN);
 		expect_received_run(RUN);
 		for (unsigned i = 0; i < engine->n_received; i++)
 			assert_true(engine->received[i]->segment <= PACKET);
@@ -426,14 +412,14 @@ static void short_of_memory(void **state)
 		engine->no_memory = true;
 		for (int i = 0; i < 3; i++) {
 			send_from(peer, run, RUN, PACKET);
-			wait_for_bytes(RUN);
+			(void)engine_wait_for_bytes(udp, RUN);
 			expect_received_run(RUN);
 			engine_forget();
 		}
 		engine->no_memory = false;
 		for (int i = 0; i < 3; i++) {
 			send_from(peer, run, RUN, PACKET);
-			wait_for_bytes(RUN);
+			(void)engine_wait_for_bytes(udp, RUN);
 			assert_true(i == 0 || engine->received[0]->had_buffer);
 			engine_forget();
 		}
@@ -449,7 +435,7 @@ static void short_datagrams_are_nothing(void **state)
 	send_from(peer, run, 0, 0);
 	send_from(peer, run, 27, 0);
 	send_from(peer, run, 28, 0);
-	wait_for_bytes(28);
+	(void)engine_wait_for_bytes(udp, 28);
 	assert_int_equal(engine->n_received, 1);
 	close_driver();
 }
@@ -466,7 +452,7 @@ static void keeps_to_the_path(void **state)
 	engine->receiving_is_event = true;
 	to.in.sin_port = driver_address().in.sin_port;
 	assert_int_equal(sendto(peer, run, 40, 0, &to.any, sizeof(to.in)), 40);
-	wait_for_bytes(40);
+	(void)engine_wait_for_bytes(udp, 40);
 	path = engine->received[0]->path;
 	assert_int_equal(path.remote.family, AF_INET);
 	assert_memory_equal(&path.remote.in, &to_peer.remote.in, sizeof(path.remote.in));
@@ -503,7 +489,7 @@ static void speaks_ipv6(void **state)
 	assert_int_equal(address.family, AF_INET6);
 	address.in6.sin6_addr = in6addr_loopback;
 	assert_int_equal(sendto(other, run, 40, 0, &address.any, sizeof(address.in6)), 40);
-	wait_for_bytes(40);
+	(void)engine_wait_for_bytes(udp, 40);
 	assert_int_equal(engine->received[0]->path.remote.family, AF_INET6);
 	assert_int_equal(engine->received[0]->path.local.family, AF_INET6);
 	close(other);

@@ -17,7 +17,6 @@
 #define RUN	 (PACKETS * PACKET - 100)
 #define SMALL	 60
 #define RUNS_MAX 10 /* by then one arrives whole */
-#define SOON	 aph_deadline_ms((uint64_t)check_ms(2000))
 
 static struct aph_rx_udp *udp;
 static int peers[2];
@@ -57,22 +56,6 @@ static void send_from(int peer, const void *data, size_t len, uint16_t segment)
 	port_send_run(peer, &to.in, data, len, segment);
 }
 
-/* Receives `len` bytes in all; returns in how many pieces they came. */
-static unsigned wait_for_bytes(size_t len)
-{
-	size_t sum = 0;
-
-	while (sum < len) {
-		sum = 0;
-		engine->n_events = 0;
-		assert_int_equal(aph_rx_udp_wait(udp, SOON), 0);
-		for (unsigned i = 0; i < engine->n_received; i++)
-			sum += engine->received[i]->len;
-	}
-	assert_int_equal(sum, len);
-	return engine->n_received;
-}
-
 /* All that was received is the run, so many times. */
 static void expect_runs(unsigned n_runs)
 {
@@ -97,7 +80,7 @@ static unsigned send_runs(void)
 		unsigned n_pieces;
 
 		send_from(peers[0], run, RUN, PACKET);
-		n_pieces = wait_for_bytes(RUN);
+		n_pieces = engine_wait_for_bytes(udp, RUN);
 		expect_runs(1);
 		if (n_pieces == 1)
 			return n;
@@ -111,7 +94,7 @@ static void send_alone(unsigned n)
 {
 	for (unsigned i = 0; i < n; i++) {
 		send_from(peers[0], run, SMALL, 0);
-		assert_int_equal(wait_for_bytes(SMALL), 1);
+		assert_int_equal(engine_wait_for_bytes(udp, SMALL), 1);
 		engine_forget();
 	}
 }
@@ -121,7 +104,7 @@ static void send_two(int first, int second)
 {
 	send_from(first, run, SMALL, 0);
 	send_from(second, run, SMALL, 0);
-	assert_int_equal(wait_for_bytes(2 * SMALL), 2);
+	assert_int_equal(engine_wait_for_bytes(udp, 2 * SMALL), 2);
 	engine_forget();
 }
 
@@ -150,7 +133,7 @@ static void runs_of_two_do(void **state)
 	open_driver(0);
 	for (int i = 0; i < 400 && n_pieces != 1; i++) {
 		send_from(peers[0], run, 2 * PACKET, PACKET);
-		n_pieces = wait_for_bytes(2 * PACKET);
+		n_pieces = engine_wait_for_bytes(udp, 2 * PACKET);
 		for (unsigned k = 0; k < n_pieces; k++)
 			assert_memory_equal(engine->received[k]->bytes, run + k * PACKET,
 					    engine->received[k]->len);
@@ -178,7 +161,7 @@ static void runs_come_while_it_changes(void **state)
 	open_driver(0);
 	send_from(peers[0], run, RUN, PACKET);
 	engine->on_receive = send_another;
-	(void)wait_for_bytes(3 * RUN);
+	(void)engine_wait_for_bytes(udp, 3 * RUN);
 	expect_runs(3);
 	close_driver();
 }
@@ -218,7 +201,7 @@ static void what_is_too_long_is_lost(void **state)
 	for (int i = 0; i < 3; i++) {
 		send_from(peers[0], run, 9000, 0);
 		send_from(peers[0], run + i, 8192, 0);
-		assert_int_equal(wait_for_bytes(8192), 1);
+		assert_int_equal(engine_wait_for_bytes(udp, 8192), 1);
 		assert_memory_equal(engine->received[0]->bytes, run + i, 8192);
 		engine_forget();
 	}
