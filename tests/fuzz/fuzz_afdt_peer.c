@@ -18,7 +18,8 @@
 static struct aph_afdt_endpoint *ep;
 static struct aph_afdt_request *held;
 static char path[2][128]; /* ours, the hostile one */
-static int listener, n_told, n_requests;
+static int listener, n_told;
+static int n_requests, n_seen; /* whole ones, connections that came to one or to an error */
 static struct fds before;
 
 static void on_request(struct aph_afdt_request *request, void *data)
@@ -30,6 +31,7 @@ static void on_request(struct aph_afdt_request *request, void *data)
 
 	(void)data;
 	n_requests++;
+	n_seen++;
 	CHECK(aph_afdt_request_body(request, &len) && len <= AFDT_MSGLEN);
 	/* One waits while others come. */
 	if (!held) {
@@ -45,6 +47,13 @@ static void on_gone(struct aph_afdt_request *request, void *data)
 	(void)data;
 	CHECK(request == held);
 	held = aph_afdt_request_free(request);
+}
+
+static void on_server_error(const struct afdt_error_t *err, void *data)
+{
+	(void)data;
+	n_seen++;
+	CHECK(err->message[0] && err->phase == AFDT_HANDLE_REQUEST);
 }
 
 static void on_response(const struct aph_afdt_message *response, void *data)
@@ -68,6 +77,7 @@ static void make(void)
 		.size = sizeof(options),
 		.request = on_request,
 		.gone = on_gone,
+		.error = on_server_error,
 		.connections_max = 8,
 	};
 	struct aph_afdt_server *server;
@@ -89,6 +99,13 @@ static void turn(int n)
 		(void)aph_afdt_endpoint_serve(ep, APH_NOW);
 }
 
+/* What a close() tells the other end is late where somebody else holds the descriptor, if only to look at it. */
+static void turn_until(const int *n)
+{
+	for (int i = 0; *n == 0 && i < 500; i++)
+		(void)aph_afdt_endpoint_serve(ep, aph_deadline_ms(10));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const struct aph_afdt_client_options how = {
@@ -101,7 +118,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	int socks[2], fds[8] = { 2, 2, 2, 2, 2, 2, 2, 2 }, asked;
 
 	make();
-	n_told = 0;
+	n_told = n_seen = 0;
 	CHECK_OK(aph_afdt_client_open(NULL, ep, path[1], NULL, &how, NULL));
 	socks[0] = (int)CHECK_OK(afdt_connect(path[0], NULL));
 	socks[1] = (int)CHECK_OK(accept4(listener, NULL, NULL, SOCK_CLOEXEC));
@@ -119,15 +136,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	close(socks[0]);
 	close(socks[1]);
 	turn(4);
-	CHECK(n_told == 1);
+	turn_until(&n_told);
+	turn_until(&n_seen);
+	CHECK(n_told == 1 && n_seen == 1);
 	if (held)
 		held = aph_afdt_request_free(held);
 	/* An honest client. */
 	socks[0] = (int)CHECK_OK(afdt_connect(path[0], NULL));
 	asked = n_requests;
 	CHECK_OK(afdt_send_plain_msg(socks[0], data, size & 255 ? 1 : 0, NULL));
-	turn(3);
-	CHECK(n_requests == asked + 1 && held);
+	n_seen = 0;
+	turn_until(&n_seen);
+	CHECK(n_seen == 1 && n_requests == asked + 1 && held);
 	held = aph_afdt_request_free(held);
 	close(socks[0]);
 	CHECK(fds_differ_but_pipes(&before) == 0);
