@@ -59,7 +59,6 @@ ssize_t aph_call_send_fds(struct aph_call *call, const void *data, size_t len, c
 			aph_call_sent(call, false);
 		call->was_short = r == -EAGAIN || r >= 0;
 	}
-	aph_channel_announce(channel);
 	aph_unlock(ep);
 	return r;
 }

@@ -326,8 +326,6 @@ int aph_call_reply(struct aph_call *call, const void *data, size_t len)
 		if (r >= 0) {
 			call->user_holds = call->receipts;
 			aph_call_replied(call, r == 0);
-			/* The call may be freed by now; its channel is not, as it is open. */
-			aph_channel_announce(channel);
 			r = 0;
 		} else if (r == -ECANCELED) {
 			call->user_holds = call->receipts;

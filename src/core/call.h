@@ -22,12 +22,6 @@ static inline bool aph_call_owes_receipt(const struct aph_call *call)
 
 /* Client: the receipt, once, when the call was answered. */
 void aph_call_dispose(struct aph_call *call);
-/* Before the user's thread goes its way, or waits: the peer hears of what was sent. */
-static inline void aph_channel_announce(struct aph_channel *channel)
-{
-	if (channel->unheard)
-		channel->ops->announce(channel);
-}
 /* aph_call_free() */
 void aph_call_drop(struct aph_call *call);
 

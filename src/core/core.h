@@ -138,7 +138,6 @@ struct aph_channel {
 	bool announced;	 /* CONNECT was delivered: the user closes it */
 	bool user_holds; /* the user has not closed it */
 	bool receipts;	 /* the client sends DISPOSE */
-	bool unheard;	 /* something was published, and the peer was not rung if it sleeps */
 	enum aph_channel_state state;
 	enum aph_reason reason; /* why it ended */
 	uint32_t refs;

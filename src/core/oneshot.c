@@ -36,7 +36,6 @@ static int push_request(struct aph_call *call, struct exchange *x)
 		return 0;
 	n = call->channel->ops->send(call, x->request + x->sent, x->request_len - x->sent, NULL, 0,
 				     false);
-	aph_channel_announce(call->channel);
 	if (n == -EAGAIN)
 		return 0;
 	if (n == -EPIPE || (n == -ENOTCONN && call->state != APH_CALL_NEW)) {

@@ -42,11 +42,6 @@ struct aph_channel_ops {
 	 * the middle, and the peer was told LOSE.
 	 */
 	int (*send_all)(struct aph_call *call, const void *data, size_t len);
-	/*
-	 * After either of these, when `unheard` is set: makes sure that the peer hears of what was published. Apart,
-	 * because it has to wait until that is visible, and there is mostly something else to do meanwhile.
-	 */
-	void (*announce)(struct aph_channel *channel);
 	int (*reserve)(struct aph_call *call, void **data, size_t *len);
 	int (*commit)(struct aph_call *call, size_t len, bool more);
 

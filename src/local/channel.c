@@ -353,7 +353,6 @@ const struct aph_channel_ops aph_local_channel_ops = {
 	.call_deinit = call_deinit,
 	.send = aph_local_send,
 	.send_all = aph_local_send_all,
-	.announce = aph_local_announce,
 	.reserve = aph_local_reserve,
 	.commit = aph_local_commit,
 	.read = aph_local_read,

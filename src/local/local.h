@@ -207,7 +207,6 @@ void aph_local_watch_room(struct aph_local_channel *lc, bool on);
 ssize_t aph_local_send(struct aph_call *call, const void *data, size_t len, const int *fds,
 		       size_t n_fds, bool more);
 int aph_local_send_all(struct aph_call *call, const void *data, size_t len);
-void aph_local_announce(struct aph_channel *channel);
 int aph_local_reserve(struct aph_call *call, void **data, size_t *len);
 int aph_local_commit(struct aph_call *call, size_t len, bool more);
 bool aph_local_revoke(struct aph_call *call);

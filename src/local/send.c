@@ -66,11 +66,9 @@ static bool leaves_fence(const struct aph_local_channel *lc)
 	       atomic_load_explicit(&lc->words->client.pipelined, memory_order_relaxed);
 }
 
-void aph_local_announce(struct aph_channel *channel)
+/* Behind a record. */
+static inline void announce(struct aph_local_channel *lc)
 {
-	struct aph_local_channel *lc = aph_local_channel(channel);
-
-	channel->unheard = false;
 	if (leaves_fence(lc))
 		atomic_signal_fence(memory_order_seq_cst); /* who falls asleep makes ours, too */
 	else
@@ -108,7 +106,7 @@ static void publish(struct aph_local_channel *lc, const struct aph_record *head,
 		memcpy(slot->data, data, head->len);
 	publish_slot(lc);
 	if (wake)
-		aph_local_announce(&lc->base);
+		announce(lc);
 }
 
 /* -- room --------------------------------------------------------------------------------------------------- */
@@ -320,7 +318,7 @@ static inline bool send_short(struct aph_local_call *call, const void *data, siz
 	slot->aux = client ? call->base.deadline_ns : 0;
 	aph_copy_short(slot->data, data, len);
 	publish_slot(lc);
-	lc->base.unheard = true;
+	announce(lc);
 	call->sent = len;
 	call->first_record = lc->out.next;
 	call->begun = true;

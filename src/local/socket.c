@@ -336,8 +336,15 @@ static void bell_ready(struct aph_source *source, uint32_t events)
 	struct aph_local_channel *lc = aph_container(source, struct aph_local_channel, bell_source);
 
 	(void)events;
-	if (lc->base.state == APH_CHANNEL_OPEN && !lc->base.is_client)
-		aph_local_scan(lc);
+	if (lc->base.state != APH_CHANNEL_OPEN)
+		return;
+	/* The peer had these lines last, and all of them are wanted soon. */
+	aph_ring_expect(&lc->in);
+	if (lc->base.is_client)
+		return;
+	aph_ring_prepare(&lc->out);
+	aph_prefetch_to_write(&lc->words->client.wait);
+	aph_local_scan(lc);
 }
 
 int aph_local_watch(struct aph_local_channel *lc)

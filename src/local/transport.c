@@ -520,7 +520,7 @@ static void awake(struct aph_transport *transport, uint64_t ticks)
 	note_cpu(local);
 	if (local->page && (local->state & APH_PAGE_ASLEEP)) {
 		local->state &= ~APH_PAGE_ASLEEP;
-		(void)atomic_exchange(&local->page->state, local->state);
+		atomic_store_explicit(&local->page->state, local->state, memory_order_release);
 	}
 	if (local->n_moved)
 		aph_local_moved_awake(local);
