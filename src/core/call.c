@@ -15,7 +15,7 @@
 #define CLEARED_FROM offsetof(struct aph_call, data)
 #define CLEARED_TO   offsetof(struct aph_call, signal_code)
 #define SAMPLE_TICKS \
-	100000u /* the clock is too dear to read for every call: once in 25 to 100 us */
+	1000000u /* the clock is too dear to read for every call: once in 250 us to 1 ms */
 
 /* -- life --------------------------------------------------------------------------------------------------- */
 
