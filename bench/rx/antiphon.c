@@ -58,20 +58,19 @@ static struct work *new_work(void)
 	return work;
 }
 
-/* Reads the words that a request begins with. True when they are there. */
+/* How many bytes of words a request begins with, as far as that is known. */
+static size_t words_of(const struct work *work)
+{
+	return work->n_words >= 8 && ntohl(work->words[1]) == RXB_RPC ? 24 : 20;
+}
+
+/* Reads the words that a request begins with, and what else there is room for. True when they are there. */
 static bool read_words(struct aph_rx_call *call, struct work *work)
 {
-	size_t want = 20;
+	while (work->n_words < words_of(work)) {
+		ssize_t n = aph_rx_call_read(call, (char *)work->words + work->n_words,
+					     sizeof(work->words) - work->n_words, 0);
 
-	for (;;) {
-		ssize_t n;
-
-		if (work->n_words >= 8 && ntohl(work->words[1]) == RXB_RPC)
-			want = 24;
-		if (work->n_words == want)
-			break;
-		n = aph_rx_call_read(call, (char *)work->words + work->n_words,
-				     want - work->n_words, 0);
 		if (n <= 0)
 			return false;
 		work->n_words += (size_t)n;
@@ -82,7 +81,7 @@ static bool read_words(struct aph_rx_call *call, struct work *work)
 		work->out = ntohl(work->words[5]) + 4;
 		break;
 	case RXB_SEND:
-		work->in = ntohl(work->words[4]);
+		work->in = ntohl(work->words[4]) - (work->n_words - words_of(work));
 		work->out = 4;
 		break;
 	default:

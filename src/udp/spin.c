@@ -37,6 +37,14 @@ void aph_udp_spin_note_other(struct aph_udp_spin *spin)
 	spin->last_other = self;
 }
 
+/* Whether four of the last eight waits were short. */
+static bool were_short(unsigned shorts)
+{
+	for (int i = 1; i < SHORTS_NEEDED; i++)
+		shorts &= shorts - 1;
+	return shorts != 0;
+}
+
 uint64_t aph_udp_spin_begin(struct aph_udp_spin *spin, uint64_t now_ns)
 {
 	bool is_busy = spin->n_others && spin->n_others + 1 >= spin->n_cpus;
@@ -57,7 +65,7 @@ uint64_t aph_udp_spin_begin(struct aph_udp_spin *spin, uint64_t now_ns)
 		spin->n_skip--;
 		return 0;
 	}
-	if (spin->n_short_gaps < SHORT_GAPS_MIN || __builtin_popcount(spin->shorts) < SHORTS_NEEDED)
+	if (spin->n_short_gaps < SHORT_GAPS_MIN || !were_short(spin->shorts))
 		return 0;
 	spin->spinning = true;
 	return now_ns + spin->max_ns;
