@@ -213,6 +213,35 @@ static void test_pointers(void **state)
 	OK(rx_close(server));
 }
 
+/* Bodies that begin and end with the only page there is, and those that go a byte beyond. */
+static void test_page_ends(void **state)
+{
+	static const size_t lengths[] = { 1, 7, 8, 13, 512, 513, 4096 };
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5), client = client_new();
+	struct ctl ctl = ctl_tag(1);
+	char *pages = mmap(NULL, 3 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *begin = pages + page, *end = begin + page;
+
+	(void)state;
+	CHECK(pages != MAP_FAILED);
+	OK(mprotect(begin, page, PROT_READ | PROT_WRITE));
+	CHECK_INT(ctl_send(client, &ctl, "x", 1, &to, MSG_MORE), 1);
+	for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+		ssize_t n = (ssize_t)lengths[i];
+
+		CHECK_INT(ctl_send(client, &ctl, begin - 1, lengths[i], NULL, MSG_MORE), -EFAULT);
+		CHECK_INT(ctl_send(client, &ctl, begin, lengths[i], NULL, MSG_MORE), n);
+		CHECK_INT(ctl_send(client, &ctl, end - n, lengths[i], NULL, MSG_MORE), n);
+		CHECK_INT(ctl_send(client, &ctl, end - n + 1, lengths[i], NULL, MSG_MORE), -EFAULT);
+	}
+	CHECK_INT(tag_abort(client, 1, 1), 0);
+	OK(munmap(pages, 3 * page));
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
 /* -- ACCEPT and CHARGE_ACCEPT --------------------------------------------------------------------------------------- */
 
 static void test_accept(void **state)
@@ -510,15 +539,25 @@ static void test_flags(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SUITE_TEST(test_lengths),      SUITE_TEST(test_no_tag),
-		SUITE_TEST(test_short_tag),    SUITE_TEST(test_silence),
-		SUITE_TEST(test_combinations), SUITE_TEST(test_values),
-		SUITE_TEST(test_malformed),    SUITE_TEST(test_pointers),
-		SUITE_TEST(test_accept),       SUITE_TEST(test_accept_of_a_dead_call),
-		SUITE_TEST(test_charge),       SUITE_TEST(test_tx_length),
-		SUITE_TEST(test_hard_timeout), SUITE_TEST(test_channels),
-		SUITE_TEST(test_upgrade),      SUITE_TEST(test_truncated_control),
-		SUITE_TEST(test_short_name),   SUITE_TEST(test_flags),
+		SUITE_TEST(test_lengths),
+		SUITE_TEST(test_no_tag),
+		SUITE_TEST(test_short_tag),
+		SUITE_TEST(test_silence),
+		SUITE_TEST(test_combinations),
+		SUITE_TEST(test_values),
+		SUITE_TEST(test_malformed),
+		SUITE_TEST(test_pointers),
+		SUITE_TEST(test_page_ends),
+		SUITE_TEST(test_accept),
+		SUITE_TEST(test_accept_of_a_dead_call),
+		SUITE_TEST(test_charge),
+		SUITE_TEST(test_tx_length),
+		SUITE_TEST(test_hard_timeout),
+		SUITE_TEST(test_channels),
+		SUITE_TEST(test_upgrade),
+		SUITE_TEST(test_truncated_control),
+		SUITE_TEST(test_short_name),
+		SUITE_TEST(test_flags),
 	};
 
 	return suite_run("af_rxrpc control messages", tests, SUITE_LEN(tests), 60);
