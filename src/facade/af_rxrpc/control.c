@@ -175,12 +175,11 @@ void aph_afrx_control_put(struct aph_afrx_control *c, int level, int type, const
 	struct cmsghdr header = { .cmsg_len = CMSG_LEN(len),
 				  .cmsg_level = level,
 				  .cmsg_type = type };
-	char image[CMSG_SPACE(64)] = { 0 };
+	char *at = c->bytes + c->used;
 	size_t room;
 
-	if (c->error < 0)
-		return;
-	if (!c->at || c->left < sizeof(header)) {
+	assert(c->used + CMSG_SPACE(len) <= sizeof(c->bytes));
+	if (c->left < sizeof(header)) {
 		c->flags |= MSG_CTRUNC;
 		return;
 	}
@@ -188,12 +187,11 @@ void aph_afrx_control_put(struct aph_afrx_control *c, int level, int type, const
 		c->flags |= MSG_CTRUNC;
 		header.cmsg_len = c->left;
 	}
-	memcpy(image, &header, sizeof(header));
+	memset(at, 0, CMSG_SPACE(len));
+	memcpy(at, &header, sizeof(header));
 	if (len)
-		memcpy(image + sizeof(header), data, len);
-	c->error = aph_afrx_copy_out(c->at, image, header.cmsg_len);
+		memcpy(at + sizeof(header), data, len);
 	room = CMSG_SPACE(len) < c->left ? CMSG_SPACE(len) : c->left;
-	c->at += room;
 	c->left -= room;
 	c->used += room;
 }

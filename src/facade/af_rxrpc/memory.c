@@ -87,6 +87,21 @@ int aph_afrx_copy_out(void *to, const void *from, size_t len)
 	return n == (ssize_t)len ? 0 : -EFAULT;
 }
 
+int aph_afrx_copy_out_all(const struct iovec *to, const struct iovec *from, size_t n)
+{
+	size_t i, len = 0;
+	ssize_t done = process_vm_writev(aph_afrx_process(), from, n, to, n, 0);
+
+	for (i = 0; i < n; i++)
+		len += from[i].iov_len;
+	if (done >= 0 || !is_unavailable(errno))
+		return done == (ssize_t)len ? 0 : -EFAULT;
+	for (i = 0; i < n; i++)
+		if (from[i].iov_len)
+			memcpy(to[i].iov_base, from[i].iov_base, from[i].iov_len);
+	return 0;
+}
+
 static int vector_init(struct aph_afrx_vector *v, const struct iovec *iov, size_t n)
 {
 	size_t i;

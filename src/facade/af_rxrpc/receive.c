@@ -20,6 +20,7 @@ struct receiving {
 	int fd, flags;
 	struct msghdr *message; /* our copy */
 	struct aph_afrx_vector body;
+	struct sockaddr_rxrpc name;
 	struct aph_afrx_control control;
 	uint64_t deadline_ns;
 	bool waited;
@@ -37,19 +38,15 @@ static int wait_for_change(struct receiving *t)
 
 /* -- what goes with a message --------------------------------------------------------------------------------- */
 
-static int put_name(const struct receiving *t, const struct aph_afrx_call *c)
+static void put_name(struct receiving *t, const struct aph_afrx_call *c)
 {
 	struct aph_rx_call_info info;
-	struct sockaddr_rxrpc srx;
-	size_t len;
 
 	if (!t->message->msg_name)
-		return 0;
+		return;
 	aph_rx_call_info(c->rx, &info);
-	aph_afrx_name_write(&srx, &info.path->remote, info.service);
-	len = t->message->msg_namelen < sizeof(srx) ? t->message->msg_namelen : sizeof(srx);
-	t->message->msg_namelen = sizeof(srx);
-	return aph_afrx_copy_out(t->message->msg_name, &srx, len);
+	aph_afrx_name_write(&t->name, &info.path->remote, info.service);
+	t->message->msg_namelen = sizeof(t->name);
 }
 
 static void put_tag(struct receiving *t, const struct aph_afrx_call *c)
@@ -117,11 +114,10 @@ static bool is_peek(const struct receiving *t)
 
 static ssize_t take_notice(struct receiving *t, struct aph_afrx_call *c)
 {
-	int r = put_name(t, c);
-
+	put_name(t, c);
 	aph_afrx_control_put(&t->control, SOL_RXRPC, RXRPC_NEW_CALL, NULL, 0);
-	if (r < 0 || is_peek(t))
-		return r;
+	if (is_peek(t))
+		return 0;
 	c->notice = false;
 	aph_afrx_list_del(&c->pending);
 	/* One that has ended waits for nothing any more: see vanish() in call.c. */
@@ -132,14 +128,13 @@ static ssize_t take_notice(struct receiving *t, struct aph_afrx_call *c)
 
 static ssize_t take_end(struct receiving *t, struct aph_afrx_call *c)
 {
-	int r = put_name(t, c);
-
+	put_name(t, c);
 	put_tag(t, c);
 	put_end(t, c);
 	t->message->msg_flags |= MSG_EOR;
-	if (r == 0 && !is_peek(t))
+	if (!is_peek(t))
 		aph_afrx_call_free(c);
-	return r;
+	return 0;
 }
 
 /* -- data ----------------------------------------------------------------------------------------------------------- */
@@ -220,12 +215,11 @@ static bool is_to_wait(const struct receiving *t, struct aph_afrx_call *c)
 
 static ssize_t take_data(struct receiving *t, struct aph_afrx_call *c)
 {
-	int r = put_name(t, c);
+	int r;
 
+	put_name(t, c);
 	put_tag(t, c);
 	put_time(t, c);
-	if (r < 0)
-		return r;
 	c->pins++;
 	for (;;) {
 		begin_turn(c);
@@ -294,10 +288,29 @@ static ssize_t receive_message(struct receiving *t)
 	return take_data(t, c);
 }
 
+/* What goes with the message, and its header, whose first state was `given`. */
+static int put_all(struct receiving *t, const struct msghdr *given, struct msghdr *message)
+{
+	size_t name_len = given->msg_name ? given->msg_namelen : 0;
+	struct iovec from[3], to[3];
+
+	if (name_len > sizeof(t->name))
+		name_len = sizeof(t->name);
+	t->message->msg_flags |= t->control.flags;
+	t->message->msg_controllen = t->control.used;
+	from[0] = (struct iovec){ &t->name, name_len };
+	to[0] = (struct iovec){ given->msg_name, name_len };
+	from[1] = (struct iovec){ t->control.bytes, t->control.used };
+	to[1] = (struct iovec){ given->msg_control, t->control.used };
+	from[2] = (struct iovec){ t->message, sizeof(*message) };
+	to[2] = (struct iovec){ message, sizeof(*message) };
+	return aph_afrx_copy_out_all(to, from, 3);
+}
+
 static ssize_t receive_here(int fd, struct msghdr *message, int flags)
 {
 	struct receiving t = { .fd = fd, .flags = flags };
-	struct msghdr copy;
+	struct msghdr copy, given;
 	ssize_t n;
 	int r;
 
@@ -307,8 +320,8 @@ static ssize_t receive_here(int fd, struct msghdr *message, int flags)
 	r = aph_afrx_message_copy(&copy, &t.body, message);
 	if (r < 0)
 		return aph_afrx_put(t.s, r);
+	given = copy;
 	t.message = &copy;
-	t.control.at = copy.msg_control;
 	t.control.left = copy.msg_control ? copy.msg_controllen : 0;
 	copy.msg_flags = 0;
 	n = receive_message(&t);
@@ -316,12 +329,8 @@ static ssize_t receive_here(int fd, struct msghdr *message, int flags)
 	aph_afrx_settle(t.s, fd);
 	if (t.s->endpoint)
 		aph_afrx_endpoint_push(t.s->endpoint);
-	if (n >= 0 && t.control.error < 0)
-		n = t.control.error;
 	if (n >= 0) {
-		copy.msg_flags |= t.control.flags;
-		copy.msg_controllen = t.control.used;
-		r = aph_afrx_copy_out(message, &copy, sizeof(copy));
+		r = put_all(&t, &given, message);
 		n = r < 0 ? r : n;
 	}
 	return aph_afrx_put(t.s, n);

@@ -310,6 +310,8 @@ void aph_afrx_name_write(struct sockaddr_rxrpc *out, const struct aph_rx_address
 /* 0, -EFAULT. */
 int aph_afrx_copy_in(void *to, const void *from, size_t len);
 int aph_afrx_copy_out(void *to, const void *from, size_t len);
+/* `n` pairs of places, each two of one length. */
+int aph_afrx_copy_out_all(const struct iovec *to, const struct iovec *from, size_t n);
 
 /* This process, without asking the system (fork.c). */
 pid_t aph_afrx_process(void);
@@ -359,10 +361,9 @@ int aph_afrx_request_read(struct aph_afrx_request *out, const struct aph_afrx_so
 
 /* Control messages on their way to the program. */
 struct aph_afrx_control {
-	char *at; /* of the program */
-	size_t left, used;
-	int flags; /* MSG_CTRUNC */
-	int error;
+	size_t left, used; /* of the program's room */
+	int flags;	   /* MSG_CTRUNC */
+	char bytes[128];   /* more than all that one message can have */
 };
 
 void aph_afrx_control_put(struct aph_afrx_control *c, int level, int type, const void *data,
