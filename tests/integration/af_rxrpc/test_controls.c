@@ -216,7 +216,7 @@ static void test_pointers(void **state)
 /* Bodies that begin and end with the only page there is, and those that go a byte beyond. */
 static void test_page_ends(void **state)
 {
-	static const size_t lengths[] = { 1, 7, 8, 13, 512, 513, 4096 };
+	static const size_t sizes[] = { 1, 7, 8, 13, 512, 513, 4096 };
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	struct sockaddr_rxrpc to;
 	int server = server_new(&to, 5), client = client_new();
@@ -228,13 +228,13 @@ static void test_page_ends(void **state)
 	CHECK(pages != MAP_FAILED);
 	OK(mprotect(begin, page, PROT_READ | PROT_WRITE));
 	CHECK_INT(ctl_send(client, &ctl, "x", 1, &to, MSG_MORE), 1);
-	for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
-		ssize_t n = (ssize_t)lengths[i];
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		ssize_t n = (ssize_t)sizes[i];
 
-		CHECK_INT(ctl_send(client, &ctl, begin - 1, lengths[i], NULL, MSG_MORE), -EFAULT);
-		CHECK_INT(ctl_send(client, &ctl, begin, lengths[i], NULL, MSG_MORE), n);
-		CHECK_INT(ctl_send(client, &ctl, end - n, lengths[i], NULL, MSG_MORE), n);
-		CHECK_INT(ctl_send(client, &ctl, end - n + 1, lengths[i], NULL, MSG_MORE), -EFAULT);
+		CHECK_INT(ctl_send(client, &ctl, begin - 1, sizes[i], NULL, MSG_MORE), -EFAULT);
+		CHECK_INT(ctl_send(client, &ctl, begin, sizes[i], NULL, MSG_MORE), n);
+		CHECK_INT(ctl_send(client, &ctl, end - n, sizes[i], NULL, MSG_MORE), n);
+		CHECK_INT(ctl_send(client, &ctl, end - n + 1, sizes[i], NULL, MSG_MORE), -EFAULT);
 	}
 	CHECK_INT(tag_abort(client, 1, 1), 0);
 	OK(munmap(pages, 3 * page));
