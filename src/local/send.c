@@ -66,7 +66,7 @@ static bool leaves_fence(const struct aph_local_channel *lc)
 	       atomic_load_explicit(&lc->words->client.pipelined, memory_order_relaxed);
 }
 
-/* Behind a record. */
+/* The peer hears of the record that was published just now. */
 static inline void announce(struct aph_local_channel *lc)
 {
 	if (leaves_fence(lc))

@@ -2,7 +2,8 @@
 /*
  * The program's memory. The interface promises EFAULT for pointers that lead nowhere, so it is not touched here
  * before the kernel has been there, which tells: it copies, or for the little that most messages are it only has a look,
- * which costs a quarter. Where the kernel may not be asked (a sandbox), memory is touched after all.
+ * which costs a quarter. Where the kernel may not be asked (a sandbox), memory is touched after all. A program that takes
+ * away what it has lent, meanwhile, gets a signal, as from any function of the C library.
  */
 #include "socket.h"
 

@@ -21,6 +21,7 @@ struct receiving {
 	struct msghdr *message; /* our copy */
 	struct aph_afrx_vector body;
 	struct sockaddr_rxrpc name;
+	size_t name_len; /* as much of it as there is room for */
 	struct aph_afrx_control control;
 	uint64_t deadline_ns;
 	bool waited;
@@ -46,6 +47,8 @@ static void put_name(struct receiving *t, const struct aph_afrx_call *c)
 		return;
 	aph_rx_call_info(c->rx, &info);
 	aph_afrx_name_write(&t->name, &info.path->remote, info.service);
+	t->name_len = t->message->msg_namelen < sizeof(t->name) ? t->message->msg_namelen
+								: sizeof(t->name);
 	t->message->msg_namelen = sizeof(t->name);
 }
 
@@ -288,29 +291,30 @@ static ssize_t receive_message(struct receiving *t)
 	return take_data(t, c);
 }
 
-/* What goes with the message, and its header, whose first state was `given`. */
-static int put_all(struct receiving *t, const struct msghdr *given, struct msghdr *message)
+/* What goes with the message, and its header. */
+static int put_all(struct receiving *t, struct msghdr *message)
 {
-	size_t name_len = given->msg_name ? given->msg_namelen : 0;
-	struct iovec from[3], to[3];
+	struct msghdr *ours = t->message;
+	const struct iovec from[] = {
+		{ &t->name, t->name_len },
+		{ t->control.bytes, t->control.used },
+		{ ours, sizeof(*message) },
+	};
+	const struct iovec to[] = {
+		{ ours->msg_name, t->name_len },
+		{ ours->msg_control, t->control.used },
+		{ message, sizeof(*message) },
+	};
 
-	if (name_len > sizeof(t->name))
-		name_len = sizeof(t->name);
-	t->message->msg_flags |= t->control.flags;
-	t->message->msg_controllen = t->control.used;
-	from[0] = (struct iovec){ &t->name, name_len };
-	to[0] = (struct iovec){ given->msg_name, name_len };
-	from[1] = (struct iovec){ t->control.bytes, t->control.used };
-	to[1] = (struct iovec){ given->msg_control, t->control.used };
-	from[2] = (struct iovec){ t->message, sizeof(*message) };
-	to[2] = (struct iovec){ message, sizeof(*message) };
+	ours->msg_flags |= t->control.flags;
+	ours->msg_controllen = t->control.used;
 	return aph_afrx_copy_out_all(to, from, 3);
 }
 
 static ssize_t receive_here(int fd, struct msghdr *message, int flags)
 {
 	struct receiving t = { .fd = fd, .flags = flags };
-	struct msghdr copy, given;
+	struct msghdr copy;
 	ssize_t n;
 	int r;
 
@@ -320,7 +324,6 @@ static ssize_t receive_here(int fd, struct msghdr *message, int flags)
 	r = aph_afrx_message_copy(&copy, &t.body, message);
 	if (r < 0)
 		return aph_afrx_put(t.s, r);
-	given = copy;
 	t.message = &copy;
 	t.control.left = copy.msg_control ? copy.msg_controllen : 0;
 	copy.msg_flags = 0;
@@ -330,7 +333,7 @@ static ssize_t receive_here(int fd, struct msghdr *message, int flags)
 	if (t.s->endpoint)
 		aph_afrx_endpoint_push(t.s->endpoint);
 	if (n >= 0) {
-		r = put_all(&t, &given, message);
+		r = put_all(&t, message);
 		n = r < 0 ? r : n;
 	}
 	return aph_afrx_put(t.s, n);
