@@ -52,40 +52,51 @@ static bool look(const void *from, size_t len, int *r)
 	return error == EFAULT || error == EINVAL;
 }
 
+int aph_afrx_check(const void *at, size_t len)
+{
+	int r;
+
+	return at && len && look(at, len < LITTLE ? len : LITTLE, &r) ? r : 0;
+}
+
+/* Between a place of ours and pieces of the program's, together as long. 0, -EFAULT. */
+static int copy_pieces(char *ours, const struct iovec *pieces, size_t n_pieces, size_t len, bool in)
+{
+	struct iovec local = { ours, len };
+	ssize_t n = in ? process_vm_readv(aph_afrx_process(), &local, 1, pieces, n_pieces, 0)
+		       : process_vm_writev(aph_afrx_process(), &local, 1, pieces, n_pieces, 0);
+	size_t i;
+
+	if (n >= 0 || !is_unavailable(errno))
+		return n == (ssize_t)len ? 0 : -EFAULT;
+	for (i = 0; i < n_pieces; ours += pieces[i++].iov_len) {
+		if (in)
+			memcpy(ours, pieces[i].iov_base, pieces[i].iov_len);
+		else
+			memcpy(pieces[i].iov_base, ours, pieces[i].iov_len);
+	}
+	return 0;
+}
+
 int aph_afrx_copy_in(void *to, const void *from, size_t len)
 {
-	struct iovec local = { to, len }, remote = { (void *)(uintptr_t)from, len };
-	ssize_t n;
+	struct iovec piece = { (void *)(uintptr_t)from, len };
 	int r;
 
 	if (len == 0)
 		return 0;
-	if (look(from, len, &r)) {
-		if (r == 0)
-			memcpy(to, from, len);
-		return r;
-	}
-	n = process_vm_readv(aph_afrx_process(), &local, 1, &remote, 1, 0);
-	if (n < 0 && is_unavailable(errno)) {
+	if (!look(from, len, &r))
+		return copy_pieces(to, &piece, 1, len, true);
+	if (r == 0)
 		memcpy(to, from, len);
-		return 0;
-	}
-	return n == (ssize_t)len ? 0 : -EFAULT;
+	return r;
 }
 
 int aph_afrx_copy_out(void *to, const void *from, size_t len)
 {
-	struct iovec local = { (void *)(uintptr_t)from, len }, remote = { to, len };
-	ssize_t n;
+	struct iovec piece = { to, len };
 
-	if (len == 0)
-		return 0;
-	n = process_vm_writev(aph_afrx_process(), &local, 1, &remote, 1, 0);
-	if (n < 0 && is_unavailable(errno)) {
-		memcpy(to, from, len);
-		return 0;
-	}
-	return n == (ssize_t)len ? 0 : -EFAULT;
+	return len ? copy_pieces((char *)(uintptr_t)from, &piece, 1, len, false) : 0;
 }
 
 int aph_afrx_copy_out_all(const struct iovec *to, const struct iovec *from, size_t n)
@@ -173,46 +184,22 @@ static size_t slice(const struct aph_afrx_vector *v, struct iovec *out, size_t m
 	return n;
 }
 
-/* Several pieces at once. True when all of them are there. */
-static bool copy_pieces(char *ours, const struct iovec *pieces, size_t n_pieces, size_t len,
-			bool in)
-{
-	struct iovec local = { ours, len };
-	ssize_t n = in ? process_vm_readv(aph_afrx_process(), &local, 1, pieces, n_pieces, 0)
-		       : process_vm_writev(aph_afrx_process(), &local, 1, pieces, n_pieces, 0);
-	size_t i;
-
-	if (n >= 0 || !is_unavailable(errno))
-		return n == (ssize_t)len;
-	for (i = 0; i < n_pieces; ours += pieces[i++].iov_len) {
-		if (in)
-			memcpy(ours, pieces[i].iov_base, pieces[i].iov_len);
-		else
-			memcpy(pieces[i].iov_base, ours, pieces[i].iov_len);
-	}
-	return true;
-}
-
-static bool copy_piece(char *ours, const struct iovec *piece, bool in)
-{
-	return (in ? aph_afrx_copy_in(ours, piece->iov_base, piece->iov_len)
-		   : aph_afrx_copy_out(piece->iov_base, ours, piece->iov_len)) == 0;
-}
-
 static int move(struct aph_afrx_vector *v, char *ours, size_t len, bool in)
 {
 	struct aph_afrx_vector next = *v;
 	struct iovec pieces[16];
 	size_t left = v->left - len;
+	int r;
 
 	/* slice() looks at no pieces but v's, which `next` has only a pointer to. */
 	while (len) {
 		size_t part = len, n;
 
 		n = slice(&next, pieces, sizeof(pieces) / sizeof(pieces[0]), &part, &next);
-		if (n == 1 ? !copy_piece(ours, pieces, in)
-			   : !copy_pieces(ours, pieces, n, part, in))
-			return -EFAULT;
+		r = in && n == 1 ? aph_afrx_copy_in(ours, pieces[0].iov_base, part)
+				 : copy_pieces(ours, pieces, n, part, in);
+		if (r < 0)
+			return r;
 		ours += part;
 		len -= part;
 	}

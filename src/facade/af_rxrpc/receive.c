@@ -275,6 +275,12 @@ static ssize_t receive_message(struct receiving *t)
 
 	if (t->flags & (MSG_OOB | MSG_TRUNC))
 		return -EOPNOTSUPP;
+	/* Both are written last, when it is too late to leave the message where it is. */
+	r = aph_afrx_check(t->message->msg_name, t->message->msg_namelen);
+	if (r == 0)
+		r = aph_afrx_check(t->message->msg_control, t->message->msg_controllen);
+	if (r < 0)
+		return r;
 	for (;;) {
 		r = await_message(t);
 		if (r < 0)

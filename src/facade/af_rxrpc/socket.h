@@ -307,7 +307,8 @@ void aph_afrx_name_write(struct sockaddr_rxrpc *out, const struct aph_rx_address
 
 /* -- memory.c: the program's memory, which may not be there ---------------------------------------------------------- */
 
-/* 0, -EFAULT. */
+/* All return 0 or -EFAULT. This one says whether something is there, as far as that can be seen without touching it. */
+int aph_afrx_check(const void *at, size_t len);
 int aph_afrx_copy_in(void *to, const void *from, size_t len);
 int aph_afrx_copy_out(void *to, const void *from, size_t len);
 /* `n` pairs of places, each two of one length. */
