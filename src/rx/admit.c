@@ -119,9 +119,8 @@ static void ask_for_proof(const struct aph_rx_input *input)
 }
 
 /* Whether the packet is the answer to such a question; its address is proven then. */
-bool aph_rx_take_proof(const struct aph_rx_input *input)
+bool aph_rx_take_proof(struct aph_rx_input *input)
 {
-	struct aph_rx_peer *peer;
 	struct aph_rx_ack ack;
 
 	if (input->header.type != APH_RX_ACK || !(input->header.flags & APH_RX_CLIENT_INITIATED) ||
@@ -129,9 +128,10 @@ bool aph_rx_take_proof(const struct aph_rx_input *input)
 	    ack.reason != APH_RX_ACK_PING_RESPONSE ||
 	    !aph_rx_proof_holds(input->rx, input->path, &input->header, ack.serial))
 		return false;
-	peer = aph_rx_peer_get(input->rx, input->path);
-	if (peer)
-		aph_rx_peer_prove(peer);
+	/* The request may be right behind, in the same run. */
+	input->peer = aph_rx_peer_get(input->rx, input->path);
+	if (input->peer)
+		aph_rx_peer_prove(input->peer);
 	else
 		say_busy(input, "no room for a peer");
 	return true;

@@ -464,7 +464,7 @@ static bool is_service(struct aph_rx_conn *conn, const struct aph_rx_header *hea
  * Not DATA, and of a call that we do not know. A client of our own kind asks about calls only that were acknowledged to
  * it: whoever was here before us has done that. Of others it may be that DATA is still to come.
  */
-static APH_APART void input_future(const struct aph_rx_input *input)
+static APH_APART void input_future(struct aph_rx_input *input)
 {
 	struct aph_rx_ack ack;
 

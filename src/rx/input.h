@@ -36,6 +36,6 @@ void aph_rx_input_call(struct aph_rx_input *input, struct aph_rx_call *call);
 /* DATA of a call that is not known; `conn` is NULL if neither is its connection. */
 void aph_rx_admit(struct aph_rx_input *input, struct aph_rx_conn *conn);
 /* Whether the packet answers a question of ours about its address, which is proven then. */
-bool aph_rx_take_proof(const struct aph_rx_input *input);
+bool aph_rx_take_proof(struct aph_rx_input *input);
 
 #endif
