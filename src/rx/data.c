@@ -390,6 +390,17 @@ static bool send_lost(struct aph_rx_call *call)
 	return true;
 }
 
+/* New packets have left. The silence that counts begins with the first: before it the server knows of nothing. */
+static void note_sent(struct aph_rx_call *call)
+{
+	struct aph_rx_out *out = &call->out;
+
+	if (call->is_client && !out->last_sent_ns)
+		call->heard_ns = call->rx->now_ns;
+	out->last_sent_ns = call->rx->now_ns;
+	aph_rx_recover_arm(call);
+}
+
 static bool send_new(struct aph_rx_call *call)
 {
 	struct aph_rx_out *out = &call->out;
@@ -415,12 +426,10 @@ static bool send_new(struct aph_rx_call *call)
 		aph_rx_congest_on_sent(&out->congest, out->next - 1, limited);
 		sent = true;
 	}
-	if (sent) {
-		out->last_sent_ns = call->rx->now_ns;
-		aph_rx_recover_arm(call);
-	} else if (out->end > out->next && out->timeout_ns == UINT64_MAX) {
+	if (sent)
+		note_sent(call);
+	else if (out->end > out->next && out->timeout_ns == UINT64_MAX)
 		aph_rx_recover_arm(call); /* a closed window is asked about */
-	}
 	if (out->short_write && aph_rx_out_has_room(call)) {
 		out->short_write = false;
 		aph_rx_call_post(call, APH_RX_EVENT_WRITABLE);
@@ -436,8 +445,7 @@ static bool send_only(struct aph_rx_call *call)
 	if (!send_small(call, 1, false))
 		return false;
 	call->out.next = 2;
-	call->out.last_sent_ns = call->rx->now_ns;
-	aph_rx_recover_arm(call);
+	note_sent(call);
 	return true;
 }
 

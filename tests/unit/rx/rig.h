@@ -106,4 +106,21 @@ static inline size_t gather(const struct aph_rx_message *message, uint8_t *bytes
 	return len;
 }
 
+/* All that `from` has to send, in runs where it makes some; to nobody if `to` is NULL. Returns how many messages. */
+static inline size_t deliver(struct aph_rx *from, struct aph_rx *to, const struct aph_rx_path *path)
+{
+	static uint8_t bytes[70000];
+	struct aph_rx_message messages[8];
+	size_t n, all = 0;
+
+	for (; (n = aph_rx_send(from, messages, 8, now_ns)) > 0; all += n) {
+		for (size_t i = 0; to && i < n; i++) {
+			size_t len = gather(&messages[i], bytes, sizeof(bytes));
+
+			aph_rx_receive(to, path, bytes, len, messages[i].segment, NULL, now_ns);
+		}
+	}
+	return all;
+}
+
 #endif

@@ -239,22 +239,6 @@ static void requests_that_do_not_end(void **state)
 	end(&h);
 }
 
-/* All that `from` has to send, in runs where it makes some. */
-static void carry(struct aph_rx *from, struct aph_rx *to, const struct aph_rx_path *path)
-{
-	struct aph_rx_message messages[8];
-	size_t n;
-
-	while ((n = aph_rx_send(from, messages, 8, now_ns)) > 0) {
-		for (size_t i = 0; i < n; i++) {
-			uint8_t bytes[4096];
-			size_t len = gather(&messages[i], bytes, sizeof(bytes));
-
-			aph_rx_receive(to, path, bytes, len, messages[i].segment, NULL, now_ns);
-		}
-	}
-}
-
 /* A client of ours needs a round trip for it, and no time-out. */
 static void our_client_answers(void **state)
 {
@@ -272,15 +256,15 @@ static void our_client_answers(void **state)
 	assert_int_equal(aph_rx_client_new(&client, rx, &there, SERVICE, NULL), 0);
 	assert_int_equal(aph_rx_call_new(&call, client, NULL), 0);
 	assert_int_equal(aph_rx_call_write(call, "request", 7, 0), 7);
-	carry(rx, h.rx, &here);
+	(void)deliver(rx, h.rx, &here);
 	assert_false(aph_rx_next(h.rx, &event));
-	carry(h.rx, rx, &there);
-	carry(rx, h.rx, &here);
+	(void)deliver(h.rx, rx, &there);
+	(void)deliver(rx, h.rx, &here);
 	assert_true(aph_rx_next(h.rx, &event));
 	assert_int_equal(event.type, APH_RX_EVENT_CALL);
 	assert_int_equal(aph_rx_call_write(event.call, "answer", 6, 0), 6);
 	assert_null(aph_rx_call_free(event.call));
-	carry(h.rx, rx, &there);
+	(void)deliver(h.rx, rx, &there);
 	do {
 		assert_true(aph_rx_next(rx, &event));
 	} while (event.type != APH_RX_EVENT_END);
