@@ -97,7 +97,11 @@ void aph_rx_call_expired(struct aph_rx_call *call)
 		return;
 	if (now >= call->hard_ns ||
 	    (call->idle_ns && now >= later_by(call->data_ns, call->idle_ns))) {
-		aph_rx_call_abort_now(call, APH_RX_TIMED_OUT, APH_RX_CALL_TIMEOUT);
+		/* Who has all of the reply, and was told so, has no more to wait for; the server hears of that. */
+		if (call->state == APH_RX_STATE_COMPLETE)
+			aph_rx_call_end(call, APH_RX_DONE, 0);
+		else
+			aph_rx_call_abort_now(call, APH_RX_TIMED_OUT, APH_RX_CALL_TIMEOUT);
 		return;
 	}
 	if (expects_peer(call) && now >= later_by(call->heard_ns, call->dead_ns)) {

@@ -55,11 +55,59 @@ static void a_late_first_word_to_nobody(void **state)
 	two_end(&t);
 }
 
+/* A call whose reply has arrived and was not read; the server waits for its receipt. */
+static struct aph_rx_call *an_unread_reply(struct two *t, const struct aph_rx_call_options *options)
+{
+	const struct aph_rx_config config = a_config(0);
+	struct aph_rx_event event;
+	struct aph_rx_call *call;
+
+	two_begin(t, &config);
+	assert_int_equal(aph_rx_call_new(&call, t->client, options), 0);
+	assert_int_equal(aph_rx_call_write(call, "hello", 5, 0), 5);
+	two_talk(t);
+	event = expect(t->theirs, APH_RX_EVENT_CALL);
+	assert_int_equal(aph_rx_call_write(event.call, reply, sizeof(reply), 0), sizeof(reply));
+	two_pass(t, 200 * MS);
+	(void)expect(t->ours, APH_RX_EVENT_READABLE);
+	assert_int_equal(expect(t->ours, APH_RX_EVENT_END).end.outcome, APH_RX_DONE);
+	assert_false(aph_rx_has_event(t->theirs));
+	return call;
+}
+
+/* Limits of time end what is waited for. The reply is there: they make it neither unread nor undone. */
+static void limits_after_the_reply(void **state)
+{
+	static const struct aph_rx_call_options limits[] = {
+		{ .size = sizeof(limits[0]), .hard_ms = 1000 },
+		{ .size = sizeof(limits[0]), .idle_ms = 1000 },
+	};
+	uint8_t read[sizeof(reply)];
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		struct two t;
+		struct aph_rx_call *call = an_unread_reply(&t, &limits[i]);
+		struct aph_rx_event event;
+
+		two_pass(&t, 1100 * MS);
+		event = expect(t.theirs, APH_RX_EVENT_END);
+		assert_int_equal(event.end.outcome, APH_RX_DONE);
+		(void)aph_rx_call_free(event.call);
+		assert_int_equal(aph_rx_call_read(call, read, sizeof(read), 0), sizeof(read));
+		assert_int_equal(aph_rx_call_read(call, read, sizeof(read), 0), 0);
+		assert_false(aph_rx_has_event(t.ours));
+		(void)aph_rx_call_free(call);
+		two_end(&t);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_late_first_word),
 		cmocka_unit_test(a_late_first_word_to_nobody),
+		cmocka_unit_test(limits_after_the_reply),
 	};
 
 	return cmocka_run_group_tests_name("rx ends", tests, NULL, NULL);
