@@ -295,9 +295,7 @@ static void owe_receipt(struct aph_rx_conn *conn, struct aph_rx_channel *ch,
 
 	ch->last_seq = call->in.last;
 	ch->receipt_serial = 0;
-	/* What was said after the last packet was read needs no saying again. */
-	if (!call->in.ack_reason && !call->in.n_unacked && !call->in.n_consumed)
-		return;
+	/* No ACK was hard for all of it: the call ends with the last packet that is read, or with some unread. */
 	ch->receipt_due = true;
 	if (!aph_list_empty(&conn->receipt_link))
 		return;

@@ -102,12 +102,34 @@ static void limits_after_the_reply(void **state)
 	}
 }
 
+/* Who lets go of a reply without reading it owes a receipt as well; and who then closes, ACKALL. */
+static void receipts_for_what_is_unread(void **state)
+{
+	(void)state;
+	for (int closes = 0; closes < 2; closes++) {
+		struct two t;
+		struct aph_rx_event event;
+
+		(void)aph_rx_call_free(an_unread_reply(&t, NULL));
+		if (closes)
+			t.client = aph_rx_client_free(t.client);
+		else
+			two_pass(&t, 30 * MS);
+		two_talk(&t);
+		event = expect(t.theirs, APH_RX_EVENT_END);
+		assert_int_equal(event.end.outcome, APH_RX_DONE);
+		(void)aph_rx_call_free(event.call);
+		two_end(&t);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_late_first_word),
 		cmocka_unit_test(a_late_first_word_to_nobody),
 		cmocka_unit_test(limits_after_the_reply),
+		cmocka_unit_test(receipts_for_what_is_unread),
 	};
 
 	return cmocka_run_group_tests_name("rx ends", tests, NULL, NULL);
