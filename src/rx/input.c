@@ -78,9 +78,15 @@ static bool begin_reply(struct aph_rx_call *call)
 	 * A server that has read all that it needs may reply before it has heard that nothing follows. It has then,
 	 * as far as it is concerned.
 	 */
-	if (!call->out.finished && (call->out.end == 1 || call->peer->extended))
-		return false;
-	call->out.finished = true;
+	if (!call->out.finished) {
+		if (call->out.end == 1 || call->peer->extended)
+			return false;
+		call->out.finished = true;
+		/* Who waits to write more hears of it now, not after the end. */
+		if (call->out.short_write)
+			aph_rx_call_post(call, APH_RX_EVENT_WRITABLE);
+		call->out.short_write = false;
+	}
 	/* Of a longer one a server may have answered the beginning. */
 	if (call->out.base == 1 && call->out.end == 2 && !call->n_resent)
 		aph_rx_rtt_bound(&call->peer->rtt,

@@ -123,6 +123,49 @@ static void receipts_for_what_is_unread(void **state)
 	}
 }
 
+/* A server of another kind may reply as soon as it has read what it needs; who still waits to write hears of it before the end. */
+static void reply_to_a_writer(void **state)
+{
+	static const uint8_t request[20000];
+	struct aph_rx_config config = a_config(0);
+	struct aph_rx_call_info info;
+	struct aph_rx_event event;
+	struct aph_rx_header header = {
+		.call_number = 1,
+		.seq = 1,
+		.serial = 1,
+		.type = APH_RX_DATA,
+		.flags = APH_RX_LAST_PACKET,
+		.service = SERVICE,
+	};
+	uint8_t packet[APH_RX_HEADER + 4] = { 0 };
+	struct aph_rx_call *call;
+	struct two t;
+
+	(void)state;
+	config.send_max = 4000;
+	two_begin(&t, &config);
+	assert_int_equal(aph_rx_call_new(&call, t.client, NULL), 0);
+	assert_in_range(aph_rx_call_write(call, request, sizeof(request), APH_RX_MORE), 1,
+			sizeof(request) - 1);
+	assert_int_not_equal(deliver(t.ours, NULL, NULL), 0);
+	aph_rx_call_info(call, &info);
+	header.epoch = info.epoch;
+	header.cid = info.cid;
+	aph_rx_header_encode(packet, &header);
+	aph_rx_receive(t.ours, &t.there, packet, sizeof(packet), 0, NULL, now_ns);
+	(void)expect(t.ours, APH_RX_EVENT_READABLE);
+	(void)expect(t.ours, APH_RX_EVENT_WRITABLE);
+	event = expect(t.ours, APH_RX_EVENT_END);
+	assert_int_equal(event.end.outcome, APH_RX_DONE);
+	now_ns += 200 * MS;
+	aph_rx_tick(t.ours, now_ns);
+	(void)deliver(t.ours, NULL, NULL);
+	assert_false(aph_rx_has_event(t.ours));
+	(void)aph_rx_call_free(call);
+	two_end(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -130,6 +173,7 @@ int main(void)
 		cmocka_unit_test(a_late_first_word_to_nobody),
 		cmocka_unit_test(limits_after_the_reply),
 		cmocka_unit_test(receipts_for_what_is_unread),
+		cmocka_unit_test(reply_to_a_writer),
 	};
 
 	return cmocka_run_group_tests_name("rx ends", tests, NULL, NULL);
