@@ -137,7 +137,7 @@ bool aph_rx_out_has_room(const struct aph_rx_call *call)
 	const struct aph_rx_out *out = &call->out;
 	uint32_t send_max = call->rx->config.send_max;
 
-	if (out->end - out->next >= APH_RX_UNSENT_MAX || out->end >= APH_RX_SEQ_MAX)
+	if (out->end - out->next >= APH_RX_UNSENT_MAX)
 		return false;
 	if (out->end - out->base >= APH_RX_WINDOW_MAX + APH_RX_UNSENT_MAX)
 		return false;
@@ -194,7 +194,9 @@ static size_t fill(struct aph_rx_call *call, const uint8_t *data, size_t len)
 	while (done < len) {
 		size_t n;
 
-		if (!out->fill && (!aph_rx_out_has_room(call) || !open_packet(call)))
+		/* Who is short of numbers hears so from the next write. */
+		if (!out->fill && (!aph_rx_out_has_room(call) || out->end >= APH_RX_SEQ_MAX ||
+				   !open_packet(call)))
 			break;
 		n = (size_t)(out->payload_max - out->fill);
 		if (n > len - done)

@@ -216,6 +216,10 @@ static void longest_bodies(void **state)
 		all += n;
 	assert_int_equal(n, -EFBIG);
 	assert_int_equal(all, 10 * APH_RX_PAYLOAD_MAX);
+	/* A writer whom the last short write has sent to wait is woken to hear it. */
+	look(&h);
+	assert_true(aph_rx_next(h.rx, &event));
+	assert_int_equal(event.type, APH_RX_EVENT_WRITABLE);
 	(void)aph_rx_call_free(call);
 	end(&h);
 }
