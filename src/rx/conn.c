@@ -347,10 +347,14 @@ void aph_rx_conn_fail(struct aph_rx_conn *conn, enum aph_rx_outcome outcome, int
 
 static uint64_t expiry(const struct aph_rx *rx, const struct aph_list *list, uint32_t idle_ms)
 {
+	uint64_t due_ns;
+
 	if (aph_list_empty(list))
 		return UINT64_MAX;
-	return aph_container(list->next, struct aph_rx_conn, idle_link)->idle_since_ns +
-	       rx->late_ns + idle_ms * APH_RX_MS;
+	due_ns = aph_container(list->next, struct aph_rx_conn, idle_link)->idle_since_ns +
+		 rx->late_ns + idle_ms * APH_RX_MS;
+	/* One that failed may be said to have been idle since before the clock began. */
+	return (int64_t)due_ns < 0 ? 0 : due_ns;
 }
 
 static uint32_t idle_client_ms(const struct aph_rx *rx)

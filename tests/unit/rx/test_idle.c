@@ -2,6 +2,8 @@
 /* How long connections of ours are kept that have no call. */
 #include "rig.h"
 
+#include <errno.h>
+
 #define SERVICE	    4
 #define CONNECTIONS 12
 
@@ -78,11 +80,39 @@ static void a_crowd(void **state)
 	aph_rx_free(rx);
 }
 
+/* One that failed is of no use: it goes at once, and does not keep others from going. */
+static void failed(void **state)
+{
+	struct aph_rx_config config = a_config(0);
+	const struct aph_rx_path path = a_path("10.0.0.3", 7000);
+	struct aph_rx_message message;
+	struct aph_rx_client *client;
+	struct aph_rx_call *call;
+	struct aph_rx *rx;
+
+	(void)state;
+	/* As soon after the start as can be. */
+	now_ns = 0;
+	config.crowd = 5;
+	rx = with_connections(&config);
+	assert_int_equal(aph_rx_client_new(&client, rx, &path, SERVICE, NULL), 0);
+	assert_int_equal(aph_rx_call_new(&call, client, NULL), 0);
+	assert_int_equal(aph_rx_call_write(call, "hello", 5, 0), 5);
+	assert_int_equal(aph_rx_send(rx, &message, 1, now_ns), 1);
+	assert_int_equal(connections(rx), CONNECTIONS + 1);
+	aph_rx_receive_error(rx, &path, EPERM, 0, NULL, 0, true, now_ns);
+	(void)aph_rx_call_free(call);
+	pass(rx, 3 * S);
+	assert_int_equal(connections(rx), 5);
+	aph_rx_free(rx);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(two_minutes),
 		cmocka_unit_test(a_crowd),
+		cmocka_unit_test(failed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
