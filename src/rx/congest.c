@@ -73,6 +73,14 @@ void aph_rx_congest_init(struct aph_rx_congest *c, enum aph_rx_congestion algori
 	};
 }
 
+uint32_t aph_rx_congest_learnt(const struct aph_rx_congest *c, uint32_t ssthresh)
+{
+	if (c->cwnd < c->ssthresh)
+		return ssthresh;
+	/* The window may have become much larger since. */
+	return larger(c->ssthresh, c->cwnd / 2);
+}
+
 void aph_rx_congest_on_sent(struct aph_rx_congest *c, uint32_t seq, bool limited)
 {
 	(void)seq;

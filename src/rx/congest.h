@@ -49,6 +49,9 @@ struct aph_rx_congest {
 void aph_rx_congest_init(struct aph_rx_congest *c, enum aph_rx_congestion algorithm,
 			 uint32_t ssthresh);
 
+/* What to begin the next call with, after one that was no short one: `ssthresh` if it ended in slow start. */
+uint32_t aph_rx_congest_learnt(const struct aph_rx_congest *c, uint32_t ssthresh);
+
 /* A packet with `seq` was handed to the network; `limited`: more was there and only cwnd kept it back. */
 void aph_rx_congest_on_sent(struct aph_rx_congest *c, uint32_t seq, bool limited);
 

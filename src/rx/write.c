@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <string.h>
 
+#define LEARN_MIN 128 /* packets: what becomes of fewer says little about the path */
+
 /* -- packets ----------------------------------------------------------------------------------------------------- */
 
 static uint16_t payload_max(const struct aph_rx_call *call)
@@ -53,8 +55,8 @@ void aph_rx_out_deinit(struct aph_rx_call *call)
 {
 	struct aph_rx_out *out = &call->out;
 
-	if (out->congest.ssthresh < APH_RX_WINDOW_MAX)
-		call->peer->ssthresh = out->congest.ssthresh;
+	if (out->base > LEARN_MIN)
+		call->peer->ssthresh = aph_rx_congest_learnt(&out->congest, call->peer->ssthresh);
 	free_chunks(call->rx, out);
 	out->next = out->end = out->base;
 	out->n_flying = out->n_lost = out->n_sacked = 0;

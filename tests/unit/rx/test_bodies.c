@@ -164,6 +164,32 @@ static void end_of_a_body(void **state)
 	}
 }
 
+/* A packet of a short body that was lost says nothing about how fast a long one may begin. */
+static void short_bodies_teach_nothing(void **state)
+{
+	struct client c = a_client(1);
+	struct aph_rx_ack ack = an_ack(2);
+	struct aph_rx_call *call;
+	struct host h;
+
+	(void)state;
+	begin(&h, 0);
+	send_data(&h, &c, 0, 1, LAST, 4);
+	call = next_call(&h);
+	assert_int_equal(aph_rx_call_write(call, "answer", 6, 0), 6);
+	look(&h);
+	pass(&h, 3 * S);
+	look(&h);
+	assert_true(call->out.congest.ssthresh < APH_RX_CWND_INITIAL);
+	send_ack(&h, &c, 0, &ack);
+	(void)aph_rx_call_free(call);
+	send_data(&h, &c, 1, 1, LAST, 4);
+	call = next_call(&h);
+	assert_true(call->out.congest.ssthresh > APH_RX_WINDOW_MAX);
+	(void)aph_rx_call_free(call);
+	end(&h);
+}
+
 /* The last packet of the window is taken, and the first one beyond is not. */
 static void edge_of_the_window(void **state)
 {
@@ -289,6 +315,7 @@ int main(void)
 		cmocka_unit_test(second_end),
 		cmocka_unit_test(reply_instead_of_acknowledgement),
 		cmocka_unit_test(end_of_a_body),
+		cmocka_unit_test(short_bodies_teach_nothing),
 		cmocka_unit_test(edge_of_the_window),
 		cmocka_unit_test(another_packet_in_its_place),
 		cmocka_unit_test(longest_bodies),

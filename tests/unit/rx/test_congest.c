@@ -105,6 +105,22 @@ static void unused_window_does_not_grow(void **state)
 	assert_int_equal(c.cwnd, 10);
 }
 
+/* What the next call begins with: where this one left slow start, or more if it has come further. */
+static void what_was_learnt(void **state)
+{
+	struct aph_rx_congest c;
+
+	(void)state;
+	aph_rx_congest_init(&c, APH_RX_CUBIC_TOLERANT, 0);
+	assert_int_equal(aph_rx_congest_learnt(&c, 300), 300);
+	c.ssthresh = 200;
+	assert_int_equal(aph_rx_congest_learnt(&c, 300), 300);
+	c.cwnd = 220;
+	assert_int_equal(aph_rx_congest_learnt(&c, 300), 200);
+	c.cwnd = 1000;
+	assert_int_equal(aph_rx_congest_learnt(&c, 300), 500);
+}
+
 static void newreno_halves_once(void **state)
 {
 	struct aph_rx_rtt rtt = a_path();
@@ -488,6 +504,7 @@ int main(void)
 		cmocka_unit_test(slow_start_doubles),
 		cmocka_unit_test(short_path_needs_little),
 		cmocka_unit_test(known_threshold),
+		cmocka_unit_test(what_was_learnt),
 		cmocka_unit_test(unused_window_does_not_grow),
 		cmocka_unit_test(newreno_halves_once),
 		cmocka_unit_test(never_below_the_minimum),
