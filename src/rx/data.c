@@ -401,11 +401,26 @@ static void note_sent(struct aph_rx_call *call)
 	aph_rx_recover_arm(call);
 }
 
+/* A window that nothing has used for longer than a time-out is known to fit no more. */
+static void note_idle(struct aph_rx_call *call)
+{
+	struct aph_rx_out *out = &call->out;
+	uint64_t now = call->rx->now_ns;
+
+	if (out->n_flying || !out->pace_ns ||
+	    now < out->pace_ns + aph_rx_rtt_rto_ns(&call->peer->rtt, 0))
+		return;
+	aph_rx_congest_on_idle(&out->congest);
+	out->pace_ns = now;
+}
+
 static bool send_new(struct aph_rx_call *call)
 {
 	struct aph_rx_out *out = &call->out;
 	bool limited, sent = false, room = true;
 
+	if (out->end > out->next)
+		note_idle(call);
 	while (out->end > out->next) {
 		uint32_t n = n_allowed(call, &limited);
 

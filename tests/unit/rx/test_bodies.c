@@ -190,6 +190,42 @@ static void short_bodies_teach_nothing(void **state)
 	end(&h);
 }
 
+/* Who pauses within a body goes on with half of the window that it had. */
+static void pauses(void **state)
+{
+	static const uint8_t body[APH_RX_PAYLOAD_MAX];
+	struct client c = a_client(1);
+	struct aph_rx_ack ack = an_ack(1);
+	struct aph_rx_call *call;
+	struct host h;
+
+	(void)state;
+	begin(&h, 0);
+	send_data(&h, &c, 0, 1, LAST, 1400);
+	call = next_call(&h);
+	call->peer->proven = true;
+	for (uint32_t seq = 1; seq < 20; seq++) {
+		/* A PING is not what the window is for. */
+		for (unsigned i = 0; seq == 10 && i < 50; i++) {
+			pass(&h, 100 * MS);
+			look(&h);
+			send_ack(&h, &c, 0, &ack);
+		}
+		call->out.congest.cwnd = seq <= 10 ? 100 : call->out.congest.cwnd;
+		assert_int_equal(aph_rx_call_write(call, body, sizeof(body), APH_RX_MORE),
+				 sizeof(body));
+		look(&h);
+		assert_int_equal(h.n_types[APH_RX_DATA], 1);
+		assert_int_equal(call->out.congest.cwnd, seq < 10 ? 100 : 50);
+		ack.first = seq + 1;
+		ack.previous = seq;
+		pass(&h, 10 * MS);
+		send_ack(&h, &c, 0, &ack);
+	}
+	(void)aph_rx_call_free(call);
+	end(&h);
+}
+
 /* The last packet of the window is taken, and the first one beyond is not. */
 static void edge_of_the_window(void **state)
 {
@@ -316,6 +352,7 @@ int main(void)
 		cmocka_unit_test(reply_instead_of_acknowledgement),
 		cmocka_unit_test(end_of_a_body),
 		cmocka_unit_test(short_bodies_teach_nothing),
+		cmocka_unit_test(pauses),
 		cmocka_unit_test(edge_of_the_window),
 		cmocka_unit_test(another_packet_in_its_place),
 		cmocka_unit_test(longest_bodies),
