@@ -495,10 +495,11 @@ static void input_conn(struct aph_rx_input *input, struct aph_rx_conn *conn)
 				  "another class or service than the connection's");
 		return;
 	}
-	if (!conn->answered) {
+	/* What concerns no call answers none. */
+	if (!conn->answered && header->call_number) {
 		conn->answered = true;
 		/* The probe is over; its channel mates may begin. */
-		if (conn->probing && conn->is_client && header->call_number) {
+		if (conn->probing && conn->is_client) {
 			conn->probing = false;
 			aph_rx_client_assign(conn->client);
 		}

@@ -166,6 +166,45 @@ static void reply_to_a_writer(void **state)
 	two_end(&t);
 }
 
+/* A packet that is about no call does not answer who asks for a better service: the answer may be the next one. */
+static void upgrade_after_a_challenge(void **state)
+{
+	static const struct aph_rx_call_options upgrade = {
+		.size = sizeof(upgrade),
+		.flags = APH_RX_CALL_UPGRADE,
+	};
+	const struct aph_rx_config config = a_config(0);
+	struct aph_rx_header header = { .serial = 1, .service = SERVICE };
+	uint8_t packet[APH_RX_HEADER + 4] = { 0 };
+	struct aph_rx_call_info info;
+	struct aph_rx_call *call;
+	struct two t;
+
+	(void)state;
+	two_begin(&t, &config);
+	assert_int_equal(aph_rx_call_new(&call, t.client, &upgrade), 0);
+	assert_int_equal(aph_rx_call_write(call, "hello", 5, 0), 5);
+	(void)deliver(t.ours, NULL, NULL);
+	aph_rx_call_info(call, &info);
+	header.epoch = info.epoch;
+	header.cid = info.cid;
+	header.type = APH_RX_CHALLENGE;
+	aph_rx_header_encode(packet, &header);
+	aph_rx_receive(t.ours, &t.there, packet, sizeof(packet), 0, NULL, now_ns);
+	header.type = APH_RX_DATA;
+	header.flags = APH_RX_LAST_PACKET;
+	header.call_number = header.seq = 1;
+	header.service = SERVICE + 1;
+	aph_rx_header_encode(packet, &header);
+	aph_rx_receive(t.ours, &t.there, packet, sizeof(packet), 0, NULL, now_ns);
+	(void)expect(t.ours, APH_RX_EVENT_READABLE);
+	assert_int_equal(expect(t.ours, APH_RX_EVENT_END).end.outcome, APH_RX_DONE);
+	aph_rx_call_info(call, &info);
+	assert_int_equal(info.service, SERVICE + 1);
+	(void)aph_rx_call_free(call);
+	two_end(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -174,6 +213,7 @@ int main(void)
 		cmocka_unit_test(limits_after_the_reply),
 		cmocka_unit_test(receipts_for_what_is_unread),
 		cmocka_unit_test(reply_to_a_writer),
+		cmocka_unit_test(upgrade_after_a_challenge),
 	};
 
 	return cmocka_run_group_tests_name("rx ends", tests, NULL, NULL);
