@@ -384,10 +384,10 @@ bool aph_rx_recover_is_of_another_life(const struct aph_rx_call *call, const str
 
 static bool is_stale(struct aph_rx_out *out, const struct aph_rx_ack *ack)
 {
-	if (ack->first != out->base)
-		return ack->first < out->base;
+	if (ack->first < out->base)
+		return true;
 	/* A weak test: some peers put something else there, see docs/spec/rx.md. */
-	if (ack->previous < out->previous && out->previous < out->next)
+	if (ack->first == out->base && ack->previous < out->previous && out->previous < out->next)
 		return true;
 	out->previous = ack->previous;
 	return false;
@@ -427,7 +427,6 @@ static void take_hard(struct aph_rx_call *call, uint32_t first, struct progress 
 		return;
 	out->base = first;
 	out->base_serial = call->conn->serial;
-	out->previous = 0;
 	aph_rx_out_trim(call, old_base);
 }
 

@@ -226,6 +226,36 @@ static void pauses(void **state)
 	end(&h);
 }
 
+/* One that was overtaken does not make lost what the later one has acknowledged. */
+static void overtaken_acknowledgement(void **state)
+{
+	static const uint8_t later[] = { 0, 1, 1, 1 }, earlier[] = { 0, 0, 1 };
+	struct client c = a_client(1);
+	struct aph_rx_ack ack = an_ack(3);
+	struct aph_rx_call *call;
+	struct host h;
+
+	(void)state;
+	begin(&h, 0);
+	call = ask_for_much(&h, &c, 1400);
+	call->peer->proven = true;
+	look(&h);
+	assert_in_range(h.n_types[APH_RX_DATA], 6, 10);
+	/* The last that is said of the packets: 4 arrived after 5. */
+	ack.acks = later;
+	ack.n_acks = sizeof(later);
+	ack.previous = 6;
+	send_ack(&h, &c, 0, &ack);
+	assert_int_equal(call->out.n_sacked, 3);
+	ack.acks = earlier;
+	ack.n_acks = sizeof(earlier);
+	ack.previous = 5;
+	send_ack(&h, &c, 0, &ack);
+	assert_int_equal(call->out.n_sacked, 3);
+	(void)aph_rx_call_free(call);
+	end(&h);
+}
+
 /* The last packet of the window is taken, and the first one beyond is not. */
 static void edge_of_the_window(void **state)
 {
@@ -353,6 +383,7 @@ int main(void)
 		cmocka_unit_test(end_of_a_body),
 		cmocka_unit_test(short_bodies_teach_nothing),
 		cmocka_unit_test(pauses),
+		cmocka_unit_test(overtaken_acknowledgement),
 		cmocka_unit_test(edge_of_the_window),
 		cmocka_unit_test(another_packet_in_its_place),
 		cmocka_unit_test(longest_bodies),
