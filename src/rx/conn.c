@@ -6,6 +6,7 @@
  */
 #include "rx/address.h"
 #include "rx/engine.h"
+#include "rx/proof.h"
 
 #include <errno.h>
 
@@ -14,6 +15,10 @@
 #define EVICT_NS (60000 * APH_RX_MS)
 /* Serials may leave out some; far enough for guessing to be hopeless, not so far that they would seem to go back. */
 #define SKIP_MASK UINT32_C(0xffffff)
+/* Bits of a connection's number, above the two of the channel. */
+#define CID_HALF      15
+#define CID_HALF_MASK UINT32_C(0x7fff)
+#define CID_MASK      UINT32_C(0x3fffffff)
 
 /* -- finding ------------------------------------------------------------------------------------------------------- */
 
@@ -169,15 +174,41 @@ static struct aph_rx_conn *conn_new(struct aph_rx *rx, struct aph_rx_peer *peer,
 	return conn;
 }
 
+/* 30 bits to 30 bits, one to one: a cipher of four rounds (Luby and Rackoff's). */
+static uint32_t encipher(const uint64_t key[2], uint32_t n)
+{
+	uint32_t left = n >> CID_HALF, right = n & CID_HALF_MASK;
+
+	for (uint32_t round = 0; round < 4; round++) {
+		uint64_t word = (uint64_t)round << 32 | right;
+		uint32_t mixed = left ^ (aph_rx_siphash(key, &word, sizeof(word)) & CID_HALF_MASK);
+
+		left = right;
+		right = mixed;
+	}
+	return left << CID_HALF | right;
+}
+
+/*
+ * Each connection has another number, as servers remember those of long ago; and a server learns nothing from its own
+ * about the others: with the epoch, which it knows, it could take their place elsewhere (section 2).
+ */
+static uint32_t next_cid(struct aph_rx *rx)
+{
+	uint32_t cid;
+
+	do {
+		cid = encipher(rx->cid_key, rx->n_cids++ & CID_MASK) << 2;
+	} while (!cid);
+	return cid;
+}
+
 struct aph_rx_conn *aph_rx_conn_new_client(struct aph_rx_client *client)
 {
 	struct aph_rx *rx = client->rx;
 	struct aph_rx_conn *conn;
 
-	rx->next_cid += 4;
-	if (!rx->next_cid)
-		rx->next_cid = 4;
-	conn = conn_new(rx, client->peer, client, client->class, rx->epoch, rx->next_cid);
+	conn = conn_new(rx, client->peer, client, client->class, rx->epoch, next_cid(rx));
 	if (!conn)
 		return NULL;
 	conn->service = client->service;

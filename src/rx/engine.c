@@ -137,8 +137,7 @@ int aph_rx_new(struct aph_rx **out, const struct aph_rx_config *config, uint64_t
 	/* Bit 31: random, and so unique without an address; 999 and the like cannot come up. */
 	rx->epoch = (rx->epoch | UINT32_C(0x80000000)) & ~UINT32_C(0x40000000);
 	rx->life = (uint16_t)(rx->epoch % 65535 + 1);
-	rx->config.random(rx->config.random_arg, &rx->next_cid, sizeof(rx->next_cid));
-	rx->next_cid &= ~UINT32_C(3);
+	rx->config.random(rx->config.random_arg, rx->cid_key, sizeof(rx->cid_key));
 	aph_list_init(&rx->clients);
 	aph_list_init(&rx->orphans);
 	aph_list_init(&rx->idle_peers);

@@ -402,7 +402,8 @@ struct aph_rx {
 	uint64_t proof_key[2]; /* of questions to addresses */
 	uint32_t epoch;
 	uint16_t life; /* as random, in the packets of our services; never 0 */
-	uint32_t next_cid;
+	uint64_t cid_key[2];
+	uint32_t n_cids; /* connections of ours so far: see next_cid() */
 	struct aph_rx_table peers, client_conns, service_conns;
 	struct aph_rx_service *services[64];
 	struct aph_list clients;

@@ -50,10 +50,40 @@ static void made_up(void **state)
 	assert_int_equal(all_cids, 0xfffffffc);
 }
 
+/* Whoever knows some of an engine's connections knows nothing of the others. */
+static void connections_of_one_engine(void **state)
+{
+	const struct aph_rx_path path = a_path("10.0.0.2", 7000);
+	struct aph_rx *rx = an_engine(0);
+	uint32_t cids[ENGINES], all_steps = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < ENGINES; i++) {
+		struct aph_rx_client *client;
+		struct aph_rx_call_info info;
+		struct aph_rx_call *call;
+
+		assert_int_equal(aph_rx_client_new(&client, rx, &path, SERVICE, NULL), 0);
+		assert_int_equal(aph_rx_call_new(&call, client, NULL), 0);
+		aph_rx_call_info(call, &info);
+		cids[i] = info.cid;
+		assert_int_not_equal(cids[i], 0);
+		assert_int_equal(cids[i] & 3, 0);
+		if (i > 0)
+			all_steps |= (cids[i] - cids[i - 1]) ^ (cids[1] - cids[0]);
+		for (unsigned j = 0; j < i; j++)
+			assert_int_not_equal(cids[j], cids[i]);
+		(void)aph_rx_call_free(call);
+	}
+	assert_int_equal(all_steps, 0xfffffffc);
+	aph_rx_free(rx);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(made_up),
+		cmocka_unit_test(connections_of_one_engine),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
