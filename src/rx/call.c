@@ -259,8 +259,8 @@ void aph_rx_call_end(struct aph_rx_call *call, enum aph_rx_outcome outcome, int3
 	aph_list_remove(&call->wait_link);
 	aph_list_remove(&call->send_link);
 	aph_list_remove(&call->fresh_link);
-	if (call->started_counted) {
-		call->started_counted = false;
+	if (call->is_bulk) {
+		call->is_bulk = false;
 		rx->n_bulk--;
 	}
 	aph_rx_call_not_awaited(call);

@@ -280,7 +280,6 @@ struct aph_rx_in {
 	uint32_t window_end; /* first packet beyond what was offered */
 	size_t available;    /* bytes in base .. next - 1 not read */
 	bool want;	     /* a read came up empty: READABLE is due */
-	bool started;	     /* has bulk: counts for the receive budget */
 	uint16_t life;	     /* client: of the server that replies, 0: it has not said */
 	/* acknowledgement */
 	uint8_t ack_reason; /* 0: none is pending */
@@ -322,11 +321,10 @@ struct aph_rx_call {
 	bool received;
 	bool ping_due;
 	bool fresh_hard; /* of its times only hard_ns is fresh */
-	bool started_counted;
+	bool is_bulk;	 /* it receives bulk, and counts for the receive budget */
 	bool awaited; /* at a service: the rest of its request is, from a caller who had proven nothing when it began */
 	uint32_t epoch, cid;
-	uint32_t ping_serial; /* of the last PING we sent */
-	uint64_t proof_ns;    /* when an address that is not proven may be asked again */
+	uint64_t proof_ns; /* when an address that is not proven may be asked again */
 	uint32_t n_busy;
 	uint32_t n_sent, n_resent;
 	bool bounced;		   /* client: the only copy of its first packet came back */

@@ -28,7 +28,7 @@ struct aph_rx_pmtu {
 };
 
 void aph_rx_pmtu_init(struct aph_rx_pmtu *pmtu, uint16_t initial);
-/* The peer said what it takes (trailer words 0 and 1, already clamped). */
+/* The peer said what it takes (word 0 of the trailer). */
 void aph_rx_pmtu_set_peer_max(struct aph_rx_pmtu *pmtu, uint32_t max_mtu);
 /* The size of a probe to be sent now, 0: none. It is under way then. */
 uint16_t aph_rx_pmtu_probe(struct aph_rx_pmtu *pmtu, uint64_t now_ns);

@@ -121,8 +121,8 @@ static bool grow_slots(struct aph_rx_call *call, uint32_t span)
 	free_slots(call);
 	in->slots = slots;
 	in->n_slots = n;
-	if (!call->started_counted) {
-		call->started_counted = true;
+	if (!call->is_bulk) {
+		call->is_bulk = true;
 		call->rx->n_bulk++;
 	}
 	return true;

@@ -164,7 +164,6 @@ static void note_time(struct aph_rx_call *call, uint32_t serial, bool proves)
 
 void aph_rx_recover_note_ping(struct aph_rx_call *call, uint32_t serial)
 {
-	call->ping_serial = serial;
 	note_time(call, serial, !call->peer->proven);
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the network says about datagrams of ours. Anybody can forge it: it counts for the connection that it quotes.
+ * What the network says about datagrams of ours. Anybody can forge it: it counts if it quotes a connection that there is,
+ * and then for all of that peer's.
  */
 #include "rx/engine.h"
 
