@@ -107,6 +107,8 @@ void aph_rx_conn_move(struct aph_rx_conn *conn, struct aph_rx_peer *peer)
 {
 	aph_rx_peer_ref(peer);
 	aph_list_remove(&conn->peer_link);
+	conn->rx->limits[conn->peer->group].n_conns--;
+	conn->rx->limits[peer->group].n_conns++;
 	aph_rx_peer_unref(conn->peer);
 	conn->peer = peer;
 	aph_list_append(&peer->conns, &conn->peer_link);
@@ -240,17 +242,29 @@ bool aph_rx_conn_evict(struct aph_rx *rx)
 	return true;
 }
 
+/* As with calls, nobody can take all: a group of addresses has three quarters of what the others leave. */
+static bool has_room(const struct aph_rx *rx, uint32_t group)
+{
+	uint32_t n = rx->limits[group].n_conns;
+	uint32_t others = rx->service_conns.n - n;
+	uint32_t max = rx->config.connections_max;
+	uint32_t left = max > others ? max - others : 0;
+
+	return n < left - left / 4;
+}
+
 struct aph_rx_conn *aph_rx_conn_new_service(struct aph_rx *rx, struct aph_rx_peer *peer,
 					    const struct aph_rx_header *header)
 {
 	struct aph_rx_conn *conn;
 
-	if (rx->service_conns.n >= rx->config.connections_max && !aph_rx_conn_evict(rx))
+	if (!has_room(rx, peer->group) && (!aph_rx_conn_evict(rx) || !has_room(rx, peer->group)))
 		return NULL;
 	conn = conn_new(rx, peer, NULL, &aph_rx_null, header->epoch, header->cid & ~UINT32_C(3));
 	if (!conn)
 		return NULL;
 	conn->service = header->service;
+	rx->limits[peer->group].n_conns++;
 	return conn;
 }
 
@@ -272,6 +286,7 @@ void aph_rx_conn_free(struct aph_rx_conn *conn)
 		aph_rx_table_remove(&rx->client_conns, &conn->node);
 	} else {
 		rx->stats.n_service_connections--;
+		rx->limits[conn->peer->group].n_conns--;
 		aph_rx_table_remove(&rx->service_conns, &conn->node);
 	}
 	aph_rx_peer_unref(conn->peer);

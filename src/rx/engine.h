@@ -358,6 +358,7 @@ struct aph_rx_raw {
 /* What a group of addresses may have of us. */
 struct aph_rx_limit {
 	uint32_t n_calls; /* at our services that are not freed */
+	uint32_t n_conns; /* at our services */
 	uint32_t tokens;
 	uint64_t filled_ns;
 };

@@ -370,6 +370,31 @@ static void full_table_of_peers(void **state)
 	end(&h);
 }
 
+/* Somebody makes as many connections as it likes, from one port; others are served all the same. */
+static void connections_of_one_host(void **state)
+{
+	struct aph_rx_config config = a_config(0);
+	struct client one = from("10.0.0.3", 7001), other = from("10.0.0.77", 7777);
+	unsigned n = 0;
+	struct host h;
+
+	(void)state;
+	config.connections_max = 100;
+	begin_with(&h, &config);
+	/* Of another group of addresses. */
+	if (aph_rx_group(h.rx, &other.path) == aph_rx_group(h.rx, &one.path))
+		other = from("10.0.0.78", 7777);
+	for (one.cid = 4; one.cid <= 4 * 80; one.cid += 4)
+		n += serve(&h, &one);
+	assert_int_equal(n, 75);
+	assert_true(serve(&h, &other));
+	/* What it leaves for a minute makes room for more of its own. */
+	pass(&h, 61 * S);
+	for (; one.cid <= 4 * 90; one.cid += 4)
+		assert_true(serve(&h, &one));
+	end(&h);
+}
+
 /* A client that has moved, when there is no room for its new address but where its old one was. */
 static void moved_into_a_full_table(void **state)
 {
@@ -461,6 +486,7 @@ int main(void)
 		cmocka_unit_test(held_places),
 		cmocka_unit_test(room_for_the_next_one),
 		cmocka_unit_test(full_table_of_peers),
+		cmocka_unit_test(connections_of_one_host),
 		cmocka_unit_test(moved_into_a_full_table),
 		cmocka_unit_test(calls_of_one_host),
 		cmocka_unit_test(aborted_connection),
