@@ -174,7 +174,9 @@ static bool sleep_in_epoll(struct aph_transport *transport, bool requests)
 	aph_list_for_each(pos, tmp, &remote->ports) {
 		struct aph_remote_port *port = port_at(pos);
 
-		if (aph_rx_has_event(port->rx) || (requests && !aph_list_empty(&port->incoming)))
+		/* What the driver has received and not handed on yet makes no socket readable. */
+		if (aph_rx_has_event(port->rx) || port->udp->has_rest ||
+		    (requests && !aph_list_empty(&port->incoming)))
 			return false;
 		(void)aph_rx_udp_flush(port->udp);
 		aph_timers_stop(&transport->ep->timers, &port->timer);

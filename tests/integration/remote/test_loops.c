@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* How an endpoint with rx: addresses waits: alone and beside others, in threads, in loops of others, after fork(). */
 #include "fds.h"
+#include "port.h"
 #include "remote.h"
 
 #include <errno.h>
@@ -8,6 +9,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -214,6 +216,56 @@ static void local_and_remote_together(void **state)
 	service_stop(&service);
 }
 
+#define RUN  24 /* packets; so many small ones come to the engine in several pieces */
+#define SIZE 60
+
+/* Packets that say nothing to anybody and, last in the same run, a request. */
+static void send_run_with_request(int fd, const struct sockaddr_in *to, uint32_t call)
+{
+	uint8_t run[RUN][SIZE] = { { 0 } };
+
+	for (int i = 0; i < RUN; i++) {
+		uint8_t *packet = run[i];
+
+		packet[3] = 1; /* epoch */
+		packet[7] = 4; /* connection */
+		packet[11] = (uint8_t)call;
+		packet[15] = packet[19] = 1;	/* seq, serial */
+		packet[20] = i < RUN - 1 ? 99 : 1; /* no type at all; DATA */
+		packet[21] = 0x05;		   /* of a client, the last one */
+		packet[27] = REMOTE_SERVICE;
+	}
+	port_send_run(fd, to, run, sizeof(run), SIZE);
+}
+
+/* Who sleeps in epoll has handed all of it to the engine. */
+static void a_run_beside_others(void **state)
+{
+	struct sockaddr_in to = { .sin_family = AF_INET };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct aph_endpoint *ep;
+	char address[64];
+	struct aph_event ev;
+
+	(void)state;
+	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	to.sin_port = htons(port_free(AF_INET));
+	(void)snprintf(address, sizeof(address), "rx:127.0.0.1:%u/%d", ntohs(to.sin_port),
+		       REMOTE_SERVICE);
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	assert_int_equal(aph_service_open(NULL, ep, address, NULL), 0);
+	assert_int_equal(aph_service_open(NULL, ep, "beside", NULL), 0);
+	for (uint32_t call = 1; call <= 3; call++) {
+		send_run_with_request(fd, &to, call);
+		assert_int_equal(aph_endpoint_next(ep, &ev, aph_deadline_ms((uint64_t)check_ms(2000))),
+				 0);
+		assert_int_equal(ev.type, APH_EVENT_REQUEST);
+		assert_int_equal(aph_call_reply(ev.call, "", 0), 0);
+	}
+	close(fd);
+	aph_endpoint_free(ep);
+}
+
 /* Both sides in foreign loops: with poll() on one descriptor each, one event for a wake-up. */
 static void by_descriptor(void **state)
 {
@@ -375,6 +427,7 @@ int main(void)
 		SUITE_TEST(others_change_what_a_sleeper_waits_for),
 		SUITE_TEST(a_local_service_beside_a_sleeper),
 		SUITE_TEST(local_and_remote_together),
+		SUITE_TEST(a_run_beside_others),
 		SUITE_TEST(by_descriptor),
 		SUITE_TEST(fork_leaves_the_parent_alone),
 		SUITE_TEST(fork_of_a_service),
