@@ -214,7 +214,10 @@ int aph_udp_socket_open(struct aph_rx_udp *udp, const struct aph_rx_udp_options 
 	if (r == 0)
 		r = set_needed(udp);
 	if (r < 0) {
-		aph_udp_socket_close(udp);
+		/* Only the socket: another process may give us its own, and the rest goes with that. */
+		if (udp->fd >= 0)
+			(void)close(udp->fd);
+		udp->fd = -1;
 		return r;
 	}
 	size_buffers(udp, options->receive_buffer ? options->receive_buffer : RECEIVE_BUFFER);

@@ -7,6 +7,7 @@
 #include "fds.h"
 #include "port.h"
 #include "suite.h"
+#include "udp/udp.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -381,6 +382,60 @@ static void in_a_child(void **state)
 	close_all();
 }
 
+/* -- processes ------------------------------------------------------------------------------------------------------ */
+
+/* Runs in a child, with the port in the parent's hands, who looks after it meanwhile. */
+static void in_another_process(void (*run)(void))
+{
+	int status;
+	pid_t pid;
+
+	open_all();
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		run();
+		_exit(0);
+	}
+	while (waitpid(pid, &status, WNOHANG) == 0) {
+		engines[0]->n_events = 0;
+		(void)aph_rx_udp_wait(udp[0], aph_deadline_ms(5));
+	}
+	assert_int_equal(status, 0);
+	close_all();
+}
+
+/* Two drivers of a process that is not the owner: what one receives for the other is told to it. */
+static void two_of_a_newcomer(void)
+{
+	struct pollfd other;
+
+	for (unsigned i = 1; i < N; i++) {
+		CHECK_OK(try_open(&udp[i], APH_RX_UDP_SHARE));
+		engines[i] = engine;
+		CHECK_OK(aph_rx_udp_claim(udp[i], (uint16_t)(10 + i)));
+	}
+	for (unsigned i = 1; i < N; i++) {
+		struct aph_udp_member *member = &udp[i]->member;
+
+		other = (struct pollfd){ .fd = member->fd, .events = POLLIN };
+		CHECK(other.fd >= 0 && poll(&other, 1, 0) == 0);
+		while (poll(&other, 1, 0) == 0) {
+			send_packet(request((uint16_t)(10 + i)));
+			(void)aph_rx_udp_wait(udp[N - i], aph_deadline_ms(5));
+		}
+		CHECK(atomic_load(&member->queued));
+	}
+	for (unsigned i = 1; i < N; i++)
+		aph_rx_udp_close(udp[i]);
+}
+
+static void a_newcomers_drivers(void **state)
+{
+	(void)state;
+	in_another_process(two_of_a_newcomer);
+}
+
 /* -- threads -------------------------------------------------------------------------------------------------------- */
 
 #define ROUNDS 300
@@ -425,12 +480,13 @@ static void each_in_its_thread(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SUITE_TEST(by_service),	   SUITE_TEST(by_epoch),
-		SUITE_TEST(a_mixed_run),   SUITE_TEST(one_sleeps),
-		SUITE_TEST(one_goes),	   SUITE_TEST(errors),
-		SUITE_TEST(by_descriptor), SUITE_TEST(the_budget_is_shared),
-		SUITE_TEST(who_may_share), SUITE_TEST(epochs_differ),
-		SUITE_TEST(in_a_child),	   SUITE_TEST(each_in_its_thread),
+		SUITE_TEST(by_service),		SUITE_TEST(by_epoch),
+		SUITE_TEST(a_mixed_run),	SUITE_TEST(one_sleeps),
+		SUITE_TEST(one_goes),		SUITE_TEST(errors),
+		SUITE_TEST(by_descriptor),	SUITE_TEST(the_budget_is_shared),
+		SUITE_TEST(who_may_share),	SUITE_TEST(epochs_differ),
+		SUITE_TEST(in_a_child),		SUITE_TEST(a_newcomers_drivers),
+		SUITE_TEST(each_in_its_thread),
 	};
 
 	return suite_run("udp ports", tests, SUITE_LEN(tests), 60);
