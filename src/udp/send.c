@@ -291,23 +291,27 @@ static int send_cut(struct aph_rx_udp *udp, const struct aph_udp_piece *piece, u
 static int refused(struct aph_rx_udp *udp, unsigned i, int error, uint64_t now_ns)
 {
 	const struct aph_udp_piece *piece = &udp->outbox.pieces[i];
+	const struct msghdr *header = &udp->outbox.headers[i].msg_hdr;
 	size_t segment = piece->message->segment;
-	int r;
+	bool is_run = piece->len > segment;
+	int r = -error;
 
-	if (piece->len > segment && (error == EINVAL || error == EMSGSIZE || error == EIO)) {
+	if (error == EMSGSIZE && !is_run)
+		(void)allow_fragments(udp);
+	/* What may be about an earlier datagram is said once: about this one the kernel says it again. */
+	if (aph_udp_is_reported(error) || error == EINTR) {
+		udp->errors_there = error != EINTR || udp->errors_there;
+		r = send_one(udp, header);
+	}
+	if (is_run && (r == -EINVAL || r == -EMSGSIZE || r == -EIO)) {
 		size_t n = (piece->len + segment - 1) / segment;
-		unsigned run = error == EIO ? 1 : (unsigned)(n / 2);
+		unsigned run = r == -EIO ? 1 : (unsigned)(n / 2);
 
 		limit_route(udp, &piece->message->path->remote, run, now_ns);
 		return send_cut(udp, piece, run, now_ns);
 	}
-	r = -error;
-	if ((aph_udp_is_reported(error) && error != EMSGSIZE) || error == EINTR) {
-		udp->errors_there = error != EINTR || udp->errors_there;
-		r = send_one(udp, &udp->outbox.headers[i].msg_hdr);
-	}
 	if (r == -EMSGSIZE && allow_fragments(udp))
-		r = send_one(udp, &udp->outbox.headers[i].msg_hdr);
+		r = send_one(udp, header);
 	if (r < 0 && is_for_peer(-r))
 		note_failure(udp, piece, -r, 0);
 	return r;
