@@ -315,9 +315,11 @@ static int add_service(struct aph_remote_service *service, uint16_t id, const ch
 	int r = aph_rx_udp_claim(port->udp, id);
 
 	if (r < 0)
-		return aph_err(r, "cannot serve '%s': %s", address,
-			       r == -EADDRINUSE ? "another endpoint serves it already"
-						: "no memory");
+		return aph_err(
+			r, "cannot serve '%s': %s", address,
+			r == -EADDRINUSE
+				? "another endpoint serves it already, or who has the port does not answer"
+				: "no memory");
 	r = aph_rx_service_add(&service->rx, port->rx, id, &options);
 	if (r == -EADDRINUSE)
 		return aph_err(-EEXIST, "cannot serve '%s': this endpoint serves it already",

@@ -196,7 +196,7 @@ void aph_udp_claims_say(struct aph_udp_port *port)
 	tell_owner_all(port, APH_UDP_CLAIM, NULL);
 }
 
-/* With the lock, which is given back while we wait. Its answer, or -EADDRINUSE. */
+/* With the lock, which is given back while we wait. Its answer, or -ETIMEDOUT. */
 static int ask_owner(struct aph_udp_port *port, bool is_epoch, uint32_t key)
 {
 	uint64_t until_ns = aph_time_ns() + PATIENCE_NS;
@@ -219,7 +219,11 @@ static int ask_owner(struct aph_udp_port *port, bool is_epoch, uint32_t key)
 		(void)pthread_mutex_lock(&port->lock);
 	}
 	claim->is_asked = false;
-	return port->is_attached ? -EADDRINUSE : 0;
+	if (!port->is_attached)
+		return 0;
+	/* It will find the question and that we do not ask any more, one behind the other. */
+	tell_owner(port, APH_UDP_RELEASE, claim);
+	return -ETIMEDOUT;
 }
 
 /* With the lock. */
@@ -267,6 +271,8 @@ int aph_rx_udp_claim(struct aph_rx_udp *udp, uint16_t id)
 	(void)pthread_mutex_unlock(&udp->port->lock);
 	if (r == -EADDRINUSE)
 		return aph_err(r, "service %u of this port is served already", id);
+	if (r == -ETIMEDOUT)
+		return aph_err(-EADDRINUSE, "the process that has the port does not answer");
 	return r < 0 ? aph_err(r, "no memory to claim a service") : 0;
 }
 

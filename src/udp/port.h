@@ -106,7 +106,7 @@ struct aph_udp_member {
 
 /* Opens or finds the port of options->local. */
 int aph_udp_port_join(struct aph_rx_udp *udp, const struct aph_rx_udp_options *options);
-/* The engine is there: from now on it gets what is for it. -EEXIST: its epoch is taken. */
+/* The engine is there: from now on it gets what is for it. -EEXIST: its epoch is taken; -ETIMEDOUT. */
 int aph_udp_port_enter(struct aph_rx_udp *udp);
 /* The socket goes with the last one. `silently`: other processes are not told, as another copy of us goes on. */
 void aph_udp_port_leave(struct aph_rx_udp *udp, bool silently);

@@ -108,6 +108,8 @@ static int enter_port(struct aph_rx_udp *udp, const struct aph_rx_config *config
 		if (r == 0)
 			r = aph_udp_port_enter(udp);
 	}
+	if (r == -ETIMEDOUT)
+		return aph_err(-EADDRINUSE, "the process that has the port does not answer");
 	return r < 0 ? aph_err(r, "cannot enter a shared UDP port") : 0;
 }
 

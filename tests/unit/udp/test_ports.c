@@ -436,6 +436,53 @@ static void a_newcomers_drivers(void **state)
 	in_another_process(two_of_a_newcomer);
 }
 
+static int ask_in_vain(int ctl, void *arg)
+{
+	uint64_t start;
+
+	(void)arg;
+	CHECK_OK(try_open(&udp[1], APH_RX_UDP_SHARE));
+	child_say(ctl, 'o');
+	/* Until it has seen that it is to stop. */
+	nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
+	start = aph_time_ns();
+	CHECK(aph_rx_udp_claim(udp[1], 7) == -EADDRINUSE);
+	CHECK(try_open(&udp[2], APH_RX_UDP_SHARE) == -EADDRINUSE);
+	CHECK(aph_time_ns() - start < (uint64_t)check_hang_ms(6000) * 1000000);
+	child_say(ctl, 'd');
+	CHECK(child_hear(ctl, check_hang_ms(5000)) == 'q');
+	aph_rx_udp_close(udp[1]);
+	return 0;
+}
+
+static bool child_has_spoken(const struct child *child)
+{
+	struct pollfd fds = { .fd = child->ctl, .events = POLLIN };
+
+	return poll(&fds, 1, 0) != 0;
+}
+
+/* The owner looks for nothing for a while. Nobody waits for it for long, and what was given up is free. */
+static void an_owner_that_does_not_answer(void **state)
+{
+	struct child child;
+
+	(void)state;
+	open_all();
+	child_start(&child, ask_in_vain, NULL);
+	while (!child_has_spoken(&child))
+		(void)aph_rx_udp_wait(udp[0], aph_deadline_ms(5));
+	assert_int_equal(child_hear(child.ctl, 0), 'o');
+	assert_int_equal(child_hear(child.ctl, check_hang_ms(10000)), 'd');
+	/* It is still there, and what it had asked for arrives now. */
+	for (int i = 0; i < 3; i++)
+		(void)aph_rx_udp_wait(udp[0], aph_deadline_ms(15));
+	assert_int_equal(aph_rx_udp_claim(udp[2], 7), 0);
+	child_say(child.ctl, 'q');
+	assert_int_equal(child_finish(&child, check_hang_ms(2000)), 0);
+	close_all();
+}
+
 /* -- threads -------------------------------------------------------------------------------------------------------- */
 
 #define ROUNDS 300
@@ -480,12 +527,19 @@ static void each_in_its_thread(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SUITE_TEST(by_service),		SUITE_TEST(by_epoch),
-		SUITE_TEST(a_mixed_run),	SUITE_TEST(one_sleeps),
-		SUITE_TEST(one_goes),		SUITE_TEST(errors),
-		SUITE_TEST(by_descriptor),	SUITE_TEST(the_budget_is_shared),
-		SUITE_TEST(who_may_share),	SUITE_TEST(epochs_differ),
-		SUITE_TEST(in_a_child),		SUITE_TEST(a_newcomers_drivers),
+		SUITE_TEST(by_service),
+		SUITE_TEST(by_epoch),
+		SUITE_TEST(a_mixed_run),
+		SUITE_TEST(one_sleeps),
+		SUITE_TEST(one_goes),
+		SUITE_TEST(errors),
+		SUITE_TEST(by_descriptor),
+		SUITE_TEST(the_budget_is_shared),
+		SUITE_TEST(who_may_share),
+		SUITE_TEST(epochs_differ),
+		SUITE_TEST(in_a_child),
+		SUITE_TEST(a_newcomers_drivers),
+		SUITE_TEST(an_owner_that_does_not_answer),
 		SUITE_TEST(each_in_its_thread),
 	};
 
