@@ -18,7 +18,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BACKLOG	    64
 #define TRIES	    5 /* of 10 ms: who has just bound the port, or will take it over, needs a moment */
 #define PATIENCE_NS UINT64_C(2000000000) /* an owner has for its welcome */
 #define COMING_NS \
@@ -74,7 +73,8 @@ static int open_epoll(struct aph_udp_port *port)
 
 int aph_udp_listen(struct aph_udp_port *port)
 {
-	struct epoll_event event = { .events = EPOLLIN, .data.u32 = LISTENER };
+	/* Told once of each that comes: for want of descriptors it may have to stay outside. */
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.u32 = LISTENER };
 	struct sockaddr_un name;
 	socklen_t len = make_name(&name, port, &port->facts.local, port->is_for_all);
 	int r = open_epoll(port), fd;
@@ -84,7 +84,7 @@ int aph_udp_listen(struct aph_udp_port *port)
 	fd = new_socket();
 	if (fd < 0)
 		return -errno;
-	if (bind(fd, (struct sockaddr *)&name, len) < 0 || listen(fd, BACKLOG) < 0 ||
+	if (bind(fd, (struct sockaddr *)&name, len) < 0 || listen(fd, APH_UDP_BACKLOG) < 0 ||
 	    epoll_ctl(port->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0) {
 		r = -errno;
 		(void)close(fd);

@@ -137,16 +137,6 @@ void aph_udp_links_close(struct aph_udp_port *port)
 	port->arrived = NULL;
 }
 
-static void accept_one(struct aph_udp_port *port)
-{
-	int fd = accept4(port->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
-	if (fd < 0)
-		return;
-	if (!aph_udp_is_let_in(port, fd) || !aph_udp_link_add(port, fd, false))
-		(void)close(fd);
-}
-
 /* -- in ----------------------------------------------------------------------------------------------------------- */
 
 static void answer_claim(struct aph_udp_port *port, struct aph_udp_link *link,
@@ -291,6 +281,26 @@ static void read_link(struct aph_udp_port *port, struct aph_udp_link *link)
 		link_close(port, link);
 }
 
+/*
+ * Those who have come, as many as can have been waiting: epoll does not tell of them again. What one has to say is heard
+ * at once, so that it does not have to make room for the next.
+ */
+static void accept_all(struct aph_udp_port *port)
+{
+	for (int i = 0; i <= APH_UDP_BACKLOG; i++) {
+		int fd = accept4(port->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		struct aph_udp_link *link;
+
+		if (fd < 0)
+			return;
+		link = aph_udp_is_let_in(port, fd) ? aph_udp_link_add(port, fd, false) : NULL;
+		if (link)
+			read_link(port, link);
+		else
+			(void)close(fd);
+	}
+}
+
 void aph_udp_link_look(struct aph_udp_port *port, uint64_t now_ns)
 {
 	struct epoll_event events[8];
@@ -300,7 +310,7 @@ void aph_udp_link_look(struct aph_udp_port *port, uint64_t now_ns)
 		uint32_t which = events[i].data.u32;
 
 		if (which == LISTENER)
-			accept_one(port);
+			accept_all(port);
 		else if (which < APH_UDP_LINKS_MAX && port->links[which].fd >= 0)
 			read_link(port, &port->links[which]);
 	}

@@ -15,6 +15,7 @@
 #include <sys/un.h>
 
 #define APH_UDP_LINK_VERSION 1u
+#define APH_UDP_BACKLOG	     64 /* who has come and was not looked at yet */
 
 enum aph_udp_frame_kind {
 	APH_UDP_HELLO = 1, /* value: the version */

@@ -12,8 +12,12 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -390,7 +394,6 @@ static void in_another_process(void (*run)(void))
 	int status;
 	pid_t pid;
 
-	open_all();
 	pid = fork();
 	assert_true(pid >= 0);
 	if (pid == 0) {
@@ -402,7 +405,6 @@ static void in_another_process(void (*run)(void))
 		(void)aph_rx_udp_wait(udp[0], aph_deadline_ms(5));
 	}
 	assert_int_equal(status, 0);
-	close_all();
 }
 
 /* Two drivers of a process that is not the owner: what one receives for the other is told to it. */
@@ -433,7 +435,9 @@ static void two_of_a_newcomer(void)
 static void a_newcomers_drivers(void **state)
 {
 	(void)state;
+	open_all();
 	in_another_process(two_of_a_newcomer);
+	close_all();
 }
 
 static int ask_in_vain(int ctl, void *arg)
@@ -480,6 +484,54 @@ static void an_owner_that_does_not_answer(void **state)
 	assert_int_equal(aph_rx_udp_claim(udp[2], 7), 0);
 	child_say(child.ctl, 'q');
 	assert_int_equal(child_finish(&child, check_hang_ms(2000)), 0);
+	close_all();
+}
+
+static void come_and_go(void)
+{
+	CHECK_OK(try_open(&udp[0], APH_RX_UDP_SHARE));
+	aph_rx_udp_close(udp[0]);
+}
+
+/* Milliseconds that this process has worked. */
+static int64_t worked_ms(void)
+{
+	struct rusage usage;
+
+	assert_int_equal(getrusage(RUSAGE_SELF, &usage), 0);
+	return (int64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000 +
+	       (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000;
+}
+
+/* A newcomer knocks, and there is no descriptor for it: it is not looked at again and again. */
+static void a_newcomer_too_many(void **state)
+{
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	struct rlimit limit, few;
+	int64_t start;
+	int n, fd;
+
+	(void)state;
+	open_all();
+	n = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1,
+		     "antiphon-udp/%u/127.0.0.1%%0/%u", (unsigned)geteuid(), ntohs(at.in.sin_port));
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	assert_int_equal(
+		connect(fd, (struct sockaddr *)&name,
+			(socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n)),
+		0);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	few = limit;
+	few.rlim_cur = (rlim_t)dup(fd);
+	close((int)few.rlim_cur);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	start = worked_ms();
+	assert_int_equal(aph_rx_udp_wait(udp[0], aph_deadline_ms(400)), -ETIMEDOUT);
+	assert_true(worked_ms() - start < 150);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	/* And then there is one. */
+	in_another_process(come_and_go);
+	close(fd);
 	close_all();
 }
 
@@ -540,6 +592,7 @@ int main(void)
 		SUITE_TEST(in_a_child),
 		SUITE_TEST(a_newcomers_drivers),
 		SUITE_TEST(an_owner_that_does_not_answer),
+		SUITE_TEST(a_newcomer_too_many),
 		SUITE_TEST(each_in_its_thread),
 	};
 
