@@ -15,6 +15,10 @@
 
 #define TOGETHER_TICKS \
 	100000u /* 25 to 100 us: who takes longer for a request sends each answer at once */
+#define SLOW_TICKS \
+	UINT64_C(4000000) /* 1 to 4 ms: with one request; who takes that may take any time */
+#define CALM_TICKS \
+	UINT64_C(4000000000) /* 1 to 4 s: for so long no answer waits for the next one then */
 
 static struct aph_remote *of(struct aph_transport *transport)
 {
@@ -91,9 +95,23 @@ static bool deliver(struct aph_remote_port *port)
 		if (!aph_remote_call_arrive(service, rx))
 			continue;
 		port->delivered = aph_ticks();
+		port->is_away = true;
 		return true;
 	}
 	return false;
+}
+
+/* The program looks at us again: how long it was away with a request says how long it may be with the next one. */
+static void note_return(struct aph_remote_port *port)
+{
+	uint64_t ticks;
+
+	if (!port->is_away)
+		return;
+	port->is_away = false;
+	ticks = aph_ticks();
+	if (ticks - port->delivered >= SLOW_TICKS)
+		port->slow = ticks;
 }
 
 static bool poll_ports(struct aph_transport *transport, bool requests)
@@ -105,6 +123,7 @@ static bool poll_ports(struct aph_transport *transport, bool requests)
 	aph_list_for_each(pos, tmp, &remote->ports) {
 		struct aph_remote_port *port = port_at(pos);
 
+		note_return(port);
 		if (requests && deliver(port)) {
 			any = true;
 			continue;
@@ -126,17 +145,20 @@ static void set_timer(struct aph_remote_port *port)
 	aph_endpoint_start_timer(ep, &port->timer, aph_rx_deadline(port->rx));
 }
 
+/* Whether who was told of a request last has answered soon, and is likely to be as quick with the next one. */
+static bool is_quick(const struct aph_remote_port *port, uint64_t ticks)
+{
+	return ticks - port->delivered < TOGETHER_TICKS && ticks - port->slow > CALM_TICKS;
+}
+
 void aph_remote_flush(struct aph_remote_port *port)
 {
 	struct aph_endpoint *ep = port->remote->base.ep;
 	bool sleeps = ep->in_epoll || ep->asleep;
 
-	/*
-	 * More is to be done first: it leaves together, if those who do it are quick and will look at us soon. Who
-	 * sleeps does not.
-	 */
+	/* More is to be done first: it leaves together, if those who do it will look at us soon. Who sleeps does not. */
 	if ((!aph_list_empty(&ep->ready) || !aph_list_empty(&port->incoming)) && !sleeps &&
-	    aph_ticks() - port->delivered < TOGETHER_TICKS)
+	    is_quick(port, aph_ticks()))
 		return;
 	(void)aph_rx_udp_flush(port->udp);
 	if (sleeps && !port->waits)
@@ -206,6 +228,7 @@ static int wait_in_driver(struct aph_transport *transport, bool requests, uint64
 	struct aph_remote_port *port = port_at(remote->ports.next);
 	int r;
 
+	note_return(port);
 	if (requests && deliver(port))
 		return 0;
 	port->waits = true;

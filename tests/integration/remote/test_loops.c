@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -219,49 +220,91 @@ static void local_and_remote_together(void **state)
 #define RUN  24 /* packets; so many small ones come to the engine in several pieces */
 #define SIZE 60
 
-/* Packets that say nothing to anybody and, last in the same run, a request. */
-static void send_run_with_request(int fd, const struct sockaddr_in *to, uint32_t call)
+/* A client's packet, the only one of its call. */
+static void make_packet(uint8_t packet[SIZE], uint8_t type, uint8_t connection, uint32_t call)
 {
-	uint8_t run[RUN][SIZE] = { { 0 } };
-
-	for (int i = 0; i < RUN; i++) {
-		uint8_t *packet = run[i];
-
-		packet[3] = 1; /* epoch */
-		packet[7] = 4; /* connection */
-		packet[11] = (uint8_t)call;
-		packet[15] = packet[19] = 1;	/* seq, serial */
-		packet[20] = i < RUN - 1 ? 99 : 1; /* no type at all; DATA */
-		packet[21] = 0x05;		   /* of a client, the last one */
-		packet[27] = REMOTE_SERVICE;
-	}
-	port_send_run(fd, to, run, sizeof(run), SIZE);
+	memset(packet, 0, SIZE);
+	packet[3] = 1; /* epoch */
+	packet[7] = (uint8_t)(4 * connection);
+	packet[11] = (uint8_t)call;
+	packet[15] = packet[19] = 1; /* seq, serial */
+	packet[20] = type;
+	packet[21] = 0x05; /* of a client, the last one */
+	packet[27] = REMOTE_SERVICE;
 }
 
-/* Who sleeps in epoll has handed all of it to the engine. */
+/* An endpoint with a service for whom packets are made; returns the socket that they are sent from. */
+static int open_for_packets(struct aph_endpoint **ep, struct sockaddr_in *to)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	char address[64];
+
+	assert_true(fd >= 0);
+	*to = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(port_free(AF_INET)) };
+	to->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	(void)snprintf(address, sizeof(address), "rx:127.0.0.1:%u/%d", ntohs(to->sin_port),
+		       REMOTE_SERVICE);
+	assert_int_equal(aph_endpoint_new(ep, NULL), 0);
+	assert_int_equal(aph_service_open(NULL, *ep, address, NULL), 0);
+	return fd;
+}
+
+static void expect_request(struct aph_endpoint *ep, struct aph_event *ev)
+{
+	assert_int_equal(aph_endpoint_next(ep, ev, aph_deadline_ms((uint64_t)check_ms(2000))), 0);
+	assert_int_equal(ev->type, APH_EVENT_REQUEST);
+}
+
+/* Who sleeps in epoll has handed all of it to the engine: at the end of what says nothing to anybody is a request. */
 static void a_run_beside_others(void **state)
 {
-	struct sockaddr_in to = { .sin_family = AF_INET };
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	uint8_t run[RUN][SIZE];
 	struct aph_endpoint *ep;
-	char address[64];
+	struct sockaddr_in to;
 	struct aph_event ev;
+	int fd = open_for_packets(&ep, &to);
 
 	(void)state;
-	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	to.sin_port = htons(port_free(AF_INET));
-	(void)snprintf(address, sizeof(address), "rx:127.0.0.1:%u/%d", ntohs(to.sin_port),
-		       REMOTE_SERVICE);
-	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
-	assert_int_equal(aph_service_open(NULL, ep, address, NULL), 0);
 	assert_int_equal(aph_service_open(NULL, ep, "beside", NULL), 0);
 	for (uint32_t call = 1; call <= 3; call++) {
-		send_run_with_request(fd, &to, call);
-		assert_int_equal(aph_endpoint_next(ep, &ev, aph_deadline_ms((uint64_t)check_ms(2000))),
-				 0);
-		assert_int_equal(ev.type, APH_EVENT_REQUEST);
+		for (int i = 0; i < RUN; i++)
+			make_packet(run[i], i < RUN - 1 ? 99 : 1, 1, call);
+		port_send_run(fd, &to, run, sizeof(run), SIZE);
+		expect_request(ep, &ev);
 		assert_int_equal(aph_call_reply(ev.call, "", 0), 0);
 	}
+	close(fd);
+	aph_endpoint_free(ep);
+}
+
+/* The answers to a run leave together, but not where somebody may have to wait for a slow one. */
+static void a_reply_before_a_slow_one(void **state)
+{
+	struct timeval patience = { .tv_sec = 2 };
+	uint8_t run[2][SIZE], reply[1500];
+	struct aph_endpoint *ep;
+	struct sockaddr_in to;
+	struct aph_event ev;
+	int fd = open_for_packets(&ep, &to);
+
+	(void)state;
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
+	make_packet(run[0], 1, 1, 1);
+	port_send_run(fd, &to, run[0], SIZE, 0);
+	expect_request(ep, &ev);
+	wait_until_it_sleeps(); /* that is slow */
+	assert_int_equal(aph_call_reply(ev.call, "", 0), 0);
+	assert_true(recv(fd, reply, sizeof(reply), 0) >= 28);
+	make_packet(run[0], 1, 1, 2);
+	make_packet(run[1], 1, 2, 1);
+	port_send_run(fd, &to, run, sizeof(run), SIZE);
+	expect_request(ep, &ev);
+	assert_int_equal(aph_call_reply(ev.call, "", 0), 0);
+	expect_request(ep, &ev);
+	/* While we are at this one. */
+	assert_true(recv(fd, reply, sizeof(reply), 0) >= 28);
+	assert_int_equal(reply[20], 1);
+	assert_int_equal(aph_call_reply(ev.call, "", 0), 0);
 	close(fd);
 	aph_endpoint_free(ep);
 }
@@ -428,6 +471,7 @@ int main(void)
 		SUITE_TEST(a_local_service_beside_a_sleeper),
 		SUITE_TEST(local_and_remote_together),
 		SUITE_TEST(a_run_beside_others),
+		SUITE_TEST(a_reply_before_a_slow_one),
 		SUITE_TEST(by_descriptor),
 		SUITE_TEST(fork_leaves_the_parent_alone),
 		SUITE_TEST(fork_of_a_service),
