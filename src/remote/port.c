@@ -271,6 +271,14 @@ static void unlock(void *arg)
 
 static void socket_ready(struct aph_source *source, uint32_t events)
 {
+	const struct aph_remote_port *port = aph_container(source, struct aph_remote_port, source);
+
+	/* It is read by the next poll; that an error is there no call may say, if another process has met it. */
+	port->udp->errors_there = port->udp->errors_there || events & EPOLLERR;
+}
+
+static void queue_ready(struct aph_source *source, uint32_t events)
+{
 	/* It is read by the next poll. */
 	(void)source;
 	(void)events;
@@ -304,7 +312,8 @@ static int watch_port(struct aph_remote_port *port)
 	struct aph_endpoint *ep = port->remote->base.ep;
 	int r;
 
-	port->source.on_ready = port->queue.on_ready = socket_ready;
+	port->source.on_ready = socket_ready;
+	port->queue.on_ready = queue_ready;
 	r = aph_source_add(ep, port->udp->fd, &port->source, EPOLLIN);
 	if (r < 0 || port->udp->member.fd < 0)
 		return r;

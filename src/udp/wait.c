@@ -380,6 +380,9 @@ int aph_rx_udp_wait(struct aph_rx_udp *udp, uint64_t deadline_ns)
 	if (udp->port && udp->port->epoll_fd >= 0)
 		aph_udp_port_look(udp->port, aph_time_ns());
 	r = wait_for_event(udp, deadline_ns);
+	/* An error that no call of ours has met makes the descriptor readable all the same. */
+	if (r == -ETIMEDOUT)
+		aph_udp_read_errors(udp, aph_time_ns());
 	update_fd(udp);
 	return r;
 }

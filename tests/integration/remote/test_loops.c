@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -309,6 +310,54 @@ static void a_reply_before_a_slow_one(void **state)
 	aph_endpoint_free(ep);
 }
 
+/* Milliseconds that this process has worked. */
+static int64_t worked_ms(void)
+{
+	struct rusage usage;
+
+	assert_int_equal(getrusage(RUSAGE_SELF, &usage), 0);
+	return (int64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000 +
+	       (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000;
+}
+
+static int find_socket(const struct sockaddr_in *bound_to)
+{
+	for (int fd = 3; fd < 200; fd++) {
+		struct sockaddr_in name = { .sin_family = 0 };
+		socklen_t len = sizeof(name);
+
+		if (getsockname(fd, (struct sockaddr *)&name, &len) == 0 &&
+		    name.sin_family == AF_INET && name.sin_port == bound_to->sin_port)
+			return fd;
+	}
+	return -1;
+}
+
+/* What the network has reported and another process has heard of first does not keep anybody awake. */
+static void an_error_beside_others(void **state)
+{
+	struct sockaddr_in to, nobody;
+	struct aph_endpoint *ep;
+	struct aph_event ev;
+	int fd = open_for_packets(&ep, &to), error, sock = find_socket(&to);
+	socklen_t len = sizeof(error);
+	int64_t start;
+
+	(void)state;
+	assert_int_equal(aph_service_open(NULL, ep, "beside", NULL), 0);
+	nobody = to;
+	nobody.sin_port = htons(port_free(AF_INET));
+	assert_int_equal(sendto(sock, "", 1, 0, (struct sockaddr *)&nobody, sizeof(nobody)), 1);
+	do {
+		assert_int_equal(getsockopt(sock, SOL_SOCKET, SO_ERROR, &error, &len), 0);
+	} while (error != ECONNREFUSED);
+	start = worked_ms();
+	assert_int_equal(aph_endpoint_next(ep, &ev, aph_deadline_ms(400)), -ETIMEDOUT);
+	assert_true(worked_ms() - start < 150);
+	close(fd);
+	aph_endpoint_free(ep);
+}
+
 /* Both sides in foreign loops: with poll() on one descriptor each, one event for a wake-up. */
 static void by_descriptor(void **state)
 {
@@ -472,6 +521,7 @@ int main(void)
 		SUITE_TEST(local_and_remote_together),
 		SUITE_TEST(a_run_beside_others),
 		SUITE_TEST(a_reply_before_a_slow_one),
+		SUITE_TEST(an_error_beside_others),
 		SUITE_TEST(by_descriptor),
 		SUITE_TEST(fork_leaves_the_parent_alone),
 		SUITE_TEST(fork_of_a_service),

@@ -644,6 +644,32 @@ static bool is_readable(int fd, int wait_ms)
 	return poll(&p, 1, wait_ms) == 1;
 }
 
+/* An error that another process at the socket has met first: the descriptor tells of it, and then no more. */
+static void errors_that_no_call_tells_of(void **state)
+{
+	struct aph_rx_address nobody = v4(INADDR_LOOPBACK, 0);
+	socklen_t len = sizeof(int);
+	int fd, error, sock;
+
+	(void)state;
+	open_with(0);
+	close(plain_socket(&nobody));
+	fd = aph_rx_udp_fd(udp);
+	assert_int_equal(aph_rx_udp_descriptors(udp, &sock, 1), 4);
+	assert_int_equal(aph_rx_udp_wait(udp, APH_NOW), -ETIMEDOUT);
+	nobody.in6 =
+		(struct sockaddr_in6){ .sin6_family = AF_INET6, .sin6_port = nobody.in.sin_port };
+	memcpy(&nobody.in6.sin6_addr, "\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f\0\0\1", 16);
+	assert_int_equal(sendto(sock, run, 60, 0, &nobody.any, sizeof(nobody.in6)), 60);
+	assert_true(is_readable(fd, check_ms(2000)));
+	assert_int_equal(getsockopt(sock, SOL_SOCKET, SO_ERROR, &error, &len), 0);
+	assert_int_equal(error, ECONNREFUSED);
+	assert_int_equal(aph_rx_udp_wait(udp, APH_NOW), -ETIMEDOUT);
+	assert_int_equal(engine->n_errors, 1);
+	assert_false(is_readable(fd, 0));
+	close_driver();
+}
+
 static void has_a_descriptor_to_poll(void **state)
 {
 	int fd;
@@ -824,6 +850,7 @@ int main(void)
 		SUITE_TEST(a_wait_ends_in_time),
 		SUITE_TEST(is_woken),
 		SUITE_TEST(is_woken_by_a_handler),
+		SUITE_TEST(errors_that_no_call_tells_of),
 		SUITE_TEST(has_a_descriptor_to_poll),
 		SUITE_TEST(lets_others_in),
 		SUITE_TEST(is_the_parents),
