@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #define PATIENCE_NS UINT64_C(2000000000) /* the owner has for its answers */
+#define KNOWN_MAX   (1u << 15)		 /* beyond that the owner tells of others in vain */
 
 static struct aph_list *claims_of(struct aph_udp_port *port, uint32_t key)
 {
@@ -68,6 +69,7 @@ int aph_udp_claim_add(struct aph_udp_port *port, bool is_epoch, uint32_t key,
 		claim->is_epoch = is_epoch;
 		claim->key = key;
 		aph_list_append(claims_of(port, key), &claim->link);
+		port->n_claims++;
 	}
 	claim->udp = udp;
 	claim->peer = peer;
@@ -83,6 +85,7 @@ void aph_udp_claim_remove(struct aph_udp_port *port, struct aph_udp_claim *claim
 	if (claim->peer)
 		claim->peer->n_claims--;
 	aph_list_remove(&claim->link);
+	port->n_claims--;
 	free(claim);
 }
 
@@ -127,6 +130,8 @@ void aph_udp_claim_know(struct aph_udp_port *port, bool is_epoch, uint32_t key, 
 			aph_udp_claim_remove(port, claim);
 		return;
 	}
+	if (!claim && port->n_claims >= KNOWN_MAX)
+		return;
 	if (aph_udp_claim_add(port, is_epoch, key, NULL, NULL) == 0)
 		aph_udp_claim_find(port, is_epoch, key)->is_owners = whose == APH_UDP_OWNERS;
 }

@@ -189,10 +189,12 @@ static bool take_frame(struct aph_udp_port *port, struct aph_udp_link *link,
 	}
 	switch (frame->kind) {
 	case APH_UDP_WELCOME:
+		if (!link->is_up)
+			return false;
 		/* A new owner: what it knows of follows. */
 		aph_udp_claims_forget(port, false);
 		link->is_open = true;
-		return link->is_up;
+		return true;
 	case APH_UDP_CLAIM:
 		if (link->is_up)
 			return false;

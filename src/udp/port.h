@@ -71,6 +71,7 @@ struct aph_udp_port {
 	struct aph_list members; /* drivers: the first one gets what nobody claims */
 	unsigned n_members;
 	struct aph_list claims[APH_UDP_CLAIM_HEADS];
+	unsigned n_claims;
 	_Atomic bool crowded;	     /* not all that arrives is for one driver */
 	_Atomic unsigned generation; /* counts those who come and go */
 	unsigned n_drivers;	     /* at the port, those of other processes too */

@@ -7,6 +7,7 @@
 #include "fds.h"
 #include "port.h"
 #include "suite.h"
+#include "udp/link.h"
 #include "udp/udp.h"
 
 #include <errno.h>
@@ -503,23 +504,60 @@ static int64_t worked_ms(void)
 	       (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000;
 }
 
-/* A newcomer knocks, and there is no descriptor for it: it is not looked at again and again. */
-static void a_newcomer_too_many(void **state)
+/* A connection to the owner of the port. */
+static int knock(void)
 {
 	struct sockaddr_un name = { .sun_family = AF_UNIX };
-	struct rlimit limit, few;
-	int64_t start;
-	int n, fd;
+	int n = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1,
+			 "antiphon-udp/%u/127.0.0.1%%0/%u", (unsigned)geteuid(),
+			 ntohs(at.in.sin_port));
+	size_t len = offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n;
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	assert_int_equal(connect(fd, (struct sockaddr *)&name, (socklen_t)len), 0);
+	return fd;
+}
+
+/* What only an owner may say, from a newcomer; and an owner that does not stop telling of others. */
+static void who_says_too_much(void **state)
+{
+	struct aph_udp_frame frames[] = {
+		{ .kind = APH_UDP_HELLO, .value = (int)APH_UDP_LINK_VERSION },
+		{ .kind = APH_UDP_WELCOME },
+	};
+	struct aph_udp_port *port;
+	int fd;
 
 	(void)state;
 	open_all();
-	n = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1,
-		     "antiphon-udp/%u/127.0.0.1%%0/%u", (unsigned)geteuid(), ntohs(at.in.sin_port));
-	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	assert_int_equal(
-		connect(fd, (struct sockaddr *)&name,
-			(socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n)),
-		0);
+	port = udp[0]->port;
+	aph_udp_claim_know(port, true, 99, APH_UDP_ANOTHERS);
+	fd = knock();
+	for (size_t i = 0; i < SUITE_LEN(frames); i++)
+		assert_int_equal(send(fd, &frames[i], sizeof(frames[i]), 0), sizeof(frames[i]));
+	for (int i = 0; i < 3; i++)
+		aph_udp_port_look(port, aph_time_ns());
+	assert_non_null(aph_udp_claim_find(port, true, 99));
+	for (uint32_t key = 0; key < 34000; key++)
+		aph_udp_claim_know(port, true, key, APH_UDP_ANOTHERS);
+	assert_true(port->n_claims < 33000);
+	for (uint32_t key = 0; key < 34000; key++)
+		aph_udp_claim_know(port, true, key, APH_UDP_NOBODYS);
+	assert_int_equal(port->n_claims, N);
+	close(fd);
+	close_all();
+}
+
+/* A newcomer knocks, and there is no descriptor for it: it is not looked at again and again. */
+static void a_newcomer_too_many(void **state)
+{
+	struct rlimit limit, few;
+	int64_t start;
+	int fd;
+
+	(void)state;
+	open_all();
+	fd = knock();
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
 	few = limit;
 	few.rlim_cur = (rlim_t)dup(fd);
@@ -593,6 +631,7 @@ int main(void)
 		SUITE_TEST(a_newcomers_drivers),
 		SUITE_TEST(an_owner_that_does_not_answer),
 		SUITE_TEST(a_newcomer_too_many),
+		SUITE_TEST(who_says_too_much),
 		SUITE_TEST(each_in_its_thread),
 	};
 
