@@ -2,6 +2,7 @@
 /* Remote addresses: `rx:HOST:PORT/SERVICE`, HOST a name, an IPv4 address or an IPv6 address in brackets. */
 #include "base/error.h"
 #include "remote/remote.h"
+#include "udp/udp.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define EXAMPLE "write rx:HOST:PORT/SERVICE, as in rx:127.0.0.1:7009/147 or rx:[::1]:7009/147"
 
@@ -54,6 +56,7 @@ static int resolve(struct aph_rx_address *out, const char *host, uint16_t port, 
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_DGRAM,
 				  .ai_flags = AI_NUMERICSERV | (passive ? AI_PASSIVE : 0) };
+	union aph_udp_name name = { .in6 = { .sin6_family = AF_UNSPEC } };
 	struct addrinfo *found;
 	char text[8];
 	int r;
@@ -62,11 +65,26 @@ static int resolve(struct aph_rx_address *out, const char *host, uint16_t port, 
 	r = getaddrinfo(*host ? host : NULL, text, &hints, &found);
 	if (r != 0)
 		return aph_err(-ENOENT, "cannot find the host '%s': %s", host, gai_strerror(r));
-	memset(out, 0, sizeof(*out));
-	memcpy(out, found->ai_addr,
-	       found->ai_addrlen < sizeof(*out) ? found->ai_addrlen : sizeof(*out));
+	memcpy(&name, found->ai_addr,
+	       found->ai_addrlen < sizeof(name) ? found->ai_addrlen : sizeof(name));
+	/* An IPv4 address that is written as one of IPv6 is an IPv4 address: that is where answers come from. */
+	aph_udp_from_name(&name, out);
 	freeaddrinfo(found);
 	return 0;
+}
+
+/* Every address of this machine: of both families, where it has both. */
+static struct aph_rx_address any_address(uint16_t port)
+{
+	struct aph_rx_address any = { .in = { .sin_family = AF_INET, .sin_port = htons(port) } };
+	int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 && errno == EAFNOSUPPORT)
+		return any;
+	if (fd >= 0)
+		(void)close(fd);
+	any.in6 = (struct sockaddr_in6){ .sin6_family = AF_INET6, .sin6_port = htons(port) };
+	return any;
 }
 
 static bool is_loopback(const struct aph_rx_address *a)
@@ -117,8 +135,7 @@ int aph_remote_address_parse(struct aph_remote_address *out, const char *address
 	out->service = parts.service;
 	out->is_wildcard = parts.is_wildcard;
 	if (parts.is_wildcard) {
-		out->address.in6 = (struct sockaddr_in6){ .sin6_family = AF_INET6,
-							  .sin6_port = htons(parts.port) };
+		out->address = any_address(parts.port);
 		return 0;
 	}
 	r = resolve(&out->address, parts.host, parts.port, passive);

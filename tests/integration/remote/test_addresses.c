@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 static const struct {
 	const char *address;
@@ -135,6 +136,70 @@ static void anonymous(void **state)
 	service_stop(&service);
 }
 
+static bool without_ipv6; /* as if this machine had none */
+
+APH_API int socket(int family, int type, int protocol)
+{
+	int (*real)(int, int, int);
+
+	*(void **)&real = dlsym(RTLD_NEXT, "socket");
+	if (without_ipv6 && family == AF_INET6) {
+		errno = EAFNOSUPPORT;
+		return -1;
+	}
+	return real(family, type, protocol);
+}
+
+static void every_address_without_ipv6(void **state)
+{
+	struct aph_service_options options = { .size = sizeof(options),
+					       .flags = APH_ALLOW_ANONYMOUS };
+	struct aph_endpoint *ep, *other;
+	struct aph_service *service;
+	char text[APH_ADDRESS_MAX + 1];
+	unsigned port;
+
+	(void)state;
+	without_ipv6 = true;
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	assert_int_equal(aph_endpoint_new(&other, NULL), 0);
+	assert_int_equal(aph_service_open(&service, ep, "rx:*:0/147", &options), 0);
+	assert_int_equal(aph_service_address(service, text, sizeof(text)), 0);
+	assert_int_equal(sscanf(text, "rx:0.0.0.0:%u/147", &port), 1);
+	/* And others share it. */
+	snprintf(text, sizeof(text), "rx:*:%u/148", port);
+	assert_int_equal(aph_service_open(NULL, ep, text, &options), 0);
+	assert_int_equal(aph_service_open(NULL, ep, text, &options), -EEXIST);
+	assert_int_equal(aph_service_open(NULL, other, text, &options), -EADDRINUSE);
+	snprintf(text, sizeof(text), "rx:*:%u/149", port);
+	assert_int_equal(aph_service_open(NULL, other, text, &options), 0);
+	aph_endpoint_free(ep);
+	aph_endpoint_free(other);
+	without_ipv6 = false;
+}
+
+/* An IPv4 address in the clothes of IPv6, at either end. */
+static void mapped(void **state)
+{
+	char address[64], text[64];
+	struct service service;
+	struct client client;
+	unsigned port;
+
+	(void)state;
+	while (sscanf(remote_address(), "rx:127.0.0.1:%u", &port) != 1)
+		;
+	snprintf(address, sizeof(address), "rx:[::ffff:127.0.0.1]:%u/%d", port, REMOTE_SERVICE);
+	snprintf(text, sizeof(text), "rx:127.0.0.1:%u/%d", port, REMOTE_SERVICE);
+	for (int i = 0; i < 2; i++) {
+		service_start_simple(&service, SERVICE_THREAD, i ? address : text);
+		client_open(&client, i ? text : address);
+		client_echo(client.channel);
+		client_close(&client);
+		service_stop(&service);
+	}
+}
+
 /* A service tells where it is, whoever chose the port. */
 static void where_it_is(void **state)
 {
@@ -236,9 +301,14 @@ static void resolving_holds_nobody_up(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SUITE_TEST(malformed),	  SUITE_TEST(options_that_do_not_fit),
-		SUITE_TEST(anonymous),	  SUITE_TEST(where_it_is),
-		SUITE_TEST(opened_later), SUITE_TEST(resolving_holds_nobody_up),
+		SUITE_TEST(malformed),
+		SUITE_TEST(options_that_do_not_fit),
+		SUITE_TEST(every_address_without_ipv6),
+		SUITE_TEST(mapped),
+		SUITE_TEST(anonymous),
+		SUITE_TEST(where_it_is),
+		SUITE_TEST(opened_later),
+		SUITE_TEST(resolving_holds_nobody_up),
 	};
 
 	return suite_run("remote addresses", tests, SUITE_LEN(tests), 30);
