@@ -186,6 +186,8 @@ static void share_budget(struct aph_rx_udp *udp, unsigned generation)
 	budget = port->facts.budget_max / (n ? n : 1);
 	if (crosses && budget > LINK_BUDGET)
 		budget = LINK_BUDGET;
+	if (udp->budget_asked && budget > udp->budget_asked)
+		budget = udp->budget_asked;
 	aph_udp_set_budget_max(udp, budget);
 }
 

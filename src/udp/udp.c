@@ -91,6 +91,7 @@ static int new_engine(struct aph_rx_udp *udp, const struct aph_rx_config *given)
 	/* Probes need options of the socket for a moment, and other processes use it too. */
 	if (udp->port && udp->port->is_attached)
 		config.flags |= APH_RX_NO_PMTU_PROBES;
+	udp->budget_asked = config.receive_budget;
 	if (config.receive_budget && config.receive_budget < udp->budget_max)
 		udp->budget = udp->budget_max = config.receive_budget;
 	config.receive_budget = udp->budget;

@@ -122,6 +122,7 @@ struct aph_rx_udp {
 
 	/* Receive buffer: packets it is good for, at most and as things are. */
 	uint32_t budget_max, budget;
+	uint32_t budget_asked;	  /* the user wants no more than this; 0: as much as there is */
 	uint32_t n_dropped;	  /* as the kernel counted last */
 	uint64_t budget_moved_ns; /* when the budget was changed last */
 

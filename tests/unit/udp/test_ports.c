@@ -312,6 +312,28 @@ static void the_budget_is_shared(void **state)
 	close_all();
 }
 
+/* Who wants less of it than its share gets that. */
+static void a_smaller_budget(void **state)
+{
+	struct aph_rx_config config = { .size = sizeof(config), .receive_budget = 40 };
+	struct aph_rx_udp_options options = { .size = sizeof(options),
+					      .flags = APH_RX_UDP_SHARE,
+					      .config = &config };
+
+	(void)state;
+	open_all();
+	udp[1] = aph_rx_udp_close(udp[1]);
+	options.local = at;
+	assert_int_equal(aph_rx_udp_open(&udp[1], &options), 0);
+	engines[1] = engine;
+	assert_int_equal(engines[1]->budget, 40);
+	expect_nothing(1);
+	assert_int_equal(engines[1]->budget, 40);
+	expect_nothing(0);
+	assert_true(engines[0]->budget > 40);
+	close_all();
+}
+
 static void who_may_share(void **state)
 {
 	struct aph_rx_udp *other = NULL;
@@ -625,6 +647,7 @@ int main(void)
 		SUITE_TEST(errors),
 		SUITE_TEST(by_descriptor),
 		SUITE_TEST(the_budget_is_shared),
+		SUITE_TEST(a_smaller_budget),
 		SUITE_TEST(who_may_share),
 		SUITE_TEST(epochs_differ),
 		SUITE_TEST(in_a_child),
