@@ -17,8 +17,9 @@
 	100000u /* 25 to 100 us: who takes longer for a request sends each answer at once */
 #define SLOW_TICKS \
 	UINT64_C(4000000) /* 1 to 4 ms: with one request; who takes that may take any time */
-#define CALM_TICKS \
-	UINT64_C(4000000000) /* 1 to 4 s: for so long no answer waits for the next one then */
+/* No answer waits for the next one then for so many times as long, but not for longer than 1 to 4 s. */
+#define CALM_TIMES 64u
+#define CALM_TICKS UINT64_C(4000000000)
 
 static struct aph_remote *of(struct aph_transport *transport)
 {
@@ -104,14 +105,16 @@ static bool deliver(struct aph_remote_port *port)
 /* The program looks at us again: how long it was away with a request says how long it may be with the next one. */
 static void note_return(struct aph_remote_port *port)
 {
-	uint64_t ticks;
+	uint64_t ticks, away;
 
 	if (!port->is_away)
 		return;
 	port->is_away = false;
 	ticks = aph_ticks();
-	if (ticks - port->delivered >= SLOW_TICKS)
-		port->slow = ticks;
+	away = ticks - port->delivered;
+	if (away >= SLOW_TICKS)
+		port->slow_until =
+			ticks + (away < CALM_TICKS / CALM_TIMES ? away * CALM_TIMES : CALM_TICKS);
 }
 
 static bool poll_ports(struct aph_transport *transport, bool requests)
@@ -148,7 +151,7 @@ static void set_timer(struct aph_remote_port *port)
 /* Whether who was told of a request last has answered soon, and is likely to be as quick with the next one. */
 static bool is_quick(const struct aph_remote_port *port, uint64_t ticks)
 {
-	return ticks - port->delivered < TOGETHER_TICKS && ticks - port->slow > CALM_TICKS;
+	return ticks - port->delivered < TOGETHER_TICKS && ticks >= port->slow_until;
 }
 
 void aph_remote_flush(struct aph_remote_port *port)

@@ -35,9 +35,9 @@ struct aph_remote_port {
 	struct aph_list incoming;      /* calls that no service has been told of */
 	struct aph_rx_address address; /* where it serves, with the port that it has */
 	struct aph_grave grave;
-	uint64_t delivered; /* ticks: when a service was last told of a request */
-	uint64_t slow;	    /* ticks: when the program last came back from one after long */
-	bool is_away;	    /* it has not come back from the one that it was told of */
+	uint64_t delivered;  /* ticks: when a service was last told of a request */
+	uint64_t slow_until; /* ticks: the program took long for one, and may for the next */
+	bool is_away;	     /* it has not come back from the one that it was told of */
 	uint32_t n_users;
 	bool serves;
 	bool waits; /* a thread is in its driver, perhaps without the lock */
