@@ -236,6 +236,11 @@ int aph_caps_body_take(struct aph_caps_message *m, char *buf, size_t len);
 int aph_caps_body_keep(struct aph_caps_message *m, const char *data, size_t len);
 /* The message can be retrieved: what of it is in private memory counts for its peer. */
 void aph_caps_body_gathered(struct aph_caps_message *m);
+/* The peer whose other messages may wait for this one: when it goes, aph_caps_resume() is due. Or NULL. */
+static inline struct aph_caps_peer *aph_caps_held_up(const struct aph_caps_message *m)
+{
+	return m->gathered ? m->peer : NULL;
+}
 /* Lets the private memory go, in both directions. */
 void aph_caps_body_drop(struct aph_caps_message *m);
 
@@ -287,6 +292,8 @@ int aph_caps_receive(struct aph_caps_port *port, uint64_t deadline_ns);
 void aph_caps_receive_all(struct aph_caps_port *port);
 /* The same as caps_sys_close() and others leave a port: tells whoever waits that the receiver has gone. */
 void aph_caps_leave(struct aph_caps_port *port);
+/* Goes on with what waited until memory of this peer was given back. Accepts NULL. */
+void aph_caps_resume(struct aph_caps_port *port, struct aph_caps_peer *peer);
 /* Handles one event. */
 void aph_caps_event(struct aph_caps_port *port, const struct aph_event *ev);
 

@@ -165,11 +165,12 @@ static void pass_on(struct aph_caps_port *port, struct aph_caps_message *m)
 	}
 }
 
-/* Goes on with what waited until memory of this peer was given back. */
-static void resume(struct aph_caps_port *port, struct aph_caps_peer *peer)
+void aph_caps_resume(struct aph_caps_port *port, struct aph_caps_peer *peer)
 {
 	struct aph_caps_link *pos, *next;
 
+	if (!peer)
+		return;
 	for (pos = peer->messages.next; pos != &peer->messages && !peer->n_gathered; pos = next) {
 		struct aph_caps_message *m =
 			APH_CAPS_CONTAINER(pos, struct aph_caps_message, peer_link);
@@ -191,7 +192,7 @@ static int retrieve(struct aph_caps_port *port, const struct wanted *w)
 	struct aph_caps_message *m;
 
 	while ((m = aph_caps_message_first(port))) {
-		struct aph_caps_peer *peer = m->gathered ? m->peer : NULL;
+		struct aph_caps_peer *peer = aph_caps_held_up(m);
 		size_t len = aph_caps_body_len(m);
 		int r;
 
@@ -207,6 +208,7 @@ static int retrieve(struct aph_caps_port *port, const struct wanted *w)
 		if (r < 0 && m->state == CAPMS_REQUEST) {
 			/* Its client has broken off, and nobody has seen the request. */
 			aph_caps_message_free(port, m);
+			aph_caps_resume(port, peer);
 			continue;
 		}
 		describe(port, m, w);
@@ -216,10 +218,9 @@ static int retrieve(struct aph_caps_port *port, const struct wanted *w)
 		pass_on(port, m);
 		port->fresh =
 			true; /* if something is left, whoever waits to be told is told again */
-		if (peer) {
-			resume(port, peer);
+		aph_caps_resume(port, peer);
+		if (peer)
 			aph_caps_peer_unref(peer);
-		}
 		return r;
 	}
 	return -EAGAIN;

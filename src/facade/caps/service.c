@@ -91,6 +91,15 @@ void aph_caps_service_gather(struct aph_caps_port *port, struct aph_caps_message
 	aph_caps_message_free(port, m);
 }
 
+/* The END of a call whose client may have sent more. */
+static void end_one(struct aph_caps_port *port, struct aph_caps_message *m, enum aph_reason reason)
+{
+	struct aph_caps_peer *peer = aph_caps_held_up(m);
+
+	end(port, m, reason);
+	aph_caps_resume(port, peer);
+}
+
 static void request(struct aph_caps_port *port, const struct aph_event *ev)
 {
 	struct aph_caps_peer *peer = aph_channel_data(ev->channel);
@@ -164,8 +173,11 @@ static void asked_back(struct aph_caps_port *port, struct aph_caps_message *m)
 		if (about)
 			about->about = m->id;
 	} else if (m->stage != APH_CAPS_REPLIED && !m->peeked) {
+		struct aph_caps_peer *peer = aph_caps_held_up(m);
+
 		(void)aph_call_refuse(m->call, APH_REASON_CANCELLED);
 		aph_caps_message_free(port, m);
+		aph_caps_resume(port, peer);
 	}
 }
 
@@ -183,7 +195,7 @@ void aph_caps_service_event(struct aph_caps_port *port, const struct aph_event *
 		break;
 	case APH_EVENT_END:
 		if (m)
-			end(port, m, ev->result.reason);
+			end_one(port, m, ev->result.reason);
 		else
 			(void)aph_call_free(ev->call); /* it ended before anybody saw it */
 		break;
@@ -397,6 +409,7 @@ static void look(struct aph_caps_port *port)
 static int reply(struct aph_caps_port *port, struct aph_caps_message *m, const void *msg, int size)
 {
 	struct aph_result result = { .reason = APH_REASON_CLOSED };
+	struct aph_caps_peer *peer = aph_caps_held_up(m);
 	int r;
 
 	if (m->gone)
@@ -412,11 +425,12 @@ static int reply(struct aph_caps_port *port, struct aph_caps_message *m, const v
 		m->stage = APH_CAPS_REPLIED;
 		m->out_len = (size_t)size;
 		m->peer->bytes_replied += m->out_len;
-		return 0;
+	} else {
+		m->stage = APH_CAPS_HELD;
+		(void)aph_call_result(m->call, &result);
+		end(port, m, result.reason);
 	}
-	m->stage = APH_CAPS_HELD;
-	(void)aph_call_result(m->call, &result);
-	end(port, m, result.reason);
+	aph_caps_resume(port, peer); /* it was answered unread */
 	return m->taken ? -EINVAL : 0;
 }
 

@@ -4,6 +4,7 @@
 
 #include "support/pattern.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -313,6 +314,49 @@ static void test_one_at_a_time(void **state)
 	assert_int_equal(caps_sys_close(service), 0);
 }
 
+/* The next message of the same client is begun as soon as the one before it has gone, however that was. */
+static void test_answered_unread(void **state)
+{
+	int service = serve("long", CAPF_ANYCLIENT), client = connect_to("long", CAPF_ANYCLIENT);
+	size_t len = 2 << 20;
+	struct caps_msgid id;
+	char byte;
+
+	(void)state;
+	(void)put_body(client, len, 1);
+	(void)put_body(client, len, 2);
+	assert_int_equal(caps_sys_wait(service, &byte, 1, &id, NULL), len);
+	reply_body(service, id.c_id, 5, 3);
+	(void)take_body(service, CAPMS_REQUEST, len, 2);
+	(void)take_body(client, CAPMS_REPLY, 5, 3);
+	assert_int_equal(caps_sys_close(client), 0);
+	assert_int_equal(caps_sys_close(service), 0);
+}
+
+static void test_aborted_unread(void **state)
+{
+	int flags[] = { 0, CAPF_ABORT_HARD }, i;
+
+	(void)state;
+	for (i = 0; i < 2; i++) {
+		int service = serve("long", CAPF_ANYCLIENT),
+		    client = connect_to("long", CAPF_ANYCLIENT);
+		/* With it messages are taken in without being retrieved. */
+		struct pollfd poller = { .fd = caps_upcall_fd(service), .events = POLLIN };
+		off_t id = put_body(client, 2 << 20, 1);
+
+		(void)put_body(client, 2 << 20, 2);
+		CHECK(poll(&poller, 1, check_hang_ms(5000)) == 1);
+		assert_int_equal(caps_sys_abort(client, id, flags[i]), CAPS_ABORT_ATSERVER);
+		expect_id(client, CAPMS_REPLY, "", id);
+		/* Looks at all that has come, the abort included: caps_sys_wait() takes what it finds. */
+		(void)caps_sys_get(service, NULL, 0, NULL, NULL);
+		(void)take_body(service, CAPMS_REQUEST, 2 << 20, 2);
+		assert_int_equal(caps_sys_close(client), 0);
+		assert_int_equal(caps_sys_close(service), 0);
+	}
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -329,6 +373,10 @@ int main(void)
 		SENTENCE("caps_limit: what goes beyond comes back with EMSGSIZE", test_limit),
 		SENTENCE("caps_limit: one long message of a peer is kept at a time",
 			 test_one_at_a_time),
+		SENTENCE("the next long message comes when one was answered unread",
+			 test_answered_unread),
+		SENTENCE("the next long message comes when one was aborted unread",
+			 test_aborted_unread),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
