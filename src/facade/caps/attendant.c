@@ -18,6 +18,7 @@
 #include "port.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 
 #define AWAY_MS	     20u
@@ -98,6 +99,9 @@ static void receive(struct aph_caps_port *port)
 	else if (r < 0 && r != -ECANCELED && r != -EINTR)
 		(void)aph_caps_port_sleep(port, &port->attention,
 					  AWAY_MS); /* it will not be better at once */
+	/* All who follow: caps_sys_get() must not sleep on behind one that becomes the receiver and waits. */
+	if (port->n_followers)
+		aph_caps_ring(&port->turn, INT_MAX);
 	aph_caps_leave(port);
 }
 

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define EVENTS_AT_ONCE 256
+#define FOLLOW_MS      3600000u /* a limit: without one SA_RESTART would hide signals from a futex */
 
 int aph_caps_fail(int r)
 {
@@ -40,6 +41,9 @@ void aph_caps_leave(struct aph_caps_port *port)
 		aph_caps_ring(&port->closed, 1);
 		return;
 	}
+	/* This thread made something ready that no event will tell the receiver of. */
+	if (port->receiver == APH_CAPS_PROGRAM && !aph_caps_link_empty(&port->ready))
+		(void)aph_endpoint_wake(port->ep);
 	if (port->parked && port->receiver == APH_CAPS_NOBODY)
 		aph_caps_ring(&port->attention, 1);
 	if (aph_caps_upcall_wanted(port))
@@ -56,7 +60,7 @@ static int follow(struct aph_caps_port *port)
 		(void)aph_endpoint_wake(port->ep);
 	}
 	port->n_followers++;
-	r = aph_caps_port_sleep(port, &port->turn, 0);
+	r = aph_caps_port_sleep(port, &port->turn, FOLLOW_MS);
 	port->n_followers--;
 	if (!aph_caps_is_open(port))
 		return -EINVAL;

@@ -342,6 +342,118 @@ static void test_client_storm(void **state)
 	free(buf);
 }
 
+/* -- threads that wait on one port ------------------------------------------------------------------------ */
+
+struct waiting {
+	pthread_t thread;
+	int port, n, e;
+	bool get;
+	struct caps_msgid id;
+	_Atomic bool done;
+};
+
+static void *wait_for_one(void *arg)
+{
+	struct waiting *w = arg;
+	char buf[16];
+
+	if (w->get)
+		w->n = caps_sys_get(w->port, buf, sizeof(buf), &w->id, NULL);
+	else
+		w->n = caps_sys_wait(w->port, buf, sizeof(buf), &w->id, NULL);
+	w->e = errno;
+	atomic_store(&w->done, true);
+	return NULL;
+}
+
+static void wait_begin(struct waiting *w, int port, bool get)
+{
+	*w = (struct waiting){ .port = port, .get = get };
+	assert_int_equal(pthread_create(&w->thread, NULL, wait_for_one, w), 0);
+}
+
+static bool wait_is_done(struct waiting *w, int ms)
+{
+	for (; ms > 0 && !atomic_load(&w->done); ms--)
+		(void)usleep(1000);
+	return atomic_load(&w->done);
+}
+
+/* What one thread calls back is for the other to retrieve, and no event comes of it. */
+static void test_abort_wakes(void **state)
+{
+	static char body[2 << 20];
+	int service = serve("storm", CAPF_ANYCLIENT), client = connect_to("storm", CAPF_ANYCLIENT);
+	struct waiting waiting;
+	off_t id;
+
+	(void)state;
+	(void)CHECK_OK(caps_sys_put(client, body, sizeof(body)));
+	id = (off_t)CHECK_OK(caps_sys_put(client, body, sizeof(body)));
+	wait_begin(&waiting, client, false);
+	assert_false(wait_is_done(&waiting, 50));
+	assert_int_equal(caps_sys_abort(client, id, 0), CAPS_ABORT_BEFORESERVER);
+	assert_true(wait_is_done(&waiting, check_hang_ms(3000)));
+	assert_int_equal(pthread_join(waiting.thread, NULL), 0);
+	assert_int_equal(waiting.n, 0);
+	assert_true(waiting.id.c_id == id);
+	assert_int_equal(caps_sys_close(client), 0);
+	assert_int_equal(caps_sys_close(service), 0);
+}
+
+/* Both find the attendant receiving; whoever comes second after it is not to wait for the other. */
+static void test_get_does_not_wait(void **state)
+{
+	int service = serve("storm", CAPF_ANYCLIENT), client = connect_to("storm", CAPF_ANYCLIENT);
+	int i;
+
+	(void)state;
+	(void)CHECK_OK(caps_upcall_fd(service));
+	for (i = 0; i < 40; i++) {
+		struct waiting get, wait;
+
+		(void)usleep(1000);
+		wait_begin(&wait, service, false);
+		wait_begin(&get, service, true);
+		assert_true(wait_is_done(&get, check_hang_ms(3000)));
+		(void)put(client, "x");
+		assert_true(wait_is_done(&wait, check_hang_ms(3000)));
+		assert_int_equal(pthread_join(get.thread, NULL), 0);
+		assert_int_equal(pthread_join(wait.thread, NULL), 0);
+	}
+	assert_int_equal(caps_sys_close(client), 0);
+	assert_int_equal(caps_sys_close(service), 0);
+}
+
+static void on_signal(int number)
+{
+	(void)number;
+}
+
+/* The thread that receives, and the one that waits for its turn. */
+static void test_every_thread_is_interrupted(void **state)
+{
+	struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+	int service = serve("storm", CAPF_ANYCLIENT), i;
+	struct waiting waiting[2];
+
+	(void)state;
+	(void)sigaction(SIGUSR1, &action, NULL);
+	for (i = 0; i < 2; i++) {
+		wait_begin(&waiting[i], service, false);
+		assert_false(wait_is_done(&waiting[i], 50));
+	}
+	for (i = 2; i-- > 0;) {
+		CHECK(pthread_kill(waiting[i].thread, SIGUSR1) == 0);
+		assert_true(wait_is_done(&waiting[i], check_hang_ms(3000)));
+		assert_int_equal(pthread_join(waiting[i].thread, NULL), 0);
+		assert_int_equal(waiting[i].n, -1);
+		assert_int_equal(waiting[i].e, EINTR);
+	}
+	(void)signal(SIGUSR1, SIG_DFL);
+	assert_int_equal(caps_sys_close(service), 0);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -351,6 +463,10 @@ int main(void)
 			 test_fork_in_the_middle),
 		SENTENCE("a service is killed at any moment", test_service_storm),
 		SENTENCE("clients are killed at any moment", test_client_storm),
+		SENTENCE("what one thread aborts wakes another that waits", test_abort_wakes),
+		SENTENCE("get: does not wait behind a thread that does", test_get_does_not_wait),
+		SENTENCE("wait: EINTR also for a thread behind another, with SA_RESTART",
+			 test_every_thread_is_interrupted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
