@@ -76,6 +76,7 @@ struct aph_caps_message {
 	bool gathered; /* it counts in the peer's n_gathered */
 	bool gone;     /* service: the client went away before the reply; this is its dispose */
 	bool taken;    /* service: a hard abort took it away */
+	bool reminded; /* service: a CAPMS_ABORT about it waits to be retrieved */
 	int error;     /* retrieving it fails with this errno value */
 	char *body;    /* what of the arriving body is in private memory */
 	size_t body_len;

@@ -145,6 +145,15 @@ static void describe(const struct aph_caps_port *port, const struct aph_caps_mes
 		describe_sender(port, m, w->cred);
 }
 
+/* The next abort of this message may tell the program again. */
+static void forget_reminder(struct aph_caps_port *port, off_t id)
+{
+	struct aph_caps_message *about = aph_caps_message_find(port, id);
+
+	if (about)
+		about->reminded = false;
+}
+
 /* The message has been retrieved whole. */
 static void pass_on(struct aph_caps_port *port, struct aph_caps_message *m)
 {
@@ -156,6 +165,8 @@ static void pass_on(struct aph_caps_port *port, struct aph_caps_message *m)
 	} else {
 		if (m->state == CAPMS_CONNECT)
 			peer->announced = true;
+		if (m->state == CAPMS_ABORT)
+			forget_reminder(port, m->about);
 		if (peer)
 			peer->refs++;
 		aph_caps_message_free(port, m);

@@ -166,12 +166,14 @@ static void disconnect(struct aph_caps_port *port, struct aph_channel *channel)
 /* The client would like to have a message back: a request that the program has not seen goes at once. */
 static void asked_back(struct aph_caps_port *port, struct aph_caps_message *m)
 {
-	struct aph_caps_message *about;
+	struct aph_caps_message *reminder;
 
 	if (m->stage == APH_CAPS_HELD) {
-		about = notice(port, m->peer, CAPMS_ABORT);
-		if (about)
-			about->about = m->id;
+		reminder = m->reminded ? NULL : notice(port, m->peer, CAPMS_ABORT);
+		if (!reminder)
+			return;
+		reminder->about = m->id;
+		m->reminded = true;
 	} else if (m->stage != APH_CAPS_REPLIED && !m->peeked) {
 		struct aph_caps_peer *peer = aph_caps_held_up(m);
 

@@ -448,6 +448,34 @@ static void test_abort_tells_the_service(void **state)
 	assert_int_equal(caps_sys_close(service), 0);
 }
 
+/* A client that goes on asking costs the service one notice at a time. */
+static void test_abort_repeated(void **state)
+{
+	int service = serve("ends", CAPF_ANYCLIENT | CAPF_NOTICE), client, i, n;
+	off_t id, at_service;
+	char byte;
+
+	(void)state;
+	client = connect_to("ends", CAPF_ANYCLIENT);
+	(void)expect(service, CAPMS_CONNECT, "");
+	id = put(client, "question");
+	at_service = expect(service, CAPMS_REQUEST, "question");
+	(void)CHECK_OK(caps_upcall_fd(service)); /* what comes is taken in at once */
+	for (i = 0; i < 2; i++) {
+		for (n = 0; n < 20; n++) {
+			assert_int_equal(caps_sys_abort(client, id, 0), CAPS_ABORT_ATSERVER);
+			(void)usleep(1000);
+		}
+		expect_id(service, CAPMS_ABORT, "", at_service);
+		/* What comes late may be told once more. */
+		for (n = 0; caps_sys_get(service, &byte, 1, NULL, NULL) == 0; n++)
+			;
+		assert_in_range(n, 0, 2);
+	}
+	assert_int_equal(caps_sys_close(client), 0);
+	assert_int_equal(caps_sys_close(service), 0);
+}
+
 static void test_abort_hard(void **state)
 {
 	int service = serve("ends", CAPF_ANYCLIENT), client = connect_to("ends", CAPF_ANYCLIENT);
@@ -499,6 +527,8 @@ int main(void)
 		SENTENCE("abort: ATSERVER when the service holds it; it may still reply",
 			 test_abort_at_server),
 		SENTENCE("abort: the service is told", test_abort_tells_the_service),
+		SENTENCE("abort: the service is told once until it has listened",
+			 test_abort_repeated),
 		SENTENCE("abort: CAPF_ABORT_HARD takes it away, and a later reply is EINVAL",
 			 test_abort_hard),
 	};
