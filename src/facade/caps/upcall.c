@@ -182,6 +182,10 @@ APH_API int caps_upcall_fd(int number)
 		port->own_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		port->own_raised = false;
 		e = port->own_fd < 0 ? errno : aph_caps_attend(port);
+		if (e && port->own_fd >= 0) {
+			(void)close(port->own_fd); /* nobody would raise it */
+			port->own_fd = -1;
+		}
 		/* One that only serves has to begin to take events. */
 		if (port->receiver == APH_CAPS_ATTENDANT)
 			(void)aph_endpoint_wake(port->ep);

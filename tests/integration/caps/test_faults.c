@@ -9,6 +9,7 @@
 #include "support/fds.h"
 
 #include <poll.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,6 +57,19 @@ void *__wrap_realloc(void *old, size_t size)
 void *__wrap_reallocarray(void *old, size_t n, size_t size)
 {
 	return fails_now() ? NULL : __real_reallocarray(old, n, size);
+}
+
+static _Atomic bool no_threads;
+
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *),
+			  void *arg);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *),
+			  void *arg);
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *),
+			  void *arg)
+{
+	return atomic_load(&no_threads) ? EAGAIN : __real_pthread_create(thread, attr, run, arg);
 }
 
 static char long_body[LONG_BODY];
@@ -168,12 +182,38 @@ static void test_allocations_of_additions(void **state)
 	run_all(CAPF_NOTICE | CAPF_ASYNC);
 }
 
+/* A descriptor that no thread looks after is none; the next one is as good as ever. */
+static void test_no_thread_for_upcalls(void **state)
+{
+	int service = serve("faults", CAPF_ANYCLIENT),
+	    client = connect_to("faults", CAPF_ANYCLIENT);
+	struct pollfd poller = { .events = POLLIN };
+	static struct fds before;
+
+	(void)state;
+	fds_take(&before);
+	atomic_store(&no_threads, true);
+	FAILS(caps_upcall_fd(client), EAGAIN);
+	FAILS(caps_upcall_fd(client), EAGAIN);
+	atomic_store(&no_threads, false);
+	assert_int_equal(fds_differ(&before), 0);
+	poller.fd = (int)CHECK_OK(caps_upcall_fd(client));
+	(void)put(client, "question");
+	CHECK_OK(caps_sys_reply(service, "answer", 6, expect(service, CAPMS_REQUEST, "question")));
+	assert_int_equal(poll(&poller, 1, check_hang_ms(3000)), 1);
+	(void)expect(client, CAPMS_REPLY, "answer");
+	assert_int_equal(caps_sys_close(client), 0);
+	assert_int_equal(caps_sys_close(service), 0);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		SENTENCE("no memory: every message comes back", test_allocations),
 		SENTENCE("no memory: also with notices and asynchronous connections",
 			 test_allocations_of_additions),
+		SENTENCE("no thread: caps_upcall_fd() says so each time",
+			 test_no_thread_for_upcalls),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
