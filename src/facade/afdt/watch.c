@@ -120,6 +120,14 @@ static int start_libevent(struct aph_afdt_watch *watch, unsigned what, uint64_t 
 
 /* -- an endpoint's own ----------------------------------------------------------------------------------- */
 
+/* Takes it out of epoll. */
+static void forget(struct aph_afdt_watch *watch)
+{
+	if (watch->known)
+		(void)epoll_ctl(watch->ep->epoll, EPOLL_CTL_DEL, watch->fd, NULL);
+	watch->known = false;
+}
+
 static int start_epoll(struct aph_afdt_watch *watch, unsigned what, uint64_t deadline_ns,
 		       struct afdt_error_t *err)
 {
@@ -132,10 +140,14 @@ static int start_epoll(struct aph_afdt_watch *watch, unsigned what, uint64_t dea
 		event.events |= EPOLLOUT;
 	if (!(what & APH_AFDT_PERSIST))
 		event.events |= EPOLLONESHOT;
-	if (watch->fd >= 0 && epoll_ctl(ep->epoll, watch->known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD,
-					watch->fd, &event) < 0)
+	/* Of a socket that is not connected yet epoll would tell, unasked and at once, that it has hung up. */
+	if (!(what & (APH_AFDT_READ | APH_AFDT_WRITE)))
+		forget(watch);
+	else if (epoll_ctl(ep->epoll, watch->known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, watch->fd,
+			   &event) < 0)
 		return aph_afdt_fail(err, AFDT_EVENT_ADD, errno, "epoll does not take the socket");
-	watch->known = watch->fd >= 0;
+	else
+		watch->known = true;
 	watch->started = true;
 	timer_start(ep, &watch->timer, deadline_ns);
 	aph_afdt_endpoint_arm(ep);
@@ -147,9 +159,7 @@ static void stop_epoll(struct aph_afdt_watch *watch)
 	struct aph_afdt_endpoint *ep = watch->ep;
 
 	timer_stop(ep, &watch->timer);
-	if (watch->known)
-		(void)epoll_ctl(ep->epoll, EPOLL_CTL_DEL, watch->fd, NULL);
-	watch->known = false;
+	forget(watch);
 	for (int i = 0; i < ep->n_turn; i++)
 		if (ep->turn[i].data.ptr == watch)
 			ep->turn[i].data.ptr = NULL;

@@ -97,8 +97,8 @@ int aph_afdt_watch_init(struct aph_afdt_watch *watch, struct aph_afdt_endpoint *
 void aph_afdt_watch_deinit(struct aph_afdt_watch *watch);
 
 /*
- * Waits for what is in `what` (on a descriptor of -1 for the deadline alone), or instead of what was waited
- * for so far. 0 or -errno with `err` filled in.
+ * Waits for what is in `what` (0: for the deadline alone), or instead of what was waited for so far. 0 or
+ * -errno with `err` filled in.
  */
 int aph_afdt_watch_start(struct aph_afdt_watch *watch, unsigned what, uint64_t deadline_ns,
 			 struct afdt_error_t *err);

@@ -341,6 +341,29 @@ static void clients(void **state)
 	close_all();
 }
 
+/* The backlog is full: to wait for room in it costs next to nothing. */
+static void waiting_to_connect(void **state)
+{
+	struct aph_afdt_client *client;
+	int listener, first, n = 0;
+	uint64_t end;
+
+	(void)state;
+	open_endpoint();
+	listener = peer_listen(path_of("s"));
+	CHECK_OK(listen(listener, 0));
+	first = peer_connect(path_of("s"));
+	client = ask("x", NULL, 0, -1);
+	for (end = aph_deadline_ms(100); aph_time_ns() < end; n++)
+		turn(20);
+	/* It is tried after 1, 2, 4, 8... milliseconds, and this loop turns by itself. */
+	assert_in_range(n, 1, 30);
+	aph_afdt_client_close(client);
+	close(first);
+	close(listener);
+	close_all();
+}
+
 /* -- limits -------------------------------------------------------------------------------------------------- */
 
 static void request_time(void **state)
@@ -482,6 +505,7 @@ int main(void)
 		SUITE_TEST(several_to_an_original),
 		SUITE_TEST(original_clients),
 		SUITE_TEST(clients),
+		SUITE_TEST(waiting_to_connect),
 		SUITE_TEST(request_time),
 		SUITE_TEST(crowds),
 		SUITE_TEST(modes),
