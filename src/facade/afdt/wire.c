@@ -38,10 +38,28 @@ void aph_afdt_close(int fd)
 	errno = saved;
 }
 
+/*
+ * Closes what somebody has sent and nobody wants. The last close(2) of a connection with SO_LINGER waits for its
+ * peer, for as long as the sender has set. Whoever else has it finds that changed, which is better than to wait.
+ */
+static void close_received(int fd)
+{
+	static const struct linger off = { 0 };
+	struct linger linger;
+	socklen_t len = sizeof(linger);
+	int saved = errno;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 && linger.l_onoff &&
+	    linger.l_linger > 0)
+		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
+	close(fd);
+	errno = saved;
+}
+
 void aph_afdt_intake_deinit(struct aph_afdt_intake *in)
 {
 	for (unsigned i = 0; i < in->n_fds; i++)
-		aph_afdt_close(in->fds[i]);
+		close_received(in->fds[i]);
 	in->n_fds = 0;
 }
 
@@ -58,7 +76,7 @@ static void take_fds(struct aph_afdt_intake *in, const struct cmsghdr *cmsg)
 			in->fds[in->n_fds++] = fd;
 		} else {
 			in->excess = true;
-			aph_afdt_close(fd);
+			close_received(fd);
 		}
 	}
 }

@@ -5,6 +5,7 @@
  */
 #include "rig.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
@@ -341,6 +342,40 @@ static void clients(void **state)
 	close_all();
 }
 
+/* A descriptor that nobody takes is closed at once, however long its sender would like that to take. */
+static void lingering(void **state)
+{
+	const struct linger linger = { .l_onoff = 1, .l_linger = 5 };
+	struct sockaddr_in address = { .sin_family = AF_INET };
+	socklen_t len = sizeof(address);
+	int listener = (int)CHECK_OK(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)), sent, sock;
+	char bytes[4096] = { 0 };
+	uint64_t begin;
+
+	(void)state;
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	CHECK_OK(bind(listener, (struct sockaddr *)&address, len));
+	CHECK_OK(listen(listener, 1));
+	CHECK_OK(getsockname(listener, (struct sockaddr *)&address, &len));
+	sent = (int)CHECK_OK(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+	CHECK_OK(connect(sent, (struct sockaddr *)&address, len));
+	while (send(sent, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+		continue;
+	CHECK_OK(setsockopt(sent, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)));
+	open_endpoint();
+	open_server();
+	sock = peer_connect(path_of("s"));
+	peer_message(sock, "x", 1, sent);
+	close(sent);
+	turn_until(&server_told.requests, 1);
+	begin = aph_time_ns();
+	aph_afdt_request_free(held);
+	assert_true(aph_time_ns() - begin < UINT64_C(2000000000));
+	close(sock);
+	close(listener);
+	close_all();
+}
+
 /* The backlog is full: to wait for room in it costs next to nothing. */
 static void waiting_to_connect(void **state)
 {
@@ -505,6 +540,7 @@ int main(void)
 		SUITE_TEST(several_to_an_original),
 		SUITE_TEST(original_clients),
 		SUITE_TEST(clients),
+		SUITE_TEST(lingering),
 		SUITE_TEST(waiting_to_connect),
 		SUITE_TEST(request_time),
 		SUITE_TEST(crowds),
