@@ -117,6 +117,19 @@ static void hand_over(struct aph_afdt_request *request)
 
 /* -- reading --------------------------------------------------------------------------------------------- */
 
+/* What became of a request that is not whole, by what the last attempt to read gave. */
+static void broken_off(const struct aph_afdt_request *request, ssize_t n, struct afdt_error_t *err)
+{
+	if (n == -EAGAIN)
+		(void)aph_afdt_fail(err, AFDT_TIMEOUT, 0, "the client has not sent its request");
+	else if (n == 0 && request->in.n)
+		(void)aph_afdt_fail(err, AFDT_FORMAT, 0, "the client has gone within its request");
+	else if (n == 0)
+		(void)aph_afdt_fail(err, AFDT_RECVMSG, 0, "the client has gone without a request");
+	else
+		(void)aph_afdt_fail(err, AFDT_RECVMSG, (int)-n, "cannot receive a request");
+}
+
 /* Reads what there is. Afterwards the request may be gone. */
 static void read_on(struct aph_afdt_request *request, bool late)
 {
@@ -127,7 +140,7 @@ static void read_on(struct aph_afdt_request *request, bool late)
 	while ((state = aph_afdt_intake_state(&request->in, &err)) == APH_AFDT_PART &&
 	       (n > 0 || n == -EINTR))
 		n = aph_afdt_intake_read(&request->in, request->watch.fd, AFDT_FULL_MSGLEN);
-	if (state == APH_AFDT_WHOLE && request->in.n_fds && request->server->old_request) {
+	if (state != APH_AFDT_WRONG && request->in.n_fds && request->server->old_request) {
 		state = APH_AFDT_WRONG;
 		(void)aph_afdt_fail(&err, AFDT_FORMAT, 0, "a descriptor came with the request");
 	}
@@ -141,28 +154,27 @@ static void read_on(struct aph_afdt_request *request, bool late)
 		(void)await(request, APH_AFDT_READ, request->deadline_ns, AFDT_ACCEPT_CLIENT);
 		return;
 	}
-	if (state == APH_AFDT_PART && n == -EAGAIN)
-		(void)aph_afdt_fail(&err, AFDT_TIMEOUT, 0, "the client has not sent its request");
-	else if (n == 0 && request->in.n)
-		(void)aph_afdt_fail(&err, AFDT_FORMAT, 0, "the client has gone within its request");
-	else if (n == 0)
-		(void)aph_afdt_fail(&err, AFDT_RECVMSG, 0, "the client has gone without a request");
-	else if (n < 0)
-		(void)aph_afdt_fail(&err, AFDT_RECVMSG, (int)-n, "cannot receive a request");
+	if (state == APH_AFDT_PART)
+		broken_off(request, n, &err);
 	aph_afdt_request_fail(request, AFDT_HANDLE_REQUEST, &err);
 }
 
-bool aph_afdt_request_evict(struct aph_afdt_server *server)
+bool aph_afdt_request_evict(struct aph_afdt_server *server, bool with_fds)
 {
 	struct afdt_error_t err = AFDT_ERROR_T_INIT;
-	struct aph_afdt_link *oldest = server->reading.next;
+	struct aph_afdt_request *request = NULL;
+	struct aph_afdt_link *link = server->reading.next;
 
-	if (oldest == &server->reading)
+	for (; link != &server->reading; link = link->next) {
+		request = APH_AFDT_CONTAINER(link, struct aph_afdt_request, reading_link);
+		if (!with_fds || request->in.n_fds)
+			break;
+	}
+	if (link == &server->reading)
 		return false;
 	(void)aph_afdt_fail(&err, AFDT_TIMEOUT, EBUSY,
 			    "a client that has not sent its request makes room for others");
-	aph_afdt_request_fail(APH_AFDT_CONTAINER(oldest, struct aph_afdt_request, reading_link),
-			      AFDT_HANDLE_REQUEST, &err);
+	aph_afdt_request_fail(request, AFDT_HANDLE_REQUEST, &err);
 	return true;
 }
 

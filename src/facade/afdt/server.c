@@ -71,7 +71,7 @@ static bool make_room(struct aph_afdt_server *server)
 		server->crowd = false;
 		return false;
 	}
-	if (aph_afdt_request_evict(server))
+	if (aph_afdt_request_evict(server, false))
 		return server->sock >= 0;
 	pause_accepting(server);
 	return false;
@@ -96,8 +96,10 @@ static bool accept_one(struct aph_afdt_server *server)
 	}
 	if (errno == EINTR || errno == ECONNABORTED)
 		return true;
-	/* The loop would be told again at once, for as long as there is no room. */
 	cause = errno;
+	if ((cause == EMFILE || cause == ENFILE) && aph_afdt_request_evict(server, true))
+		return server->sock >= 0;
+	/* The loop would be told again at once, for as long as there is no room. */
 	pause_accepting(server);
 	(void)aph_afdt_fail(&err, AFDT_ACCEPT, cause, "cannot accept a client");
 	aph_afdt_server_error(server, AFDT_ACCEPT_CLIENT, &err);

@@ -102,8 +102,11 @@ int aph_afdt_request_send(struct aph_afdt_request *request);
 void aph_afdt_request_fail(struct aph_afdt_request *request, enum afdt_phase phase,
 			   struct afdt_error_t *err);
 
-/* Makes room for a newcomer at the expense of the oldest that has not said what it wants. */
-bool aph_afdt_request_evict(struct aph_afdt_server *server);
+/*
+ * Makes room for a newcomer at the expense of the oldest that has not said what it wants: of all, or of those
+ * that have sent descriptors. False if there is none.
+ */
+bool aph_afdt_request_evict(struct aph_afdt_server *server, bool with_fds);
 
 /* Lets the server accept again, should it have paused. */
 void aph_afdt_server_resume(struct aph_afdt_server *server);

@@ -418,6 +418,45 @@ static void request_time(void **state)
 	close_all();
 }
 
+/* Lowers the limit until there is no room for another descriptor. */
+static void leave_no_room(struct rlimit *before)
+{
+	int next = (int)CHECK_OK(dup(0));
+	struct rlimit limit;
+
+	close(next);
+	CHECK_OK(getrlimit(RLIMIT_NOFILE, before));
+	limit = *before;
+	limit.rlim_cur = (rlim_t)next;
+	CHECK_OK(setrlimit(RLIMIT_NOFILE, &limit));
+}
+
+/* Half a request cannot hold the descriptors that others need. */
+static void hoarders(void **state)
+{
+	int hoarder, other, fds[APH_AFDT_FDS_MAX] = { 0 };
+	struct rlimit before;
+
+	(void)state;
+	open_endpoint();
+	open_server();
+	hoarder = peer_connect(path_of("s"));
+	peer_send(hoarder, "\0\0", 2, fds, APH_AFDT_FDS_MAX);
+	turn(20);
+	other = peer_connect(path_of("s"));
+	peer_message(other, "x", 1, -1);
+	leave_no_room(&before);
+	turn_until(&server_told.requests, 1);
+	CHECK_OK(setrlimit(RLIMIT_NOFILE, &before));
+	assert_int_equal(server_told.errors, 1);
+	assert_int_equal(server_told.cause, EBUSY);
+	assert_true(peer_hung_up(hoarder));
+	aph_afdt_request_free(held);
+	close(hoarder);
+	close(other);
+	close_all();
+}
+
 /* Those that say nothing make room; those that are being served do not. */
 static void crowds(void **state)
 {
@@ -543,6 +582,7 @@ int main(void)
 		SUITE_TEST(lingering),
 		SUITE_TEST(waiting_to_connect),
 		SUITE_TEST(request_time),
+		SUITE_TEST(hoarders),
 		SUITE_TEST(crowds),
 		SUITE_TEST(modes),
 		SUITE_TEST(misuse),

@@ -210,6 +210,25 @@ static void bad_requests(void **state)
 	close_server();
 }
 
+/* A descriptor that is of no use here is not kept until the rest of the request comes. */
+static void half_with_a_descriptor(void **state)
+{
+	int file = some_file(), before, sock;
+
+	(void)state;
+	open_server();
+	before = fds_count();
+	sock = peer_connect(path_of("s"));
+	peer_send(sock, "\1", 1, &file, 1);
+	run_until(base, &server_told.errors, 1);
+	check_told(&server_told, AFDT_HANDLE_REQUEST, AFDT_FORMAT, 0);
+	assert_true(peer_hung_up(sock));
+	close(sock);
+	assert_int_equal(fds_count(), before);
+	close(file);
+	close_server();
+}
+
 /* Whoever says nothing holds up nobody. */
 static void silent(void **state)
 {
@@ -591,6 +610,7 @@ int main(void)
 		SUITE_TEST(many),
 		SUITE_TEST(split_requests),
 		SUITE_TEST(bad_requests),
+		SUITE_TEST(half_with_a_descriptor),
 		SUITE_TEST(silent),
 		SUITE_TEST(bad_answers),
 		SUITE_TEST(gone_client),
