@@ -130,7 +130,8 @@ APH_API int aph_hold_accept(struct aph_hold_acceptance **out, struct aph_hold *h
 
 /*
  * Says that the caller is ready: the name becomes its own, and then whoever offered it is told to let go.
- * Frees the acceptance in any case. -ECANCELED: the offer was withdrawn; nothing has changed.
+ * Frees the acceptance in any case. -ECANCELED (the offer was withdrawn), -EEXIST, -EDQUOT (name or room were
+ * used up meanwhile): nothing has changed.
  */
 APH_API int aph_hold_confirm(struct aph_hold_acceptance *acceptance, uint64_t deadline_ns);
 

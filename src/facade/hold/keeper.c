@@ -335,6 +335,7 @@ static void close_service(struct hold_keeper *keeper)
 	}
 	keeper->ep = aph_endpoint_free(keeper->ep);
 	keeper->service = NULL;
+	keeper->unsaved = false;
 	(void)hold_table_each(&keeper->table, calm, &keeper->table);
 }
 
@@ -363,7 +364,7 @@ static uint64_t next_deadline(const struct hold_keeper *keeper)
 {
 	uint64_t expiry = hold_table_next_expiry(&keeper->table);
 
-	if (keeper->newcomer >= 0)
+	if (keeper->newcomer >= 0 || keeper->unsaved)
 		return aph_deadline_ms(RETRY_MS);
 	/* What is overdue could not be saved just now. */
 	if (expiry != APH_FOREVER && expiry <= aph_time_ns())

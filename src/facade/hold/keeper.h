@@ -60,6 +60,8 @@ struct hold_keeper {
 	int *own;		  /* what was open before anything was kept or served */
 	size_t n_own;
 
+	bool unsaved; /* transfer.c: something was confirmed and could not be saved yet */
+
 	int manager; /* manager.c: the socket; -1 */
 
 	int newcomer; /* upgrade.c: nothing changes while it is there; -1 */

@@ -66,6 +66,8 @@ static void release(struct hold_keeper *keeper, struct hold_work *work)
 static void dismiss(struct hold_keeper *keeper, struct acceptor *acceptor, int error)
 {
 	acceptor->is_over = true;
+	if (acceptor->offer)
+		acceptor->offer->acceptor = NULL;
 	acceptor->offer = NULL;
 	if (acceptor->work.call)
 		(void)aph_call_abort(acceptor->work.call, -error);
@@ -92,7 +94,6 @@ void hold_offer_end(struct hold_keeper *keeper, struct hold_entry *entry, int er
 	detach(keeper, offer);
 	if (offer->acceptor)
 		dismiss(keeper, offer->acceptor, -ECANCELED);
-	offer->acceptor = NULL;
 	if (offer->work.call)
 		(void)aph_call_abort(offer->work.call, -error);
 	release(keeper, &offer->work);
@@ -214,12 +215,32 @@ static int move(struct hold_keeper *keeper, struct hold_entry *entry, uid_t to, 
 	return 0;
 }
 
-static void commit(struct hold_keeper *keeper, struct acceptor *acceptor)
+/* Whoever has confirmed cannot become the owner after all. */
+static void turn_down(struct hold_keeper *keeper, struct acceptor *acceptor, int error)
 {
 	struct hold_offer *offer = acceptor->offer;
 
-	if (move(keeper, offer->entry, acceptor->uid, offer->token) < 0)
+	dismiss(keeper, acceptor, error);
+	if (offer->work.call)
+		stand(keeper, offer);
+	else
+		hold_offer_end(keeper, offer->entry, -ECANCELED);
+}
+
+static void commit(struct hold_keeper *keeper, struct acceptor *acceptor)
+{
+	struct hold_offer *offer = acceptor->offer;
+	/* Name and room must be free now as they were when the descriptors were sent. */
+	int r = check_give(keeper, acceptor, offer->entry);
+
+	if (r < 0) {
+		turn_down(keeper, acceptor, r);
 		return;
+	}
+	if (move(keeper, offer->entry, acceptor->uid, offer->token) < 0) {
+		keeper->unsaved = true;
+		return;
+	}
 	detach(keeper, offer);
 	offer->acceptor = NULL;
 	acceptor->offer = NULL;
@@ -240,15 +261,6 @@ void hold_signalled(struct hold_keeper *keeper, struct aph_call *call, int32_t c
 	    !acceptor->offer || acceptor->confirmed)
 		return;
 	acceptor->confirmed = true;
-	/* The name must be free now as it was when the descriptors were sent. */
-	if (acceptor->uid != acceptor->from &&
-	    hold_table_find(&keeper->table, acceptor->uid, acceptor->name)) {
-		struct hold_offer *offer = acceptor->offer;
-
-		dismiss(keeper, acceptor, -EEXIST);
-		stand(keeper, offer);
-		return;
-	}
 	commit(keeper, acceptor);
 }
 
@@ -256,18 +268,20 @@ void hold_transfer_resume(struct hold_keeper *keeper)
 {
 	struct hold_work *work = keeper->works;
 
-	while (work) {
+	if (!keeper->unsaved)
+		return;
+	keeper->unsaved = false;
+	/* What does not work for one does not for the next either. */
+	while (work && !keeper->unsaved) {
 		struct acceptor *acceptor = (struct acceptor *)work;
 
-		/* It may take itself and its offer away: from the front again then. */
 		if (work->verb == HOLD_ACCEPT && acceptor->confirmed && acceptor->offer) {
 			commit(keeper, acceptor);
-			if (hold_twin_is_missing(keeper))
-				return;
+			/* It may have taken itself and its offer away: from the front again. */
 			work = keeper->works;
-			continue;
+		} else {
+			work = work->next;
 		}
-		work = work->next;
 	}
 }
 

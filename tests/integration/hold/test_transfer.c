@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -443,6 +445,68 @@ static void a_newcomer_takes_over(void **state)
 	keeper_stop(&keepers[5]);
 }
 
+/* -- a service manager that is gone ------------------------------------------------------------------------ */
+
+/* Takes what it is told, and keeps nothing. */
+static int manager(int ctl, void *arg)
+{
+	int sock = *(int *)arg;
+	char bytes[512], control[CMSG_SPACE(sizeof(int))];
+
+	(void)ctl;
+	for (;;) {
+		struct iovec part = { bytes, sizeof(bytes) };
+		struct msghdr message = { .msg_iov = &part,
+					  .msg_iovlen = 1,
+					  .msg_control = control,
+					  .msg_controllen = sizeof(control) };
+
+		if (recvmsg(sock, &message, MSG_CMSG_CLOEXEC) < 0)
+			return 1;
+		if (message.msg_controllen)
+			close(*(int *)CMSG_DATA(CMSG_FIRSTHDR(&message)));
+	}
+}
+
+/* What was confirmed and cannot be saved waits, and nobody waits for it. */
+static void nothing_can_be_saved(void **state)
+{
+	const struct aph_hold_keeper_options systemd = { .size = sizeof(systemd),
+							 .survival = APH_HOLD_SURVIVE_SYSTEMD };
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int sock = (int)CHECK_OK(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	struct aph_hold_acceptance *acceptance;
+	struct aph_hold_offer *offer;
+	struct aph_hold *hold, *other;
+	struct keeper keeper;
+	struct child child;
+
+	(void)state;
+	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%s/notify", dir_path());
+	CHECK_OK(bind(sock, (struct sockaddr *)&address, sizeof(address)));
+	child_start(&child, manager, &sock);
+	close(sock);
+	CHECK_OK(setenv("NOTIFY_SOCKET", address.sun_path, 1));
+	keeper_start(&keeper, &systemd);
+	CHECK_OK(unsetenv("NOTIFY_SOCKET"));
+	hold = hold_open();
+	other = hold_open();
+	assert_int_equal(store(hold, "web", "x", 0), 0);
+	assert_int_equal(aph_hold_offer(&offer, hold, "web", geteuid(), NULL), 0);
+	assert_int_equal(stands(offer, hold), -ETIMEDOUT);
+	assert_int_equal(accept_one(&acceptance, other, "web", "x", SOON), 0);
+	child_kill(&child);
+	assert_int_equal(aph_hold_confirm(acceptance, aph_deadline_ms(50)), -ETIMEDOUT);
+	/* It has neither changed hands nor come back, and the keeper serves. */
+	assert_int_equal(retrieve(other, "web", "x", 0), 0);
+	assert_int_equal(aph_hold_offer_wait(offer, aph_deadline_ms(50)), -ETIMEDOUT);
+	assert_int_equal(aph_hold_delete(other, "web", NULL, SOON), -EBUSY);
+	aph_hold_close(other);
+	aph_hold_close(hold);
+	keeper_stop(&keeper);
+	CHECK_OK(unlink(address.sun_path));
+}
+
 /* -- users ------------------------------------------------------------------------------------------------ */
 
 /* Offers "web" to Bob and says when he has it. */
@@ -500,6 +564,63 @@ static int bob(int ctl, void *arg)
 	return 0;
 }
 
+/* Two names are in hand at once, and there is room for one. */
+static int crowded_bob(int ctl, void *arg)
+{
+	struct aph_hold_options of_root = { .size = sizeof(of_root), .flags = APH_HOLD_OWNER };
+	struct aph_hold_acceptance *acceptances[2];
+	struct aph_hold *hold;
+	size_t n = 1;
+	int fd;
+
+	(void)ctl;
+	(void)arg;
+	become(BOB);
+	CHECK_OK(aph_hold_open(&hold, "caps:hold,uid=0", SOON));
+	for (int i = 0; i < 2; i++) {
+		CHECK_OK(aph_hold_accept(&acceptances[i], hold, i ? "b" : "a", &fd, &n, &of_root,
+					 SOON));
+		close(fd);
+	}
+	CHECK_OK(aph_hold_confirm(acceptances[0], SOON));
+	CHECK(aph_hold_confirm(acceptances[1], SOON) == -EDQUOT);
+	aph_hold_close(hold);
+	return 0;
+}
+
+static void not_more_than_the_limit(void **state)
+{
+	static const char *const rules[] = { "uid=any" }, *const limits[] = { "54322=1" };
+	const struct aph_hold_keeper_options options = {
+		.size = sizeof(options),
+		.rules = rules,
+		.n_rules = 1,
+		.limits = limits,
+		.n_limits = 1,
+	};
+	struct aph_hold_offer *a, *b;
+	struct keeper keeper;
+	struct aph_hold *hold;
+	struct child child;
+
+	(void)state;
+	need_root();
+	keeper_start(&keeper, &options);
+	hold = hold_open();
+	assert_int_equal(store(hold, "a", "a", 0), 0);
+	assert_int_equal(store(hold, "b", "b", 0), 0);
+	assert_int_equal(aph_hold_offer(&a, hold, "a", BOB, NULL), 0);
+	assert_int_equal(aph_hold_offer(&b, hold, "b", BOB, NULL), 0);
+	child_start(&child, crowded_bob, NULL);
+	assert_int_equal(child_finish(&child, LIMIT_MS), 0);
+	assert_int_equal(aph_hold_offer_wait(a, SOON), 0);
+	/* The offer stands. */
+	assert_int_equal(aph_hold_offer_wait(b, aph_deadline_ms(5)), -ETIMEDOUT);
+	assert_int_equal(retrieve(hold, "b", "b", 0), 0);
+	aph_hold_close(hold);
+	keeper_stop(&keeper);
+}
+
 static void between_users(void **state)
 {
 	static const char *const rules[] = { "uid=any", NULL };
@@ -534,11 +655,12 @@ static void between_users(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		HOLD_TEST(the_new_one_first), HOLD_TEST(declined_withdrawn_deleted),
-		HOLD_TEST(expiry_waits),      HOLD_TEST(the_old_one_dies),
-		HOLD_TEST(the_new_one_dies),  HOLD_TEST(the_next_in_line),
-		HOLD_TEST(the_keeper_dies),   HOLD_TEST(a_newcomer_takes_over),
-		HOLD_TEST(between_users),
+		HOLD_TEST(the_new_one_first),	 HOLD_TEST(declined_withdrawn_deleted),
+		HOLD_TEST(expiry_waits),	 HOLD_TEST(the_old_one_dies),
+		HOLD_TEST(the_new_one_dies),	 HOLD_TEST(the_next_in_line),
+		HOLD_TEST(the_keeper_dies),	 HOLD_TEST(a_newcomer_takes_over),
+		HOLD_TEST(between_users),	 HOLD_TEST(not_more_than_the_limit),
+		HOLD_TEST(nothing_can_be_saved),
 	};
 
 	return suite_run("hold transfer", tests, SUITE_LEN(tests), 60);
