@@ -136,6 +136,16 @@ static void end(struct aph_caps_port *port, struct aph_caps_message *m,
 		aph_caps_client_pump(port);
 }
 
+/* With CAPF_WAITSVC a service that has gone before it answered is as good as none: the next one will do. */
+static bool await_another(struct aph_caps_port *port, enum aph_reason reason)
+{
+	if (port->server || !(port->flags & CAPF_WAITSVC) ||
+	    (reason != APH_REASON_CLOSED && reason != APH_REASON_NO_SERVICE))
+		return false;
+	port->awaited = true;
+	return aph_caps_attend(port) == 0;
+}
+
 void aph_caps_client_event(struct aph_caps_port *port, const struct aph_event *ev)
 {
 	struct aph_caps_message *m = ev->call ? aph_call_data(ev->call) : NULL;
@@ -163,7 +173,8 @@ void aph_caps_client_event(struct aph_caps_port *port, const struct aph_event *e
 	case APH_EVENT_CLOSED:
 		if (!port->server)
 			(void)aph_channel_close(ev->channel);
-		aph_caps_client_disconnected(port);
+		if (!await_another(port, ev->result.reason))
+			aph_caps_client_disconnected(port);
 		break;
 	default:
 		break;

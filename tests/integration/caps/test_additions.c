@@ -572,6 +572,38 @@ static void test_async_before_service(void **state)
 	assert_int_equal(caps_sys_close(client), 0);
 }
 
+static int silent_child(int ctl, void *arg)
+{
+	(void)arg;
+	(void)serve("async", CAPF_ANYCLIENT);
+	child_say(ctl, 'r');
+	(void)child_hear(ctl, check_hang_ms(20000));
+	return 1;
+}
+
+/* The service dies between the connection and its answer. */
+static void test_async_next_service(void **state)
+{
+	struct child child;
+	int client, service;
+	off_t id;
+
+	(void)state;
+	child_start(&child, silent_child, NULL);
+	CHECK(child_hear(child.ctl, check_hang_ms(5000)) == 'r');
+	CHECK_OK(kill(child.pid, SIGSTOP));
+	child_await_state(child.pid, 'T', check_hang_ms(5000));
+	client = connect_to("async", CAPF_ANYCLIENT | CAPF_ASYNC | CAPF_WAITSVC);
+	id = put(client, "a");
+	child_kill(&child);
+	expect_nothing(client);
+	service = serve("async", CAPF_ANYCLIENT);
+	CHECK_OK(caps_sys_reply(service, "A", 1, expect(service, CAPMS_REQUEST, "a")));
+	expect_id(client, CAPMS_REPLY, "A", id);
+	assert_int_equal(caps_sys_close(client), 0);
+	assert_int_equal(caps_sys_close(service), 0);
+}
+
 static void test_async_not_permitted(void **state)
 {
 	int service = caps_sys_service("async", UID_ANY, getegid(), 0, CAPF_USER), client;
@@ -682,6 +714,8 @@ int main(void)
 			 test_async),
 		SENTENCE("CAPF_ASYNC with CAPF_WAITSVC: and until there is one",
 			 test_async_before_service),
+		SENTENCE("CAPF_ASYNC with CAPF_WAITSVC: one that dies before it answers is none",
+			 test_async_next_service),
 		SENTENCE("CAPF_ASYNC: what is not permitted comes back", test_async_not_permitted),
 		SENTENCE("a service that is idle makes no system call", test_idle),
 	};
