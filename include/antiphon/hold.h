@@ -71,7 +71,7 @@ APH_API int aph_hold_fd(struct aph_hold *hold);
 
 /*
  * Keeps duplicates of the descriptors; the caller's stay its own. 0: it is safe now. -EEXIST (without
- * REPLACE), -EBUSY (it is being taken or accepted), -EDQUOT (the owner's share is used up), -ENFILE (the keeper is full), -EBADF, -EPERM (a
+ * REPLACE), -EBUSY (it is being taken, or is offered), -EDQUOT (the owner's share is used up), -ENFILE (the keeper is full), -EBADF, -EPERM (a
  * socket of antiphon itself, which cannot be kept).
  */
 APH_API int aph_hold_store(struct aph_hold *hold, const char *name, const int *fds, size_t n_fds,

@@ -354,7 +354,16 @@ int aph_hold_retrieve(struct aph_hold *hold, const char *name, int *fds, size_t 
 
 /* -- listing --------------------------------------------------------------------------------------------- */
 
-/* All there is, in one block. */
+/* What became of a call whose reply has broken off. */
+static int broken_off(const struct aph_call *call)
+{
+	struct aph_result result;
+	int r = aph_call_result(call, &result) ? hold_judge(&result, true) : 0;
+
+	return r < 0 ? r : hold_complain(-EPROTO, "the other side is no keeper");
+}
+
+/* All there is, in one block. 0; -EAGAIN: it broke off, once more; or an error. */
 static int read_all(struct aph_call *call, char **data, size_t *len)
 {
 	size_t max = 0;
@@ -381,7 +390,7 @@ static int read_all(struct aph_call *call, char **data, size_t *len)
 		else if (n == -EAGAIN)
 			(void)aph_call_wait(call, APH_FOREVER);
 		else
-			return hold_complain(-ECONNRESET, "the list broke off");
+			return broken_off(call);
 	}
 }
 
@@ -413,9 +422,11 @@ int aph_hold_list(struct aph_hold *hold, const char *prefix, struct aph_hold_inf
 
 	if (r < 0)
 		return r;
-	r = hold_exchange(hold, &exchange, true, deadline_ns);
-	if (r == 0)
-		r = read_list(exchange.call, list, n);
-	aph_call_free(exchange.call);
+	do {
+		r = hold_exchange(hold, &exchange, true, deadline_ns);
+		if (r == 0)
+			r = read_list(exchange.call, list, n);
+		exchange.call = aph_call_free(exchange.call);
+	} while (r == -EAGAIN);
 	return r;
 }

@@ -481,6 +481,56 @@ static void garbage(void **state)
 	keeper_stop(&keeper);
 }
 
+/* Something like a keeper: of its first list only the beginning comes, the second is whole, the third goes on for ever. */
+static int half_a_keeper(int ctl, void *arg)
+{
+	struct aph_hold_info info = { .name = "web", .n_fds = 1 };
+	struct aph_endpoint *ep;
+	struct aph_event ev;
+	int n = 0;
+
+	(void)arg;
+	CHECK_OK(aph_endpoint_new(&ep, NULL));
+	CHECK_OK(aph_service_open(NULL, ep, APH_HOLD_ADDRESS, NULL));
+	child_say(ctl, 'r');
+	while (aph_endpoint_next(ep, &ev, APH_FOREVER) == 0) {
+		if (ev.type == APH_EVENT_END && n == 3)
+			break;
+		if (ev.type != APH_EVENT_REQUEST)
+			continue;
+		if (++n == 2) {
+			CHECK_OK(aph_call_reply(ev.call, &info, sizeof(info)));
+			continue;
+		}
+		CHECK(aph_call_send(ev.call, &info, sizeof(info), APH_MORE) ==
+		      (ssize_t)sizeof(info));
+		if (n == 1)
+			aph_channel_close(ev.channel);
+	}
+	aph_endpoint_free(ep);
+	return 0;
+}
+
+static void a_list_breaks_off(void **state)
+{
+	struct aph_hold_info *list = NULL;
+	struct aph_hold *hold;
+	struct child child;
+	size_t n;
+
+	(void)state;
+	child_start(&child, half_a_keeper, NULL);
+	assert_int_equal(child_hear(child.ctl, check_hang_ms(5000)), 'r');
+	hold = hold_open();
+	assert_int_equal(aph_hold_list(hold, NULL, &list, &n, NULL, SOON), 0);
+	assert_int_equal(n, 1);
+	free(list);
+	assert_int_equal(aph_hold_list(hold, NULL, &list, &n, NULL, aph_deadline_ms(30)),
+			 -ETIMEDOUT);
+	aph_hold_close(hold);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -495,6 +545,7 @@ int main(void)
 		HOLD_TEST(descriptors_run_out),
 		HOLD_TEST(nobody_there),
 		HOLD_TEST(garbage),
+		HOLD_TEST(a_list_breaks_off),
 	};
 
 	return suite_run("hold calls", tests, SUITE_LEN(tests), 60);
