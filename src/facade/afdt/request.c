@@ -10,6 +10,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* How often it is looked whether a client that has shut down its sending side is still there. */
+#define LOOK_NS UINT64_C(250000000)
+
 static struct aph_afdt_request *get_spare(struct aph_afdt_server *server)
 {
 	struct aph_afdt_request *request = server->spare;
@@ -79,7 +82,8 @@ static bool await(struct aph_afdt_request *request, unsigned what, uint64_t dead
 
 /*
  * Something has come on a connection whose request is with the program: its end, or bytes that nobody has
- * asked for. A client that merely shuts down its sending side still waits for the answer.
+ * asked for. A client that merely shuts down its sending side still waits for the answer; nothing tells of the
+ * end of such a one but looking again.
  */
 static void look_after(struct aph_afdt_request *request)
 {
@@ -88,8 +92,11 @@ static void look_after(struct aph_afdt_request *request)
 
 	if (recv(poller.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) {
 		(void)poll(&poller, 1, 0);
-		if (!(poller.revents & (POLLHUP | POLLERR)))
+		if (!(poller.revents & (POLLHUP | POLLERR))) {
+			(void)aph_afdt_watch_start(&request->watch, 0, aph_afdt_now() + LOOK_NS,
+						   NULL);
 			return;
+		}
 	}
 	request->gone = true;
 	if (request->server->gone)

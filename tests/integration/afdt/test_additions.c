@@ -94,12 +94,24 @@ static void gone_meanwhile(void **state)
 	assert_int_equal(aph_afdt_request_reply(held, &yes), -ECANCELED);
 	aph_afdt_request_free(held);
 
-	/* More than was asked for. */
+	/* Gone in two steps. */
 	sock = peer_connect(path_of("s"));
 	peer_message(sock, "1", 1, -1);
 	turn_until(&server_told.requests, 4);
-	peer_message(sock, "1", 1, -1);
+	shutdown(sock, SHUT_WR);
+	turn(0);
+	turn(0);
+	assert_int_equal(n_gone, 1);
+	close(sock);
 	turn_until(&n_gone, 2);
+	aph_afdt_request_free(held);
+
+	/* More than was asked for. */
+	sock = peer_connect(path_of("s"));
+	peer_message(sock, "1", 1, -1);
+	turn_until(&server_told.requests, 5);
+	peer_message(sock, "1", 1, -1);
+	turn_until(&n_gone, 3);
 	aph_afdt_request_free(held);
 	assert_true(peer_hung_up(sock));
 	close(sock);
