@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * AF_RXRPC sockets of libafrxrpc: blocking calls, one at a time, as a program makes them that waits in recvmsg(). As
+ * AF_RXRPC sockets of libafrxrpc: blocking calls, one at a time, as a program makes them that waits in recvmsg(). A
+ * socket gives the news of any of its calls to whoever waits, so each thread has one of its own; they share a port. As
  * "af_rxrpc:moved" both ends have forked, so that other processes have their sockets.
  */
 #include "harness.h"
@@ -12,11 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define N_CHARGES 8
+#define N_SOCKETS 16 /* as many threads as the harness has */
+#define N_CHARGES 24 /* more than callers, which never find the server busy then */
 #define BODY_MAX  65536
 
-static int fd;
-static char body[BODY_MAX];
+static int fds[N_SOCKETS]; /* the server has the first alone */
 
 static struct sockaddr_rxrpc address_of(unsigned port)
 {
@@ -33,7 +34,7 @@ static struct sockaddr_rxrpc address_of(unsigned port)
 	return address;
 }
 
-static int send_with(unsigned long tag, int type, const void *data, size_t len)
+static int send_with(int fd, unsigned long tag, int type, const void *data, size_t len)
 {
 	char control[CMSG_SPACE(sizeof(tag)) + CMSG_SPACE(0)] __attribute__((aligned(16))) = { 0 };
 	struct iovec iov = { (void *)(uintptr_t)data, len };
@@ -56,9 +57,10 @@ static int send_with(unsigned long tag, int type, const void *data, size_t len)
 	return aph_rxrpc_sendmsg(fd, &message, 0) == (ssize_t)len ? 0 : -1;
 }
 
-/* Length of what came into `body`; -1. */
-static ssize_t receive(unsigned long *tag, int *type, int *flags)
+/* Length of what came, and was not looked at; -1. */
+static ssize_t receive(int fd, unsigned long *tag, int *type, int *flags)
 {
+	char body[BODY_MAX];
 	char control[128] __attribute__((aligned(16)));
 	struct iovec iov = { body, sizeof(body) };
 	struct msghdr message = { .msg_iov = &iov,
@@ -80,16 +82,17 @@ static ssize_t receive(unsigned long *tag, int *type, int *flags)
 	return n;
 }
 
-static int start(const char *who, unsigned port)
+static int start(const char *who, unsigned n, unsigned port)
 {
 	struct sockaddr_rxrpc address = address_of(port);
 
-	fd = aph_rxrpc_socket(AF_RXRPC, SOCK_DGRAM | SOCK_CLOEXEC, PF_INET);
-	if (fd < 0)
-		return -1;
-	if (strcmp(who, "af_rxrpc:moved") == 0 && aph_rxrpc_share() < 0)
-		return -1;
-	return port ? aph_rxrpc_connect(fd, (struct sockaddr *)&address, sizeof(address)) : 0;
+	for (unsigned i = 0; i < n; i++) {
+		fds[i] = aph_rxrpc_socket(AF_RXRPC, SOCK_DGRAM | SOCK_CLOEXEC, PF_INET);
+		if (fds[i] < 0 || (port && aph_rxrpc_connect(fds[i], (struct sockaddr *)&address,
+							     sizeof(address)) < 0))
+			return -1;
+	}
+	return strcmp(who, "af_rxrpc:moved") == 0 ? aph_rxrpc_share() : 0;
 }
 
 /* Small calls alone are measured here. */
@@ -99,7 +102,14 @@ static int answer(unsigned long tag)
 	uint32_t word = htonl(RXB_COOKIE);
 
 	memcpy(reply + RXB_SMALL, &word, sizeof(word));
-	return send_with(tag, 0, reply, sizeof(reply));
+	return send_with(fds[0], tag, 0, reply, sizeof(reply));
+}
+
+static int charge(void)
+{
+	static unsigned long last;
+
+	return send_with(fds[0], ++last, RXRPC_CHARGE_ACCEPT, NULL, 0);
 }
 
 static int serve(const char *who, const char *name)
@@ -110,16 +120,17 @@ static int serve(const char *who, const char *name)
 	int type, flags;
 
 	(void)name;
-	if (start(who, 0) < 0 ||
-	    aph_rxrpc_bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
-	    aph_rxrpc_listen(fd, N_CHARGES) < 0)
+	if (aph_rxrpc_set_tunable("max_backlog", N_CHARGES) < 0 || start(who, 1, 0) < 0 ||
+	    aph_rxrpc_bind(fds[0], (struct sockaddr *)&address, sizeof(address)) < 0 ||
+	    aph_rxrpc_listen(fds[0], N_CHARGES) < 0)
 		return -1;
-	for (tag = 1; tag <= N_CHARGES; tag++)
-		if (send_with(tag, RXRPC_CHARGE_ACCEPT, NULL, 0) < 0)
+	for (int i = 0; i < N_CHARGES; i++)
+		if (charge() < 0)
 			return -1;
 	rxb_ready(port);
-	while (receive(&tag, &type, &flags) >= 0)
-		if ((type ? send_with(tag, RXRPC_CHARGE_ACCEPT, NULL, 0) : answer(tag)) < 0)
+	/* What is not a request is the end of one that was answered. */
+	while (receive(fds[0], &tag, &type, &flags) >= 0)
+		if (!type && (answer(tag) < 0 || charge() < 0))
 			return -1;
 	return -1;
 }
@@ -127,7 +138,7 @@ static int serve(const char *who, const char *name)
 static int open_client(const char *who, const char *name, unsigned port)
 {
 	(void)name;
-	return start(who, port);
+	return start(who, N_SOCKETS, port);
 }
 
 static int call(unsigned thread)
@@ -137,8 +148,8 @@ static int call(unsigned thread)
 	int type, flags;
 
 	rxb_request(request, RXB_RPC, RXB_SMALL, RXB_SMALL);
-	if (send_with(thread, 0, request, sizeof(request)) < 0 ||
-	    receive(&tag, &type, &flags) != RXB_SMALL + 4)
+	if (send_with(fds[thread], thread, 0, request, sizeof(request)) < 0 ||
+	    receive(fds[thread], &tag, &type, &flags) != RXB_SMALL + 4)
 		return -1;
 	return tag == thread && (flags & MSG_EOR) ? 0 : -1;
 }
