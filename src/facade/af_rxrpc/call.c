@@ -95,7 +95,10 @@ void aph_afrx_call_unpin(struct aph_afrx_call *c)
 void aph_afrx_call_forget(struct aph_afrx_call *c)
 {
 	detach(c);
-	free(c);
+	c->rx = NULL;
+	c->client = NULL;
+	c->pins++;
+	aph_afrx_call_unpin(c);
 }
 
 void aph_afrx_call_free(struct aph_afrx_call *c)

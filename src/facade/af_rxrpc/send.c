@@ -161,6 +161,8 @@ static int begin(struct sending *t, struct aph_afrx_call **out)
 	c->client = client;
 	client->n_calls++;
 	r = open_call(t, client, &c->rx);
+	if (r == -EREMOTE)
+		c->client = NULL; /* gone with the socket */
 	if (r < 0) {
 		aph_afrx_call_free(c);
 		return r;
@@ -324,7 +326,7 @@ static ssize_t write_body(struct sending *t, struct aph_afrx_call *c)
 		c->written = c->written || (done && !more);
 		aph_afrx_endpoint_push(t->s->endpoint);
 	}
-	if (!done && !c->socket)
+	if (r != -EREMOTE && !done && !c->socket)
 		return -ECONNABORTED;
 	if (!done && c->ended)
 		return -aph_afrx_call_error(c);
@@ -426,10 +428,33 @@ static ssize_t send_message(struct sending *t, const struct msghdr *message)
 	return r;
 }
 
+/* The socket has moved while part of the body was taken: the broker gets the rest. Returns how much it took. */
+static ssize_t send_rest(const struct sending *t)
+{
+	const struct aph_afrx_vector *body = &t->body;
+	char control[CMSG_SPACE(sizeof(unsigned long))] = { 0 };
+	const struct cmsghdr header = { .cmsg_len = CMSG_LEN(sizeof(unsigned long)),
+					.cmsg_level = SOL_RXRPC,
+					.cmsg_type = RXRPC_USER_CALL_ID };
+	const struct msghdr message = { .msg_iov = body->iov + body->i,
+					.msg_iovlen = body->n - body->i,
+					.msg_control = control,
+					.msg_controllen = sizeof(control) };
+	ssize_t n;
+
+	memcpy(control, &header, sizeof(header));
+	memcpy(control + sizeof(header), &t->req.tag, sizeof(t->req.tag));
+	message.msg_iov->iov_base = (char *)message.msg_iov->iov_base + body->offset;
+	message.msg_iov->iov_len -= body->offset;
+	n = aph_afrx_remote_sendmsg(t->fd, &message, t->flags);
+	return n < 0 ? 0 : n;
+}
+
 static ssize_t send_here(int fd, const struct msghdr *message, int flags)
 {
 	struct sending t = { .fd = fd, .flags = flags };
 	struct msghdr copy;
+	bool moved;
 	ssize_t r;
 
 	r = aph_afrx_get(&t.s, fd);
@@ -439,8 +464,12 @@ static ssize_t send_here(int fd, const struct msghdr *message, int flags)
 	if (r < 0)
 		return aph_afrx_put(t.s, r);
 	r = send_message(&t, &copy);
+	moved = t.s->moved;
+	r = aph_afrx_put(t.s, r);
+	if (r > 0 && moved && t.body.left)
+		r += send_rest(&t);
 	aph_afrx_vector_deinit(&t.body);
-	return aph_afrx_put(t.s, r);
+	return r;
 }
 
 APH_API ssize_t aph_rxrpc_sendmsg(int fd, const struct msghdr *message, int flags)

@@ -193,10 +193,11 @@ int aph_afrx_sleep(struct aph_afrx_socket *s, unsigned *n, uint64_t deadline_ns)
 		r = wait_for_word(s, deadline_ns);
 	else if (r == -EINTR && deadline_ns == APH_FOREVER && all_restart())
 		r = 0;
-	if (n)
-		--*n;
+	/* The endpoint is gone with it, which may be where the count was. */
 	if (s->moved)
 		return -EREMOTE;
+	if (n)
+		--*n;
 	if (aph_afrx_broker_cancelled())
 		return -EINTR;
 	if (r == -ETIMEDOUT)
@@ -259,7 +260,9 @@ static void forget_calls(struct aph_afrx_socket *s)
 
 void aph_afrx_socket_moved(struct aph_afrx_socket *s)
 {
-	s->full = false; /* what lies in the pair is the broker's */
+	/* What lies in the pair is the broker's. */
+	s->full = false;
+	s->marks = 0;
 	forget_calls(s);
 	aph_afrx_list_del(&s->link);
 	atomic_fetch_sub_explicit(&n_sockets, 1, memory_order_relaxed);
