@@ -26,14 +26,16 @@ static bool is_unavailable(int error)
 
 /*
  * Whether the word can be read that this address is in: the kernel reads a set of signals before it finds out that
- * there is nothing to do with it. EINVAL: yes; EFAULT: no.
+ * there is nothing to do with it. EINVAL: yes; EFAULT: no. At NULL there is no set, and nothing is read.
  */
 static int look_at(uintptr_t address)
 {
+	const uintptr_t word = address & ~(uintptr_t)(N_SIGBITS - 1);
 	const int nothing_to_do = -1;
 
-	(void)syscall(SYS_rt_sigprocmask, nothing_to_do, address & ~(uintptr_t)(N_SIGBITS - 1),
-		      NULL, N_SIGBITS);
+	if (!word)
+		return EFAULT;
+	(void)syscall(SYS_rt_sigprocmask, nothing_to_do, word, NULL, N_SIGBITS);
 	return errno;
 }
 

@@ -195,8 +195,14 @@ static void test_pointers(void **state)
 	char text[8];
 
 	(void)state;
+	FAILS(rx_bind(client, (void *)8, sizeof(to)), EFAULT);
+	/* Whatever the last error was. */
+	FAILS(rx_bind(client, (void *)&message, 1), EINVAL);
+	CHECK(rx_bind(client, NULL, sizeof(to)) < 0 && errno == EFAULT);
 	FAILS(rx_sendmsg(client, &message, 0), EFAULT);
 	message.msg_control = ctl.bytes;
+	FAILS(rx_sendmsg(client, &message, 0), EFAULT);
+	iov.iov_base = NULL;
 	FAILS(rx_sendmsg(client, &message, 0), EFAULT);
 	iov.iov_base = text;
 	memcpy(text, "abcd", 4);
