@@ -116,6 +116,24 @@ int aph_afrx_copy_out_all(const struct iovec *to, const struct iovec *from, size
 	return 0;
 }
 
+/* Looks at both ends of each piece: what leads nowhere mostly does so from the beginning or before the end. */
+int aph_afrx_vector_check(const struct aph_afrx_vector *v)
+{
+	size_t i;
+	int r;
+
+	for (i = 0; i < v->n; i++) {
+		const char *at = v->iov[i].iov_base;
+		size_t len = v->iov[i].iov_len;
+
+		if (len && look(at, 1, &r) && r < 0)
+			return r;
+		if (len > 1 && look(at + len - 1, 1, &r) && r < 0)
+			return r;
+	}
+	return 0;
+}
+
 static int vector_init(struct aph_afrx_vector *v, const struct iovec *iov, size_t n)
 {
 	size_t i;

@@ -411,7 +411,10 @@ static int ask_with_name(int fd, enum aph_afrx_op op, const struct sockaddr *add
 	if (!c)
 		return (int)aph_afrx_result(r);
 	/* One that is too short is not looked at. */
-	r = len < sizeof(struct sockaddr_rxrpc) ? -EINVAL : put_name(c, address, len);
+	if (len < sizeof(struct sockaddr_rxrpc))
+		r = -EINVAL;
+	else
+		r = address ? put_name(c, address, len) : -EFAULT;
 	if (r == 0)
 		r = ask(c, fd, op);
 	end(c);
@@ -556,8 +559,16 @@ static int64_t receive(int fd, struct msghdr *copy, struct aph_afrx_vector *body
 	struct aph_afrx_question *q;
 	struct connection *c;
 	int64_t n;
-	int r = 0;
+	int r;
 
+	/* The broker takes the message before it can be seen whether there is a place for it. */
+	r = aph_afrx_check(copy->msg_name, copy->msg_namelen);
+	if (r == 0)
+		r = aph_afrx_check(copy->msg_control, n_control);
+	if (r == 0)
+		r = aph_afrx_vector_check(body);
+	if (r < 0)
+		return r;
 	c = begin(fd, len, &n);
 	if (!c)
 		return n;

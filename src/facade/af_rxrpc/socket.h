@@ -329,6 +329,8 @@ struct aph_afrx_vector {
 int aph_afrx_message_copy(struct msghdr *copy, struct aph_afrx_vector *v,
 			  const struct msghdr *message);
 void aph_afrx_vector_deinit(struct aph_afrx_vector *v);
+/* Whether its memory is there, as far as can be seen without touching it. 0, -EFAULT. */
+int aph_afrx_vector_check(const struct aph_afrx_vector *v);
 /* Copies the next bytes, at most `left`. -EFAULT; then nothing counts as used. */
 int aph_afrx_vector_gather(struct aph_afrx_vector *v, void *to, size_t len);
 int aph_afrx_vector_scatter(struct aph_afrx_vector *v, const void *from, size_t len);

@@ -212,15 +212,15 @@ static void test_pointers(void **state)
 	CHECK_INT(tag_command(server, 11, RXRPC_CHARGE_ACCEPT), 0);
 	CHECK(polls(server, POLLIN, check_hang_ms(5000)));
 	iov.iov_base = (void *)8;
-	if (!getenv("AFRX_SHARED")) {
-		FAILS(rx_recvmsg(server, &message, 0), EFAULT);
-		iov.iov_base = text;
-		message.msg_control = (void *)8;
-		FAILS(rx_recvmsg(server, &message, 0), EFAULT);
-		message.msg_control = ctl.bytes;
-		message.msg_name = (void *)8;
-		FAILS(rx_recvmsg(server, &message, 0), EFAULT);
-	}
+	FAILS(rx_recvmsg(server, &message, 0), EFAULT);
+	iov.iov_base = NULL;
+	FAILS(rx_recvmsg(server, &message, 0), EFAULT);
+	iov.iov_base = text;
+	message.msg_control = (void *)8;
+	FAILS(rx_recvmsg(server, &message, 0), EFAULT);
+	message.msg_control = ctl.bytes;
+	message.msg_name = (void *)8;
+	FAILS(rx_recvmsg(server, &message, 0), EFAULT);
 	expect_data(server, 11, "abcd", 0); /* nothing was lost */
 	OK(rx_close(client));
 	OK(rx_close(server));
