@@ -231,6 +231,7 @@ static ssize_t take_data(struct receiving *t, struct aph_afrx_call *c)
 		aph_afrx_endpoint_push(t->s->endpoint);
 		if (r < 0 || is_at_end(t, c) || !is_to_wait(t, c))
 			break;
+		aph_afrx_settle(t->s, t->fd);
 		while (r == 0 && c->socket && !aph_afrx_call_has_news(c) &&
 		       aph_afrx_list_empty(&t->s->queue))
 			r = wait_for_change(t);

@@ -248,11 +248,48 @@ static void test_threads(void **state)
 	OK(rx_close(server));
 }
 
+static void *read_all(void *arg)
+{
+	static struct got mine;
+
+	receive(*(int *)arg, &mine, 2000, 0);
+	CHECK(mine.n == 2000 && mine.flags == 0);
+	return NULL;
+}
+
+/* A thread has taken what was there and waits for more: nothing is there for others. */
+static void test_readable_for_another(void **state)
+{
+	static char half[1000];
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5), client = client_new();
+	pthread_t thread;
+
+	(void)state;
+	CHECK_INT(tag_command(server, 11, RXRPC_CHARGE_ACCEPT), 0);
+	CHECK_INT(tag_send(client, 1, half, 1000, &to, MSG_MORE), 1000);
+	CHECK_INT(tag_send(client, 1, half, 999, &to, MSG_MORE), 999);
+	CHECK(polls(server, POLLIN, check_hang_ms(5000)));
+	CHECK_INT(pthread_create(&thread, NULL, read_all, &server), 0);
+	usleep(50000);
+	CHECK(!polls(server, POLLIN, 0));
+	CHECK_INT(tag_send(client, 1, half, 1, &to, 0), 1);
+	CHECK_INT(pthread_join(thread, NULL), 0);
+	CHECK(!polls(server, POLLIN, 0));
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SUITE_TEST(test_idle),	   SUITE_TEST(test_readable),	 SUITE_TEST(test_edges),
-		SUITE_TEST(test_writable), SUITE_TEST(test_nonblocking), SUITE_TEST(test_threads),
+		SUITE_TEST(test_idle),
+		SUITE_TEST(test_readable),
+		SUITE_TEST(test_edges),
+		SUITE_TEST(test_writable),
+		SUITE_TEST(test_nonblocking),
+		SUITE_TEST(test_threads),
+		SUITE_TEST(test_readable_for_another),
 	};
 
 	return suite_run("af_rxrpc poll", tests, SUITE_LEN(tests), 60);
