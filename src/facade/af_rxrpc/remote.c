@@ -23,6 +23,7 @@ struct remote {
 	struct remote *next;
 	uint64_t cookie;
 	uint64_t n_keys; /* changes of keys that the broker began with */
+	uid_t uid;	 /* whose process this was when it learned of it */
 };
 
 static struct remote *heads[N_HEADS];
@@ -56,6 +57,7 @@ int aph_afrx_remote_add(uint64_t cookie)
 		return -ENOMEM;
 	remote->cookie = cookie;
 	remote->n_keys = aph_afrx_keys_changed();
+	remote->uid = geteuid();
 	remote->next = heads[cookie % N_HEADS];
 	heads[cookie % N_HEADS] = remote;
 	atomic_store_explicit(&there_are_any, true, memory_order_relaxed);
@@ -203,7 +205,39 @@ static struct connection *find_idle(const struct sockaddr_un *broker)
 	return NULL;
 }
 
-static int connect_new(struct connection **out, const struct sockaddr_un *broker, socklen_t len)
+/* Who made the other end, or listens there; -1: nobody can tell. */
+static uid_t uid_of(int fd)
+{
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+
+	if (syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+		return (uid_t)-1;
+	return peer.uid;
+}
+
+/*
+ * Anybody may listen at a name that no broker has, not yet or not any more: that gets neither descriptors nor keys of
+ * ours. A broker is of the user who has made the socket (whom the kernel knows), of ours, or of root.
+ */
+static bool is_trusted(int fd, int outer)
+{
+	uid_t broker = uid_of(fd);
+	const struct remote *remote;
+	uint64_t cookie;
+	bool is_ours;
+
+	if (broker == (uid_t)-1 || aph_afrx_cookie(outer, &cookie) < 0)
+		return false;
+	aph_afrx_enter();
+	remote = find(cookie);
+	is_ours = remote && remote->uid == broker;
+	aph_afrx_leave();
+	return is_ours || broker == uid_of(outer) || broker == 0;
+}
+
+static int connect_new(struct connection **out, int outer, const struct sockaddr_un *broker,
+		       socklen_t len)
 {
 	struct connection *c = calloc(1, sizeof(*c));
 	int r;
@@ -216,6 +250,8 @@ static int connect_new(struct connection **out, const struct sockaddr_un *broker
 	r = c->fd < 0 ? -errno : aph_afrx_cookie(c->fd, &c->cookie);
 	while (r == 0 && syscall(SYS_connect, c->fd, broker, len) < 0)
 		r = errno == EINTR ? 0 : -ENOTCONN;
+	if (r == 0 && !is_trusted(c->fd, outer))
+		r = -ENOTCONN;
 	if (r < 0) {
 		connection_free(c);
 		return r;
@@ -245,7 +281,7 @@ static int find_connection(struct connection **out, int outer)
 	}
 	aph_afrx_leave();
 	*out = c;
-	return c ? 0 : connect_new(out, &broker, len);
+	return c ? 0 : connect_new(out, outer, &broker, len);
 }
 
 /* A connection to the broker of this outer end, with room for a body and an empty question. NULL: -errno in `error`. */

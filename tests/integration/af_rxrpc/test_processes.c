@@ -9,8 +9,11 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <stddef.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 static struct got got;
@@ -521,6 +524,76 @@ static void test_fork_while_reading(void **state)
 	OK(rx_close(server));
 }
 
+/* Where a broker would listen that got this socket. */
+static socklen_t broker_of(int fd, struct sockaddr_un *name)
+{
+	socklen_t len = sizeof(*name);
+
+	/* The preload library would say that there is no such thing. */
+	OK(syscall(SYS_getpeername, fd, name, &len));
+	while (name->sun_path[len - offsetof(struct sockaddr_un, sun_path) - 1] != '/')
+		len--;
+	name->sun_path[len - offsetof(struct sockaddr_un, sun_path)] = '0';
+	return len + 1;
+}
+
+/* Another user, who listens there first, and does not get a word. */
+static void squat(int from, int to)
+{
+	struct sockaddr_un name;
+	socklen_t len;
+	char byte;
+	int fd;
+
+	OK(setuid(65534));
+	CHECK_INT(read(from, &len, sizeof(len)), sizeof(len));
+	CHECK_INT(read(from, &name, len), len);
+	fd = (int)OK(socket(AF_UNIX, SOCK_SEQPACKET, 0));
+	OK(bind(fd, (const struct sockaddr *)&name, len));
+	OK(listen(fd, 5));
+	CHECK_INT(write(to, "r", 1), 1);
+	fd = (int)OK(accept(fd, NULL, NULL));
+	CHECK_INT(recv(fd, &byte, 1, 0), 0);
+	_exit(0);
+}
+
+static void test_false_broker(void **state)
+{
+	int up[2], down[2], client;
+	struct sockaddr_rxrpc any = loopback(0, 0);
+	struct sockaddr_un name;
+	pid_t squatter, pid;
+	socklen_t len;
+	char byte;
+
+	(void)state;
+	if (geteuid() != 0)
+		suite_skip("only root can be two users");
+	OK(pipe2(up, O_CLOEXEC));
+	OK(pipe2(down, O_CLOEXEC));
+	squatter = (pid_t)OK(fork());
+	if (squatter == 0)
+		squat(down[0], up[1]);
+	client = client_new();
+	len = broker_of(client, &name);
+	CHECK_INT(write(down[1], &len, sizeof(len)), sizeof(len));
+	CHECK_INT(write(down[1], &name, len), len);
+	CHECK_INT(read(up[0], &byte, 1), 1);
+	pid = (pid_t)OK(fork());
+	if (pid == 0) {
+		CHECK_INT(bind_to(client, &any), -ENOTCONN);
+		_exit(0);
+	}
+	finish(pid);
+	finish(squatter);
+	OK(bind_to(client, &any)); /* here it is as it was */
+	OK(rx_close(client));
+	for (int i = 0; i < 2; i++) {
+		OK(close(up[i]));
+		OK(close(down[i]));
+	}
+}
+
 /* Many of them, with bodies that do not fit into anything at once. */
 static void test_bulk(void **state)
 {
@@ -786,6 +859,7 @@ int main(int argc, char **argv)
 		SUITE_TEST(test_fork_while_sending),
 		SUITE_TEST(test_fork_without_channel),
 		SUITE_TEST(test_fork_while_reading),
+		SUITE_TEST(test_false_broker),
 		SUITE_TEST(test_bulk),
 		SUITE_TEST(test_keys_after_a_move),
 		SUITE_TEST(test_exec),
