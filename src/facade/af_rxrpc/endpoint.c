@@ -26,7 +26,8 @@
 
 static struct aph_afrx_link endpoints = { &endpoints, &endpoints };
 static struct aph_afrx_link left_over = { &left_over, &left_over }; /* whose threads are to end */
-static unsigned n_forking; /* threads that are about to fork, or do */
+static unsigned n_forking;	   /* threads that are about to fork, or do */
+static _Thread_local bool is_ours; /* this thread is an endpoint's */
 
 /* -- the thread --------------------------------------------------------------------------------------------- */
 
@@ -84,6 +85,7 @@ static void *run(void *arg)
 {
 	struct aph_afrx_endpoint *ep = arg;
 
+	is_ours = true;
 	aph_afrx_enter();
 	while (!ep->stop)
 		sleep_and_work(ep);
@@ -335,13 +337,14 @@ void aph_afrx_endpoint_part(struct aph_afrx_socket *s)
 	aph_afrx_list_del(&ep->link);
 	close_driver(ep);
 	ep->stop = true;
-	if (pthread_equal(pthread_self(), ep->thread)) {
+	if (write(ep->wake, &one, sizeof(one)) < 0) {
+		/* Its counter is full: it is readable already. */
+	}
+	/* It may be this thread, or one that ends others' sockets as this one does: they cannot wait for each other. */
+	if (is_ours) {
 		ep->detached = true;
 		(void)pthread_detach(ep->thread);
 		return;
-	}
-	if (write(ep->wake, &one, sizeof(one)) < 0) {
-		/* Its counter is full: it is readable already. */
 	}
 	aph_afrx_leave();
 	(void)pthread_join(ep->thread, NULL);

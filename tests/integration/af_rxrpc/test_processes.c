@@ -3,6 +3,7 @@
 #include "fixture.h"
 #include "keys.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -81,6 +82,46 @@ static void test_many(void **state)
 		fd = client_new();
 		OK(bind_to(fd, &to));
 		OK(rx_close(fd));
+	}
+}
+
+static int n_threads(void)
+{
+	DIR *dir = opendir("/proc/self/task");
+	int n = 0;
+
+	CHECK(dir != NULL);
+	while (readdir(dir))
+		n++;
+	OK(closedir(dir));
+	return n - 2;
+}
+
+/* Ports whose sockets are closed together, behind the library's back: their threads end each other's, and all end. */
+static void test_many_at_once(void **state)
+{
+	enum {
+		N = 20,
+		FIRST = 900
+	};
+	uint64_t until_ns;
+	int round, i, fd;
+
+	(void)state;
+	for (round = 0; round < 10; round++) {
+		for (i = 0; i < N; i++) {
+			struct sockaddr_rxrpc to = loopback(port_free(AF_INET), SERVICE);
+
+			fd = client_new();
+			OK(bind_to(fd, &to));
+			OK(dup2(fd, FIRST + i));
+			OK(close(fd));
+		}
+		OK(close_range(FIRST, FIRST + N - 1, 0));
+		until_ns = aph_deadline_ms((uint64_t)check_hang_ms(5000));
+		while (n_threads() > 1 && aph_time_ns() < until_ns)
+			usleep(1000);
+		CHECK_INT(n_threads(), 1);
 	}
 }
 
@@ -849,6 +890,7 @@ int main(int argc, char **argv)
 		SUITE_TEST(test_dup),
 		SUITE_TEST(test_closed_by_others),
 		SUITE_TEST(test_many),
+		SUITE_TEST(test_many_at_once),
 		SUITE_TEST(test_child_closes),
 		SUITE_TEST(test_calls_are_shared),
 		SUITE_TEST(test_daemon),
