@@ -82,13 +82,13 @@ static int bind_first(struct aph_afrx_socket *s, const struct aph_afrx_name *nam
 	s->n_services = name->service ? 1 : 0;
 	s->services[0] = name->service;
 	r = aph_afrx_endpoint_join(s, &name->address);
-	if (r == 0) {
+	if (r == 0)
 		r = aph_afrx_serve(s);
-		if (r < 0)
-			aph_afrx_endpoint_part(s);
-	}
 	if (r < 0) {
 		s->n_services = 0;
+		/* Last, as it may let go of the lock. */
+		if (s->endpoint)
+			aph_afrx_endpoint_part(s);
 		return r;
 	}
 	s->state = name->service ? APH_AFRX_SERVER_BOUND : APH_AFRX_CLIENT_BOUND;
@@ -123,6 +123,10 @@ static int bind_to(struct aph_afrx_socket *s, const struct sockaddr *address, so
 	r = aph_afrx_name_read(&name, s->family, address, len);
 	if (r < 0)
 		return r;
+	/* What was closed without a word gives its address free. That may let go of the lock: the state is looked at later. */
+	aph_afrx_reap();
+	if (s->moved)
+		return -EREMOTE;
 	if (s->state == APH_AFRX_UNBOUND)
 		return bind_first(s, &name);
 	if (s->state == APH_AFRX_SERVER_BOUND)
@@ -135,11 +139,9 @@ APH_API int aph_rxrpc_bind(int fd, const struct sockaddr *address, socklen_t len
 	struct aph_afrx_socket *s;
 	int r = aph_afrx_get(&s, fd);
 
-	if (r == -EREMOTE)
-		return aph_afrx_remote_bind(fd, address, len);
-	if (r < 0)
-		return (int)aph_afrx_result(r);
-	return (int)aph_afrx_result(aph_afrx_put(s, bind_to(s, address, len)));
+	if (r == 0)
+		r = (int)aph_afrx_put(s, bind_to(s, address, len));
+	return r == -EREMOTE ? aph_afrx_remote_bind(fd, address, len) : (int)aph_afrx_result(r);
 }
 
 int aph_afrx_autobind(struct aph_afrx_socket *s)

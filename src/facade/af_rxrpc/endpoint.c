@@ -304,7 +304,6 @@ int aph_afrx_endpoint_join(struct aph_afrx_socket *s, const struct aph_rx_addres
 	struct aph_afrx_endpoint *ep;
 	int r;
 
-	aph_afrx_reap();
 	ep = find(address);
 	if (!ep) {
 		r = open_endpoint(&ep, address);

@@ -97,32 +97,83 @@ static int n_threads(void)
 	return n - 2;
 }
 
+/* All ports are gone, with all they had. */
+static void await_one_thread(void)
+{
+	uint64_t until_ns = aph_deadline_ms((uint64_t)check_hang_ms(5000));
+
+	while (n_threads() > 1 && aph_time_ns() < until_ns)
+		usleep(1000);
+	CHECK_INT(n_threads(), 1);
+}
+
+#define MANY 20
+
+/* Sockets with a port each, at the numbers from here on, of which the library has not heard. */
+static void bind_many(int first)
+{
+	static uint16_t ports[MANY]; /* few, as other tests look for free ones as well */
+	struct sockaddr_rxrpc at;
+	int fd, i;
+
+	for (i = 0; i < MANY; i++) {
+		fd = client_new();
+		do {
+			ports[i] = ports[i] ? ports[i] : port_free(AF_INET);
+			at = loopback(ports[i], SERVICE);
+			if (bind_to(fd, &at) == 0)
+				break;
+			CHECK_INT(errno, EADDRINUSE);
+			ports[i] = 0;
+		} while (true);
+		OK(dup2(fd, first + i));
+		OK(close(fd));
+	}
+}
+
 /* Ports whose sockets are closed together, behind the library's back: their threads end each other's, and all end. */
 static void test_many_at_once(void **state)
 {
-	enum {
-		N = 20,
-		FIRST = 900
-	};
-	uint64_t until_ns;
-	int round, i, fd;
+	const int first = 900;
+	int round;
 
 	(void)state;
 	for (round = 0; round < 10; round++) {
-		for (i = 0; i < N; i++) {
-			struct sockaddr_rxrpc to = loopback(port_free(AF_INET), SERVICE);
-
-			fd = client_new();
-			OK(bind_to(fd, &to));
-			OK(dup2(fd, FIRST + i));
-			OK(close(fd));
-		}
-		OK(close_range(FIRST, FIRST + N - 1, 0));
-		until_ns = aph_deadline_ms((uint64_t)check_hang_ms(5000));
-		while (n_threads() > 1 && aph_time_ns() < until_ns)
-			usleep(1000);
-		CHECK_INT(n_threads(), 1);
+		bind_many(first);
+		OK(close_range((unsigned)first, (unsigned)first + MANY - 1, 0));
+		await_one_thread();
 	}
+}
+
+static void *send_first(void *arg)
+{
+	unsigned long tag = (unsigned long)pthread_self();
+
+	CHECK_INT(tag_send(*(int *)arg, tag, "x", 1, NULL, MSG_MORE), 1);
+	return NULL;
+}
+
+/* Two threads use a socket for the first time while others are noticed to be closed: it is bound once. */
+static void test_closed_while_binding(void **state)
+{
+	const int first = 900;
+	pthread_t threads[2];
+	struct sockaddr_rxrpc to = loopback(port_free(AF_INET), SERVICE);
+	int round, i, client;
+
+	(void)state;
+	for (round = 0; round < 50; round++) {
+		bind_many(first);
+		client = client_new();
+		OK(connect_to(client, &to));
+		OK(close_range((unsigned)first, (unsigned)first + MANY - 1, 0));
+		for (i = 0; i < 2; i++)
+			CHECK_INT(pthread_create(&threads[i], NULL, send_first, &client), 0);
+		for (i = 0; i < 2; i++)
+			CHECK_INT(pthread_join(threads[i], NULL), 0);
+		OK(rx_close(client));
+	}
+	await_one_thread();
 }
 
 /* -- fork ------------------------------------------------------------------------------------------------------- */
@@ -891,6 +942,7 @@ int main(int argc, char **argv)
 		SUITE_TEST(test_closed_by_others),
 		SUITE_TEST(test_many),
 		SUITE_TEST(test_many_at_once),
+		SUITE_TEST(test_closed_while_binding),
 		SUITE_TEST(test_child_closes),
 		SUITE_TEST(test_calls_are_shared),
 		SUITE_TEST(test_daemon),
