@@ -81,11 +81,22 @@ void aph_afrx_mark(struct aph_afrx_socket *s)
 		s->marks++;
 }
 
+/* While a thread slept in a function, its descriptor may have been closed, and its number be that of something else. */
+static bool is_outer(const struct aph_afrx_socket *s, int fd)
+{
+	uint64_t cookie;
+
+	return fd >= 0 && aph_afrx_cookie(fd, &cookie) == 0 && cookie == s->cookie;
+}
+
 static void unmark(struct aph_afrx_socket *s, int fd, unsigned n)
 {
 	char buf[MARKS_MAX];
-	ssize_t r = take(fd, buf, n);
+	ssize_t r;
 
+	if (!is_outer(s, fd))
+		return;
+	r = take(fd, buf, n);
 	s->marks = r > 0 && (unsigned)r < s->marks ? s->marks - (unsigned)r : 0;
 }
 
@@ -109,7 +120,7 @@ void aph_afrx_settle_room(struct aph_afrx_socket *s, int fd)
 	char buf[4096];
 
 	if (held >= allowed && !s->full) {
-		if (fd >= 0 && give(fd, filling, sizeof(filling)) > 0)
+		if (is_outer(s, fd) && give(fd, filling, sizeof(filling)) > 0)
 			s->full = true;
 	} else if (held < allowed && s->full) {
 		while (take(s->inner, buf, sizeof(buf)) > 0)

@@ -156,6 +156,37 @@ static void test_signal_that_restarts(void **state)
 	OK(rx_close(server));
 }
 
+/*
+ * The number is given to something else meanwhile, which has nothing to do with the call: sendmsg() goes on to its end, and
+ * the socket ends with it.
+ */
+static void test_closed_without_room(void **state)
+{
+	struct sockaddr_rxrpc to;
+	struct sender sender;
+	int server, client, pair[2];
+	char byte;
+
+	(void)state;
+	call_begin(&to, &server, &client);
+	begin_sending(&sender, client, 1, LARGE);
+	while (polls(client, POLLOUT, 0))
+		usleep(1000);
+	OK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair));
+	OK(dup2(pair[0], client));
+	do {
+		receive_soon(server, &got, sizeof(got.data), MSG_DONTWAIT);
+		/* So that it has to wait again and again. */
+		usleep(100);
+	} while (got.type == 0);
+	CHECK_INT(result_of(&sender), LARGE);
+	CHECK(recv(pair[1], &byte, 1, MSG_DONTWAIT) < 0);
+	OK(close(client));
+	OK(close(pair[0]));
+	OK(close(pair[1]));
+	OK(rx_close(server));
+}
+
 /* -- for a channel ------------------------------------------------------------------------------------------------- */
 
 /* A thread waits for the seventeenth channel. */
@@ -224,6 +255,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		SUITE_TEST(test_signal_without_room),
 		SUITE_TEST(test_signal_that_restarts),
+		SUITE_TEST(test_closed_without_room),
 		SUITE_TEST(test_no_channel),
 		SUITE_TEST(test_channel_that_becomes_free),
 		SUITE_TEST(test_shut_down_without_channel),
