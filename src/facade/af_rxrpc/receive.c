@@ -262,7 +262,7 @@ static int await_message(struct receiving *t)
 	int r = 0;
 
 	while (r == 0 && aph_afrx_list_empty(&t->s->queue)) {
-		if (!t->waited && (is_hopeless(t->s) || t->s->state == APH_AFRX_SHUT))
+		if (is_hopeless(t->s) || (!t->waited && t->s->state == APH_AFRX_SHUT))
 			return -EAGAIN;
 		r = wait_for_change(t);
 	}

@@ -360,6 +360,8 @@ static ssize_t send_to_call(struct sending *t)
 		return r;
 	if (t->req.command == APH_AFRX_ABORT) {
 		abort_call(c, t->req.abort_code);
+		/* Who waits for a message of it waits for nothing. */
+		aph_afrx_notify(t->s);
 		aph_afrx_settle(t->s, t->fd);
 		aph_afrx_settle_room(t->s, t->fd);
 		aph_afrx_endpoint_push(t->s->endpoint);

@@ -250,6 +250,36 @@ static void test_shut_down_without_channel(void **state)
 	OK(rx_close(server));
 }
 
+/* -- for a message -------------------------------------------------------------------------------------------------- */
+
+static void *read_in_thread(void *arg)
+{
+	struct sender *reader = arg;
+	static struct got mine;
+
+	receive(reader->fd, &mine, 10, 0);
+	reader->result = mine.n;
+	return NULL;
+}
+
+/* The only call is aborted here, of which no message comes: nothing could come any more. */
+static void test_last_call_aborted(void **state)
+{
+	struct sockaddr_rxrpc to;
+	struct sender reader;
+	int server;
+
+	(void)state;
+	call_begin(&to, &server, &reader.fd);
+	CHECK_INT(tag_send(reader.fd, 1, "x", 1, NULL, 0), 1);
+	CHECK_INT(pthread_create(&reader.thread, NULL, read_in_thread, &reader), 0);
+	usleep(20000);
+	CHECK_INT(tag_abort(reader.fd, 1, 1), 0);
+	CHECK_INT(result_of(&reader), -EAGAIN);
+	OK(rx_close(reader.fd));
+	OK(rx_close(server));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -259,6 +289,7 @@ int main(void)
 		SUITE_TEST(test_no_channel),
 		SUITE_TEST(test_channel_that_becomes_free),
 		SUITE_TEST(test_shut_down_without_channel),
+		SUITE_TEST(test_last_call_aborted),
 	};
 
 	return suite_run("af_rxrpc waits", tests, SUITE_LEN(tests), 60);
