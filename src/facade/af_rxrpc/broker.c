@@ -16,6 +16,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -468,6 +469,17 @@ static void take_over(struct aph_afrx_socket *s)
 	(void)epoll_ctl(watcher, EPOLL_CTL_ADD, s->inner, &event);
 }
 
+/* What programs have open between them is open here: their limit is not ours. */
+static void raise_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 static int set_up(int listener, int ready)
 {
 	struct epoll_event event = { .events = EPOLLIN, .data.u64 = WATCH_LISTENER };
@@ -479,6 +491,7 @@ static int set_up(int listener, int ready)
 	(void)setsid();
 	(void)!chdir("/");
 	(void)prctl(PR_SET_NAME, "afrxrpc");
+	raise_limit();
 	r = close_others(listener, ready);
 	if (r < 0)
 		return r;

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/un.h>
@@ -356,6 +357,43 @@ static void test_workers(void **state)
 	/* And the broker is nobody's child. */
 	CHECK(wait(NULL) < 0 && errno == ECHILD);
 	OK(rx_close(client));
+}
+
+/* Processes that together have more open than one of them may. */
+static void test_many_processes(void **state)
+{
+	enum {
+		N = 40
+	};
+	struct rlimit limit, few;
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5), go[2], i;
+	char byte;
+
+	(void)state;
+	OK(getrlimit(RLIMIT_NOFILE, &limit));
+	few = limit;
+	few.rlim_cur = 64;
+	OK(setrlimit(RLIMIT_NOFILE, &few));
+	OK(pipe2(go, O_CLOEXEC));
+	for (i = 0; i < N; i++) {
+		if (OK(fork()) == 0) {
+			OK(close(go[1]));
+			receive(server, &got, 10, MSG_DONTWAIT);
+			CHECK_INT(got.n, -EAGAIN);
+			(void)!read(go[0], &byte, 1);
+			_exit(0);
+		}
+	}
+	usleep(50000);
+	receive(server, &got, 10, MSG_DONTWAIT);
+	CHECK_INT(got.n, -EAGAIN);
+	OK(close(go[1]));
+	for (i = 0; i < N; i++)
+		finish(-1);
+	OK(setrlimit(RLIMIT_NOFILE, &limit));
+	OK(close(go[0]));
+	OK(rx_close(server));
 }
 
 /* The last descriptor counts, in whatever process it is. */
@@ -947,6 +985,7 @@ int main(int argc, char **argv)
 		SUITE_TEST(test_calls_are_shared),
 		SUITE_TEST(test_daemon),
 		SUITE_TEST(test_workers),
+		SUITE_TEST(test_many_processes),
 		SUITE_TEST(test_last_close),
 		SUITE_TEST(test_waiting),
 		SUITE_TEST(test_fork_meanwhile),
