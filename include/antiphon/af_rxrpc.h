@@ -9,7 +9,8 @@
  * started share it: see af_rxrpc(7).
  *
  * All functions return -1 and set errno on failure. They may be used from any thread, but not from signal
- * handlers. The library has one thread for each UDP port in use, which handles no signals.
+ * handlers, and no thread may be cancelled in one (pthread_cancel(3)). The library has one thread for each UDP
+ * port in use, which handles no signals.
  */
 #ifndef ANTIPHON_AF_RXRPC_H
 #define ANTIPHON_AF_RXRPC_H
@@ -61,7 +62,8 @@ APH_API int aph_rxrpc_get_tunable(const char *name, unsigned *value);
  * Keys, as add_key(2) and keyctl(2) would keep them; they are the process's own. `type` is "rxrpc" (a client's
  * token), "rxrpc_s" (a server's key) or "keyring" (a place for those, found by its name). A key that has the type,
  * description and keyring of another replaces it. Errors: EINVAL, EKEYREJECTED, EKEYEXPIRED, EPROTONOSUPPORT,
- * ENOPKG (the payload, as af_rxrpc(7) says), ENODEV (the type is not known), ENOKEY (no such keyring), ENOMEM.
+ * ENOPKG (the payload, as aph_rxrpc_add_key(3) says), ENODEV (the type is not known), EDQUOT (there are too many),
+ * ENOMEM; of the others ENOKEY (there is no such key).
  */
 APH_API int32_t aph_rxrpc_add_key(const char *type, const char *description, const void *payload,
 				  size_t len, int32_t keyring);
