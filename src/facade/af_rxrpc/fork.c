@@ -205,13 +205,23 @@ void aph_afrx_fork_begin(void)
 
 /* -- other ways of starting a program ------------------------------------------------------------------------ */
 
-/* The child's end is ours alone to know. One that came just before goes to the program. */
+/* A child of the program, too, that it may not have heard of. */
+static bool has_news_of_children(void)
+{
+	siginfo_t info = { 0 };
+	const int all = WEXITED | WSTOPPED | WCONTINUED | WNOHANG | WNOWAIT;
+
+	return waitid(P_ALL, 0, &info, all) == 0 && info.si_pid != 0;
+}
+
+/* The child's end is ours alone to know. Signals of the program's children, of which one stands for all, go to it. */
 static void take_signal(const sigset_t *set, pid_t child)
 {
 	struct timespec none = { 0 };
 	siginfo_t info;
 
-	if (sigtimedwait(set, &info, &none) == SIGCHLD && info.si_pid != child)
+	if (sigtimedwait(set, &info, &none) == SIGCHLD &&
+	    (info.si_pid != child || has_news_of_children()))
 		(void)kill(getpid(), SIGCHLD);
 }
 

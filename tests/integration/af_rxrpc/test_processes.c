@@ -958,6 +958,48 @@ static void test_spawn(void **state)
 	call_and_finish(&to, pid);
 }
 
+#ifndef AFRX_PLAIN
+static volatile sig_atomic_t n_signals;
+
+static void count_signal(int number)
+{
+	(void)number;
+	n_signals++;
+}
+
+/* A child that ends while sockets move is heard of, whatever else ends then. */
+static void test_share_keeps_signals(void **state)
+{
+	struct sigaction action = { .sa_handler = count_signal, .sa_flags = SA_RESTART }, before;
+	uint64_t until_ns;
+	siginfo_t info;
+	pid_t pid;
+
+	(void)state;
+	OK(sigaction(SIGCHLD, &action, &before));
+	for (int round = 0; round < 200; round++) {
+		int fd = client_new();
+
+		n_signals = 0;
+		/* Past the library, which is to move them later. */
+		pid = (pid_t)OK(syscall(SYS_fork));
+		if (pid == 0) {
+			usleep((useconds_t)round * 13 % 2500);
+			_exit(0);
+		}
+		OK(aph_rxrpc_share());
+		OK(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT));
+		until_ns = aph_deadline_ms((uint64_t)check_hang_ms(1000));
+		while (n_signals == 0 && aph_time_ns() < until_ns)
+			usleep(100);
+		CHECK(n_signals > 0);
+		CHECK_INT(waitpid(pid, NULL, 0), pid);
+		OK(rx_close(fd));
+	}
+	OK(sigaction(SIGCHLD, &before, NULL));
+}
+#endif
+
 /* A command that is run on the side costs the sockets nothing. */
 static void test_system(void **state)
 {
@@ -1000,6 +1042,9 @@ int main(int argc, char **argv)
 		SUITE_TEST(test_exec_inherits),
 		SUITE_TEST(test_exec_without_fork),
 		SUITE_TEST(test_spawn),
+#ifndef AFRX_PLAIN
+		SUITE_TEST(test_share_keeps_signals),
+#endif
 		SUITE_TEST(test_system),
 	};
 
