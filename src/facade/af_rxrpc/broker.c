@@ -47,6 +47,7 @@ struct connection {
 static struct connection connections[CONNECTIONS_MAX];
 static uint64_t last_serial = WATCH_FIRST;
 static unsigned n_strangers;
+static _Atomic unsigned n_asking; /* threads at a question, until its answer has been told */
 static int watcher = -1, end_fd = -1;
 static _Thread_local struct connection *serving; /* by this thread */
 
@@ -215,12 +216,17 @@ static int64_t answer(const struct connection *c, int fd, bool *closed)
 	}
 }
 
+static bool is_done(void)
+{
+	return aph_afrx_n_sockets() == 0 && atomic_load(&n_asking) == 0;
+}
+
 /* The eventfd is there for the main thread to see that there is nothing left. */
 void aph_afrx_broker_look(void)
 {
 	uint64_t one = 1;
 
-	if (end_fd >= 0 && aph_afrx_n_sockets() == 0)
+	if (end_fd >= 0 && is_done())
 		(void)!write(end_fd, &one, sizeof(one));
 }
 
@@ -234,11 +240,15 @@ static int serve_question(struct connection *c, int fd)
 		c->kept = -1;
 	}
 	c->cancelled = false;
+	atomic_fetch_add(&n_asking, 1);
 	r = fd < 0 ? aph_afrx_result(-EBADF) : answer(c, fd, &closed);
 	c->shared->answer.result = r < 0 ? -errno : r;
 	if (!closed)
 		drop(fd);
 	r = aph_afrx_say(c->fd, APH_AFRX_DONE, NULL, 0);
+	/* The socket may have ended with our descriptor, and the process is to end after the answer. */
+	atomic_fetch_sub(&n_asking, 1);
+	aph_afrx_broker_look();
 	return (int)r;
 }
 
@@ -522,7 +532,7 @@ static void work(int listener)
 	aph_afrx_enter();
 	if (event.data.u64 == WATCH_INNER)
 		aph_afrx_reap();
-	if (aph_afrx_n_sockets() == 0)
+	if (is_done())
 		_exit(0);
 	aph_afrx_leave();
 }

@@ -106,7 +106,7 @@ _Noreturn void aph_afrx_broker_run(int listener, int ready);
 /* Before and after a thread of the broker sleeps for somebody: whether they cancelled. Nothing in programs. */
 void aph_afrx_broker_watch(struct aph_afrx_socket *s);
 bool aph_afrx_broker_cancelled(void);
-/* With the lock held: a socket has ended, whoever did it. */
+/* A socket has ended, whoever did it; or whoever asked something has the answer. */
 void aph_afrx_broker_look(void);
 /* The user for whom this thread of a broker is at work, if it is another one than ours; else APH_AFRX_OURS. */
 uid_t aph_afrx_broker_asker(void);
