@@ -218,6 +218,8 @@ void aph_call_arrived(struct aph_call *call, bool last)
 		call->progress = true;
 		if (call->want_readable)
 			tell(call, APH_EVENT_READABLE);
+		else if (call->n_waiting)
+			aph_endpoint_changed(call->channel->ep);
 		call->want_readable = false;
 	}
 }

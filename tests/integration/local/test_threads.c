@@ -3,6 +3,7 @@
  * Several threads on one endpoint, at either side and at both at once: each event goes to exactly one of
  * them, and a thread that waits for its own call does not lose the events of others.
  */
+#include "pattern.h"
 #include "suite.h"
 
 #include <errno.h>
@@ -10,6 +11,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -394,6 +396,48 @@ static void a_wake_is_passed_on(void **state)
 	pool_stop(&pool);
 }
 
+static void *take_nothing(void *arg)
+{
+	struct aph_event ev;
+
+	CHECK(aph_endpoint_next(arg, &ev, APH_FOREVER) == -ECANCELED);
+	return NULL;
+}
+
+/* A thread that waits for events takes in the pieces of a body; whoever waits for that body is told of each. */
+static void a_long_reply_beside_a_leader(void **state)
+{
+	enum {
+		LEN = 4 << 20
+	};
+	struct {
+		char op;
+		struct service_get get;
+	} __attribute__((packed)) request = { 'g', { .len = LEN, .seed = 7 } };
+	struct service service;
+	struct client client;
+	pthread_t leader;
+	uint8_t *reply = malloc(LEN);
+	size_t len = LEN;
+
+	(void)state;
+	assert_non_null(reply);
+	service_start_simple(&service, SERVICE_PROCESS, "long");
+	client_open(&client, "long");
+	assert_int_equal(pthread_create(&leader, NULL, take_nothing, client.ep), 0);
+	usleep(10000);
+	assert_int_equal(aph_call(client.channel, &request, sizeof(request), reply, &len,
+				  aph_deadline_ms((uint64_t)check_hang_ms(10000))),
+			 0);
+	assert_int_equal(len, LEN);
+	assert_int_equal(pattern_check(reply, LEN, 0, 7), LEN);
+	assert_int_equal(aph_endpoint_wake(client.ep), 0);
+	assert_int_equal(pthread_join(leader, NULL), 0);
+	free(reply);
+	client_close(&client);
+	service_stop(&service);
+}
+
 static void *register_often(void *arg)
 {
 	struct aph_endpoint *ep;
@@ -442,6 +486,7 @@ int main(void)
 		SUITE_TEST(one_event_one_thread),
 		SUITE_TEST(coming_and_going),
 		SUITE_TEST(a_wake_is_passed_on),
+		SUITE_TEST(a_long_reply_beside_a_leader),
 		SUITE_TEST(waiting_in_vain_beside_a_leader),
 	};
 
