@@ -83,8 +83,9 @@ APH_API int aph_call_signal(struct aph_call *call, int32_t code);
 
 /*
  * Waits until this call can go on: until there is something to read (bytes, or the end) or, with room
- * wanted after a short send, to write, or it has ended. Other events are kept for aph_endpoint_next(); so
- * is this call's own END. 0, -ETIMEDOUT, -EINTR.
+ * wanted after a short send or a refused reservation, to write, or it has ended. Other events are kept for aph_endpoint_next(); so
+ * is this call's own END. 0, -ETIMEDOUT, -EAGAIN (`deadline_ns` was APH_NOW), -EINTR (at a service), -ENOTCONN (in a
+ * forked child).
  */
 APH_API int aph_call_wait(struct aph_call *call, uint64_t deadline_ns);
 

@@ -32,6 +32,15 @@ void aph_call_sent(struct aph_call *call, bool last)
 	}
 }
 
+/* A reservation, or what became of one, tells aph_call_wait() whether to wait for room, as a send does. */
+static void note_room(struct aph_call *call, int r)
+{
+	if (r < 0 && r != -EAGAIN)
+		return;
+	call->has_room = false;
+	call->was_short = r == -EAGAIN;
+}
+
 ssize_t aph_call_send_fds(struct aph_call *call, const void *data, size_t len, const int *fds,
 			  size_t n_fds, unsigned flags)
 {
@@ -77,6 +86,7 @@ int aph_call_reserve(struct aph_call *call, void **data, size_t *len)
 	r = aph_call_check_sender(call);
 	if (r == 0)
 		r = call->channel->ops->reserve(call, data, len);
+	note_room(call, r);
 	aph_unlock(ep);
 	return r;
 }
@@ -93,6 +103,7 @@ int aph_call_commit(struct aph_call *call, size_t len, unsigned flags)
 		r = call->channel->ops->commit(call, len, more);
 	if (r == 0 && (len || !more))
 		aph_call_sent(call, !more);
+	note_room(call, r);
 	aph_unlock(ep);
 	return r;
 }
