@@ -106,6 +106,7 @@ static int collect(struct aph_arena *arena)
 			continue;
 		/* Partner: the fetch_or in aph_intake_release(). */
 		bits = atomic_exchange(&arena->released[word], 0);
+		arena->regained |= bits != 0;
 		while (bits) {
 			uint32_t unit = word * 64 + (uint32_t)__builtin_ctzll(bits);
 
@@ -157,6 +158,7 @@ void aph_arena_trim(struct aph_arena *arena, uint32_t off, uint32_t len)
 
 	mark(arena, first + keep, had - keep, false);
 	arena->n_of[first] = (uint16_t)keep;
+	arena->regained |= had != keep;
 }
 
 bool aph_arena_save(const struct aph_arena *arena, uint16_t n_of[APH_ARENA_UNITS_MAX])

@@ -21,6 +21,7 @@ struct aph_arena {
 	uint32_t n_units;
 	_Atomic uint64_t *released; /* shared, set by the receiver */
 	uint32_t n_used;
+	bool regained; /* something has become free: set here, taken back by who has told all that wait */
 	uint64_t used[APH_ARENA_WORDS];
 	uint16_t *
 		n_of; /* by first unit: units of the piece that begins there, else 0; made when needed */

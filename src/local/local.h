@@ -74,6 +74,8 @@ struct aph_local_channel {
 	uint8_t n_deep;	      /* client: calls that were not alone, before it is set */
 	bool blocked_by_ring; /* something that is blocked needs a record, not the arena */
 	bool fds_blocked;     /* the socket is full of descriptors */
+	uint32_t
+		fds_refused; /* so many were under way when there was no room for more; 0: there was */
 	uint8_t peer_cpu;
 
 	struct aph_fd_stash *stash;

@@ -76,14 +76,22 @@ static inline void announce(struct aph_local_channel *lc)
 	notify(lc);
 }
 
-/* Publishes the next slot, which is filled in. */
-static inline void publish_slot(struct aph_local_channel *lc)
+/*
+ * Before the peer is told anything that it answers to: another thread, or somebody else's loop, sleeps for this
+ * endpoint, and did not know of this channel when it lay down.
+ */
+static inline void note_sleeper(struct aph_local_channel *lc)
 {
-	/* Another thread sleeps for this endpoint: it did not know of this channel when it lay down. */
 	if (lc->base.is_client && lc->base.ep->asleep && !lc->waits) {
 		lc->waits = true;
 		atomic_store_explicit(&lc->words->client.wait, 1, memory_order_relaxed);
 	}
+}
+
+/* Publishes the next slot, which is filled in. */
+static inline void publish_slot(struct aph_local_channel *lc)
+{
+	note_sleeper(lc);
 	aph_ring_publish(&lc->out);
 }
 
@@ -115,6 +123,9 @@ static void block(struct aph_local_call *call)
 {
 	struct aph_local_channel *lc = channel_of(call);
 
+	/* The only one that waits has just seen all that there is. */
+	if (aph_list_empty(&lc->blocked))
+		lc->out_arena.regained = false;
 	if (aph_list_empty(&call->blocked_link))
 		aph_list_append(&lc->blocked, &call->blocked_link);
 }
@@ -129,7 +140,18 @@ bool aph_local_found_room(struct aph_local_channel *lc)
 {
 	if (lc->fds_blocked || !aph_ring_has_room(&lc->out))
 		return false;
-	return lc->blocked_by_ring || aph_arena_has_returns(&lc->out_arena);
+	if (lc->fds_refused && aph_local_fds_under_way(lc) < lc->fds_refused)
+		return true;
+	/* What one call has collected, or did not use, is room for the others, too. */
+	return lc->blocked_by_ring || lc->out_arena.regained ||
+	       aph_arena_has_returns(&lc->out_arena);
+}
+
+/* Asks the peer to tell when there is room. A full fence: look once more then. */
+static void want_room(struct aph_local_channel *lc)
+{
+	note_sleeper(lc);
+	(void)atomic_exchange(lc->my_want, 1);
 }
 
 /* Room for one record. After a refusal `want` is set. */
@@ -137,7 +159,7 @@ static bool get_ring_room(struct aph_local_channel *lc)
 {
 	if (aph_ring_has_room(&lc->out))
 		return true;
-	(void)atomic_exchange(lc->my_want, 1);
+	want_room(lc);
 	if (aph_ring_has_room(&lc->out))
 		return true;
 	lc->blocked_by_ring = true;
@@ -156,7 +178,7 @@ static int get_arena_room(struct aph_local_call *call, uint32_t *off, uint32_t *
 	int r = aph_arena_alloc(&lc->out_arena, off, len, least, spare);
 
 	if (r == APH_ARENA_FULL) {
-		(void)atomic_exchange(lc->my_want, 1);
+		want_room(lc);
 		r = aph_arena_alloc(&lc->out_arena, off, len, least, spare);
 	}
 	if (r == APH_ARENA_FULL)
@@ -188,20 +210,19 @@ static bool get_fd_room(struct aph_local_channel *lc, size_t n)
 		if (aph_local_fds_under_way(lc) + n <= APH_SOCKET_FDS_MAX &&
 		    lc->fds_tail - lc->fds_head < slots)
 			return true;
-		(void)atomic_exchange(lc->my_want, 1);
+		want_room(lc);
 	}
-	lc->blocked_by_ring = true;
+	if (lc->fds_refused < lc->fds_under_way)
+		lc->fds_refused = lc->fds_under_way;
 	return false;
 }
 
+/* There is room for them. */
 static int send_fds(struct aph_local_channel *lc, const int *fds, size_t n)
 {
 	uint32_t slots = sizeof(lc->fds_sent) / sizeof(lc->fds_sent[0]);
-	int r;
+	int r = aph_local_send_fds(lc, fds, n);
 
-	if (!get_fd_room(lc, n))
-		return -EAGAIN;
-	r = aph_local_send_fds(lc, fds, n);
 	if (r == -EAGAIN)
 		aph_local_watch_room(lc, true);
 	if (r < 0)
@@ -258,7 +279,7 @@ static APH_APART int send_piece(struct aph_local_call *call, const void *data, s
 	uint32_t off = 0;
 	int r;
 
-	if (!get_ring_room(lc))
+	if (!get_ring_room(lc) || (n_fds && !get_fd_room(lc, n_fds)))
 		return -EAGAIN;
 	if (!in_record) {
 		r = get_arena_room(call, &off, &n);
@@ -422,6 +443,7 @@ int aph_local_commit(struct aph_call *base, size_t len, bool more)
 		head.off = call->reserved_off;
 	}
 	publish(lc, &head, NULL, true);
+	call->sent += len;
 	record_sent(call);
 	unblock_one(call);
 	return 0;
@@ -610,7 +632,8 @@ void aph_local_unblock(struct aph_local_channel *lc)
 {
 	struct aph_list waiting, *pos;
 
-	lc->blocked_by_ring = false;
+	lc->blocked_by_ring = lc->out_arena.regained = false;
+	lc->fds_refused = 0;
 	/* Those that find no room again go to the end of the new list. */
 	aph_list_init(&waiting);
 	while (!aph_list_empty(&lc->blocked)) {

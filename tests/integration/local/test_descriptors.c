@@ -273,7 +273,7 @@ static void more_than_may_be_under_way(void **state)
 	};
 	struct service service;
 	struct client client;
-	struct aph_call *calls[N];
+	struct aph_call *calls[N], *late;
 	int fds[32], again = 0, in[33];
 	ssize_t n;
 
@@ -296,6 +296,10 @@ static void more_than_may_be_under_way(void **state)
 			calls[i] = aph_call_free(calls[i]);
 	}
 	assert_true(again > 0 && again < N);
+	/* One that waits hears of room when there is some, and not before. */
+	assert_int_equal(aph_call_new(&late, client.channel, APH_FOREVER, NULL), 0);
+	assert_int_equal(aph_call_send_fds(late, "f", 1, fds, 32, 0), -EAGAIN);
+	client_quiet(client.ep, 20);
 	child_signal(&service.child, SIGCONT);
 	for (size_t i = 0; i < N; i++) {
 		struct aph_event ev;
@@ -304,6 +308,9 @@ static void more_than_may_be_under_way(void **state)
 			continue;
 		do {
 			client_next(client.ep, &ev, 5000);
+			if (ev.type == APH_EVENT_WRITABLE && ev.call == late &&
+			    aph_call_send_fds(late, "f", 1, fds, 32, 0) == 1)
+				calls[N - 1] = late;
 		} while (ev.type != APH_EVENT_END);
 		assert_int_equal(ev.result.outcome, APH_ANSWERED);
 		assert_int_equal(aph_call_take_fds(ev.call, in, 33), 32);

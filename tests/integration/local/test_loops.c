@@ -304,6 +304,51 @@ static void writable_through_the_descriptor(void **state)
 	service_stop(&service);
 }
 
+/*
+ * A ring that is full of what was given up, and a call that waits for room there. It is the only one, and was made
+ * while the loop slept.
+ */
+static void room_for_a_call_made_in_the_loop(void **state)
+{
+	struct service service;
+	struct client client;
+	struct aph_call *call;
+	struct aph_event ev;
+	int r;
+
+	(void)state;
+	if (suite_mode == SERVICE_THREAD)
+		suite_skip("needs a service that can be stopped");
+	service_start_simple(&service, suite_mode, "loop");
+	for (size_t w = 0; w < SUITE_LEN(waits); w++) {
+		client_open(&client, "loop");
+		assert_true(aph_endpoint_fd(client.ep) >= 0);
+		client_echo(client.channel);
+		while (aph_endpoint_next(client.ep, &ev, APH_NOW) != -EAGAIN)
+			;
+		child_signal(&service.child, SIGSTOP);
+		child_await_state(service.child.pid, 'T', check_hang_ms(2000));
+		for (int i = 0; i < 32; i++) {
+			call = client_begin(client.channel, "e", 1, APH_FOREVER);
+			aph_call_free(call);
+		}
+		assert_int_equal(aph_call_new(&call, client.channel, APH_FOREVER, NULL), 0);
+		assert_int_equal(aph_call_send(call, "e", 1, 0), -EAGAIN);
+		child_signal(&service.child, SIGCONT);
+		do {
+			r = next_one(client.ep, waits[w], &ev);
+			assert_true(r == 0 || r == -EAGAIN);
+		} while (r != 0);
+		assert_int_equal(ev.type, APH_EVENT_WRITABLE);
+		assert_int_equal(aph_call_send(call, "e", 1, 0), 1);
+		assert_int_equal(client_end(client.ep, call, NULL, NULL).outcome, APH_ANSWERED);
+		aph_call_free(call);
+		drop_kept();
+		client_close(&client);
+	}
+	service_stop(&service);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -312,6 +357,7 @@ int main(void)
 		SUITE_TEST(all_in_one),
 		SUITE_TEST(bursts),
 		SUITE_TEST(writable_through_the_descriptor),
+		SUITE_TEST(room_for_a_call_made_in_the_loop),
 	};
 
 	return suite_run_both("loops", tests, SUITE_LEN(tests), 60);
