@@ -17,6 +17,8 @@
 
 #define EPOLL_BATCH 64
 #define TIDY_TICKS  100000u /* 25 to 100 us */
+/* Who does not wait comes back after so many looks that found something, but no event: peers may go on for ever. */
+#define LOOKS_NOW 64u
 
 static bool poll_transports(struct aph_endpoint *ep, bool requests)
 {
@@ -298,6 +300,14 @@ static void pass_wakes_on(struct aph_endpoint *ep)
 		(void)pthread_cond_broadcast(&ep->for_callers);
 }
 
+/* After `n` turns, for all of which there was a reason. 0, -ETIMEDOUT, -EAGAIN. */
+static int check_time(uint64_t deadline_ns, unsigned n)
+{
+	if (deadline_ns == APH_NOW)
+		return n < LOOKS_NOW ? 0 : -EAGAIN;
+	return aph_time_ns() < deadline_ns ? 0 : -ETIMEDOUT;
+}
+
 static int wait_turns(struct aph_endpoint *ep, bool (*done)(void *arg), void *arg,
 		      uint64_t deadline_ns, enum aph_waiter waiter)
 {
@@ -321,9 +331,8 @@ static int wait_turns(struct aph_endpoint *ep, bool (*done)(void *arg), void *ar
 		if (waiter < APH_WAITER_TENDER)
 			pass_wakes_on(ep);
 		/* Events of others must not keep this thread beyond its deadline. */
-		if (r == 0 && n % 16 == 0 && deadline_ns != APH_FOREVER && deadline_ns != APH_NOW &&
-		    aph_time_ns() >= deadline_ns)
-			r = -ETIMEDOUT;
+		if (r == 0 && n % 16 == 0 && deadline_ns != APH_FOREVER)
+			r = check_time(deadline_ns, n);
 	}
 }
 

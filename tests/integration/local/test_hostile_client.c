@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct victim victim;
@@ -725,6 +726,72 @@ static void the_seals_hold(void **state)
 	victim_stop(&victim);
 }
 
+/* Writes records that are no offence, and no event, faster than they are taken, for two seconds. */
+static int flood(int ctl, void *arg)
+{
+	struct aph_record record = wire_record(APH_RECORD_BODY, 77, NULL, 1);
+	struct aph_hello hello = wire_hello();
+	uint64_t until = aph_deadline_ms(2000);
+	struct wire wire;
+	uint32_t room;
+
+	record.flags = APH_RECORD_ARENA;
+	hello.depth = APH_DEPTH_MAX;
+	CHECK(wire_open(&wire, arg, &hello));
+	child_say(ctl, 'o');
+	while (aph_time_ns() < until) {
+		room = hello.depth - (wire.sent - atomic_load(&wire.words->requests_taken));
+		while (room--)
+			wire_post(&wire, record);
+		if (!atomic_load(&wire.words->server.scanned))
+			wire_ring(&wire);
+	}
+	wire_close(&wire);
+	return 0;
+}
+
+static uint64_t own_time_ns(void)
+{
+	struct timespec ts;
+
+	assert_int_equal(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts), 0);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* Who does not want to wait is not kept by it. */
+static void a_flood_of_nothing(void **state)
+{
+	struct aph_endpoint *ep;
+	struct aph_event ev;
+	struct child children[2];
+	uint64_t until, began, took, slowest = 0;
+	char path[108];
+	int n_open = 0;
+
+	(void)state;
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	assert_int_equal(aph_service_open(NULL, ep, "flooded", NULL), 0);
+	dir_only_socket(path, sizeof(path));
+	for (int i = 0; i < 2; i++)
+		child_start(&children[i], flood, path);
+	while (n_open < 2) {
+		assert_int_equal(aph_endpoint_next(ep, &ev, aph_deadline_ms(5)), -ETIMEDOUT);
+		for (int i = 0; i < 2; i++)
+			n_open += child_hear(children[i].ctl, 0) == 'o';
+	}
+	for (until = aph_deadline_ms(1000); aph_time_ns() < until;) {
+		began = own_time_ns();
+		assert_int_equal(aph_endpoint_next(ep, &ev, APH_NOW), -EAGAIN);
+		took = own_time_ns() - began;
+		slowest = took > slowest ? took : slowest;
+	}
+	print_message("at most %u us\n", (unsigned)(slowest / 1000));
+	assert_true(slowest < (uint64_t)check_ms(3) * 1000000);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(child_finish(&children[i], check_hang_ms(5000)), 0);
+	aph_endpoint_free(ep);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -739,6 +806,7 @@ int main(void)
 		SUITE_TEST(more_on_the_socket),
 		SUITE_TEST(the_bell),
 		SUITE_TEST(the_seals_hold),
+		SUITE_TEST(a_flood_of_nothing),
 	};
 
 	return suite_run("hostile client", tests, SUITE_LEN(tests), 60);
