@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -750,6 +751,60 @@ static void a_call_that_breaks_off(void **state)
 	liar_stop();
 }
 
+static void *serve_one(void *arg)
+{
+	struct aph_hello hello;
+	int sock = wire_accept(liar.listener, &hello, check_hang_ms(2000));
+
+	CHECK(sock >= 0);
+	wire_serve_well(arg, sock, &hello);
+	return NULL;
+}
+
+/* Who finds out while a loop sleeps for the endpoint: the loop is woken to end the channel. */
+static void a_lie_found_beside_a_loop(void **state)
+{
+	static unsigned char data[1 << 20];
+	/* No deadline: its timer would wake the loop, too. */
+	struct aph_channel_options options = { .size = sizeof(options),
+					       .deadline_ns = APH_FOREVER };
+	struct aph_channel *channel;
+	struct aph_endpoint *ep;
+	struct pollfd poller = { .events = POLLIN };
+	struct aph_call *call;
+	struct aph_event ev;
+	struct wire wire;
+	pthread_t thread;
+	int ends = 0;
+
+	(void)state;
+	liar_start();
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	assert_int_equal(pthread_create(&thread, NULL, serve_one, &wire), 0);
+	assert_int_equal(aph_channel_open(&channel, ep, "liar", &options), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	poller.fd = aph_endpoint_fd(ep);
+	while (poll(&poller, 1, 0) > 0)
+		assert_int_equal(aph_endpoint_next(ep, &ev, APH_NOW), -EAGAIN);
+	for (int i = 0; i < 8; i++)
+		wire.words->request_released[i] = UINT64_MAX;
+	assert_int_equal(aph_call_new(&call, channel, APH_FOREVER, NULL), 0);
+	assert_true(aph_call_send(call, data, sizeof(data), 0) > 0);
+	assert_int_equal(aph_call_send(call, data, sizeof(data), 0), -ENOTCONN);
+	while (ends < 2) {
+		assert_int_equal(poll(&poller, 1, check_hang_ms(3000)), 1);
+		if (aph_endpoint_next(ep, &ev, APH_NOW) == 0) {
+			assert_int_equal(ev.type, ends++ ? APH_EVENT_CLOSED : APH_EVENT_END);
+			assert_int_equal(ev.result.reason, APH_REASON_PROTOCOL);
+		}
+	}
+	aph_call_free(call);
+	aph_channel_close(channel);
+	aph_endpoint_free(ep);
+	wire_close(&wire);
+	liar_stop();
+}
+
 /* While the client streams both ways, its peer changes everything under it. */
 struct scribbler {
 	struct wire wire;
@@ -833,13 +888,10 @@ static void seeded(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SUITE_TEST(lies_in_the_welcome),
-		SUITE_TEST(lies_that_must_not_be_believed),
-		SUITE_TEST(records_that_make_no_sense),
-		SUITE_TEST(records_out_of_order),
-		SUITE_TEST(words_and_memory),
-		SUITE_TEST(a_call_that_breaks_off),
-		SUITE_TEST(seeded),
+		SUITE_TEST(lies_in_the_welcome),	SUITE_TEST(lies_that_must_not_be_believed),
+		SUITE_TEST(records_that_make_no_sense), SUITE_TEST(records_out_of_order),
+		SUITE_TEST(words_and_memory),		SUITE_TEST(a_call_that_breaks_off),
+		SUITE_TEST(a_lie_found_beside_a_loop),	SUITE_TEST(seeded),
 	};
 
 	return suite_run("hostile server", tests, SUITE_LEN(tests), 60);
