@@ -55,8 +55,10 @@ bool aph_notice_read(struct aph_stats_message *out, const struct aph_rendezvous_
 	(void)close(fd);
 	if (!is_held)
 		aph_rendezvous_remove(entry);
+	if (!is_held || !is_whole)
+		return false;
 	out->pid = check_pid(out->pid, entry->owner);
-	return is_held && is_whole;
+	return true;
 }
 
 static void remove_stale_ones(void)
@@ -76,15 +78,34 @@ static void remove_stale_ones(void)
 
 /* -- writing ------------------------------------------------------------------------------------------------------- */
 
+/* The file's size, mode, lock and mapping. 0, -errno. */
+static int map_whole(struct aph_notice *notice)
+{
+	const size_t size = sizeof(*notice->page);
+	/* All of it is there, or a full disk would kill us later. */
+	int r = -posix_fallocate(notice->fd, 0, (off_t)size);
+	void *page;
+
+	if (r < 0)
+		return r;
+	if (fchmod(notice->fd, 0644) < 0 || flock(notice->fd, LOCK_EX | LOCK_NB) < 0)
+		return -errno;
+	page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, notice->fd, 0);
+	if (page == MAP_FAILED)
+		return -errno;
+	notice->page = page;
+	/* A child must not count for its parent. */
+	(void)madvise(page, size, MADV_DONTFORK);
+	return 0;
+}
+
 /* Under a hidden name until it is whole and locked. 0, -errno. */
 static int make(struct aph_notice *notice, const struct aph_name *name)
 {
-	const size_t size = sizeof(*notice->page);
 	struct timespec now;
 	uint64_t serial;
 	char hidden[32];
-	void *page;
-	int r = 0;
+	int r;
 
 	(void)clock_gettime(CLOCK_REALTIME, &now);
 	serial = (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
@@ -93,21 +114,12 @@ static int make(struct aph_notice *notice, const struct aph_name *name)
 	notice->fd = openat(notice->dir_fd, hidden, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
 	if (notice->fd < 0)
 		return -errno;
-	/* All of it is there, or a full disk would kill us later. */
-	if (posix_fallocate(notice->fd, 0, (off_t)size) == 0 && fchmod(notice->fd, 0644) == 0 &&
-	    flock(notice->fd, LOCK_EX | LOCK_NB) == 0) {
-		page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, notice->fd, 0);
-		if (page != MAP_FAILED)
-			notice->page = page;
-	}
-	if (!notice->page || renameat(notice->dir_fd, hidden, notice->dir_fd, notice->file) < 0) {
+	r = map_whole(notice);
+	if (r == 0 && renameat(notice->dir_fd, hidden, notice->dir_fd, notice->file) < 0)
 		r = -errno;
+	if (r < 0)
 		(void)unlinkat(notice->dir_fd, hidden, 0);
-		return r;
-	}
-	/* A child must not count for its parent. */
-	(void)madvise(notice->page, size, MADV_DONTFORK);
-	return 0;
+	return r;
 }
 
 static void free_notice(struct aph_notice *notice)

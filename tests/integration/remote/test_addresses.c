@@ -4,11 +4,15 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 static const struct {
 	const char *address;
@@ -298,6 +302,49 @@ static void resolving_holds_nobody_up(void **state)
 	assert_int_equal(pthread_barrier_destroy(&slow.answer), 0);
 }
 
+/* Where the runtime directory is full, in a mount namespace of its own. */
+static int where_nothing_can_be_shown(int ctl, void *arg)
+{
+	static const char block[4096];
+	struct aph_service *service;
+	struct aph_endpoint *ep;
+	char path[300];
+	int fd;
+
+	(void)ctl;
+	(void)arg;
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("tmpfs", dir_path(), "tmpfs", 0, "size=64k,mode=1777") < 0)
+		return 77;
+	snprintf(path, sizeof(path), "%s/fill", dir_path());
+	fd = (int)CHECK_OK(open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+	while (write(fd, block, sizeof(block)) > 0)
+		;
+	CHECK(errno == ENOSPC);
+	close(fd);
+	CHECK_OK(aph_endpoint_new(&ep, NULL));
+	errno = 0;
+	CHECK_OK(aph_service_open(&service, ep, "rx:127.0.0.1:0/1", NULL));
+	aph_endpoint_free(ep);
+	return 0;
+}
+
+/* Who calls does not need the directory. */
+static void a_full_disk(void **state)
+{
+	struct child child;
+	int status;
+
+	(void)state;
+	if (geteuid() != 0)
+		suite_skip("only root can mount a small file system");
+	child_start(&child, where_nothing_can_be_shown, NULL);
+	status = child_finish(&child, check_hang_ms(5000));
+	if (status == 77)
+		suite_skip("no mount namespaces here");
+	assert_int_equal(status, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -309,6 +356,7 @@ int main(void)
 		SUITE_TEST(where_it_is),
 		SUITE_TEST(opened_later),
 		SUITE_TEST(resolving_holds_nobody_up),
+		SUITE_TEST(a_full_disk),
 	};
 
 	return suite_run("remote addresses", tests, SUITE_LEN(tests), 30);
