@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -424,6 +425,51 @@ static void options_out_of_range(void **state)
 	service_stop(&service);
 }
 
+/* Memory that a channel needs may not be locked, as all that this process maps would be. */
+static int with_locked_memory(int ctl, void *arg)
+{
+	struct aph_channel_options options = { .size = sizeof(options) };
+	struct rlimit limit = { .rlim_cur = 256 << 10, .rlim_max = 256 << 10 };
+	struct aph_channel *channel;
+	struct aph_endpoint *ep;
+	uint64_t began;
+
+	(void)ctl;
+	CHECK_OK(aph_endpoint_new(&ep, NULL));
+	CHECK_OK(setrlimit(RLIMIT_MEMLOCK, &limit));
+	if (geteuid() == 0)
+		CHECK_OK(setresuid(65534, 65534, 65534));
+	CHECK_OK(mlockall(MCL_FUTURE));
+	if (mmap(NULL, 1 << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED)
+		return 77;
+	began = aph_time_ns();
+	options.deadline_ns = aph_deadline_ms((uint64_t)check_hang_ms(3000));
+	CHECK(aph_channel_open(&channel, ep, arg, &options) == -ENOMEM);
+	CHECK(aph_time_ns() - began < (uint64_t)check_hang_ms(1000) * 1000000);
+	CHECK(strstr(aph_error(), "shared memory"));
+	aph_endpoint_free(ep);
+	return 0;
+}
+
+static void no_memory_to_lock(void **state)
+{
+	struct service_config config = { .address = "limits", .options.flags = APH_ALLOW_WORLD };
+	char address[APH_ADDRESS_MAX + 1];
+	struct service service;
+	struct child child;
+	int status;
+
+	(void)state;
+	service_start(&service, suite_mode, &config);
+	snprintf(address, sizeof(address), "limits,uid=%u", (unsigned)geteuid());
+	child_start(&child, with_locked_memory, address);
+	status = child_finish(&child, check_hang_ms(8000));
+	service_stop(&service);
+	if (status == 77)
+		suite_skip("no memory is locked here"); /* sanitizers see to that */
+	assert_int_equal(status, 0);
+}
+
 /* A file system without a free inode, in a mount namespace of its own. */
 static int on_a_full_disk(int ctl, void *arg)
 {
@@ -484,6 +530,7 @@ int main(void)
 		SUITE_TEST(a_client_that_never_reads),
 		SUITE_TEST(a_client_that_stops_in_the_middle),
 		SUITE_TEST(options_out_of_range),
+		SUITE_TEST(no_memory_to_lock),
 		SUITE_TEST(a_full_disk),
 	};
 
