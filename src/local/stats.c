@@ -119,13 +119,18 @@ static void collect_answers(struct question *questions, size_t n, struct pollfd 
 		uint64_t now = aph_time_ns();
 		struct timespec left = aph_time_left(deadline_ns, now);
 		size_t i, open = 0;
+		int r;
 
 		for (i = 0; i < n; i++) {
 			fds[i] = (struct pollfd){ .fd = questions[i].sock, .events = POLLIN };
 			open += questions[i].sock >= 0;
 		}
-		if (!open ||
-		    ppoll(fds, (nfds_t)n, deadline_ns == APH_FOREVER ? NULL : &left, NULL) <= 0)
+		if (!open)
+			break;
+		r = ppoll(fds, (nfds_t)n, deadline_ns == APH_FOREVER ? NULL : &left, NULL);
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r <= 0)
 			break;
 		for (i = 0; i < n; i++) {
 			if (fds[i].revents && questions[i].sock >= 0)

@@ -560,6 +560,50 @@ static void names_that_are_not_well_formed(void **state)
 	aph_endpoint_free(ep);
 }
 
+static struct {
+	pid_t stopped;
+	volatile sig_atomic_t n;
+} ticks;
+
+static void tick(int signal)
+{
+	(void)signal;
+	if (++ticks.n == 5)
+		(void)kill(ticks.stopped, SIGCONT);
+}
+
+/* Signals that come while a service thinks about its answer do not make the list give up on it. */
+static void a_list_among_signals(void **state)
+{
+	struct sigaction action = { .sa_handler = tick }, old;
+	struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1 };
+	struct itimerspec often = { .it_value.tv_nsec = 5000000, .it_interval.tv_nsec = 5000000 };
+	struct aph_service_info *list;
+	struct service service;
+	timer_t timer;
+	size_t n;
+
+	(void)state;
+	if (suite_mode == SERVICE_THREAD)
+		suite_skip("needs a service that can be stopped");
+	service_start_simple(&service, suite_mode, "thinker");
+	child_signal(&service.child, SIGSTOP);
+	child_await_state(service.child.pid, 'T', check_hang_ms(2000));
+	ticks.stopped = service.child.pid;
+	ticks.n = 0;
+	assert_int_equal(sigaction(SIGUSR1, &action, &old), 0);
+	assert_int_equal(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
+	assert_int_equal(timer_settime(timer, 0, &often, NULL), 0);
+	assert_int_equal(
+		aph_directory_list(&list, &n, aph_deadline_ms((uint64_t)check_hang_ms(3000))), 0);
+	assert_int_equal(timer_delete(timer), 0);
+	assert_int_equal(sigaction(SIGUSR1, &old, NULL), 0);
+	assert_int_equal(n, 1);
+	assert_true(list[0].has_stats);
+	free(list);
+	service_stop(&service);
+}
+
 static void the_directory_lists(void **state)
 {
 	static const char *const names[] = { "alpha", "beta", "alpha" };
@@ -666,6 +710,7 @@ int main(void)
 		SUITE_TEST(the_directory_is_made),
 		SUITE_TEST(names_that_are_not_well_formed),
 		SUITE_TEST(the_directory_lists),
+		SUITE_TEST(a_list_among_signals),
 		SUITE_TEST(a_newcomer_asks_to_end),
 	};
 
