@@ -21,6 +21,8 @@
 #include <unistd.h>
 
 #define DRAIN_MAX 64 /* messages in one go */
+/* Ahead of descriptors: a bell for each record that the ring can hold, and then some that tell of room. */
+#define BELLS_MAX (4 * APH_DEPTH_MAX)
 
 /* -- bells ---------------------------------------------------------------------------------------------- */
 
@@ -287,11 +289,12 @@ static int take_kept(struct aph_fd_stash *stash, int *fds, size_t n)
 int aph_local_recv_fds(struct aph_local_channel *lc, int *fds, size_t n)
 {
 	struct arrival arrival;
-	int i, r;
+	unsigned i;
+	int r;
 
 	if (lc->stash && lc->stash->n_messages)
 		return take_kept(lc->stash, fds, n);
-	for (i = 0; i < DRAIN_MAX; i++) {
+	for (i = 0; i < BELLS_MAX; i++) {
 		r = receive(lc, &arrival);
 		if (r <= 0)
 			return -EPROTO; /* they are sent before the record that announces them */

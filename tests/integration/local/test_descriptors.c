@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -323,6 +324,47 @@ static void more_than_may_be_under_way(void **state)
 	service_stop(&service);
 }
 
+/* Descriptors behind many bells, where those are bytes on the same socket: nobody has done anything wrong. */
+static void behind_many_bells(void **state)
+{
+	struct aph_channel_options options = { .size = sizeof(options), .depth = 512 };
+	struct rlimit before, limit;
+	struct aph_endpoint *ep;
+	struct aph_channel *channel;
+	struct aph_call *call;
+	struct aph_event ev;
+	int fd, in[2], crowd[32];
+
+	(void)state;
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	assert_int_equal(aph_service_open(NULL, ep, "bells", NULL), 0);
+	/* Half of what may be open is. */
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	limit = before;
+	limit.rlim_cur = 64;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	for (size_t i = 0; i < SUITE_LEN(crowd); i++)
+		assert_true((crowd[i] = dup(0)) >= 0);
+	assert_int_equal(aph_channel_open(&channel, ep, "bells", &options), 0);
+	/* Each of these rings, as the service is awake and does not look at this channel yet. */
+	for (int i = 0; i < 200; i++) {
+		assert_int_equal(aph_call_new(&call, channel, APH_FOREVER, NULL), 0);
+		assert_int_equal(aph_call_send(call, "x", 1, 0), 1);
+		aph_call_free(call);
+	}
+	fd = marked(5);
+	assert_int_equal(aph_call_new(&call, channel, APH_FOREVER, NULL), 0);
+	assert_int_equal(aph_call_send_fds(call, "f", 1, &fd, 1, 0), 1);
+	ev = client_expect(ep, APH_EVENT_REQUEST, NULL);
+	assert_int_equal(aph_call_take_fds(ev.call, in, 2), 1);
+	expect_marks(in, 1, 5);
+	close(fd);
+	for (size_t i = 0; i < SUITE_LEN(crowd); i++)
+		close(crowd[i]);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+	aph_endpoint_free(ep);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -330,6 +372,7 @@ int main(void)
 		SUITE_TEST(ordered_with_the_body),   SUITE_TEST(many_calls_at_once),
 		SUITE_TEST(bad_ones_change_nothing), SUITE_TEST(untaken_ones_are_closed),
 		SUITE_TEST(one_that_lingers),	     SUITE_TEST(more_than_may_be_under_way),
+		SUITE_TEST(behind_many_bells),
 	};
 
 	return suite_run_both("descriptors", tests, SUITE_LEN(tests), 60);
