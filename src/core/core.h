@@ -281,6 +281,7 @@ int aph_endpoint_check(const struct aph_endpoint *ep);
 /* What a thread waits for, and so which arrivals it may take in. */
 enum aph_waiter {
 	APH_WAITER_CLIENT,  /* a call of a client: requests stay where they are */
+	APH_WAITER_OPENER,  /* somebody to call: likewise */
 	APH_WAITER_SERVICE, /* a call of a service: requests that stand before its body are queued */
 	APH_WAITER_TENDER,  /* nothing: keeps the endpoint going, as aph_endpoint_serve() */
 	APH_WAITER_RECEIVER, /* any event: a request is taken when no event is queued */

@@ -621,7 +621,7 @@ static int open_patiently(struct aph_channel **out, struct aph_local *local,
 		if (r != -ENOENT)
 			break;
 		r = aph_endpoint_wait(ep, has_moved, vigil, options->deadline_ns,
-				      APH_WAITER_SERVICE);
+				      APH_WAITER_OPENER);
 		if (r < 0)
 			break;
 	}

@@ -560,6 +560,40 @@ static void names_that_are_not_well_formed(void **state)
 	aph_endpoint_free(ep);
 }
 
+static int call_who_waits(int ctl, void *arg)
+{
+	struct client client;
+
+	(void)ctl;
+	client_open(&client, arg);
+	CHECK(aph_call(client.channel, "x", 1, NULL, NULL,
+		       aph_deadline_ms((uint64_t)check_ms(50))) == APH_REFUSED);
+	CHECK(aph_channel_result(client.channel).reason == APH_REASON_DEADLINE);
+	client_close(&client);
+	return 0;
+}
+
+/* Who waits for a service of another name takes no requests meanwhile: they can be refused. */
+static void requests_while_waiting_for_a_service(void **state)
+{
+	struct aph_channel_options options = { .size = sizeof(options), .flags = APH_CHANNEL_WAIT };
+	struct aph_channel *channel;
+	struct aph_endpoint *ep;
+	struct aph_event ev;
+	struct child child;
+	char name[] = "waits";
+
+	(void)state;
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	assert_int_equal(aph_service_open(NULL, ep, name, NULL), 0);
+	child_start(&child, call_who_waits, name);
+	options.deadline_ns = aph_deadline_ms((uint64_t)check_ms(400));
+	assert_int_equal(aph_channel_open(&channel, ep, "nobody", &options), -ETIMEDOUT);
+	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
+	assert_int_equal(aph_endpoint_next(ep, &ev, aph_deadline_ms(10)), -ETIMEDOUT);
+	aph_endpoint_free(ep);
+}
+
 static struct {
 	pid_t stopped;
 	volatile sig_atomic_t n;
@@ -711,6 +745,7 @@ int main(void)
 		SUITE_TEST(names_that_are_not_well_formed),
 		SUITE_TEST(the_directory_lists),
 		SUITE_TEST(a_list_among_signals),
+		SUITE_TEST(requests_while_waiting_for_a_service),
 		SUITE_TEST(a_newcomer_asks_to_end),
 	};
 
