@@ -34,7 +34,7 @@ struct aph_name {
 
 /*
  * Reads an address. 0, or -EINVAL (not well formed), -ENOENT (no such user or group), -EPROTONOSUPPORT
- * (a scheme that this build does not carry); aph_error() says which part. Any thread.
+ * (a scheme that this build does not carry), -ENOMEM; aph_error() says which part. Any thread.
  */
 APH_API int aph_name_parse(struct aph_name *out, const char *address);
 

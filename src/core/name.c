@@ -8,7 +8,11 @@
 #include <grp.h>
 #include <pwd.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#define ENTRY_LEAST ((size_t)4 << 10) /* of the databases of users and groups */
+#define ENTRY_MOST  ((size_t)16 << 20)
 
 bool aph_name_is_valid(const char *name, size_t len)
 {
@@ -43,28 +47,39 @@ static int parse_number(int64_t *out, const char *text)
 	return 0;
 }
 
-static int lookup_user(int64_t *out, const char *text)
+/* Looks once, with so much room for what comes along with the id: 0, or what getpwnam_r() says; -1: nobody. */
+static int find_id(int64_t *out, const char *text, bool is_uid, char *buf, size_t size)
 {
-	struct passwd pw, *found = NULL;
-	char buf[4096];
+	struct passwd pw, *user = NULL;
+	struct group gr, *group = NULL;
+	int e = is_uid ? getpwnam_r(text, &pw, buf, size, &user)
+		       : getgrnam_r(text, &gr, buf, size, &group);
 
-	if (getpwnam_r(text, &pw, buf, sizeof(buf), &found) != 0 || !found)
-		return aph_err(-ENOENT, "there is no user '%s': give an existing name or a number",
-			       text);
-	*out = pw.pw_uid;
-	return 0;
+	if (user)
+		*out = pw.pw_uid;
+	if (group)
+		*out = gr.gr_gid;
+	return e ? e : user || group ? 0 : -1;
 }
 
-static int lookup_group(int64_t *out, const char *text)
+static int lookup(int64_t *out, const char *text, bool is_uid)
 {
-	struct group gr, *found = NULL;
-	char buf[16384];
+	size_t size;
+	int e = ERANGE;
 
-	if (getgrnam_r(text, &gr, buf, sizeof(buf), &found) != 0 || !found)
-		return aph_err(-ENOENT, "there is no group '%s': give an existing name or a number",
-			       text);
-	*out = gr.gr_gid;
-	return 0;
+	/* A group comes with the names of all its members. */
+	for (size = ENTRY_LEAST; e == ERANGE && size <= ENTRY_MOST; size *= 4) {
+		char *buf = malloc(size);
+
+		if (!buf)
+			return aph_err(-ENOMEM, "no memory to look '%s' up", text);
+		e = find_id(out, text, is_uid, buf, size);
+		free(buf);
+	}
+	if (e == 0)
+		return 0;
+	return aph_err(-ENOENT, "there is no %s '%s': give an existing name or a number",
+		       is_uid ? "user" : "group", text);
 }
 
 static int parse_id(int64_t *out, const char *text, bool is_uid)
@@ -85,7 +100,7 @@ static int parse_id(int64_t *out, const char *text, bool is_uid)
 				       text, is_uid ? "uid" : "gid");
 		return 0;
 	}
-	return is_uid ? lookup_user(out, text) : lookup_group(out, text);
+	return lookup(out, text, is_uid);
 }
 
 static int parse_part(struct aph_name *name, const char *part)

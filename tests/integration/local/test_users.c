@@ -9,10 +9,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -604,6 +606,49 @@ static void a_share_of_what_is_sent(void **state)
 	service_stop(&service);
 }
 
+/* A group whose members fill pages, in a mount namespace of its own. */
+static int with_a_large_group(int ctl, void *arg)
+{
+	struct aph_name name;
+	char path[300];
+	FILE *groups;
+
+	(void)ctl;
+	(void)arg;
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return 77;
+	snprintf(path, sizeof(path), "%s/groups", dir_path());
+	groups = fopen(path, "we");
+	CHECK(groups);
+	fprintf(groups, "crew:x:%u:anna", CREW);
+	for (int i = 0; i < 10000; i++)
+		fprintf(groups, ",member%d", i);
+	fprintf(groups, "\n");
+	fclose(groups);
+	if (mount(path, "/etc/group", NULL, MS_BIND, NULL) < 0)
+		return 77;
+	CHECK_OK(aph_name_parse(&name, "caps:any,gid=crew"));
+	CHECK(name.gid == (int64_t)CREW);
+	CHECK(aph_name_parse(&name, "caps:any,gid=crowd") == -ENOENT);
+	CHECK_OK(unlink(path));
+	return 0;
+}
+
+static void large_groups(void **state)
+{
+	struct child child;
+	int status;
+
+	(void)state;
+	if (!needs_root())
+		return;
+	child_start(&child, with_a_large_group, NULL);
+	status = child_finish(&child, check_hang_ms(5000));
+	if (status == 77)
+		suite_skip("no mount namespaces here");
+	assert_int_equal(status, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -618,6 +663,7 @@ int main(void)
 		SUITE_TEST(hidden_files_of_others),
 		SUITE_TEST(a_share_of_the_descriptors),
 		SUITE_TEST(a_share_of_what_is_sent),
+		SUITE_TEST(large_groups),
 	};
 
 	return suite_run("users", tests, SUITE_LEN(tests), 60);
