@@ -12,7 +12,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -208,14 +207,6 @@ static void hand_over(struct aph_local_channel *lc, struct aph_local_service *ls
 	aph_local_channel_discard(lc);
 }
 
-/* A channel is dear: nobody gets one who has left already. */
-static bool has_left(const struct aph_local_channel *lc)
-{
-	struct pollfd poller = { .fd = lc->sock, .events = POLLRDHUP };
-
-	return poll(&poller, 1, 0) > 0 && (poller.revents & (POLLRDHUP | POLLHUP));
-}
-
 /* What the newcomer said decides what becomes of it; it is on no list any more. */
 static void admit(struct aph_local_channel *lc, struct aph_local_service *ls,
 		  const struct aph_hello *hello)
@@ -234,7 +225,8 @@ static void admit(struct aph_local_channel *lc, struct aph_local_service *ls,
 	} else if (hello->kind != APH_HELLO_CALLS ||
 		   !aph_local_is_allowed(&ls->base, who, hello->allow)) {
 		turn_away(lc, EACCES);
-	} else if (has_left(lc)) {
+	} else if (aph_local_has_left(lc)) {
+		/* A channel is dear: nobody gets one who is not there any more. */
 		aph_local_channel_discard(lc);
 	} else if (!aph_local_has_share(&ls->base, who)) {
 		turn_away(lc, EBUSY);

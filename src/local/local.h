@@ -276,6 +276,8 @@ int aph_segment_map(void **out_map, int fd, size_t size, bool writable);
 /* -- peer.c: who is at the other end, as the kernel says */
 int aph_local_peer_credentials(struct aph_channel *channel, int sock);
 int aph_local_pidfd(const struct aph_channel *channel);
+/* Whether the other end of the socket is closed. */
+bool aph_local_has_left(const struct aph_local_channel *lc);
 
 /* -- connect.c */
 /* Ends the search that a connecting channel is engaged in. */

@@ -4,6 +4,7 @@
 #include "local/local.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -77,6 +78,13 @@ int aph_local_peer_credentials(struct aph_channel *channel, int sock)
 	return r;
 }
 
+bool aph_local_has_left(const struct aph_local_channel *lc)
+{
+	struct pollfd poller = { .fd = lc->sock, .events = POLLRDHUP };
+
+	return poll(&poller, 1, 0) > 0 && (poller.revents & (POLLRDHUP | POLLHUP));
+}
+
 int aph_local_pidfd(const struct aph_channel *channel)
 {
 	const struct aph_local_channel *lc = aph_container(channel, struct aph_local_channel, base);
@@ -96,5 +104,10 @@ int aph_local_pidfd(const struct aph_channel *channel)
 	if (fd < 0)
 		return aph_err(-errno, "no pidfd of process %d: %s", (int)channel->peer.pid,
 			       strerror(errno));
+	/* Who has died in between may have left its pid to another; its end of the socket tells. */
+	if (aph_local_has_left(lc)) {
+		(void)close(fd);
+		return aph_err(-ESRCH, "the process at the other end has gone");
+	}
 	return fd;
 }

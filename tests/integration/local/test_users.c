@@ -19,6 +19,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* Ids that no real account of a test machine should have. */
@@ -649,6 +650,89 @@ static void large_groups(void **state)
 	assert_int_equal(status, 0);
 }
 
+/* A service until it is killed. */
+static void serve_for_ever(void)
+{
+	struct aph_endpoint *ep;
+	struct aph_event ev;
+
+	CHECK_OK(aph_endpoint_new(&ep, NULL));
+	CHECK_OK(aph_service_open(NULL, ep, "mortal", NULL));
+	for (;;)
+		(void)aph_endpoint_next(ep, &ev, APH_FOREVER);
+}
+
+static pid_t fork_or_die(void (*run)(void))
+{
+	pid_t pid = (pid_t)CHECK_OK(fork());
+
+	if (pid == 0) {
+		run();
+		_exit(0);
+	}
+	return pid;
+}
+
+static void wait_for_ever(void)
+{
+	(void)pause();
+}
+
+/* The first process of a pid namespace: whoever it starts next gets the pid of a service that has died. */
+static void meet_a_stranger(void)
+{
+	struct aph_channel_options options = { .size = sizeof(options), .flags = APH_CHANNEL_WAIT };
+	pid_t server = fork_or_die(serve_for_ever);
+	struct aph_channel *channel;
+	struct aph_endpoint *ep;
+	int fd, last;
+
+	CHECK_OK(aph_endpoint_new(&ep, NULL));
+	CHECK_OK(aph_channel_open(&channel, ep, "mortal", &options));
+	fd = (int)CHECK_OK(aph_channel_pidfd(channel));
+	close(fd);
+	CHECK_OK(kill(server, SIGKILL));
+	CHECK(waitpid(server, NULL, 0) == server);
+	last = (int)CHECK_OK(open("/proc/sys/kernel/ns_last_pid", O_WRONLY | O_CLOEXEC));
+	CHECK(dprintf(last, "%d", (int)server - 1) > 0);
+	close(last);
+	CHECK(fork_or_die(wait_for_ever) == server);
+	CHECK(aph_channel_pidfd(channel) == -ESRCH);
+	aph_channel_close(channel);
+	aph_endpoint_free(ep);
+}
+
+static int in_a_pid_namespace(int ctl, void *arg)
+{
+	int status;
+
+	(void)ctl;
+	(void)arg;
+	if (unshare(CLONE_NEWPID) < 0 || access("/proc/sys/kernel/ns_last_pid", W_OK) < 0)
+		return 77;
+	CHECK(waitpid(fork_or_die(meet_a_stranger), &status, 0) > 0);
+	dir_remove_sockets();
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
+/* A pidfd is never that of a process that got the pid later, also before anybody has looked at the channel. */
+static void a_stranger_with_the_same_pid(void **state)
+{
+	struct child child;
+	int status;
+
+	(void)state;
+	if (!needs_root())
+		return;
+	if (check_slow())
+		suite_skip("sanitizers look for their process in another namespace");
+	child_start(&child, in_a_pid_namespace, NULL);
+	status = child_finish(&child, check_hang_ms(8000));
+	if (status == 77)
+		suite_skip("no pid namespaces here");
+	assert_int_equal(status, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -664,6 +748,7 @@ int main(void)
 		SUITE_TEST(a_share_of_the_descriptors),
 		SUITE_TEST(a_share_of_what_is_sent),
 		SUITE_TEST(large_groups),
+		SUITE_TEST(a_stranger_with_the_same_pid),
 	};
 
 	return suite_run("users", tests, SUITE_LEN(tests), 60);
