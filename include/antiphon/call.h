@@ -179,7 +179,8 @@ APH_API struct aph_call *aph_call_free(struct aph_call *call);
 APH_API int aph_call_result(const struct aph_call *call, struct aph_result *result);
 
 APH_API struct aph_channel *aph_call_channel(const struct aph_call *call);
-APH_API struct aph_service *aph_call_service(const struct aph_call *call); /* NULL at a client */
+APH_API struct aph_service *aph_call_service(
+	const struct aph_call *call); /* NULL at a client, and once the service was closed */
 APH_API const struct aph_credentials *aph_call_credentials(const struct aph_call *call);
 APH_API uint64_t aph_call_deadline(const struct aph_call *call);
 APH_API void *aph_call_data(const struct aph_call *call);

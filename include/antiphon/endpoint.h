@@ -67,8 +67,8 @@ APH_API int aph_endpoint_wake(struct aph_endpoint *ep);
  * A descriptor that is readable while aph_endpoint_next(ep, &event, APH_NOW) has something to do, for use
  * with poll(2), epoll(7) or any event loop, level-triggered. Deadlines make it readable too. Borrowed:
  * do not read or close it. The first call switches the endpoint to this mode, which costs a few system
- * calls per burst of events; do not mix it with threads that block in aph_endpoint_next(). -errno on
- * failure.
+ * calls per burst of events. A thread that waits on such an endpoint in any function, aph_call() too, keeps events and
+ * requests from the loop until it comes back: let other threads call on endpoints of their own. -errno on failure.
  */
 APH_API int aph_endpoint_fd(struct aph_endpoint *ep);
 

@@ -154,7 +154,7 @@ struct aph_local_service {
 	int dir_fd;
 	char file[APH_NAME_MAX + 48];
 	uint64_t serial;
-	int inherited; /* the listener of the service before, until its backlog is empty; else -1 */
+	int inherited; /* the listener of the service before, whose backlog is let in, too; else -1 */
 	struct aph_source inherited_source;
 	bool taken;		   /* this one has taken over its name */
 	struct aph_giving *giving; /* to the service that takes over */
