@@ -36,6 +36,7 @@ struct state {
 	bool in_ready;
 	bool out_ready;
 	bool exited;
+	bool killed; /* its time was up */
 	int code;
 	uint64_t kill_at_ns;
 	uint64_t start_at_ns;
@@ -272,6 +273,7 @@ static int start_child(struct state *state)
 	state->in_ready = true;
 	state->out_ready = true;
 	state->exited = false;
+	state->killed = false;
 	state->kill_at_ns = UINT64_MAX;
 	state->in_source =
 		(struct loop_source){ .fd = state->child.in, .ready = in_ready, .data = state };
@@ -326,7 +328,14 @@ static void bury_child(struct state *state, uint64_t now_ns)
 static bool is_held_up(const struct state *state)
 {
 	return state->child.out >= 0 && state->out_ready && state->current != NULL &&
-	       !reply_is_whole(state) && !state->reply_ready;
+	       !reply_is_whole(state) && !state->reply_ready && !state->killed;
+}
+
+static void kill_child_now(struct state *state)
+{
+	child_signal(&state->child, SIGKILL);
+	state->killed = true;
+	state->kill_at_ns = UINT64_MAX;
 }
 
 /* -- the mode ---------------------------------------------------------------------------------- */
@@ -405,12 +414,10 @@ static uint64_t persistent_turn(struct serve *serve, uint64_t now_ns)
 		steps++;
 	if (steps == TURN_STEPS)
 		return APH_NOW;
+	if (state->child.pid != 0 && now_ns >= state->kill_at_ns)
+		kill_child_now(state);
 	if (state->child.pid != 0 && state->exited && !is_held_up(state))
 		bury_child(state, now_ns);
-	if (state->child.pid != 0 && now_ns >= state->kill_at_ns) {
-		child_signal(&state->child, SIGKILL);
-		state->kill_at_ns = UINT64_MAX;
-	}
 	if (state->child.pid != 0)
 		return state->kill_at_ns;
 	if (now_ns < state->start_at_ns)
@@ -441,7 +448,7 @@ static void persistent_stop(struct serve *serve, bool hard)
 	if (state->child.pid == 0)
 		return;
 	if (hard)
-		child_signal(&state->child, SIGKILL);
+		kill_child_now(state);
 	else
 		kill_child(state);
 }

@@ -153,6 +153,15 @@ static void job_abort(struct job *job)
 	forget_call(job);
 }
 
+/* The process ended well, but its reply cannot be finished: only that it may have run is sure. */
+static void job_lose(struct job *job)
+{
+	child_signal(&job->child, SIGKILL);
+	serve_record_finish(job->serve, &job->record, "lost", 0);
+	aph_call_free(job->call);
+	forget_call(job);
+}
+
 /* -- moving bytes ------------------------------------------------------------------------------ */
 
 static void move_request(struct job *job)
@@ -230,6 +239,11 @@ static uint64_t job_turn(struct job *job, uint64_t now_ns)
 	move_reply(job);
 	if (job->exited && job->child.out < 0) {
 		job_answer(job);
+		return 0;
+	}
+	/* The service stops, and others hold the output or the caller does not read. */
+	if (job->exited && now_ns >= job->kill_at_ns) {
+		job_lose(job);
 		return 0;
 	}
 	return is_hot(job) ? now_ns : job->kill_at_ns;
@@ -513,9 +527,12 @@ static void process_stop(struct serve *serve, bool hard)
 		job_refuse(job, APH_REASON_CLOSED);
 	}
 	/* The calls go on for as long as their processes do, and end as those end. */
+	process_child_ended(serve);
 	TAILQ_FOREACH(job, &state->active, link) {
-		child_signal(&job->child, hard ? SIGKILL : SIGTERM);
-		job->kill_at_ns = aph_time_ns() + serve->options.kill_after_ns;
+		/* Of one that has ended well the reply is left, which a signal might cut short. */
+		if (!job->exited)
+			child_signal(&job->child, hard ? SIGKILL : SIGTERM);
+		job->kill_at_ns = aph_time_ns() + (hard ? 0 : serve->options.kill_after_ns);
 	}
 }
 

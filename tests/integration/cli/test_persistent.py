@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: MIT
 """antiphon serve --persistent: frames, order, deaths and pauses."""
 
+import fcntl
 import os
 import random
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 
 from harness import ABORTED, ANSWERED, LOST, REFUSED, TIMEOUT, is_running, main, test, wait_until
@@ -73,6 +76,11 @@ def worker(box, *arguments):
     service = box.serve(*arguments, "--persistent", "work", "--", sys.executable, script, trace)
     service.trace = trace
     return service
+
+
+def unread(pipe, after=0.0):
+    time.sleep(after)
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]
 
 
 def starts(service):
@@ -287,6 +295,29 @@ def the_end_is_orderly(box):
     client.communicate()
     waiting.communicate()
     assert not is_running(pid)
+
+
+@test
+def a_caller_that_does_not_read_does_not_keep_it_alive(box):
+    def begin(kill_after):
+        service = worker(box, "--kill-after", kill_after)
+        client = box.start("call", "--timeout", "forever", "work", "many 3000000")
+        wait_until(lambda: 0 < unread(client.stdout) == unread(client.stdout, 0.3), "the reply is held up")
+        return service, client
+
+    def end(client):
+        client.communicate(timeout=TIMEOUT)
+        return client.returncode
+
+    service, client = begin("0.3")
+    assert service.end() == 0
+    assert end(client) == ABORTED
+    service, client = begin("60")
+    service.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    time.sleep(0.2)
+    assert service.end() == 0 and time.monotonic() - began < 40, "a second signal ends it at once"
+    assert end(client) == ABORTED
 
 
 @test

@@ -264,6 +264,32 @@ def stubborn_commands_do_not_keep_it_alive(box):
 
 
 @test
+def an_output_that_others_hold_does_not_keep_it_alive(box):
+    script = '(trap "" TERM; exec sleep 600) & echo begun; exit 0'
+
+    def begin(kill_after):
+        service = box.serve("held", "--kill-after", kill_after, "--", "sh", "-c", script)
+        client = box.start("call", "held")
+        assert os.read(client.stdout.fileno(), 100) == b"begun\n"
+        wait_until(lambda: not [p for p in children(service) if comm(p) == "sh" and is_running(p)], "it ended")
+        return service, client
+
+    def lost(client):
+        out, err = client.communicate(timeout=TIMEOUT)
+        return client.returncode == LOST and b"may have run" in err and out == b""
+
+    service, client = begin("0.3")
+    assert service.end() == 0
+    assert lost(client), "nobody can say that the reply is whole"
+    service, client = begin("60")
+    service.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    began = time.monotonic()
+    assert service.end() == 0 and time.monotonic() - began < 40, "a second signal ends it at once"
+    assert lost(client), "nobody can say that the reply is whole"
+
+
+@test
 def an_exclusive_name_is_served_once(box):
     box.serve("only", "--exclusive", "--", "echo", "first")
     done = box.run("serve", "--exclusive", "only", "--", "echo", "second")
