@@ -80,6 +80,7 @@ static int read_allow(void *value, const char *text)
 static bool read_options(struct serve_options *serve, int argc, char **argv, int *status)
 {
 	uint64_t kill_after_ms = 2000;
+	int command;
 	const struct cli_option options[] = {
 		{ .name = "allow", .kind = CLI_OTHER, .value = &serve->flags, .read = read_allow },
 		CLI_BOUNDED("allow-anonymous", CLI_BIT, &serve->flags, 0, APH_ALLOW_ANONYMOUS),
@@ -101,10 +102,14 @@ static bool read_options(struct serve_options *serve, int argc, char **argv, int
 		return false;
 	serve->kill_after_ns = kill_after_ms * 1000000;
 	serve->address = argv[optind];
-	serve->argv = argv + optind + 1;
+	command = optind + 1;
+	/* With POSIXLY_CORRECT getopt_long() ends at the address and leaves it there. */
+	if (command < argc && strcmp(argv[command], "--") == 0)
+		command++;
+	serve->argv = argv + command;
 	if (optind == argc)
 		*status = cli_misused("an address is missing");
-	else if (optind + 1 == argc)
+	else if (command >= argc)
 		*status = cli_misused("a command is missing: put it behind the address and '--'");
 	else
 		*status = CLI_OK;
