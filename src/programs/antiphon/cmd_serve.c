@@ -243,19 +243,21 @@ static int open_service(struct serve *serve)
 		.flags = serve->options.flags,
 		.calls_max = CALLS_MAX,
 	};
+	int r;
 
 	if (!read_name(serve)) {
 		cli_error("%s", aph_error());
 		return CLI_MISUSED;
 	}
-	if (aph_endpoint_new(&serve->ep, NULL) < 0 ||
-	    aph_service_open(&serve->service, serve->ep, serve->options.address, &options) < 0 ||
-	    (is_remote(serve) &&
-	     aph_service_address(serve->service, serve->name, sizeof(serve->name)) < 0)) {
-		cli_error("%s", aph_error());
-		return CLI_FAILED;
-	}
-	return CLI_OK;
+	r = aph_endpoint_new(&serve->ep, NULL);
+	if (r == 0)
+		r = aph_service_open(&serve->service, serve->ep, serve->options.address, &options);
+	if (r == 0 && is_remote(serve))
+		r = aph_service_address(serve->service, serve->name, sizeof(serve->name));
+	if (r == 0)
+		return CLI_OK;
+	cli_error("%s", aph_error());
+	return r == -EINVAL ? CLI_MISUSED : CLI_FAILED;
 }
 
 static int run(struct serve *serve)

@@ -94,6 +94,17 @@ def addresses_that_are_not_well_formed_are_misuse(box):
     for address in ("a/b", "", "x" * 64, "caps:", "caps:x,uid=", "caps:x,frob=1", "x y", "nosuchscheme:x"):
         misused(box, "call", address, "hello")
         misused(box, "serve", address, "--", "cat")
+    for address in ("rx:", "rx:127.0.0.1:7000", "rx:127.0.0.1:70000/1", "rx:127.0.0.1:7000/x"):
+        misused(box, "call", address, "hello")
+        misused(box, "serve", address, "--", "cat")
+
+
+@test
+def options_may_have_to_come_first(box):
+    box.env["POSIXLY_CORRECT"] = "1"
+    box.serve("upper", "--", "tr", "a-z", "A-Z")
+    assert box.call("upper", "hello").stdout == b"HELLO"
+    misused(box, "serve", "x", "--")
 
 
 @test
