@@ -170,13 +170,16 @@ static void signal_ready(struct loop_source *source, uint32_t events)
 
 static int watch_signals(struct serve *serve)
 {
+	struct sigaction hangup;
 	sigset_t set;
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGCHLD);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
+	/* Unless nohup(1) has it ignored: blocked, it would come all the same. */
+	if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN)
+		sigaddset(&set, SIGHUP);
 	/*
 	 * A child that is inherited as ignored would be reaped by the kernel, and its status with
 	 * it.

@@ -232,6 +232,20 @@ def sigterm_ends_everything_in_order(box):
 
 
 @test
+def nohup_keeps_it_from_a_hangup(box):
+    def ignore():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    service = box.serve("kept", "--", "cat", preexec_fn=ignore)
+    service.send_signal(signal.SIGHUP)
+    time.sleep(0.1)
+    assert box.call("kept", "here").stdout == b"here"
+    other = box.serve("other", "--", "cat")
+    other.send_signal(signal.SIGHUP)
+    assert other.end() == 0 and box.call("kept", "here").stdout == b"here"
+
+
+@test
 def a_graceful_command_may_still_answer(box):
     script = 'trap "echo bye; exit 0" TERM; echo ready; while :; do sleep 0.05; done'
     service = box.serve("polite", "--", "sh", "-c", script)
