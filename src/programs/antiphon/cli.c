@@ -4,6 +4,7 @@
  */
 #include "cli.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -54,6 +55,15 @@ int cli_run_command(const struct cli_command *commands, size_t n, int argc, char
 		return commands[i].run(argc - 1, argv + 1);
 	}
 	return cli_misused("there is no command '%s'", argv[1]);
+}
+
+bool cli_is_port(const char *text)
+{
+	size_t n_digits = strspn(text, "0123456789");
+
+	if (text[n_digits] != '\0')
+		return isalnum((unsigned char)text[0]) != 0;
+	return n_digits > 0 && n_digits <= 5 && atoi(text) <= UINT16_MAX;
 }
 
 int cli_outcome_status(enum aph_outcome outcome)

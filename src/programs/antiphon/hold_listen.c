@@ -67,6 +67,12 @@ int hold_listen_at(const char *address)
 		memmove(host, host + 1, (size_t)r);
 		host[r - 2] = '\0';
 	}
+	if (!cli_is_port(port)) {
+		cli_error(
+			"--listen %s: '%s' is no port: it is a number up to 65535, or the name of a service",
+			address, port);
+		return -1;
+	}
 	r = getaddrinfo(host[0] ? host : NULL, port, &hints, &found);
 	if (r != 0) {
 		cli_error("--listen %s: %s", address, gai_strerror(r));

@@ -22,8 +22,8 @@ extern const char rx_version_help[], rx_debug_help[], rx_ping_help[], rx_perf_he
 #define RX_PORT_DEFAULT 7000 /* of a file server, which is whom people ask mostly */
 
 /*
- * Resolves "HOST", "HOST:PORT" or "[ADDRESS]:PORT". 0, or a complaint and -EINVAL (it cannot be one) or
- * -EHOSTUNREACH (it cannot be found).
+ * Resolves "HOST", "HOST:PORT" or "[ADDRESS]:PORT". A cli_status, after a complaint: CLI_MISUSED when it cannot be one,
+ * CLI_FAILED when it cannot be found.
  */
 int rx_resolve(const char *text, uint16_t port_default, struct aph_rx_address *out);
 /* "127.0.0.1:7000", "[::1]:7000" */

@@ -48,25 +48,30 @@ int rx_resolve(const char *text, uint16_t port_default, struct aph_rx_address *o
 
 	if (strlen(text) >= sizeof(copy)) {
 		cli_error("'%.20s...' is too long for the address of a host", text);
-		return -EINVAL;
+		return CLI_MISUSED;
 	}
 	memcpy(copy, text, strlen(text) + 1);
 	if (split(copy, &host, &port) < 0) {
 		cli_error("'%s' is not HOST, HOST:PORT or [ADDRESS]:PORT", text);
-		return -EINVAL;
+		return CLI_MISUSED;
+	}
+	if (port != NULL && !cli_is_port(port)) {
+		cli_error("'%s' is no port: it is a number up to 65535, or the name of a service",
+			  port);
+		return CLI_MISUSED;
 	}
 	snprintf(number, sizeof(number), "%u", port_default);
 	r = getaddrinfo(host, port != NULL ? port : number, &hints, &found);
 	if (r != 0) {
 		cli_error("cannot find '%s': %s", text,
 			  r == EAI_SYSTEM ? strerror(errno) : gai_strerror(r));
-		return -EHOSTUNREACH;
+		return CLI_FAILED;
 	}
 	memset(out, 0, sizeof(*out));
 	memcpy(&out->any, found->ai_addr,
 	       found->ai_addrlen < sizeof(*out) ? found->ai_addrlen : sizeof(*out));
 	freeaddrinfo(found);
-	return 0;
+	return CLI_OK;
 }
 
 const char *rx_address_text(char *text, size_t size, const struct aph_rx_address *address)

@@ -143,13 +143,14 @@ static int run_debug(struct debug *debug, const char *host, uint64_t timeout_ms)
 {
 	struct aph_rx_address address;
 	char where[RX_ADDRESS_TEXT];
-	int r;
+	int status = rx_resolve(host, RX_PORT_DEFAULT, &address), r;
 
 	if (!debug->connections && !debug->all && !debug->peers && !debug->counters &&
 	    !debug->stats)
 		debug->stats = debug->connections = true;
-	if (rx_resolve(host, RX_PORT_DEFAULT, &address) < 0 ||
-	    rx_ask_open(&debug->asked, &address, timeout_ms) < 0)
+	if (status != CLI_OK)
+		return status;
+	if (rx_ask_open(&debug->asked, &address, timeout_ms) < 0)
 		return CLI_FAILED;
 	if (debug->as_json) {
 		json_init(&debug->json, stdout);

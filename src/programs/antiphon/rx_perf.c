@@ -221,8 +221,9 @@ static int measure(struct perf_options *options, const char *host, const char *c
 
 	if (status != CLI_OK)
 		return status;
-	if (rx_resolve(host, PERF_PORT, &options->address) < 0)
-		return CLI_FAILED;
+	status = rx_resolve(host, PERF_PORT, &options->address);
+	if (status != CLI_OK)
+		return status;
 	histogram_init(&result.histogram);
 	status = perf_client(options, &result);
 	if (status != CLI_OK)
@@ -240,8 +241,10 @@ static int measure(struct perf_options *options, const char *host, const char *c
 
 static int serve(struct perf_options *options, const char *host, bool allow_anonymous)
 {
-	if (rx_resolve(host != NULL ? host : "127.0.0.1", PERF_PORT, &options->address) < 0)
-		return CLI_FAILED;
+	int status = rx_resolve(host != NULL ? host : "127.0.0.1", PERF_PORT, &options->address);
+
+	if (status != CLI_OK)
+		return status;
 	if (!allow_anonymous && !is_loopback(&options->address)) {
 		cli_error("other machines reach that address, and callers prove nothing: "
 			  "say --allow-anonymous if anybody may call");

@@ -112,10 +112,11 @@ static int run_ping(struct ping *ping, const char *host)
 	struct rx_asked asked;
 	char where[RX_ADDRESS_TEXT];
 	uint64_t next_ns = aph_time_ns();
-	int r = 0;
+	int status = rx_resolve(host, RX_PORT_DEFAULT, &address), r = 0;
 
-	if (rx_resolve(host, RX_PORT_DEFAULT, &address) < 0 ||
-	    rx_ask_open(&asked, &address, ping->timeout_ms) < 0)
+	if (status != CLI_OK)
+		return status;
+	if (rx_ask_open(&asked, &address, ping->timeout_ms) < 0)
 		return CLI_FAILED;
 	rx_address_text(where, sizeof(where), &address);
 	(void)sigaction(SIGINT, &action, NULL);

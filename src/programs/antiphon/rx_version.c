@@ -22,10 +22,11 @@ static int ask_version(const char *host, bool as_json, uint64_t timeout_ms)
 	struct rx_asked asked;
 	char text[RX_ADDRESS_TEXT];
 	struct json json;
-	int r;
+	int status = rx_resolve(host, RX_PORT_DEFAULT, &address), r;
 
-	if (rx_resolve(host, RX_PORT_DEFAULT, &address) < 0 ||
-	    rx_ask_open(&asked, &address, timeout_ms) < 0)
+	if (status != CLI_OK)
+		return status;
+	if (rx_ask_open(&asked, &address, timeout_ms) < 0)
 		return CLI_FAILED;
 	r = rx_ask(&asked, APH_RX_QUERY_VERSION, 0, &answer);
 	rx_ask_close(&asked);

@@ -77,7 +77,7 @@ def sockets_that_listen(box):
         assert hold(box, "exec", "s", "--", "python3", "-c", script).returncode == 0
         assert client.recv(100) == b"hello"
         client.close()
-        for bad in (path, "no.such.host.invalid:1", "127.0.0.1:x", "/" + 200 * "x"):
+        for bad in (path, "no.such.host.invalid:1", "127.0.0.1:x", "127.0.0.1:65536", "-1", ":", "/" + 200 * "x"):
             done = hold(box, "store", "--listen", bad, "t")
             assert done.returncode == FAILED and b"--listen" in done.stderr, done
     path.unlink()

@@ -331,7 +331,13 @@ def perf_by_hand(box):
 def addresses(box):
     for wrong in ("", ":7000", "host:", "[::1", "[::1]x", "x" * 400):
         done = box.run("rx", "version", wrong)
-        assert done.returncode == FAILED and done.stderr, (wrong, done)
+        assert done.returncode == MISUSED and done.stderr, (wrong, done)
+    # One that getaddrinfo(3) would cut off, or read around what it does not know.
+    for port in ("65536", "99999", "-1", "+7000", " 7000", "4294974296"):
+        for words in (["version"], ["debug"], ["ping", "--count", "1"], ["perf", "--count", "1"], ["perf", "--serve"]):
+            more = ["rpc"] if "--count" in words and "perf" in words else []
+            done = box.run("rx", *words, f"127.0.0.1:{port}", *more)
+            assert done.returncode == MISUSED and b"is no port" in done.stderr, (words, port, done)
     done = box.run("rx", "version", "127.0.0.1:notaport")
     assert done.returncode == FAILED and b"notaport" in done.stderr
 
