@@ -4,6 +4,8 @@
  */
 #include "child.h"
 
+#include "cli.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -75,6 +77,8 @@ static void run_child(const struct child_spec *spec, pid_t parent, int in, int o
 
 static void run_child(const struct child_spec *spec, pid_t parent, int in, int out)
 {
+	int saved;
+
 	setpgid(0, 0);
 	/* Should the server be killed outright, its commands must not go on for nobody. */
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -86,8 +90,9 @@ static void run_child(const struct child_spec *spec, pid_t parent, int in, int o
 	set_environment(spec);
 	reset_signals();
 	execvp(spec->argv[0], spec->argv);
-	fprintf(stderr, "antiphon serve: cannot run %s: %s\n", spec->argv[0], strerror(errno));
-	_exit(errno == ENOENT || errno == ENOTDIR ? 127 : 126);
+	saved = errno;
+	cli_error("cannot run %s: %s", spec->argv[0], strerror(saved));
+	_exit(saved == ENOENT || saved == ENOTDIR ? 127 : 126);
 }
 
 static void close_pair(int pair[2])

@@ -103,14 +103,17 @@ static int put_in_place(struct hold_set *set)
 
 int hold_set_exec(struct hold_set *set, char **command)
 {
+	int saved;
+
 	if (put_in_place(set) < 0 || announce(set) < 0) {
 		cli_error("cannot hand over the descriptors: %s", strerror(errno));
 		return CLI_FAILED;
 	}
 	fflush(stdout);
 	execvp(command[0], command);
-	cli_error("cannot run '%s': %s", command[0], strerror(errno));
-	return errno == ENOENT ? 127 : 126;
+	saved = errno;
+	cli_error("cannot run '%s': %s", command[0], strerror(saved));
+	return saved == ENOENT ? 127 : 126;
 }
 
 /* -- exec ------------------------------------------------------------------------------------------------ */

@@ -81,6 +81,19 @@ def a_command_that_vanishes_is_127(box):
 
 
 @test
+def a_full_disk_does_not_change_that(box):
+    command = box.write("command", "#!/bin/sh\n", 0o755)
+    with open("/dev/full", "wb") as full:
+        process = box.start("serve", "--json", "x", "--", command, stderr=full)
+    process.stdout.readline()
+    command.unlink()
+    done = box.call("x")
+    assert done.returncode == ABORTED and b" 127\n" in done.stderr, done
+    process.terminate()
+    process.communicate(timeout=TIMEOUT)
+
+
+@test
 def an_abort_after_part_of_the_reply(box):
     box.serve("partial", "--", "sh", "-c", "echo part; sleep 0.2; exit 3")
     done = box.call("partial")
