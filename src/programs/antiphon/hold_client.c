@@ -38,61 +38,80 @@ int hold_failed(const char *name)
 
 /* -- store ----------------------------------------------------------------------------------------------- */
 
-static int read_descriptor(const char *text)
+/* Of one that the caller has left open for us. */
+static int read_descriptor(const char *text, int *fd)
 {
 	char *end;
 	long number = strtol(text, &end, 10);
 
-	if (text[0] < '0' || text[0] > '9' || *end || number > 1 << 20) {
-		cli_misused("'%s' is no number of a descriptor", text);
-		return -1;
-	}
+	if (text[0] < '0' || text[0] > '9' || *end || number > 1 << 20)
+		return cli_misused("'%s' is no number of a descriptor", text);
 	if (fcntl((int)number, F_GETFD) < 0) {
 		cli_error("descriptor %ld is not open", number);
-		return -1;
+		return CLI_FAILED;
 	}
-	return (int)number;
+	*fd = (int)number;
+	return CLI_OK;
 }
 
-/* Those that the caller has left open for us, and those made here. How many, or -1 after a complaint. */
-static int gather(const struct hold_options *options, int n, char **numbers, int *fds)
+static int read_descriptors(const struct hold_options *options, int n, char **numbers, int *fds)
 {
-	int n_fds = 0;
+	int status = CLI_OK;
 
-	if ((size_t)n + options->n_listen > APH_HOLD_FDS_MAX) {
-		cli_error("more than %d descriptors", APH_HOLD_FDS_MAX);
-		return -1;
+	if (n == 0 && !options->n_listen)
+		return cli_misused("store needs numbers of descriptors, or --listen");
+	if ((size_t)n + options->n_listen > APH_HOLD_FDS_MAX)
+		return cli_misused("more than %d descriptors", APH_HOLD_FDS_MAX);
+	for (int i = 0; i < n && status == CLI_OK; i++)
+		status = read_descriptor(numbers[i], &fds[i]);
+	return status;
+}
+
+/* Nobody will ever answer at these paths, and they would be in the way of the next attempt. */
+static void remove_paths(const struct hold_options *options, size_t n_listening)
+{
+	for (size_t i = 0; i < n_listening; i++) {
+		if (options->listen[i][0] == '/')
+			(void)unlink(options->listen[i]);
 	}
-	for (int i = 0; i < n; i++) {
-		fds[n_fds] = read_descriptor(numbers[i]);
-		if (fds[n_fds++] < 0)
-			return -1;
-	}
+}
+
+/* 0, or -1 after a complaint. */
+static int listen_at_all(const struct hold_options *options, int *fds)
+{
 	for (size_t i = 0; i < options->n_listen; i++) {
-		fds[n_fds] = hold_listen_at(options->listen[i]);
-		if (fds[n_fds++] < 0)
+		fds[i] = hold_listen_at(options->listen[i]);
+		if (fds[i] < 0) {
+			remove_paths(options, i);
 			return -1;
+		}
 	}
-	return n_fds;
+	return 0;
 }
 
 int hold_cmd_store(const struct hold_options *options, int n_names, char **names)
 {
 	struct aph_hold_options call = options->call;
-	int fds[APH_HOLD_FDS_MAX], n_fds, r;
+	int fds[APH_HOLD_FDS_MAX], n_given = n_names - 1, status, r;
+	size_t n_fds = (size_t)n_given + options->n_listen;
 	struct aph_hold *hold;
 
-	if (n_names == 1 && !options->n_listen)
-		return cli_misused("store needs numbers of descriptors, or --listen");
-	n_fds = gather(options, n_names - 1, names + 1, fds);
-	if (n_fds < 0)
-		return CLI_FAILED;
+	/* Before anything of ours is open. */
+	status = read_descriptors(options, n_given, names + 1, fds);
+	if (status != CLI_OK)
+		return status;
 	if (hold_connect(&hold, options) < 0)
 		return CLI_FAILED;
-	call.flags |= options->replace ? APH_HOLD_REPLACE : 0;
-	r = aph_hold_store(hold, names[0], fds, (size_t)n_fds, &call, hold_deadline(options));
-	if (r < 0)
-		(void)hold_failed(names[0]);
+	r = listen_at_all(options, fds + n_given);
+	if (r == 0) {
+		call.flags |= options->replace ? APH_HOLD_REPLACE : 0;
+		r = aph_hold_store(hold, names[0], fds, n_fds, &call, hold_deadline(options));
+		if (r < 0)
+			(void)hold_failed(names[0]);
+		/* After a time-out it may be kept all the same. */
+		if (r < 0 && r != -ETIMEDOUT)
+			remove_paths(options, options->n_listen);
+	}
 	aph_hold_close(hold);
 	return r < 0 ? CLI_FAILED : CLI_OK;
 }
@@ -148,7 +167,7 @@ static int add_row(struct table *table, const struct aph_hold_info *info)
 	return r;
 }
 
-static void print_table(const struct aph_hold_info *list, size_t n)
+static int print_table(const struct aph_hold_info *list, size_t n)
 {
 	static const char *const headings[] = { "NAME", "OWNER",    ">DESCRIPTORS",
 						">AGE", ">EXPIRES", "OFFERED TO" };
@@ -163,6 +182,7 @@ static void print_table(const struct aph_hold_info *list, size_t n)
 	else if (n)
 		table_print(&table, stdout, 0, 0);
 	table_deinit(&table);
+	return r;
 }
 
 int hold_cmd_list(const struct hold_options *options, int n_names, char **names)
@@ -181,7 +201,7 @@ int hold_cmd_list(const struct hold_options *options, int n_names, char **names)
 	else if (options->json)
 		print_json(list, n);
 	else
-		print_table(list, n);
+		r = print_table(list, n);
 	free(list);
 	aph_hold_close(hold);
 	return r < 0 ? CLI_FAILED : CLI_OK;

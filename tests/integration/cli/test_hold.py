@@ -84,6 +84,29 @@ def sockets_that_listen(box):
 
 
 @test
+def what_is_not_stored_leaves_no_path(box):
+    path = box.path / "socket"
+    assert hold(box, "store", "--listen", path, "s").returncode == FAILED, "there is no keeper"
+    assert not path.exists()
+    with keeper(box):
+        assert hold(box, "store", "--listen", "0", "s").returncode == 0
+        for arguments in (("--listen", path, "s"), ("--listen", path, "--listen", "no.such.host.invalid:1", "t")):
+            assert hold(box, "store", *arguments).returncode == FAILED
+            assert not path.exists(), arguments
+        assert hold(box, "store", "--listen", path, "t").returncode == 0
+        assert path.exists()
+    path.unlink()
+
+
+@test
+def a_command_that_cannot_be_run(box):
+    with keeper(box), open("/dev/full", "wb") as full:
+        for options in ({}, {"stderr": full}):
+            assert hold(box, "exec", "--", "/no/such/command", **options).returncode == 127
+            assert hold(box, "exec", "--", "/", **options).returncode == 126
+
+
+@test
 def lists_and_deletes(box):
     with keeper(box):
         for name in ("web.a", "web.b", "log"):
@@ -222,8 +245,8 @@ def misuse(box):
     ):
         done = hold(box, *arguments)
         assert done.returncode == MISUSED and done.stderr, (arguments, done)
-    for arguments in (("store", "it", "x"), ("store", "it", "99")):
-        assert hold(box, *arguments).returncode in (FAILED, MISUSED)
+    assert hold(box, "store", "it", "x").returncode == MISUSED
+    assert hold(box, "store", "it", "99").returncode == FAILED
     start = time.monotonic()
     done = hold(box, "list")
     assert done.returncode == FAILED and b"there is no keeper" in done.stderr, done
