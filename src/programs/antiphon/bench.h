@@ -9,11 +9,15 @@
 #include "histogram.h"
 
 #include <sched.h>
+#include <signal.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 #define BENCH_NAME	"bench"
 #define BENCH_PIECE_LEN 65536
+
+/* Somebody wants the end: a case that is under way ends with -EINTR. */
+extern volatile sig_atomic_t bench_interrupted;
 
 struct bench {
 	cpu_set_t cpus;	  /* that the program may use */

@@ -4,7 +4,7 @@
  */
 #include "bench.h"
 
-#include <antiphon/antiphon.h>
+#include "cli.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -100,8 +100,10 @@ static int client_open(struct client *client, uint32_t n_records)
 	r = aph_endpoint_new(&client->ep, NULL);
 	if (r == 0)
 		r = aph_channel_open(&client->channel, client->ep, BENCH_NAME, &options);
-	if (r < 0)
+	if (r < 0) {
+		cli_error("%s", aph_error());
 		aph_endpoint_free(client->ep);
+	}
 	return r;
 }
 
@@ -139,6 +141,8 @@ int bench_call_latency(struct bench *bench, double *p50_ns, double *p99_ns)
 		now_ns = aph_time_ns();
 		histogram_add(&bench->histogram, now_ns - before_ns);
 		before_ns = now_ns;
+		if (bench_interrupted)
+			r = -EINTR;
 	}
 	client_close(&client);
 	*p50_ns = (double)histogram_quantile(&bench->histogram, 0.5);
@@ -195,6 +199,8 @@ int bench_call_depth(struct bench *bench, unsigned depth, double *calls_per_s)
 		}
 		if ((n_calls & 15) == 0)
 			now_ns = aph_time_ns();
+		if (bench_interrupted)
+			r = -EINTR;
 	}
 	*calls_per_s = (double)n_calls / ((double)(aph_time_ns() - began_ns) / 1e9);
 	client_close(&client);
@@ -215,7 +221,7 @@ int bench_call_stream(struct bench *bench, double *bytes_per_s)
 	while (r == 0 && aph_time_ns() < began_ns + bench->case_ns) {
 		uint64_t deadline_ns = aph_deadline_ms(CALL_TIMEOUT_MS);
 		struct aph_result result = { 0 };
-		struct aph_call *call;
+		struct aph_call *call = NULL;
 		uint64_t left = STREAM_LEN;
 
 		r = aph_call_new(&call, client.channel, deadline_ns, NULL);
@@ -236,8 +242,9 @@ int bench_call_stream(struct bench *bench, double *bytes_per_s)
 		if (r == 0 && result.outcome != APH_ANSWERED)
 			r = -EIO;
 		n_bytes += STREAM_LEN;
-		if (call != NULL)
-			aph_call_free(call);
+		aph_call_free(call);
+		if (bench_interrupted)
+			r = -EINTR;
 	}
 	*bytes_per_s = (double)n_bytes / ((double)(aph_time_ns() - began_ns) / 1e9);
 	client_close(&client);
@@ -304,7 +311,7 @@ int bench_call_clients(struct bench *bench, unsigned n_clients, double *calls_pe
 	int fds[CLIENTS_MAX];
 	uint64_t n_calls = 0;
 	unsigned n = 0;
-	int r = 0;
+	int r = bench_interrupted ? -EINTR : 0;
 
 	while (n < n_clients && n < CLIENTS_MAX && r == 0) {
 		struct crowd crowd = { .bench = bench };

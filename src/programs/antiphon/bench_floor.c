@@ -146,6 +146,8 @@ int bench_floor_latency(struct bench *bench, double *p50_ns, double *p99_ns)
 		now_ns = aph_time_ns();
 		histogram_add(&bench->histogram, now_ns - before_ns);
 		before_ns = now_ns;
+		if (bench_interrupted)
+			return -EINTR;
 	}
 	*p50_ns = (double)histogram_quantile(&bench->histogram, 0.5);
 	*p99_ns = (double)histogram_quantile(&bench->histogram, 0.99);
@@ -168,6 +170,8 @@ int bench_floor_stream(struct bench *bench, double *bytes_per_s)
 		if (r < 0)
 			return r;
 		n_bytes += (uint64_t)PIECES_PER_ANSWER * BENCH_PIECE_LEN;
+		if (bench_interrupted)
+			return -EINTR;
 	} while (aph_time_ns() < began_ns + bench->case_ns);
 	*bytes_per_s = (double)n_bytes / ((double)(aph_time_ns() - began_ns) / 1e9);
 	return 0;

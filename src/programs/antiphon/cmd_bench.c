@@ -79,12 +79,12 @@ struct figures {
 	double values[N_METRICS][ROUNDS_MAX];
 };
 
-static volatile sig_atomic_t interrupted;
+volatile sig_atomic_t bench_interrupted;
 
 static void interrupt(int signal_number)
 {
 	(void)signal_number;
-	interrupted = 1;
+	bench_interrupted = 1;
 }
 
 /* -- rounds ------------------------------------------------------------------------------------ */
@@ -124,7 +124,7 @@ static int run_rounds(struct bench *bench, struct figures *figures, uint64_t n_r
 				(unsigned long long)n_rounds);
 		r = run_round(bench, figures, i == 0 ? 0 : (size_t)i - 1);
 		figures->n_rounds = (size_t)i;
-		if (interrupted)
+		if (bench_interrupted)
 			r = -EINTR;
 	}
 	if (terminal)
@@ -302,19 +302,21 @@ static int run(uint64_t n_rounds, uint64_t case_ms, bool as_json)
 	r = measure(&bench, &figures, n_rounds);
 	nftw(path, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 	if (r < 0) {
-		cli_error("%s", interrupted ? "interrupted" : strerror(-r));
+		cli_error("%s", bench_interrupted ? "interrupted" : strerror(-r));
 		return CLI_FAILED;
 	}
-	if (as_json)
+	if (as_json) {
 		print_json(&figures);
-	else if (print_table(&figures) < 0)
+	} else if (print_table(&figures) < 0) {
 		cli_error("out of memory");
+		return CLI_FAILED;
+	}
 	return CLI_OK;
 }
 
 int cmd_bench(int argc, char **argv)
 {
-	struct sigaction action = { .sa_handler = interrupt };
+	struct sigaction action = { .sa_handler = interrupt }, hangup;
 	uint64_t n_rounds = ROUNDS_DEFAULT;
 	uint64_t case_ms = SECONDS_DEFAULT_MS;
 	bool as_json = false;
@@ -332,5 +334,7 @@ int cmd_bench(int argc, char **argv)
 	/* Ended in order, so that its directory does not stay behind. */
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
+	if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN)
+		sigaction(SIGHUP, &action, NULL);
 	return cli_finish(run(n_rounds, case_ms, as_json));
 }

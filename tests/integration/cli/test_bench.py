@@ -53,6 +53,25 @@ def an_interrupt_leaves_nothing(box):
 
 
 @test
+def an_interrupt_in_a_long_case_too(box):
+    for number, delay in ((signal.SIGTERM, 0.1), (signal.SIGHUP, 0.3), (signal.SIGINT, 0.6)):
+        process = box.start("bench", "--rounds", "1", "--seconds", "1000")
+        wait_until(lambda: len(box.processes()) > 2, "it has begun to measure")
+        time.sleep(delay)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=TIMEOUT)
+        assert process.returncode == FAILED and b"interrupted" in err, err
+        assert is_tidy(box)
+    # Other cases than the first.
+    for delay in (0.3, 0.7, 1.2):
+        process = box.start("bench", "--rounds", "1", "--seconds", "0.2")
+        time.sleep(delay)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=TIMEOUT)
+        assert is_tidy(box)
+
+
+@test
 def a_directory_that_cannot_be_made(box):
     box.env["TMPDIR"] = str(box.path / "nowhere")
     done = box.run("bench", "--rounds", "1", "--seconds", "0.01")
