@@ -22,6 +22,7 @@ struct slot {
 	struct aph_call *call;
 	uint64_t began_ns;
 	size_t sent;
+	bool sent_fds;
 	bool sent_all;
 };
 
@@ -41,6 +42,7 @@ struct run {
 	struct aph_result first_bad; /* what the exit status tells */
 	uint64_t reply_bytes;
 	bool closed; /* the channel is of no use any more */
+	bool failed; /* something else is, and was said */
 	struct histogram histogram;
 	struct progress progress;
 };
@@ -103,8 +105,28 @@ static void count_result(struct run *run, const struct aph_result *result, uint6
 		run->first_bad = *result;
 }
 
+/* They go first: not a byte of a request without them. True once they are gone. */
+static bool send_descriptors(struct run *run, struct slot *slot)
+{
+	const struct call_options *options = run->options;
+	ssize_t r;
+
+	if (slot->sent_fds)
+		return true;
+	r = aph_call_send_fds(slot->call, NULL, 0, options->fds, options->n_fds, APH_MORE);
+	slot->sent_fds = r >= 0;
+	/* No event will follow. */
+	if (r < 0 && r != -EAGAIN && r != -EPIPE && r != -ENOTCONN && !run->failed) {
+		cli_error("cannot send the descriptors: %s", aph_error());
+		run->failed = true;
+	}
+	return slot->sent_fds;
+}
+
 static void send_more(struct run *run, struct slot *slot)
 {
+	if (!send_descriptors(run, slot))
+		return;
 	while (!slot->sent_all) {
 		ssize_t n = aph_call_send(slot->call, run->request + slot->sent,
 					  run->request_len - slot->sent, 0);
@@ -142,10 +164,8 @@ static int begin_call(struct run *run, struct slot *slot)
 		run->n_at_once = run->n_begun - run->n_ended;
 	slot->began_ns = aph_time_ns();
 	slot->sent = 0;
+	slot->sent_fds = run->options->n_fds == 0;
 	slot->sent_all = false;
-	if (run->options->n_fds > 0)
-		aph_call_send_fds(slot->call, NULL, 0, run->options->fds, run->options->n_fds,
-				  APH_MORE);
 	send_more(run, slot);
 	return 0;
 }
@@ -159,7 +179,8 @@ static void rest(struct run *run, struct slot *slot)
 /* Begins as many calls as there is room for. */
 static void begin_calls(struct run *run)
 {
-	while (run->idle != NULL && run->n_begun < run->options->repeat && !run->closed) {
+	while (run->idle != NULL && run->n_begun < run->options->repeat && !run->closed &&
+	       !run->failed) {
 		struct slot *slot = run->idle;
 		int r = begin_call(run, slot);
 
@@ -234,7 +255,7 @@ static void run_parallel(struct run *run)
 	for (uint64_t i = run->options->parallel; i > 0; i--)
 		rest(run, &run->slots[i - 1]);
 	begin_calls(run);
-	while (run->n_ended < run->n_begun) {
+	while (run->n_ended < run->n_begun && !run->failed) {
 		int r = aph_endpoint_next(run->ep, &event, progress_next(&run->progress));
 
 		if (r == 0)
@@ -320,6 +341,8 @@ int call_repeat(struct aph_endpoint *ep, struct aph_channel *channel,
 
 	run = (struct run){ .ep = ep, .channel = channel, .options = options };
 	run.slots = calloc((size_t)options->parallel, sizeof(*run.slots));
+	if (run.slots == NULL)
+		cli_error("out of memory");
 	if (run.slots == NULL || load_request(&run, in_fd) < 0)
 		goto out;
 	progress_init(&run.progress, PROGRESS_CALLS, options->repeat, options->progress,
@@ -332,6 +355,8 @@ int call_repeat(struct aph_endpoint *ep, struct aph_channel *channel,
 		run_parallel(&run);
 	seconds = (double)(aph_time_ns() - began_ns) / 1e9;
 	progress_finish(&run.progress);
+	if (run.failed)
+		goto out;
 
 	if (options->json)
 		print_json(&run, seconds);

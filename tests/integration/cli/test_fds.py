@@ -74,4 +74,21 @@ def repeated_calls_carry_them_too(box):
     assert len(os.listdir(f"/proc/{service.pid}/fd")) < 30
 
 
+@test
+def more_than_can_be_under_way_at_once(box):
+    box.serve("count", "--max", "4", "--", "sh", "-c", '[ "$LISTEN_FDS" = 64 ]')
+    files = ["--fd", "/dev/null"] * 64
+    done = box.call(*files, "--repeat", "300", "--parallel", "250", "count", "x" * 10000)
+    assert done.returncode == ANSWERED, "some went without them"
+
+
+@test
+def none_cross_the_network(box):
+    address = box.serve("rx:127.0.0.1:0/1", "--", "cat").announced["address"]
+    for repeat in ([], ["--repeat", "3"], ["--repeat", "30", "--parallel", "4"]):
+        done = box.call("--fd", "/dev/null", *repeat, address, "hello")
+        assert done.returncode == FAILED and b"descriptors do not cross" in done.stderr, done
+        assert done.stdout == b"", done
+
+
 main()
