@@ -78,6 +78,10 @@ def values_of_options(box):
     assert complete(box, "antiphon", "rx", "perf", "127.0.0.1", "") == {"rpc", "send", "recv", "file"}
     assert "somefile" in complete(box, "antiphon", "serve", "x", "--", "cat", "some")
     assert "cat" in complete(box, "antiphon", "serve", "x", "--", "ca")
+    assert "cat" in complete(box, "antiphon", "rx", "run", "ca")
+    assert "cat" in complete(box, "antiphon", "rx", "run", "--", "ca")
+    assert complete(box, "antiphon", "rx", "run", "cat", "-") == set()
+    assert "somefile" in complete(box, "antiphon", "rx", "run", "cat", "some")
 
 
 main()
