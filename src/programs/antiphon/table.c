@@ -75,10 +75,11 @@ static void print_row(const struct table *table, FILE *out, const char *const *r
 			n = (int)room;
 		fprintf(out, "%.*s", n, line);
 		room -= (size_t)n;
-		if (!last && room >= 2) {
-			fputs("  ", out);
-			room -= 2;
-		}
+		/* No part of a column without the gap before it. */
+		if (last || room <= 2)
+			break;
+		fputs("  ", out);
+		room -= 2;
 	}
 	fputc('\n', out);
 }

@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: MIT
 """antiphon ls and antiphon top."""
 
+import fcntl
 import json
 import os
 import pty
 import pwd
 import signal
+import struct
+import termios
 import time
 
 from harness import ANSWERED, FAILED, TIMEOUT, main, test, wait_until
@@ -161,6 +164,22 @@ def a_terminal_is_redrawn_until_interrupted(box):
     assert process.wait(timeout=TIMEOUT) == ANSWERED
     os.close(ours)
     process.stderr.close()
+
+
+@test
+def top_on_a_narrow_terminal(box):
+    box.serve("name", "--", "cat")
+    user = pwd.getpwuid(os.getuid()).pw_name.encode()
+    for columns, wanted in ((1, b"n"), (4, b"name"), (5, b"name"), (6, b"name"), (7, b"name  " + user[:1])):
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+        process = box.start("top", "--count", "2", "--interval", "0.01", stdout=theirs)
+        os.close(theirs)
+        assert process.wait(timeout=TIMEOUT) == ANSWERED
+        lines = os.read(ours, 65536).splitlines()
+        assert lines[1] == wanted, (columns, lines)
+        os.close(ours)
+        process.stderr.close()
 
 
 main()
