@@ -79,6 +79,7 @@ class Service:
             reader.start()
         self.announced = self.log()
         if self.announced is None:
+            self.records.put(None)  # for end(), which reads up to it
             self.end()
             raise AssertionError(f"no service: {self.err}")
         assert self.announced["event"] == "serving", self.announced
