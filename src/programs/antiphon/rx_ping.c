@@ -126,6 +126,9 @@ static int run_ping(struct ping *ping, const char *host)
 		if (ping->n_sent == ping->count)
 			break;
 		next_ns += ping->interval_ms * 1000000;
+		/* What was missed while there were no answers is not made up for. */
+		if (next_ns < aph_time_ns())
+			next_ns = aph_time_ns();
 		if (!interrupted && r == 0)
 			sleep_until(next_ns);
 	}

@@ -196,6 +196,15 @@ def ping(box):
 
 
 @test
+def ping_makes_up_for_nothing(box):
+    with endpoint({0: lambda n: None if n == 1 else b"here"}) as it:
+        began = time.monotonic()
+        done = box.run("rx", "ping", "--count", "4", "--interval", "0.4", "--timeout", "1.5", it.address)
+        # The second is due as soon as the first is lost; the interval is between the others.
+        assert time.monotonic() - began > 1.5 + 2 * 0.4 - 0.05, done
+
+
+@test
 def ping_until_interrupted(box):
     with endpoint({0: b"here"}) as it:
         process = box.start("rx", "ping", "--count", "0", "--interval", "0.05", it.address)
