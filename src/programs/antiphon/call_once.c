@@ -77,7 +77,8 @@ static void open_output(struct stream *out)
 	out->fd = STDOUT_FILENO;
 	out->waitable = is_waitable(out->fd);
 	out->ready = true;
-	if (!out->waitable)
+	/* Not what may not be written to: that is closed, or else a mistake to be told. */
+	if (!out->waitable || (fcntl(out->fd, F_GETFL) & O_ACCMODE) == O_RDONLY)
 		return;
 	fd = open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 	if (fd >= 0) {

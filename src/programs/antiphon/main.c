@@ -39,14 +39,18 @@ static void print_help(FILE *out)
 }
 
 /*
- * A descriptor that is opened later must never become standard input, output or error by accident.
+ * A descriptor that is opened later must never become standard input, output or error by accident. What is written to a
+ * standard output that was closed must not look as if it were there.
  */
 static int open_standard_descriptors(void)
 {
 	int fd;
 
 	do {
-		fd = open("/dev/null", O_RDWR);
+		bool is_output = fcntl(STDIN_FILENO, F_GETFD) >= 0 &&
+				 fcntl(STDOUT_FILENO, F_GETFD) < 0;
+
+		fd = open("/dev/null", is_output ? O_RDONLY : O_RDWR);
 	} while (fd >= 0 && fd <= STDERR_FILENO);
 	if (fd < 0)
 		return -1;

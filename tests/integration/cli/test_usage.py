@@ -4,7 +4,7 @@
 
 import subprocess
 
-from harness import ANSWERED, FAILED, MISUSED, main, test
+from harness import ANSWERED, FAILED, MISUSED, TIMEOUT, main, test
 
 COMMANDS = ("serve", "call", "ls", "top", "bench")
 
@@ -122,6 +122,20 @@ def output_that_cannot_be_written_is_failure(box):
         for arguments in (("--help",), ("ls", "--json"), ("top", "--once", "--interval", "0.01", "--json")):
             done = box.run(*arguments, stdout=full)
             assert done.returncode == FAILED and b"standard output" in done.stderr, (arguments, done)
+
+
+@test
+def output_that_is_closed_is_failure(box):
+    box.serve("echo", "--", "cat")
+    for command in ("--version", "call echo hello", "ls --json", "call echo hello 1</dev/null"):
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$0" {command} {"" if "1<" in command else ">&-"}', box.program],
+            env=box.env,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=TIMEOUT,
+        )
+        assert done.returncode == FAILED and b"Bad file descriptor" in done.stderr, (command, done)
 
 
 @test
