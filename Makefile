@@ -19,7 +19,9 @@ help:			## list the targets
 $(BUILD)/build.ninja:
 	@tools/quietly configure $(MESON) setup $(BUILD) --buildtype=release --prefix=$(PREFIX)
 
+# A PREFIX that somebody gives is meant for a build that is there already, too.
 all: $(BUILD)/build.ninja	## build the release in $(BUILD)
+	@$(if $(filter-out file,$(origin PREFIX)),$(MESON) configure $(BUILD) -Dprefix=$(PREFIX))
 	@tools/quietly build $(MESON) compile -C $(BUILD)
 
 demo-afs:		## build, then call OpenAFS and be called by it
