@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -36,6 +37,19 @@ static void *map(int fd, size_t size, int prot)
 	return p;
 }
 
+/* Beyond the limit on file sizes the kernel does not say no: it kills, by SIGXFSZ. */
+static int set_size(int fd, size_t size)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < size)
+		return aph_err(-EFBIG,
+			       "shared memory of %zu bytes goes beyond the limit on file sizes: "
+			       "raise it (ulimit -f)",
+			       size);
+	return ftruncate(fd, (off_t)size) < 0 ? fail("ftruncate") : 0;
+}
+
 int aph_segment_make(int *out_fd, void **out_map, size_t size, const char *name,
 		     bool read_only_to_peer)
 {
@@ -48,14 +62,11 @@ int aph_segment_make(int *out_fd, void **out_map, size_t size, const char *name,
 		return fail("memfd_create");
 	if (read_only_to_peer)
 		seals |= F_SEAL_FUTURE_WRITE;
-	if (ftruncate(fd, (off_t)size) < 0)
-		r = fail("ftruncate");
-	else if (!(p = map(fd, size, PROT_READ | PROT_WRITE)))
+	r = set_size(fd, size);
+	if (r == 0 && !(p = map(fd, size, PROT_READ | PROT_WRITE)))
 		r = fail("mmap");
-	else if (fcntl(fd, F_ADD_SEALS, seals) < 0)
+	if (r == 0 && fcntl(fd, F_ADD_SEALS, seals) < 0)
 		r = fail("F_ADD_SEALS");
-	else
-		r = 0;
 	if (r < 0) {
 		if (p)
 			(void)munmap(p, size);

@@ -46,6 +46,15 @@ def a_service_without_descriptors_refuses(box):
 
 
 @test
+def a_service_that_may_have_no_memory_to_share(box):
+    service = box.serve("echo", "--", "cat", **limited(resource.RLIMIT_FSIZE, 100000))
+    for _ in range(2):
+        done = box.call("echo", "hello")
+        assert done.returncode == REFUSED, done
+    assert service.end() == 0, "a client has killed it"
+
+
+@test
 def a_service_without_processes_refuses(box):
     if os.getuid() != 0:
         raise Skip("only root can become a user whose processes are limited")
