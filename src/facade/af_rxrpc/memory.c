@@ -188,7 +188,8 @@ static size_t slice(const struct aph_afrx_vector *v, struct iovec *out, size_t m
 		size_t piece = room < *len - sum ? room : *len - sum;
 
 		if (piece) {
-			out[n].iov_base = (char *)v->iov[i].iov_base + offset;
+			/* Not a pointer's arithmetic: whoever gave it may have given NULL. */
+			out[n].iov_base = (void *)((uintptr_t)v->iov[i].iov_base + offset);
 			out[n++].iov_len = piece;
 		}
 		sum += piece;
