@@ -74,17 +74,22 @@ void aph_afrx_broker_watch(struct aph_afrx_socket *s)
 	watch_connection(serving, EPOLLIN | EPOLLRDHUP | EPOLLONESHOT);
 }
 
+/* The dead are to get nothing any more. */
+static bool has_gone(const struct connection *c, short cancel)
+{
+	struct pollfd poller = { .fd = c->fd, .events = (short)(cancel | POLLRDHUP) };
+
+	return poll(&poller, 1, 0) > 0;
+}
+
 bool aph_afrx_broker_cancelled(void)
 {
-	struct pollfd poller = { .events = POLLIN | POLLRDHUP };
-
 	if (!serving)
 		return false;
 	serving->sleeps = NULL;
 	watch_connection(serving, EPOLLONESHOT);
-	/* What woke us may have come before the main thread could tell: the dead are to get nothing any more. */
-	poller.fd = serving->fd;
-	return serving->cancelled || poll(&poller, 1, 0) > 0;
+	/* What woke us may have come before the main thread could tell. */
+	return serving->cancelled || has_gone(serving, POLLIN);
 }
 
 /* -- questions --------------------------------------------------------------------------------------------------- */
@@ -235,6 +240,11 @@ static int serve_question(struct connection *c, int fd)
 	bool closed = false;
 	int64_t r;
 
+	/* It may have asked some time ago, and a message be there since. */
+	if (has_gone(c, 0)) {
+		drop(fd);
+		return -ENOTCONN;
+	}
 	if (fd < 0) {
 		fd = c->kept;
 		c->kept = -1;
