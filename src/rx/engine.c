@@ -210,16 +210,22 @@ static uint64_t earlier(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
-uint64_t aph_rx_deadline(const struct aph_rx *rx)
+/* When time alone brings something about. */
+static uint64_t next_due(const struct aph_rx *rx)
 {
 	uint64_t due = aph_rx_timers_next(&rx->timers);
 
-	if (!aph_list_empty(&rx->sending) || !aph_list_empty(&rx->assigning) || rx->n_raw)
-		return 0;
 	due = earlier(due, receipts_due(rx));
 	due = earlier(due, aph_rx_delay_next(&rx->delay));
 	due = earlier(due, aph_rx_conn_expiry(rx));
 	return earlier(due, aph_rx_peer_expiry(rx));
+}
+
+uint64_t aph_rx_deadline(const struct aph_rx *rx)
+{
+	if (!aph_list_empty(&rx->sending) || !aph_list_empty(&rx->assigning) || rx->n_raw)
+		return 0;
+	return next_due(rx);
 }
 
 /* Timers are left where they are when what they were for is done. Those that come before
@@ -254,13 +260,13 @@ static void settle_receipts(struct aph_rx *rx, uint64_t until_ns)
 
 /*
  * When we should have been woken long before, the clock has jumped or the machine slept: peers may go on with what they
- * did, and what must not be done twice must not be forgotten.
+ * did, and what must not be done twice must not be forgotten. What the user has just begun woke nobody.
  */
 static APH_APART void note_jump(struct aph_rx *rx, uint64_t now_ns, uint64_t late_ns)
 {
 	settle_timers(rx, now_ns);
 	settle_receipts(rx, now_ns);
-	if (aph_rx_deadline(rx) < now_ns - JUMP_NS)
+	if (next_due(rx) < now_ns - JUMP_NS)
 		rx->late_ns += late_ns;
 }
 
@@ -283,11 +289,11 @@ void aph_rx_set_now(struct aph_rx *rx, uint64_t now_ns)
 {
 	uint64_t late_ns = now_ns > rx->now_ns ? now_ns - rx->now_ns : 0;
 
+	if (!aph_list_empty(&rx->fresh))
+		freshen(rx, late_ns);
 	if (late_ns > JUMP_NS)
 		note_jump(rx, now_ns, late_ns);
 	rx->now_ns += late_ns;
-	if (!aph_list_empty(&rx->fresh))
-		freshen(rx, late_ns);
 }
 
 void aph_rx_tick(struct aph_rx *rx, uint64_t now_ns)

@@ -107,12 +107,49 @@ static void failed(void **state)
 	aph_rx_free(rx);
 }
 
+/* As a driver does: it looks when something is due. */
+static void sleep_until(struct aph_rx *rx, uint64_t end_ns)
+{
+	for (uint64_t due; (due = aph_rx_deadline(rx)) < end_ns;) {
+		now_ns = due > now_ns ? due : now_ns;
+		aph_rx_tick(rx, now_ns);
+		(void)deliver(rx, NULL, NULL);
+	}
+	now_ns = end_ns;
+}
+
+/* Who calls now and then tells the engine the time as seldom: that is no clock that has jumped. */
+static void calls_now_and_then(void **state)
+{
+	const struct aph_rx_call_options limits = { .size = sizeof(limits), .hard_ms = 1000 };
+	const struct aph_rx_path path = a_path("10.0.0.3", 7000);
+	const struct aph_rx_config config = a_config(0);
+	struct aph_rx *rx = with_connections(&config);
+	struct aph_rx_client *client;
+
+	(void)state;
+	assert_int_equal(aph_rx_client_new(&client, rx, &path, SERVICE, NULL), 0);
+	for (unsigned i = 0; i < 6; i++) {
+		struct aph_rx_call *call;
+
+		assert_int_equal(aph_rx_call_new(&call, client, i % 2 ? &limits : NULL), 0);
+		assert_int_equal(aph_rx_call_write(call, "hello", 5, 0), 5);
+		(void)deliver(rx, NULL, NULL);
+		(void)aph_rx_call_free(call);
+		(void)deliver(rx, NULL, NULL);
+		sleep_until(rx, now_ns + 30 * S);
+	}
+	assert_int_equal(connections(rx), 1);
+	aph_rx_free(rx);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(two_minutes),
 		cmocka_unit_test(a_crowd),
 		cmocka_unit_test(failed),
+		cmocka_unit_test(calls_now_and_then),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
