@@ -122,16 +122,41 @@ void aph_rx_call_expired(struct aph_rx_call *call)
 	aph_rx_timer_set(&call->rx->timers, &call->timer, aph_rx_call_deadline(call));
 }
 
+void aph_rx_call_is_fresh(struct aph_rx_call *call, uint8_t times)
+{
+	call->fresh |= times;
+	if (aph_list_empty(&call->fresh_link))
+		aph_list_append(&call->rx->fresh, &call->fresh_link);
+}
+
 void aph_rx_call_freshen(struct aph_rx_call *call, uint64_t late_ns)
 {
+	uint8_t times = call->fresh;
+
+	call->fresh = 0;
 	if (!late_ns || call->state == APH_RX_STATE_ENDED)
 		return;
-	call->hard_ns = later_by(call->hard_ns, late_ns);
-	if (!call->fresh_hard) {
+	if (times & APH_RX_FRESH_HARD)
+		call->hard_ns = later_by(call->hard_ns, late_ns);
+	if (times & APH_RX_FRESH_HEARD) {
 		call->heard_ns += late_ns;
-		call->data_ns += late_ns;
 		call->ping_ns = later_by(call->ping_ns, late_ns);
 	}
+	if (times & APH_RX_FRESH_DATA)
+		call->data_ns += late_ns;
+}
+
+/* The silence so far was no longer than the old limit allowed, and was asked about as often as that demanded. */
+static void set_dead(struct aph_rx_call *call, uint64_t dead_ns)
+{
+	uint64_t now = call->rx->now_ns;
+
+	if (dead_ns < call->dead_ns) {
+		call->heard_ns = now;
+		call->ping_ns = earlier(call->ping_ns, now + dead_ns / 6);
+		aph_rx_call_is_fresh(call, APH_RX_FRESH_HEARD);
+	}
+	call->dead_ns = dead_ns;
 }
 
 void aph_rx_call_set_timeouts(struct aph_rx_call *call, uint32_t dead_ms, uint32_t idle_ms,
@@ -140,15 +165,12 @@ void aph_rx_call_set_timeouts(struct aph_rx_call *call, uint32_t dead_ms, uint32
 	if (call->state == APH_RX_STATE_ENDED)
 		return;
 	if (dead_ms)
-		call->dead_ns = dead_ms * APH_RX_MS;
+		set_dead(call, dead_ms * APH_RX_MS);
 	if (idle_ms)
 		call->idle_ns = idle_ms * APH_RX_MS;
 	if (hard_ms) {
 		call->hard_ns = call->rx->now_ns + hard_ms * APH_RX_MS;
-		if (aph_list_empty(&call->fresh_link)) {
-			call->fresh_hard = true;
-			aph_list_append(&call->rx->fresh, &call->fresh_link);
-		}
+		aph_rx_call_is_fresh(call, APH_RX_FRESH_HARD);
 	}
 	if (dead_ms || idle_ms || hard_ms)
 		aph_rx_call_arm(call, aph_rx_call_deadline(call));

@@ -264,7 +264,7 @@ int aph_rx_call_new(struct aph_rx_call **out, struct aph_rx_client *client,
 	call->heard_ns = call->data_ns = rx->now_ns;
 	call->dead_ns = rx->config.dead_ms * APH_RX_MS;
 	call->hard_ns = UINT64_MAX;
-	aph_list_append(&rx->fresh, &call->fresh_link);
+	aph_rx_call_is_fresh(call, APH_RX_FRESH_ALL);
 	if (options) {
 		call->flags = (uint8_t)options->flags;
 		call->data = options->data;

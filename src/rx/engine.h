@@ -291,6 +291,11 @@ struct aph_rx_in {
 	struct aph_rx_slot few_slots[4];
 };
 
+#define APH_RX_FRESH_HARD  0x1u
+#define APH_RX_FRESH_HEARD 0x2u /* and ping_ns */
+#define APH_RX_FRESH_DATA  0x4u
+#define APH_RX_FRESH_ALL   0x7u
+
 struct aph_rx_call {
 	/*
 	 * Not stopped when the call ends, nor when its memory waits for the next call: most expire so late that they
@@ -320,8 +325,8 @@ struct aph_rx_call {
 	bool told; /* END is queued or was delivered */
 	bool received;
 	bool ping_due;
-	bool fresh_hard; /* of its times only hard_ns is fresh */
-	bool is_bulk;	 /* it receives bulk, and counts for the receive budget */
+	uint8_t fresh; /* bits APH_RX_FRESH_*: those of its times that a clock has set that may be old */
+	bool is_bulk; /* it receives bulk, and counts for the receive budget */
 	bool awaited; /* at a service: the rest of its request is, from a caller who had proven nothing when it began */
 	uint32_t epoch, cid;
 	uint64_t proof_ns; /* when an address that is not proven may be asked again */
@@ -581,7 +586,9 @@ void aph_rx_call_complete(struct aph_rx_call *call);
 void aph_rx_call_not_awaited(struct aph_rx_call *call);
 /* Frees it when nobody needs it. */
 void aph_rx_call_settle(struct aph_rx_call *call);
-/* Its times were set by a clock that was late by so much. */
+/* These of its times were set by a clock that may be old. */
+void aph_rx_call_is_fresh(struct aph_rx_call *call, uint8_t times);
+/* That clock was late by so much. */
 void aph_rx_call_freshen(struct aph_rx_call *call, uint64_t late_ns);
 /* Frees those that users have not let go of. */
 void aph_rx_call_free_all(struct aph_rx *rx);

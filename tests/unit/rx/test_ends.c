@@ -55,6 +55,42 @@ static void a_late_first_word_to_nobody(void **state)
 	two_end(&t);
 }
 
+/* A new limit is about the silence from then on, and the server is asked as often as it demands. */
+static void a_shorter_patience(void **state)
+{
+	const struct aph_rx_config config = a_config(0);
+	struct aph_rx_event event;
+	struct aph_rx_call *call;
+	struct two t;
+
+	(void)state;
+	two_begin(&t, &config);
+	assert_int_equal(aph_rx_call_new(&call, t.client, NULL), 0);
+	assert_int_equal(aph_rx_call_write(call, "hello", 5, 0), 5);
+	two_pass(&t, 1500 * MS);
+	aph_rx_call_set_timeouts(call, 600, 0, 0);
+	two_pass(&t, 5 * S);
+	assert_false(aph_rx_has_event(t.ours));
+	/* Neither need the engine know what time it is when it is told. */
+	aph_rx_call_set_timeouts(call, 12000, 0, 0);
+	two_pass(&t, 1500 * MS);
+	now_ns += S;
+	aph_rx_call_set_timeouts(call, 500, 0, 0);
+	two_pass(&t, 5 * S);
+	assert_false(aph_rx_has_event(t.ours));
+	for (unsigned i = 0; i < 70; i++) {
+		(void)deliver(t.ours, NULL, NULL);
+		now_ns += 10 * MS;
+		aph_rx_tick(t.ours, now_ns);
+	}
+	event = expect(t.ours, APH_RX_EVENT_END);
+	assert_int_equal(event.end.outcome, APH_RX_TIMED_OUT);
+	assert_int_equal(event.end.code, APH_RX_CALL_DEAD);
+	(void)aph_rx_call_free(expect(t.theirs, APH_RX_EVENT_CALL).call);
+	(void)aph_rx_call_free(call);
+	two_end(&t);
+}
+
 /* A call whose reply has arrived and was not read; the server waits for its receipt. */
 static struct aph_rx_call *an_unread_reply(struct two *t, const struct aph_rx_call_options *options)
 {
@@ -210,6 +246,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_late_first_word),
 		cmocka_unit_test(a_late_first_word_to_nobody),
+		cmocka_unit_test(a_shorter_patience),
 		cmocka_unit_test(limits_after_the_reply),
 		cmocka_unit_test(receipts_for_what_is_unread),
 		cmocka_unit_test(reply_to_a_writer),
