@@ -471,7 +471,8 @@ void aph_rx_recover_ack(struct aph_rx_call *call, const struct aph_rx_ack *ack)
 		aph_rx_recover_all_acked(call);
 		return;
 	}
-	if (out->flying_head)
+	/* As long as nothing has arrived nothing was overtaken. */
+	if (out->flying_head && out->acked_serial)
 		detect_losses(call);
 	if (out->n_lost || out->end > out->next)
 		aph_rx_call_wants_to_send(call);

@@ -472,6 +472,37 @@ static void aborted_connection(void **state)
 	end(&h);
 }
 
+/* Serials of a connection that lives long begin anew after 2^32: from the middle on none is taken for one of long ago. */
+static void late_in_a_long_life(void **state)
+{
+	static const uint32_t serials[] = { 1000, INT32_MAX, UINT32_C(0x90000000), UINT32_MAX - 2 };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(serials) / sizeof(serials[0]); i++) {
+		const struct client c = a_client(1);
+		const struct aph_rx_ack question = { .first = 1, .reason = APH_RX_ACK_PING };
+		struct aph_rx_call *call;
+		struct host h;
+
+		begin(&h, 0);
+		send_data(&h, &c, 0, 1, LAST, 4000);
+		call = next_call(&h);
+		call->conn->serial = serials[i];
+		assert_int_equal(
+			aph_rx_call_write(call, "0123456789", 10, APH_RX_MORE | APH_RX_PUSH), 10);
+		look(&h);
+		assert_int_equal(h.n_types[APH_RX_DATA], 1);
+		/* It crosses the reply, and acknowledges nothing. */
+		now_ns += MS;
+		send_ack(&h, &c, 0, &question);
+		aph_rx_tick(h.rx, now_ns);
+		look(&h);
+		assert_int_equal(h.n_types[APH_RX_ACK], 1);
+		assert_int_equal(h.n_types[APH_RX_DATA], 0);
+		end(&h);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -490,6 +521,7 @@ int main(void)
 		cmocka_unit_test(moved_into_a_full_table),
 		cmocka_unit_test(calls_of_one_host),
 		cmocka_unit_test(aborted_connection),
+		cmocka_unit_test(late_in_a_long_life),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
