@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the network says about datagrams of ours. Anybody can forge it: it counts if it quotes a connection that there is,
- * and then for all of that peer's.
+ * and then for all of that peer's; for its youngest, where it has very many, as reports about its own cost a peer little.
  */
 #include "rx/engine.h"
 
 #include <errno.h>
+
+#define CONNECTIONS_MAX 1024 /* that one report may end */
 
 /* Whether the quoted packet can be one that left on the connection, as far as it is shown. */
 static bool is_ours(const struct aph_rx_conn *conn, const uint8_t *quote, size_t len)
@@ -22,19 +24,27 @@ static bool is_ours(const struct aph_rx_conn *conn, const uint8_t *quote, size_t
 }
 
 /*
- * Who does not see our packets can guess addresses and ports, and no more than those must a router show: a report that
- * does not tell which connection it is about is not believed. Without it the calls end a little later, by time.
+ * The connection that the quoted packet left on, or NULL. Who does not see our packets can guess addresses and ports, and no
+ * more than those must a router show: a report that does not tell which connection it is about is not believed. Without
+ * it the calls end a little later, by time.
  */
-static bool is_quote_plausible(struct aph_rx_peer *peer, const uint8_t *quote, size_t len)
+static struct aph_rx_conn *find_quoted(struct aph_rx_peer *peer, const uint8_t *quote, size_t len)
 {
-	struct aph_list *pos, *tmp;
-
 	if (!quote || len < 8)
-		return false;
-	aph_list_for_each(pos, tmp, &peer->conns)
-		if (is_ours(aph_container(pos, struct aph_rx_conn, peer_link), quote, len))
-			return true;
-	return false;
+		return NULL;
+	/* As an answer to it would be found: at our client's end, or at our service's. */
+	for (unsigned i = 0; i < 2; i++) {
+		const struct aph_rx_header answer = {
+			.epoch = aph_get32(quote),
+			.cid = aph_get32(quote + 4),
+			.flags = i ? APH_RX_CLIENT_INITIATED : 0,
+		};
+		struct aph_rx_conn *conn = aph_rx_conn_find(peer->rx, &peer->path, peer, &answer);
+
+		if (conn && conn->peer == peer && is_ours(conn, quote, len))
+			return conn;
+	}
+	return NULL;
 }
 
 /* A call whose first packet came back has not reached anybody, if no copy of that packet was sent. */
@@ -43,9 +53,7 @@ static void note_bounce(struct aph_rx_conn *conn, const uint8_t *quote, size_t l
 	struct aph_rx_header header;
 	struct aph_rx_call *call;
 
-	if (!quote || len < APH_RX_HEADER || !conn->is_client)
-		return;
-	if (!is_ours(conn, quote, len))
+	if (len < APH_RX_HEADER || !conn->is_client)
 		return;
 	aph_rx_header_decode(&header, quote);
 	call = conn->channels[header.cid & 3].call;
@@ -54,27 +62,39 @@ static void note_bounce(struct aph_rx_conn *conn, const uint8_t *quote, size_t l
 		call->bounced = true;
 }
 
+static void fail(struct aph_rx_conn *conn, enum aph_rx_outcome outcome, int error)
+{
+	if (conn->n_calls)
+		aph_rx_conn_fail(conn, outcome, error);
+}
+
 static void peer_error(struct aph_rx_peer *peer, int error, uint32_t mtu, const void *quote,
 		       size_t quote_len, bool local)
 {
-	struct aph_list *pos, *tmp;
+	enum aph_rx_outcome outcome = local ? APH_RX_LOCAL_ERROR : APH_RX_NET_ERROR;
+	struct aph_rx_conn *quoted;
+	struct aph_list *pos;
 
-	if (!peer || (!local && !is_quote_plausible(peer, quote, quote_len)))
+	if (!peer)
+		return;
+	quoted = find_quoted(peer, quote, quote_len);
+	if (!local && !quoted)
 		return;
 	if (error == EMSGSIZE) {
 		aph_rx_pmtu_too_large(&peer->pmtu, mtu, peer->rx->now_ns);
 		return;
 	}
-	aph_rx_peer_ref(peer);
-	aph_list_for_each(pos, tmp, &peer->conns) {
+	if (quoted) {
+		note_bounce(quoted, quote, quote_len);
+		fail(quoted, outcome, error);
+	}
+	pos = peer->conns.prev;
+	for (unsigned i = 0; pos != &peer->conns && i < CONNECTIONS_MAX; i++) {
 		struct aph_rx_conn *conn = aph_container(pos, struct aph_rx_conn, peer_link);
 
-		if (!conn->n_calls)
-			continue;
-		note_bounce(conn, quote, quote_len);
-		aph_rx_conn_fail(conn, local ? APH_RX_LOCAL_ERROR : APH_RX_NET_ERROR, error);
+		pos = pos->prev;
+		fail(conn, outcome, error);
 	}
-	aph_rx_peer_unref(peer);
 }
 
 void aph_rx_receive_error(struct aph_rx *rx, const struct aph_rx_path *path, int error,

@@ -2,6 +2,8 @@
 /* A service and clients that nobody would write: what they get, what they can make us hold, and what they cannot. */
 #include "stranger.h"
 
+#include <errno.h>
+
 /* All of a reply has arrived, and nothing more is ever said about it. Many calls, so that memory is given back. */
 static void replies_without_receipts(void **state)
 {
@@ -503,6 +505,43 @@ static void late_in_a_long_life(void **state)
 	}
 }
 
+static bool is_over(struct host *h, const struct client *quoted, struct aph_rx_call *call)
+{
+	struct aph_rx_event event;
+	uint8_t quote[8];
+
+	aph_put32(quote, quoted->epoch);
+	aph_put32(quote + 4, quoted->cid);
+	aph_rx_receive_error(h->rx, &quoted->path, EHOSTUNREACH, 0, quote, sizeof(quote), false,
+			     now_ns);
+	return aph_rx_next(h->rx, &event) && event.type == APH_RX_EVENT_END && event.call == call;
+}
+
+/* Who makes many connections can report about them as often as it likes: a report is about few beside the one that it quotes. */
+static void reports_about_very_many(void **state)
+{
+	const struct client first = a_client(1);
+	struct aph_rx_call *call;
+	struct client c;
+	struct host h;
+
+	(void)state;
+	begin(&h, 0);
+	send_data(&h, &first, 0, 1, 0, 4);
+	call = next_call(&h);
+	aph_rx_peer_prove(call->peer);
+	for (unsigned i = 2; i < 1200; i++) {
+		c = a_client(i);
+		send_data(&h, &c, 0, 1, LAST, 4);
+		(void)aph_rx_call_free(next_call(&h));
+		look(&h);
+	}
+	assert_false(is_over(&h, &c, call));
+	assert_true(is_over(&h, &first, call));
+	(void)aph_rx_call_free(call);
+	end(&h);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -522,6 +561,7 @@ int main(void)
 		cmocka_unit_test(calls_of_one_host),
 		cmocka_unit_test(aborted_connection),
 		cmocka_unit_test(late_in_a_long_life),
+		cmocka_unit_test(reports_about_very_many),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
