@@ -298,16 +298,25 @@ void aph_rx_call_end(struct aph_rx_call *call, enum aph_rx_outcome outcome, int3
 	aph_rx_call_settle(call);
 }
 
+/* When many calls end at once, as their service goes, there is no room for all: the others' leave from their channels. */
+static void say_abort(struct aph_rx_call *call, int32_t code)
+{
+	if (aph_rx_send_abort(call->conn, call->cid, call->number, code))
+		return;
+	call->conn->channels[call->channel].abort_due = true;
+	aph_rx_conn_hurry(call->conn);
+}
+
 void aph_rx_call_abort_now(struct aph_rx_call *call, enum aph_rx_outcome outcome, int32_t code)
 {
 	if (call->conn && (call->n_sent || !call->is_client))
-		aph_rx_send_abort(call->conn, call->cid, call->number, code);
+		say_abort(call, code);
 	aph_rx_call_end(call, outcome, code);
 }
 
 void aph_rx_call_reset(struct aph_rx_call *call)
 {
-	aph_rx_send_abort(call->conn, call->cid, call->number, APH_RX_CALL_DEAD);
+	say_abort(call, APH_RX_CALL_DEAD);
 	aph_rx_call_end(call, APH_RX_RESET, ENETRESET);
 }
 

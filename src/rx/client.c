@@ -43,39 +43,10 @@ int aph_rx_client_new(struct aph_rx_client **out, struct aph_rx *rx, const struc
 	return 0;
 }
 
-/* Says what is still owed before the connection goes. */
-static void say_goodbye(struct aph_rx_conn *conn)
+static void leave_all(struct aph_list *conns)
 {
-	unsigned i;
-
-	for (i = 0; i < 4; i++) {
-		struct aph_rx_channel *ch = &conn->channels[i];
-		struct aph_rx_header header = {
-			.epoch = conn->epoch,
-			.cid = conn->cid | i,
-			.call_number = ch->call_number,
-			.type = APH_RX_ACKALL,
-			.flags = APH_RX_CLIENT_INITIATED,
-			.security = conn->class->index,
-			.service = conn->service,
-		};
-
-		if (!ch->receipt_due)
-			continue;
-		header.serial = aph_rx_conn_serial(conn);
-		aph_rx_raw_send(conn->rx, &conn->peer->path, &header, NULL, 0);
-	}
-}
-
-static void free_conns(struct aph_list *conns)
-{
-	while (!aph_list_empty(conns)) {
-		struct aph_rx_conn *conn =
-			aph_container(conns->next, struct aph_rx_conn, bundle_link);
-
-		say_goodbye(conn);
-		aph_rx_conn_free(conn);
-	}
+	while (!aph_list_empty(conns))
+		aph_rx_conn_leave(aph_container(conns->next, struct aph_rx_conn, bundle_link));
 }
 
 struct aph_rx_client *aph_rx_client_free(struct aph_rx_client *client)
@@ -95,8 +66,8 @@ struct aph_rx_client *aph_rx_client_free(struct aph_rx_client *client)
 		else if (call->state != APH_RX_STATE_ENDED)
 			aph_rx_call_abort_now(call, APH_RX_ABORTED_HERE, APH_RX_CALL_DEAD);
 	}
-	free_conns(&client->conns);
-	free_conns(&client->spent);
+	leave_all(&client->conns);
+	leave_all(&client->spent);
 	aph_list_remove(&client->link);
 	aph_list_remove(&client->assign_link);
 	aph_rx_peer_unref(client->peer);
@@ -159,8 +130,7 @@ static bool make_room(struct aph_rx_client *client)
 
 		if (conn->n_calls)
 			continue;
-		say_goodbye(conn);
-		aph_rx_conn_free(conn);
+		aph_rx_conn_leave(conn);
 		return true;
 	}
 	return false;

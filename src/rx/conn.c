@@ -229,6 +229,19 @@ void aph_rx_conn_spend(struct aph_rx_conn *conn)
 	aph_list_append(&conn->client->spent, &conn->bundle_link);
 }
 
+void aph_rx_conn_leave(struct aph_rx_conn *conn)
+{
+	if (!aph_rx_conn_owes(conn)) {
+		aph_rx_conn_free(conn);
+		return;
+	}
+	aph_rx_conn_spend(conn);
+	aph_list_remove(&conn->bundle_link);
+	conn->client = NULL;
+	conn->probing = false;
+	aph_rx_conn_hurry(conn);
+}
+
 bool aph_rx_conn_evict(struct aph_rx *rx)
 {
 	struct aph_rx_conn *oldest;
@@ -281,7 +294,8 @@ void aph_rx_conn_free(struct aph_rx_conn *conn)
 	aph_list_remove(&conn->bundle_link);
 	aph_list_remove(&conn->peer_link);
 	if (conn->is_client) {
-		conn->client->n_conns -= !conn->spent;
+		if (conn->client)
+			conn->client->n_conns -= !conn->spent;
 		rx->stats.n_client_connections--;
 		aph_rx_table_remove(&rx->client_conns, &conn->node);
 	} else {
@@ -318,7 +332,7 @@ void aph_rx_conn_attach(struct aph_rx_conn *conn, unsigned channel, struct aph_r
 	ch->call_number = number;
 	ch->abort_code = 0;
 	ch->done = false;
-	ch->receipt_due = false; /* the next call says it */
+	ch->receipt_due = ch->abort_due = false; /* the next call says it */
 	call->conn = conn;
 	call->channel = (uint8_t)channel;
 	call->number = number;
@@ -332,6 +346,14 @@ void aph_rx_conn_attach(struct aph_rx_conn *conn, unsigned channel, struct aph_r
 	/* No number is left for another call. */
 	if (number >= CALL_NUMBER_MAX)
 		aph_rx_conn_spend(conn);
+}
+
+void aph_rx_conn_hurry(struct aph_rx_conn *conn)
+{
+	conn->receipt_ns = conn->rx->now_ns;
+	aph_list_remove(&conn->receipt_link);
+	/* To the front: the list is in order of time. */
+	aph_list_append(conn->rx->receipts.next, &conn->receipt_link);
 }
 
 static void owe_receipt(struct aph_rx_conn *conn, struct aph_rx_channel *ch,
@@ -360,6 +382,7 @@ void aph_rx_conn_release(struct aph_rx_conn *conn, struct aph_rx_call *call)
 		ch->abort_code = call->end.code < 0 || call->end.outcome == APH_RX_ABORTED_HERE
 					 ? call->end.code
 					 : APH_RX_CALL_DEAD;
+	ch->abort_due = ch->abort_due && !ch->done;
 	if (ch->done && conn->is_client)
 		owe_receipt(conn, ch, call);
 	call->conn = NULL;
@@ -428,7 +451,8 @@ void aph_rx_conn_expire(struct aph_rx *rx)
 		struct aph_rx_client *client = conn->client;
 
 		aph_rx_conn_free(conn);
-		aph_rx_client_assign(client);
+		if (client)
+			aph_rx_client_assign(client);
 	}
 	while (expiry(rx, &rx->idle_services, rx->config.idle_service_ms) <= rx->now_ns)
 		aph_rx_conn_free(

@@ -153,6 +153,12 @@ int aph_rx_new(struct aph_rx **out, const struct aph_rx_config *config, uint64_t
 	return 0;
 }
 
+static void free_conns(struct aph_list *idle)
+{
+	while (!aph_list_empty(idle))
+		aph_rx_conn_free(aph_container(idle->next, struct aph_rx_conn, idle_link));
+}
+
 struct aph_rx *aph_rx_free(struct aph_rx *rx)
 {
 	size_t i;
@@ -167,9 +173,8 @@ struct aph_rx *aph_rx_free(struct aph_rx *rx)
 			(void)aph_rx_service_remove(rx->services[i]);
 	}
 	aph_rx_call_free_all(rx);
-	while (!aph_list_empty(&rx->idle_services))
-		aph_rx_conn_free(
-			aph_container(rx->idle_services.next, struct aph_rx_conn, idle_link));
+	free_conns(&rx->idle_clients);
+	free_conns(&rx->idle_services);
 	aph_rx_peer_free_all(rx);
 	aph_rx_raw_forget(rx, true);
 	aph_rx_table_deinit(rx, &rx->peers);
@@ -250,10 +255,8 @@ static void settle_receipts(struct aph_rx *rx, uint64_t until_ns)
 		struct aph_rx_conn *conn =
 			aph_container(rx->receipts.next, struct aph_rx_conn, receipt_link);
 
-		for (unsigned i = 0; i < 4; i++) {
-			if (conn->channels[i].receipt_due)
-				return;
-		}
+		if (aph_rx_conn_owes(conn))
+			return;
 		aph_list_remove(&conn->receipt_link);
 	}
 }

@@ -141,6 +141,7 @@ struct aph_rx_channel {
 	uint32_t receipt_serial;
 	bool done; /* the last call ended well */
 	bool receipt_due;
+	bool abort_due; /* the last call's ABORT has not left yet */
 };
 
 struct aph_rx_conn {
@@ -148,10 +149,12 @@ struct aph_rx_conn {
 	struct aph_rx *rx;
 	struct aph_rx_peer *peer;
 	struct aph_list peer_link;
-	struct aph_list idle_link;    /* in idle_clients or idle_services while n_calls is 0 */
-	struct aph_list receipt_link; /* in the engine's receipts while one is due */
-	struct aph_list bundle_link;  /* client: in the client's conns, or in its spent ones */
-	struct aph_rx_client *client; /* NULL at a service */
+	struct aph_list idle_link; /* in idle_clients or idle_services while n_calls is 0 */
+	struct aph_list
+		receipt_link; /* in the engine's receipts while something is due on a channel */
+	struct aph_list bundle_link; /* client: in the client's conns, or in its spent ones */
+	struct aph_rx_client
+		*client; /* NULL at a service; and when it is left only to say what is due */
 	const struct aph_rx_class *class;
 	void *class_state;
 	uint64_t idle_since_ns;
@@ -546,6 +549,18 @@ void aph_rx_conn_attach(struct aph_rx_conn *conn, unsigned channel, struct aph_r
 			uint32_t number);
 /* Client: it takes no new calls. */
 void aph_rx_conn_spend(struct aph_rx_conn *conn);
+/* Client: it has no calls and goes, as soon as it has said what is due. */
+void aph_rx_conn_leave(struct aph_rx_conn *conn);
+/* What is due on its channels leaves with the next send. */
+void aph_rx_conn_hurry(struct aph_rx_conn *conn);
+static inline bool aph_rx_conn_owes(const struct aph_rx_conn *conn)
+{
+	for (unsigned i = 0; i < 4; i++) {
+		if (conn->channels[i].receipt_due || conn->channels[i].abort_due)
+			return true;
+	}
+	return false;
+}
 /* Forgets the connection of a service that has been idle for longest. False: there is none, or not for long. */
 bool aph_rx_conn_evict(struct aph_rx *rx);
 /* Ends all its calls; it takes no new ones. */
@@ -694,8 +709,11 @@ void aph_rx_call_ask_for_proof(struct aph_rx_call *call);
 bool aph_rx_data_send(struct aph_rx_call *call);
 
 /* -- raw.c */
-/* Queues a packet that is sent once and remembered nowhere; dropped when there is no room, or no memory for a large one. */
-void aph_rx_raw_send(struct aph_rx *rx, const struct aph_rx_path *path,
+/*
+ * Queues a packet that is sent once and remembered nowhere. False: it is dropped, as there is no room, or no memory for a
+ * large one.
+ */
+bool aph_rx_raw_send(struct aph_rx *rx, const struct aph_rx_path *path,
 		     const struct aph_rx_header *header, const uint8_t *body, size_t len);
 /* Frees large packets that have left; and with `all` those that wait. */
 void aph_rx_raw_forget(struct aph_rx *rx, bool all);
@@ -703,7 +721,7 @@ void aph_rx_raw_forget(struct aph_rx *rx, bool all);
 uint32_t aph_rx_group(const struct aph_rx *rx, const struct aph_rx_path *path);
 /* Whether `path` may have one more answer to something that anybody could have sent. */
 bool aph_rx_limit_take(struct aph_rx *rx, const struct aph_rx_path *path);
-void aph_rx_send_abort(struct aph_rx_conn *conn, uint32_t cid, uint32_t call_number, int32_t code);
+bool aph_rx_send_abort(struct aph_rx_conn *conn, uint32_t cid, uint32_t call_number, int32_t code);
 
 /* -- misc.c: VERSION packets */
 void aph_rx_input_version(struct aph_rx *rx, const struct aph_rx_path *path,

@@ -411,12 +411,7 @@ static APH_APART void input_over(const struct aph_rx_input *input, struct aph_rx
 			return; /* the client has acknowledged all of it */
 		ch->receipt_due = true;
 		ch->receipt_serial = header->serial;
-		conn->receipt_ns = rx->now_ns;
-		aph_list_remove(&conn->receipt_link);
-		/* It is due at once: the list is in order of time. */
-		aph_list_append(rx->receipts.next == &rx->receipts ? &rx->receipts
-								   : rx->receipts.next,
-				&conn->receipt_link);
+		aph_rx_conn_hurry(conn);
 		return;
 	}
 	if (ch->abort_code && aph_rx_limit_take(rx, input->path))

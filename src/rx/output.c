@@ -166,11 +166,28 @@ static bool send_call(struct aph_rx_call *call)
 	       send_ping(call);
 }
 
-/* -- receipts ----------------------------------------------------------------------------------------------------------------- */
+/* -- what is due when a call is over --------------------------------------------------------------------------------------- */
+
+/* A packet about a channel's last call; `header` lacks its serial. */
+static bool send_last(struct aph_rx_conn *conn, struct aph_rx_header *header, const uint8_t *body,
+		      size_t len)
+{
+	struct aph_rx *rx = conn->rx;
+	uint8_t *place;
+
+	if (aph_rx_drafts_full(rx) || rx->staged + APH_RX_HEADER + len > sizeof(rx->staging))
+		return false;
+	place = aph_rx_draft_stage(rx, conn->peer, APH_RX_HEADER + len, false);
+	header->serial = aph_rx_conn_serial(conn);
+	aph_rx_header_encode(place, header);
+	if (len)
+		memcpy(place + APH_RX_HEADER, body, len);
+	rx->stats.packets_sent[header->type]++;
+	return true;
+}
 
 static bool send_receipt(struct aph_rx_conn *conn, unsigned channel)
 {
-	struct aph_rx *rx = conn->rx;
 	struct aph_rx_channel *ch = &conn->channels[channel];
 	struct aph_rx_header header =
 		ack_header(conn, conn->cid | channel, ch->call_number, APH_RX_ACK_IDLE);
@@ -181,22 +198,58 @@ static bool send_receipt(struct aph_rx_conn *conn, unsigned channel)
 		.reason = ch->receipt_serial ? APH_RX_ACK_DUPLICATE : APH_RX_ACK_IDLE,
 	};
 	uint8_t body[APH_RX_ACK_BODY_MAX];
-	uint8_t *place;
-	size_t len;
 
-	if (aph_rx_drafts_full(rx) ||
-	    rx->staged + APH_RX_HEADER + sizeof(body) > sizeof(rx->staging))
-		return false;
 	/* The same as in every ACK: the peer takes the last that it hears for all that follows. */
-	aph_rx_ack_offer(conn->peer, rx->config.window, &ack);
-	len = aph_rx_ack_encode(body, &ack);
-	place = aph_rx_draft_stage(rx, conn->peer, APH_RX_HEADER + len, false);
-	header.serial = aph_rx_conn_serial(conn);
-	aph_rx_header_encode(place, &header);
-	memcpy(place + APH_RX_HEADER, body, len);
-	rx->stats.packets_sent[APH_RX_ACK]++;
-	ch->receipt_due = false;
-	return true;
+	aph_rx_ack_offer(conn->peer, conn->rx->config.window, &ack);
+	ch->receipt_due = !send_last(conn, &header, body, aph_rx_ack_encode(body, &ack));
+	return !ch->receipt_due;
+}
+
+/* In place of the receipt where the connection goes: it is short, and nobody will answer what comes then (section 7.5). */
+static bool send_goodbye(struct aph_rx_conn *conn, unsigned channel)
+{
+	struct aph_rx_channel *ch = &conn->channels[channel];
+	struct aph_rx_header header = {
+		.epoch = conn->epoch,
+		.cid = conn->cid | channel,
+		.call_number = ch->call_number,
+		.type = APH_RX_ACKALL,
+		.flags = APH_RX_CLIENT_INITIATED,
+		.security = conn->class->index,
+		.service = conn->service,
+	};
+
+	ch->receipt_due = !send_last(conn, &header, NULL, 0);
+	return !ch->receipt_due;
+}
+
+static bool send_abort(struct aph_rx_conn *conn, unsigned channel)
+{
+	struct aph_rx_channel *ch = &conn->channels[channel];
+	struct aph_rx_header header = {
+		.epoch = conn->epoch,
+		.cid = conn->cid | channel,
+		.call_number = ch->call_number,
+		.type = APH_RX_ABORT,
+		.flags = conn->is_client ? APH_RX_CLIENT_INITIATED : 0,
+		.security = conn->class->index,
+		.service = conn->service,
+	};
+	uint8_t body[4];
+
+	aph_put32(body, (uint32_t)ch->abort_code);
+	ch->abort_due = !send_last(conn, &header, body, sizeof(body));
+	return !ch->abort_due;
+}
+
+static bool send_due(struct aph_rx_conn *conn, unsigned channel)
+{
+	const struct aph_rx_channel *ch = &conn->channels[channel];
+	bool leaves = conn->is_client && !conn->client;
+
+	if (ch->receipt_due && !(leaves ? send_goodbye : send_receipt)(conn, channel))
+		return false;
+	return !ch->abort_due || send_abort(conn, channel);
 }
 
 static bool send_receipts(struct aph_rx *rx)
@@ -209,10 +262,12 @@ static bool send_receipts(struct aph_rx *rx)
 		if (conn->receipt_ns > rx->now_ns)
 			return true;
 		for (i = 0; i < 4; i++) {
-			if (conn->channels[i].receipt_due && !send_receipt(conn, i))
+			if (!send_due(conn, i))
 				return false;
 		}
 		aph_list_remove(&conn->receipt_link);
+		if (conn->is_client && !conn->client)
+			aph_rx_conn_free(conn);
 	}
 	return true;
 }

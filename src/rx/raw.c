@@ -36,7 +36,7 @@ void aph_rx_raw_forget(struct aph_rx *rx, bool all)
 	}
 }
 
-void aph_rx_raw_send(struct aph_rx *rx, const struct aph_rx_path *path,
+bool aph_rx_raw_send(struct aph_rx *rx, const struct aph_rx_path *path,
 		     const struct aph_rx_header *header, const uint8_t *body, size_t len)
 {
 	struct aph_rx_large *large = NULL;
@@ -47,7 +47,7 @@ void aph_rx_raw_send(struct aph_rx *rx, const struct aph_rx_path *path,
 	    (APH_RX_HEADER + len > APH_RX_RAW_MAX &&
 	     !(large = new_large(rx, APH_RX_HEADER + len)))) {
 		rx->stats.rate_limited++;
-		return;
+		return false;
 	}
 	raw = &rx->raw[(rx->raw_first + rx->n_raw++) % APH_RX_N_RAW];
 	raw->path = *path;
@@ -58,9 +58,10 @@ void aph_rx_raw_send(struct aph_rx *rx, const struct aph_rx_path *path,
 	if (len)
 		memcpy(bytes + APH_RX_HEADER, body, len);
 	rx->stats.packets_sent[header->type % 14]++;
+	return true;
 }
 
-void aph_rx_send_abort(struct aph_rx_conn *conn, uint32_t cid, uint32_t call_number, int32_t code)
+bool aph_rx_send_abort(struct aph_rx_conn *conn, uint32_t cid, uint32_t call_number, int32_t code)
 {
 	uint8_t body[4];
 	struct aph_rx_header header = {
@@ -75,7 +76,7 @@ void aph_rx_send_abort(struct aph_rx_conn *conn, uint32_t cid, uint32_t call_num
 	};
 
 	aph_put32(body, (uint32_t)code);
-	aph_rx_raw_send(conn->rx, &conn->peer->path, &header, body, sizeof(body));
+	return aph_rx_raw_send(conn->rx, &conn->peer->path, &header, body, sizeof(body));
 }
 
 uint32_t aph_rx_group(const struct aph_rx *rx, const struct aph_rx_path *path)

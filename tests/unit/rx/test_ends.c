@@ -241,6 +241,112 @@ static void upgrade_after_a_challenge(void **state)
 	two_end(&t);
 }
 
+/* An answer so long that the service asks first who gets it. */
+static void prove_address(struct two *t)
+{
+	struct aph_rx_event event;
+	struct aph_rx_call *call;
+
+	assert_int_equal(aph_rx_call_new(&call, t->client, NULL), 0);
+	assert_int_equal(aph_rx_call_write(call, "hello", 5, 0), 5);
+	two_talk(t);
+	event = expect(t->theirs, APH_RX_EVENT_CALL);
+	assert_int_equal(aph_rx_call_write(event.call, reply, sizeof(reply), 0), sizeof(reply));
+	two_talk(t);
+	(void)aph_rx_call_free(call);
+	two_pass(t, 30 * MS);
+	(void)aph_rx_call_free(event.call);
+	assert_false(aph_rx_has_event(t->ours));
+	assert_false(aph_rx_has_event(t->theirs));
+}
+
+#define MANY 500
+
+/* Very many calls at once, all of which have come to the service; or whose replies have come to the client. */
+static void begin_many(struct two *t, struct aph_rx_call **calls, bool replies)
+{
+	const struct aph_rx_client_options options = { .size = sizeof(options),
+						       .connections_max = MANY };
+	const struct aph_rx_config config = a_config(0);
+	struct aph_rx_event event;
+
+	two_begin(t, &config);
+	t->client = aph_rx_client_free(t->client);
+	assert_int_equal(aph_rx_client_new(&t->client, t->ours, &t->there, SERVICE, &options), 0);
+	prove_address(t);
+	for (unsigned i = 0; i < MANY; i++) {
+		assert_int_equal(aph_rx_call_new(&calls[i], t->client, NULL), 0);
+		assert_int_equal(aph_rx_call_write(calls[i], "hello", 5, 0), 5);
+	}
+	two_talk(t);
+	for (unsigned i = 0; i < MANY; i++) {
+		event = expect(t->theirs, APH_RX_EVENT_CALL);
+		if (replies)
+			assert_int_equal(aph_rx_call_write(event.call, "hello", 5, 0), 5);
+	}
+	two_talk(t);
+}
+
+static void expect_ends(struct aph_rx *rx, enum aph_rx_outcome outcome)
+{
+	struct aph_rx_event event;
+	unsigned n = 0;
+
+	while (aph_rx_next(rx, &event)) {
+		if (event.type != APH_RX_EVENT_END)
+			continue;
+		assert_int_equal(event.end.outcome, outcome);
+		(void)aph_rx_call_free(event.call);
+		n++;
+	}
+	assert_int_equal(n, MANY);
+}
+
+static uint64_t client_connections(struct aph_rx *rx)
+{
+	struct aph_rx_stats stats;
+
+	aph_rx_get_stats(rx, &stats);
+	return stats.n_client_connections;
+}
+
+/* Who goes with very many calls tells all their other ends, and what for. */
+static void all_are_told(void **state)
+{
+	struct aph_rx_call *calls[MANY];
+	struct two t;
+
+	(void)state;
+	begin_many(&t, calls, false);
+	t.service = aph_rx_service_remove(t.service);
+	expect_ends(t.theirs, APH_RX_ABORTED_HERE);
+	two_talk(&t);
+	expect_ends(t.ours, APH_RX_ABORTED);
+	two_end(&t);
+
+	begin_many(&t, calls, false);
+	t.client = aph_rx_client_free(t.client);
+	expect_ends(t.ours, APH_RX_ABORTED_HERE);
+	two_talk(&t);
+	expect_ends(t.theirs, APH_RX_ABORTED);
+	assert_int_equal(client_connections(t.ours), 0);
+	two_end(&t);
+
+	begin_many(&t, calls, true);
+	expect_ends(t.ours, APH_RX_DONE);
+	t.client = aph_rx_client_free(t.client);
+	two_talk(&t);
+	expect_ends(t.theirs, APH_RX_DONE);
+	assert_int_equal(client_connections(t.ours), 0);
+	two_end(&t);
+
+	/* Or it may end with the word unsaid. */
+	begin_many(&t, calls, false);
+	t.client = aph_rx_client_free(t.client);
+	expect_ends(t.ours, APH_RX_ABORTED_HERE);
+	two_end(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -251,6 +357,7 @@ int main(void)
 		cmocka_unit_test(receipts_for_what_is_unread),
 		cmocka_unit_test(reply_to_a_writer),
 		cmocka_unit_test(upgrade_after_a_challenge),
+		cmocka_unit_test(all_are_told),
 	};
 
 	return cmocka_run_group_tests_name("rx ends", tests, NULL, NULL);
