@@ -138,7 +138,7 @@ struct aph_rx_config {
 		receive_budget; /* packets that all windows may sum up to; 0: no limit. See credit */
 	uint32_t
 		send_max; /* bytes a call keeps that were written and not yet acknowledged; 0: what the windows allow */
-	uint32_t peers_max; /* 0: 65536 */
+	uint32_t peers_max; /* of one host that calls us 3/4 of what others leave; 0: 65536 */
 	uint32_t
 		connections_max; /* at our services, of one host 3/4 of what others leave; 0: 1048576 */
 	uint32_t calls_max; /* at our services, of one host 3/4 of what others leave; 0: 65536 */

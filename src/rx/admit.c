@@ -129,7 +129,7 @@ bool aph_rx_take_proof(struct aph_rx_input *input)
 	    !aph_rx_proof_holds(input->rx, input->path, &input->header, ack.serial))
 		return false;
 	/* The request may be right behind, in the same run. */
-	input->peer = aph_rx_peer_get(input->rx, input->path);
+	input->peer = aph_rx_peer_admit(input->rx, input->path);
 	if (input->peer)
 		aph_rx_peer_prove(input->peer);
 	else
@@ -189,7 +189,7 @@ void aph_rx_admit(struct aph_rx_input *input, struct aph_rx_conn *conn)
 		return;
 	}
 	if (!conn) {
-		input->peer = aph_rx_peer_get(rx, input->path);
+		input->peer = aph_rx_peer_admit(rx, input->path);
 		if (input->peer)
 			conn = aph_rx_conn_new_service(rx, input->peer, header);
 		if (!conn) {

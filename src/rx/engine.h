@@ -367,6 +367,7 @@ struct aph_rx_raw {
 struct aph_rx_limit {
 	uint32_t n_calls; /* at our services that are not freed */
 	uint32_t n_conns; /* at our services */
+	uint32_t n_peers; /* that somebody refers to */
 	uint32_t tokens;
 	uint64_t filled_ns;
 };
@@ -516,6 +517,8 @@ bool aph_rx_peer_is_at(const struct aph_rx_peer *peer, const struct aph_rx_path 
 struct aph_rx_peer *aph_rx_peer_find(struct aph_rx *rx, const struct aph_rx_path *path);
 /* Finds or makes it. NULL: no memory, or peers_max. */
 struct aph_rx_peer *aph_rx_peer_get(struct aph_rx *rx, const struct aph_rx_path *path);
+/* The same for somebody who comes of his own accord. NULL as well: his group of addresses has its share. */
+struct aph_rx_peer *aph_rx_peer_admit(struct aph_rx *rx, const struct aph_rx_path *path);
 void aph_rx_peer_ref(struct aph_rx_peer *peer);
 void aph_rx_peer_unref(struct aph_rx_peer *peer);
 void aph_rx_peer_expire(struct aph_rx *rx);

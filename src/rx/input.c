@@ -532,7 +532,7 @@ static APH_APART void input_moved(struct aph_rx_input *input, struct aph_rx_conn
 		aph_rx_input_reject(input, 0, APH_RX_CALL_DEAD, "a connection of another address");
 		return;
 	}
-	input->peer = aph_rx_peer_get(input->rx, input->path);
+	input->peer = aph_rx_peer_admit(input->rx, input->path);
 	if (!input->peer) {
 		aph_rx_input_drop(input, &input->rx->stats.rejected, "no room for a peer");
 		return;

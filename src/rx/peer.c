@@ -147,12 +147,38 @@ struct aph_rx_peer *aph_rx_peer_get(struct aph_rx *rx, const struct aph_rx_path 
 	return peer;
 }
 
+/* As with calls and connections: three quarters of what the others leave. */
+static bool has_room(const struct aph_rx *rx, uint32_t group)
+{
+	uint32_t n = rx->limits[group].n_peers;
+	uint32_t others = rx->peers.n - rx->n_idle_peers - n;
+	uint32_t max = rx->config.peers_max;
+	uint32_t left = max > others ? max - others : 0;
+
+	return n < left - left / 4;
+}
+
+struct aph_rx_peer *aph_rx_peer_admit(struct aph_rx *rx, const struct aph_rx_path *path)
+{
+	struct aph_rx_peer *peer = aph_rx_peer_find(rx, path);
+	uint32_t group = aph_rx_group(rx, path);
+
+	if (peer && peer->refs)
+		return peer;
+	for (unsigned i = 0; !has_room(rx, group); i++) {
+		if (i == EVICT_MAX || !aph_rx_conn_evict(rx))
+			return NULL;
+	}
+	return aph_rx_peer_get(rx, path);
+}
+
 void aph_rx_peer_ref(struct aph_rx_peer *peer)
 {
 	if (peer->refs++)
 		return;
 	aph_list_remove(&peer->idle);
 	peer->rx->n_idle_peers--;
+	peer->rx->limits[peer->group].n_peers++;
 }
 
 void aph_rx_peer_unref(struct aph_rx_peer *peer)
@@ -162,6 +188,7 @@ void aph_rx_peer_unref(struct aph_rx_peer *peer)
 	peer->idle_since_ns = peer->rx->now_ns;
 	aph_list_append(&peer->rx->idle_peers, &peer->idle);
 	peer->rx->n_idle_peers++;
+	peer->rx->limits[peer->group].n_peers--;
 }
 
 uint64_t aph_rx_peer_expiry(const struct aph_rx *rx)

@@ -165,7 +165,7 @@ def bos_is_told_the_code_of_our_abort():
 
 
 class Silent:
-    """Sixty-four callers of a server that has room for as many: each makes a request, and never says more."""
+    """Sixty-four hosts that call a server that has room for as many: each makes a request, and never says more."""
 
     HEADER = struct.Struct(">IIIIIBBBBHH")
     DATA, ACK, CLIENT_AND_LAST, PING, SERVICE = 1, 2, 5, 6, 147
@@ -177,6 +177,7 @@ class Silent:
         self.callers = []
         for n in range(64):
             self.callers.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            self.callers[n].bind((f"127.4.0.{n + 1}", 0))
             self.ask(self.callers[n], port, n + 1)
 
     def ask(self, caller, port, n):
