@@ -118,7 +118,9 @@ void aph_rx_conn_move(struct aph_rx_conn *conn, struct aph_rx_peer *peer)
 
 static struct aph_list *idle_list(struct aph_rx_conn *conn)
 {
-	return conn->is_client ? &conn->rx->idle_clients : &conn->rx->idle_services;
+	if (!conn->is_client)
+		return &conn->rx->idle_services;
+	return conn->spent ? &conn->rx->idle_spent : &conn->rx->idle_clients;
 }
 
 static void make_idle(struct aph_rx_conn *conn)
@@ -435,26 +437,46 @@ static uint32_t idle_client_ms(const struct aph_rx *rx)
 									  : config->idle_client_ms;
 }
 
+/* One that takes no new calls is only there to say again what became of its last ones, while servers may still ask. */
+static uint32_t idle_spent_ms(const struct aph_rx *rx)
+{
+	uint32_t idle_ms = idle_client_ms(rx);
+
+	return rx->config.dead_ms < idle_ms ? rx->config.dead_ms : idle_ms;
+}
+
 uint64_t aph_rx_conn_expiry(const struct aph_rx *rx)
 {
 	uint64_t clients = expiry(rx, &rx->idle_clients, idle_client_ms(rx));
+	uint64_t spent = expiry(rx, &rx->idle_spent, idle_spent_ms(rx));
 	uint64_t services = expiry(rx, &rx->idle_services, rx->config.idle_service_ms);
 
+	clients = spent < clients ? spent : clients;
 	return clients < services ? clients : services;
+}
+
+/* Frees the first of the list if it is due. */
+static bool expire(struct aph_rx *rx, struct aph_list *list, uint32_t idle_ms)
+{
+	struct aph_rx_client *client;
+	struct aph_rx_conn *conn;
+
+	if (expiry(rx, list, idle_ms) > rx->now_ns)
+		return false;
+	conn = aph_container(list->next, struct aph_rx_conn, idle_link);
+	client = conn->client;
+	aph_rx_conn_free(conn);
+	if (client)
+		aph_rx_client_assign(client);
+	return true;
 }
 
 void aph_rx_conn_expire(struct aph_rx *rx)
 {
-	while (expiry(rx, &rx->idle_clients, idle_client_ms(rx)) <= rx->now_ns) {
-		struct aph_rx_conn *conn =
-			aph_container(rx->idle_clients.next, struct aph_rx_conn, idle_link);
-		struct aph_rx_client *client = conn->client;
-
-		aph_rx_conn_free(conn);
-		if (client)
-			aph_rx_client_assign(client);
-	}
-	while (expiry(rx, &rx->idle_services, rx->config.idle_service_ms) <= rx->now_ns)
-		aph_rx_conn_free(
-			aph_container(rx->idle_services.next, struct aph_rx_conn, idle_link));
+	while (expire(rx, &rx->idle_spent, idle_spent_ms(rx)))
+		;
+	while (expire(rx, &rx->idle_clients, idle_client_ms(rx)))
+		;
+	while (expire(rx, &rx->idle_services, rx->config.idle_service_ms))
+		;
 }

@@ -142,6 +142,7 @@ int aph_rx_new(struct aph_rx **out, const struct aph_rx_config *config, uint64_t
 	aph_list_init(&rx->orphans);
 	aph_list_init(&rx->idle_peers);
 	aph_list_init(&rx->idle_clients);
+	aph_list_init(&rx->idle_spent);
 	aph_list_init(&rx->idle_services);
 	aph_list_init(&rx->receipts);
 	aph_list_init(&rx->sending);
@@ -174,6 +175,7 @@ struct aph_rx *aph_rx_free(struct aph_rx *rx)
 	}
 	aph_rx_call_free_all(rx);
 	free_conns(&rx->idle_clients);
+	free_conns(&rx->idle_spent);
 	free_conns(&rx->idle_services);
 	aph_rx_peer_free_all(rx);
 	aph_rx_raw_forget(rx, true);

@@ -149,12 +149,10 @@ struct aph_rx_conn {
 	struct aph_rx *rx;
 	struct aph_rx_peer *peer;
 	struct aph_list peer_link;
-	struct aph_list idle_link; /* in idle_clients or idle_services while n_calls is 0 */
-	struct aph_list
-		receipt_link; /* in the engine's receipts while something is due on a channel */
-	struct aph_list bundle_link; /* client: in the client's conns, or in its spent ones */
-	struct aph_rx_client
-		*client; /* NULL at a service; and when it is left only to say what is due */
+	struct aph_list idle_link;    /* in one of the engine's idle_* while n_calls is 0 */
+	struct aph_list receipt_link; /* in the engine's receipts while a channel owes something */
+	struct aph_list bundle_link;  /* client: in the client's conns, or in its spent ones */
+	struct aph_rx_client *client; /* NULL at a service; and in one that leaves */
 	const struct aph_rx_class *class;
 	void *class_state;
 	uint64_t idle_since_ns;
@@ -328,8 +326,8 @@ struct aph_rx_call {
 	bool told; /* END is queued or was delivered */
 	bool received;
 	bool ping_due;
-	uint8_t fresh; /* bits APH_RX_FRESH_*: those of its times that a clock has set that may be old */
-	bool is_bulk; /* it receives bulk, and counts for the receive budget */
+	uint8_t fresh; /* APH_RX_FRESH_*: times that were set by a clock that may be old */
+	bool is_bulk;  /* it receives bulk, and counts for the receive budget */
 	bool awaited; /* at a service: the rest of its request is, from a caller who had proven nothing when it began */
 	uint32_t epoch, cid;
 	uint64_t proof_ns; /* when an address that is not proven may be asked again */
@@ -416,7 +414,7 @@ struct aph_rx {
 	struct aph_rx_service *services[64];
 	struct aph_list clients;
 	struct aph_list orphans; /* ended calls that outlive their client or service */
-	struct aph_list idle_peers, idle_clients, idle_services, receipts;
+	struct aph_list idle_peers, idle_clients, idle_spent, idle_services, receipts;
 	uint32_t n_idle_peers;
 	struct aph_list sending, ready, assigning;
 	struct aph_list fresh; /* calls whose times were set by a clock that may be old */

@@ -107,6 +107,35 @@ static void failed(void **state)
 	aph_rx_free(rx);
 }
 
+/* Nor is one that had its only call of use for long. */
+static void exclusive(void **state)
+{
+	const struct aph_rx_call_options options = { .size = sizeof(options),
+						     .flags = APH_RX_CALL_EXCLUSIVE };
+	const struct aph_rx_path path = a_path("10.0.0.3", 7000);
+	const struct aph_rx_config config = a_config(0);
+	struct aph_rx *rx = with_connections(&config);
+	struct aph_rx_client *client;
+
+	(void)state;
+	assert_int_equal(aph_rx_client_new(&client, rx, &path, SERVICE, NULL), 0);
+	for (unsigned i = 0; i < 100; i++) {
+		struct aph_rx_call *call;
+
+		assert_int_equal(aph_rx_call_new(&call, client, &options), 0);
+		assert_int_equal(aph_rx_call_write(call, "hello", 5, 0), 5);
+		(void)deliver(rx, NULL, NULL);
+		(void)aph_rx_call_free(call);
+		(void)deliver(rx, NULL, NULL);
+	}
+	/* Its server may not have heard what became of it. */
+	pass(rx, 11 * S);
+	assert_int_equal(connections(rx), CONNECTIONS + 100);
+	pass(rx, 2 * S);
+	assert_int_equal(connections(rx), CONNECTIONS);
+	aph_rx_free(rx);
+}
+
 /* As a driver does: it looks when something is due. */
 static void sleep_until(struct aph_rx *rx, uint64_t end_ns)
 {
@@ -149,6 +178,7 @@ int main(void)
 		cmocka_unit_test(two_minutes),
 		cmocka_unit_test(a_crowd),
 		cmocka_unit_test(failed),
+		cmocka_unit_test(exclusive),
 		cmocka_unit_test(calls_now_and_then),
 	};
 
