@@ -229,13 +229,11 @@ static void input_data(struct aph_rx_input *input, struct aph_rx_call *call)
 
 static void take_trailer(struct aph_rx_peer *peer, const struct aph_rx_ack *ack)
 {
-	if (ack->extended) {
-		peer->extended = true;
-		peer->stock = false;
-		peer->rwind = ack->window;
-	} else if (ack->n_words >= 3) {
-		peer->rwind = ack->rwind;
-		peer->stock = !peer->extended;
+	/* Another program may have taken the place of the one that was there. */
+	if (ack->n_words >= 3) {
+		peer->extended = ack->extended;
+		peer->stock = !ack->extended;
+		peer->rwind = ack->extended ? ack->window : ack->rwind;
 	}
 	if (peer->rwind < 1)
 		peer->rwind = 1;

@@ -372,6 +372,39 @@ static void another_packet_in_its_place(void **state)
 	}
 }
 
+/* What the ACK of one more packet offers. */
+static uint32_t jumbo_offered(struct host *h, const struct client *c, uint32_t seq)
+{
+	struct aph_rx_ack ack;
+
+	send_data(h, c, 0, seq, APH_RX_REQUEST_ACK, 4);
+	look(h);
+	assert_int_equal(h->n_types[APH_RX_ACK], 1);
+	assert_true(aph_rx_ack_decode(&ack, h->acked, h->acked_len));
+	return ack.max_jumbo;
+}
+
+/* At one address there may be a program of ours, and then one of another kind, or both. */
+static void another_kind_of_peer(void **state)
+{
+	const struct client c = a_client(1);
+	struct aph_rx_ack ack = an_ack(1);
+	struct host h;
+
+	(void)state;
+	begin(&h, 0);
+	assert_int_equal(jumbo_offered(&h, &c, 1), 4);
+	ack.extended = true;
+	ack.window = 1000;
+	send_ack(&h, &c, 0, &ack);
+	assert_int_equal(jumbo_offered(&h, &c, 2), 46);
+	ack.extended = false;
+	send_ack(&h, &c, 0, &ack);
+	assert_int_equal(jumbo_offered(&h, &c, 3), 4);
+	(void)aph_rx_call_free(next_call(&h));
+	end(&h);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -388,6 +421,7 @@ int main(void)
 		cmocka_unit_test(another_packet_in_its_place),
 		cmocka_unit_test(longest_bodies),
 		cmocka_unit_test(longer_than_udp),
+		cmocka_unit_test(another_kind_of_peer),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
