@@ -97,7 +97,8 @@ void aph_rx_ack_arrived(struct aph_rx_call *call, const struct aph_rx_header *he
 void aph_rx_ack_consumed(struct aph_rx_call *call, uint32_t n_packets)
 {
 	struct aph_rx_in *in = &call->in;
-	uint32_t enough = (in->window_end - in->base) / 4;
+	int32_t offered = (int32_t)(in->window_end - in->base);
+	uint32_t enough = offered > 0 ? (uint32_t)offered / 4 : 0;
 
 	in->n_consumed += n_packets;
 	if (call->state == APH_RX_STATE_ENDED || call->state == APH_RX_STATE_COMPLETE)
