@@ -253,7 +253,7 @@ static void note_probe(struct aph_rx_conn *conn, const struct aph_rx_ack *ack)
 {
 	struct aph_rx_peer *peer = conn->peer;
 
-	if (peer->pmtu.probing && ack->serial == peer->probe_serial &&
+	if (peer->pmtu.probing && ack->serial && ack->serial == peer->probe_serial &&
 	    peer->probe_cid == (conn->cid | conn->is_client))
 		aph_rx_pmtu_probe_acked(&peer->pmtu, conn->rx->now_ns);
 }

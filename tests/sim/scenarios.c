@@ -6,6 +6,8 @@
  */
 #include "scenario.h"
 
+#include "rx/engine.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -469,6 +471,75 @@ static void run_restart(struct world *world)
 	stage_finish(&stage);
 }
 
+/* Whether the service has heard of the end of all the connection's calls, too. */
+static bool is_idle(struct stage *stage, const struct aph_rx_conn *conn)
+{
+	const struct aph_rx_header header = { .epoch = conn->epoch, .cid = conn->cid };
+
+	for (unsigned i = 0; i < stage->n_hosts; i++) {
+		const struct aph_rx_conn *other =
+			aph_rx_conn_find_elsewhere(stage->hosts[i].rx, &header);
+
+		if (other && other->n_calls > 0)
+			return false;
+	}
+	return conn->n_calls == 0 && !aph_rx_conn_owes(conn);
+}
+
+#define QUARTER (UINT32_C(1) << 30)
+
+/* A quarter of a long life goes by: soon its serials change their sign or begin anew, or it has no calls left. */
+static void grow_old(struct stage *stage, struct aph_rx_conn *conn)
+{
+	uint32_t end = conn->serial | (QUARTER - 1);
+
+	if (!conn->serial || end - conn->serial < QUARTER / 2 || !is_idle(stage, conn))
+		return;
+	conn->serial = end - below(stage->world, 400);
+	for (unsigned i = 0; i < 4 && conn->is_client; i++)
+		if (conn->channels[i].call_number < QUARTER && below(stage->world, 2))
+			conn->channels[i].call_number = INT32_MAX - below(stage->world, 8);
+}
+
+static void grow_all_old(struct stage *stage, const struct aph_rx_table *table)
+{
+	for (uint32_t i = 0; i < table->n_heads; i++)
+		for (struct aph_rx_node *node = table->heads[i]; node; node = node->next)
+			grow_old(stage, aph_container(node, struct aph_rx_conn, node));
+}
+
+static void years(void *arg)
+{
+	struct stage *stage = arg;
+
+	if (!goes_on(stage))
+		return;
+	for (unsigned i = 0; i < stage->n_hosts; i++) {
+		grow_all_old(stage, &stage->hosts[i].rx->client_conns);
+		grow_all_old(stage, &stage->hosts[i].rx->service_conns);
+	}
+	again(stage, years, 100);
+}
+
+static void run_years(struct world *world)
+{
+	struct load_options options = mixed;
+	struct stage stage;
+
+	/* Few at once, so that connections are idle now and then. */
+	options.at_once = 1 + below(world, 12);
+	options.connections_max = 1 + below(world, 4);
+	stage_begin(&stage, world, &options);
+	if (below(world, 2))
+		draw_loss(&stage);
+	two_hosts(&stage);
+	stage_start(&stage);
+	stage.until = UINT64_MAX;
+	years(&stage);
+	run_load(&stage, 600, 60 * SECOND);
+	stage_finish(&stage);
+}
+
 static void rebind(void *arg)
 {
 	struct stage *stage = arg;
@@ -618,6 +689,7 @@ const struct scenario scenarios[] = {
 	{ "narrow", "the link's MTU falls without a word, for good", run_narrow, false },
 	{ "search", "a path carries more than all must", run_search, false },
 	{ "restart", "hosts crash and start again", run_restart, false },
+	{ "years", "connections that run out of numbers", run_years, false },
 	{ "rebind", "a client's address changes", run_rebind, false },
 	{ "clock", "clocks jump ahead", run_clock, false },
 	{ "memory", "allocations fail", run_memory, false },

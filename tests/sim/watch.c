@@ -167,17 +167,17 @@ static void check_serial(struct watch *watch, const struct aph_rx_header *h, uin
 
 	if (h->type == APH_RX_VERSION || h->type == APH_RX_DEBUG)
 		return;
-	if (h->serial == 0) {
+	f = flow(watch, h->epoch, h->cid & ~3u, is_client);
+	if (h->serial == 0 && f->last_serial != UINT32_MAX) {
 		/* What is sent without a connection. */
 		MUST(h->type == APH_RX_ABORT || h->type == APH_RX_BUSY_PACKET ||
 			     h->type == APH_RX_ACK,
 		     "serial 0");
 		return;
 	}
-	f = flow(watch, h->epoch, h->cid & ~3u, is_client);
 	/* A server may have forgotten the connection and begin anew. */
 	if (!(h->serial == 1 && !is_client))
-		MUST(h->serial > f->last_serial, "a serial is used again");
+		MUST((int32_t)(h->serial - f->last_serial) > 0, "a serial is used again");
 	f->last_serial = h->serial + n - 1;
 }
 
