@@ -87,7 +87,7 @@ static bool is_interesting(const struct aph_rx_conn *conn)
 
 static struct aph_rx_conn *conn_of(struct aph_rx_node *node)
 {
-	return (struct aph_rx_conn *)((char *)node - offsetof(struct aph_rx_conn, node));
+	return aph_container(node, struct aph_rx_conn, node);
 }
 
 static bool matches(enum aph_rx_query query, struct aph_rx_node *node)
@@ -296,10 +296,7 @@ static size_t show_entry(struct aph_rx *rx, enum aph_rx_query query, uint32_t in
 	if (query == APH_RX_QUERY_PEERS) {
 		node = find_entry(rx, query, index, &rx->peers, &nothing);
 		if (node)
-			return show_peer(
-				(const struct aph_rx_peer *)((const char *)node -
-							     offsetof(struct aph_rx_peer, node)),
-				body);
+			return show_peer(aph_container(node, struct aph_rx_peer, node), body);
 	} else {
 		node = find_entry(rx, query, index, &rx->service_conns, &rx->client_conns);
 		if (node)

@@ -81,9 +81,8 @@ uint32_t aph_rx_congest_learnt(const struct aph_rx_congest *c, uint32_t ssthresh
 	return larger(c->ssthresh, c->cwnd / 2);
 }
 
-void aph_rx_congest_on_sent(struct aph_rx_congest *c, uint32_t seq, bool limited)
+void aph_rx_congest_on_sent(struct aph_rx_congest *c, bool limited)
 {
-	(void)seq;
 	if (limited)
 		c->round_limited = true;
 }
@@ -305,9 +304,8 @@ static bool tolerates(const struct aph_rx_congest *c, uint32_t in_flight,
 }
 
 void aph_rx_congest_on_loss(struct aph_rx_congest *c, uint32_t n_lost, uint32_t seq, uint32_t next,
-			    uint32_t in_flight, const struct aph_rx_rtt *rtt, uint64_t now_ns)
+			    uint32_t in_flight, const struct aph_rx_rtt *rtt)
 {
-	(void)now_ns;
 	if (seq_before(seq, c->recovery_end))
 		return; /* the window is reduced once for all that was under way */
 	c->n_lost += n_lost;

@@ -52,8 +52,8 @@ void aph_rx_congest_init(struct aph_rx_congest *c, enum aph_rx_congestion algori
 /* What to begin the next call with, after one that was no short one: `ssthresh` if it ended in slow start. */
 uint32_t aph_rx_congest_learnt(const struct aph_rx_congest *c, uint32_t ssthresh);
 
-/* A packet with `seq` was handed to the network; `limited`: more was there and only cwnd kept it back. */
-void aph_rx_congest_on_sent(struct aph_rx_congest *c, uint32_t seq, bool limited);
+/* New packets were handed to the network; `limited`: more was there and only cwnd kept it back. */
+void aph_rx_congest_on_sent(struct aph_rx_congest *c, bool limited);
 
 /*
  * `n_acked` packets were newly acknowledged, softly or for good, the highest of them `seq`; `next` is the next
@@ -64,7 +64,7 @@ void aph_rx_congest_on_ack(struct aph_rx_congest *c, uint32_t n_acked, uint32_t 
 
 /* `n_lost` packets were found lost, the lowest of them `seq`. */
 void aph_rx_congest_on_loss(struct aph_rx_congest *c, uint32_t n_lost, uint32_t seq, uint32_t next,
-			    uint32_t in_flight, const struct aph_rx_rtt *rtt, uint64_t now_ns);
+			    uint32_t in_flight, const struct aph_rx_rtt *rtt);
 
 /* The retransmission time-out expired; all that was in flight is taken for lost. */
 void aph_rx_congest_on_timeout(struct aph_rx_congest *c, uint32_t next, uint32_t in_flight);

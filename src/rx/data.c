@@ -303,26 +303,32 @@ static uint32_t jumbo_length(struct aph_rx_call *call, uint32_t seq, uint32_t n)
 	return n < fit ? n : fit;
 }
 
+/* All packets below `end` have left now. */
+static void advance(struct aph_rx_out *out, uint32_t end)
+{
+	if (end > out->next)
+		out->next = end;
+}
+
+/* False: there is no more room; some may have left. */
 static bool send_packets(struct aph_rx_call *call, uint32_t seq, uint32_t n, bool limited)
 {
 	struct aph_rx_out *out = &call->out;
-	uint32_t jumbo;
+	uint32_t jumbo, part;
 
-	if (n == 1 && size_of(call, seq) <= STAGED_MAX)
-		return send_small(call, seq, limited);
-	jumbo = jumbo_length(call, seq, n);
-	if (jumbo <= 1)
-		return send_run(call, seq, n, limited);
-	while (n) {
-		uint32_t part = n < jumbo ? n : jumbo;
-
-		if (!(part > 1 ? send_jumbo(call, seq, part, limited)
-			       : send_run(call, seq, part, limited)))
+	if (n == 1 && size_of(call, seq) <= STAGED_MAX) {
+		if (!send_small(call, seq, limited))
 			return false;
-		seq += part;
-		n -= part;
-		if (seq > out->next)
-			out->next = seq;
+		advance(out, seq + 1);
+		return true;
+	}
+	jumbo = jumbo_length(call, seq, n);
+	for (; n; seq += part, n -= part) {
+		part = jumbo > 1 && jumbo < n ? jumbo : n;
+		if (!(jumbo > 1 && part > 1 ? send_jumbo(call, seq, part, limited)
+					    : send_run(call, seq, part, limited)))
+			return false;
+		advance(out, seq + part);
 	}
 	return true;
 }
@@ -417,7 +423,8 @@ static void note_idle(struct aph_rx_call *call)
 static bool send_new(struct aph_rx_call *call)
 {
 	struct aph_rx_out *out = &call->out;
-	bool limited, sent = false, room = true;
+	uint32_t first = out->next;
+	bool limited, room = true;
 
 	if (out->end > out->next)
 		note_idle(call);
@@ -435,13 +442,9 @@ static bool send_new(struct aph_rx_call *call)
 		if (!room)
 			break;
 		out->pace_ns += n * aph_rx_congest_interval_ns(&out->congest, &call->peer->rtt);
-		if (out->next < out->end &&
-		    aph_rx_out_meta(out, out->next)->state != APH_RX_PACKET_WRITTEN)
-			out->next += n;
-		aph_rx_congest_on_sent(&out->congest, out->next - 1, limited);
-		sent = true;
+		aph_rx_congest_on_sent(&out->congest, limited);
 	}
-	if (sent)
+	if (out->next != first)
 		note_sent(call);
 	else if (out->end > out->next && out->timeout_ns == UINT64_MAX)
 		aph_rx_recover_arm(call); /* a closed window is asked about */

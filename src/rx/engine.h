@@ -726,7 +726,7 @@ bool aph_rx_send_abort(struct aph_rx_conn *conn, uint32_t cid, uint32_t call_num
 
 /* -- misc.c: VERSION packets */
 void aph_rx_input_version(struct aph_rx *rx, const struct aph_rx_path *path,
-			  const struct aph_rx_header *header, const uint8_t *body, size_t len);
+			  const struct aph_rx_header *header);
 /* -- answer.c: DEBUG packets */
 void aph_rx_input_debug(struct aph_rx *rx, const struct aph_rx_path *path,
 			const struct aph_rx_header *header, const uint8_t *body, size_t len);

@@ -255,7 +255,7 @@ static void note_probe(struct aph_rx_conn *conn, const struct aph_rx_ack *ack)
 
 	if (peer->pmtu.probing && ack->serial && ack->serial == peer->probe_serial &&
 	    peer->probe_cid == (conn->cid | conn->is_client))
-		aph_rx_pmtu_probe_acked(&peer->pmtu, conn->rx->now_ns);
+		aph_rx_pmtu_probe_acked(&peer->pmtu);
 }
 
 static void answer_ping(struct aph_rx_call *call, const struct aph_rx_header *header,
@@ -597,8 +597,7 @@ static void input_packet(struct aph_rx_input *input)
 	}
 	rx->stats.packets_received[input->header.type]++;
 	if (input->header.type == APH_RX_VERSION) {
-		aph_rx_input_version(rx, input->path, &input->header, input->packet + APH_RX_HEADER,
-				     input->len - APH_RX_HEADER);
+		aph_rx_input_version(rx, input->path, &input->header);
 		return;
 	}
 	if (input->header.type == APH_RX_DEBUG) {

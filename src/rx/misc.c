@@ -4,13 +4,11 @@
 #include "rx/engine.h"
 
 void aph_rx_input_version(struct aph_rx *rx, const struct aph_rx_path *path,
-			  const struct aph_rx_header *header, const uint8_t *body, size_t len)
+			  const struct aph_rx_header *header)
 {
 	struct aph_rx_header answer = *header;
 	uint8_t text[APH_RX_VERSION_BODY];
 
-	(void)body;
-	(void)len;
 	/* Without the flag it is an answer, or a keep-alive that wants none. */
 	if (!(header->flags & APH_RX_CLIENT_INITIATED) || !aph_rx_limit_take(rx, path))
 		return;

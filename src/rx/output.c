@@ -135,7 +135,7 @@ static bool send_size_probe(struct aph_rx_call *call)
 	if (peer->pmtu.probing) {
 		if (rx->now_ns < peer->probe_ns)
 			return true;
-		aph_rx_pmtu_probe_lost(&peer->pmtu, rx->now_ns);
+		aph_rx_pmtu_probe_lost(&peer->pmtu);
 	}
 	if (aph_rx_drafts_full(rx) || rx->staged + APH_RX_MTU_MAX > sizeof(rx->staging))
 		return true;

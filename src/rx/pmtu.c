@@ -93,9 +93,8 @@ uint16_t aph_rx_pmtu_probe(struct aph_rx_pmtu *pmtu, uint64_t now_ns)
 	return pmtu->probing;
 }
 
-void aph_rx_pmtu_probe_acked(struct aph_rx_pmtu *pmtu, uint64_t now_ns)
+void aph_rx_pmtu_probe_acked(struct aph_rx_pmtu *pmtu)
 {
-	(void)now_ns;
 	if (pmtu->probing > pmtu->current)
 		pmtu->current = pmtu->probing;
 	if (pmtu->too_large && pmtu->too_large <= pmtu->current)
@@ -104,9 +103,8 @@ void aph_rx_pmtu_probe_acked(struct aph_rx_pmtu *pmtu, uint64_t now_ns)
 	pmtu->n_black = 0;
 }
 
-void aph_rx_pmtu_probe_lost(struct aph_rx_pmtu *pmtu, uint64_t now_ns)
+void aph_rx_pmtu_probe_lost(struct aph_rx_pmtu *pmtu)
 {
-	(void)now_ns;
 	if (!pmtu->probing)
 		return;
 	if (++pmtu->n_tries < TRIES_MAX) {
@@ -126,11 +124,10 @@ static uint32_t next_below(uint32_t size)
 	return size > APH_RX_MTU_FLOOR + 100 ? size - 100 : APH_RX_MTU_FLOOR;
 }
 
-void aph_rx_pmtu_too_large(struct aph_rx_pmtu *pmtu, uint32_t mtu, uint64_t now_ns)
+void aph_rx_pmtu_too_large(struct aph_rx_pmtu *pmtu, uint32_t mtu)
 {
 	uint16_t fits;
 
-	(void)now_ns;
 	if (mtu == 0 && pmtu->probing) {
 		pmtu->too_large = pmtu->probing;
 		stop_probe(pmtu);

@@ -33,10 +33,10 @@ void aph_rx_pmtu_set_peer_max(struct aph_rx_pmtu *pmtu, uint32_t max_mtu);
 /* The size of a probe to be sent now, 0: none. It is under way then. */
 uint16_t aph_rx_pmtu_probe(struct aph_rx_pmtu *pmtu, uint64_t now_ns);
 /* The probe that is under way was answered, or is taken for lost. */
-void aph_rx_pmtu_probe_acked(struct aph_rx_pmtu *pmtu, uint64_t now_ns);
-void aph_rx_pmtu_probe_lost(struct aph_rx_pmtu *pmtu, uint64_t now_ns);
+void aph_rx_pmtu_probe_acked(struct aph_rx_pmtu *pmtu);
+void aph_rx_pmtu_probe_lost(struct aph_rx_pmtu *pmtu);
 /* The network or our kernel said that datagrams of more than `mtu` do not pass; 0: it did not say how large. */
-void aph_rx_pmtu_too_large(struct aph_rx_pmtu *pmtu, uint32_t mtu, uint64_t now_ns);
+void aph_rx_pmtu_too_large(struct aph_rx_pmtu *pmtu, uint32_t mtu);
 /*
  * A datagram of `size` bytes has arrived, or was lost where that means something: by a time-out, or for the second
  * time. Only those that could not be fragmented are told of. After some losses without an arrival the path has shrunk.

@@ -237,8 +237,7 @@ static void detect_losses(struct aph_rx_call *call)
 	if (!n)
 		return;
 	note_lost_size(call, datagram);
-	aph_rx_congest_on_loss(&out->congest, n, lowest, out->next, in_flight, &call->peer->rtt,
-			       now);
+	aph_rx_congest_on_loss(&out->congest, n, lowest, out->next, in_flight, &call->peer->rtt);
 	aph_rx_call_wants_to_send(call);
 }
 

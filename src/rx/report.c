@@ -81,7 +81,7 @@ static void peer_error(struct aph_rx_peer *peer, int error, uint32_t mtu, const 
 	if (!local && !quoted)
 		return;
 	if (error == EMSGSIZE) {
-		aph_rx_pmtu_too_large(&peer->pmtu, mtu, peer->rx->now_ns);
+		aph_rx_pmtu_too_large(&peer->pmtu, mtu);
 		return;
 	}
 	if (quoted) {

@@ -31,7 +31,7 @@ static uint32_t a_round(struct aph_rx_congest *c, uint32_t seq, const struct aph
 	uint32_t window = c->cwnd;
 
 	for (uint32_t i = 0; i < window; i++) {
-		aph_rx_congest_on_sent(c, seq + window + i, true);
+		aph_rx_congest_on_sent(c, true);
 		aph_rx_congest_on_ack(c, 1, seq + i, seq + window, window, rtt, now_ns);
 	}
 	return seq + window;
@@ -99,7 +99,7 @@ static void unused_window_does_not_grow(void **state)
 	(void)state;
 	aph_rx_congest_init(&c, APH_RX_CUBIC_TOLERANT, 0);
 	for (uint32_t seq = 1; seq < 1000; seq++) {
-		aph_rx_congest_on_sent(&c, seq, false);
+		aph_rx_congest_on_sent(&c, false);
 		aph_rx_congest_on_ack(&c, 1, seq, seq + 1, 1, &rtt, seq * 100 * MS);
 	}
 	assert_int_equal(c.cwnd, 10);
@@ -129,13 +129,13 @@ static void newreno_halves_once(void **state)
 	(void)state;
 	aph_rx_congest_init(&c, APH_RX_NEWRENO, 0);
 	c.cwnd = 100;
-	aph_rx_congest_on_loss(&c, 1, 500, 600, 100, &rtt, 0);
+	aph_rx_congest_on_loss(&c, 1, 500, 600, 100, &rtt);
 	assert_int_equal(c.ssthresh, 50);
 	assert_int_equal(c.cwnd, 50);
 	assert_true(c.in_recovery);
 	/* More of the same flight: nothing. */
-	aph_rx_congest_on_loss(&c, 20, 510, 620, 80, &rtt, 0);
-	aph_rx_congest_on_loss(&c, 1, 599, 620, 60, &rtt, 0);
+	aph_rx_congest_on_loss(&c, 20, 510, 620, 80, &rtt);
+	aph_rx_congest_on_loss(&c, 1, 599, 620, 60, &rtt);
 	assert_int_equal(c.cwnd, 50);
 	/* A partial acknowledgement neither ends it nor lets it grow. */
 	aph_rx_congest_on_ack(&c, 50, 598, 630, 50, &rtt, 0);
@@ -144,7 +144,7 @@ static void newreno_halves_once(void **state)
 	aph_rx_congest_on_ack(&c, 1, 600, 630, 50, &rtt, 0);
 	assert_false(c.in_recovery);
 	/* What was sent afterwards and is lost is a new event. */
-	aph_rx_congest_on_loss(&c, 1, 601, 650, 50, &rtt, 0);
+	aph_rx_congest_on_loss(&c, 1, 601, 650, 50, &rtt);
 	assert_int_equal(c.cwnd, 25);
 }
 
@@ -158,7 +158,7 @@ static void never_below_the_minimum(void **state)
 
 		aph_rx_congest_init(&c, (enum aph_rx_congestion)algorithm, 0);
 		for (uint32_t i = 0; i < 30; i++) {
-			aph_rx_congest_on_loss(&c, 10, 100 * i + 1, 100 * i + 50, 10, &rtt, 0);
+			aph_rx_congest_on_loss(&c, 10, 100 * i + 1, 100 * i + 50, 10, &rtt);
 			assert_true(c.cwnd >= APH_RX_CWND_MIN);
 			assert_true(c.ssthresh >= APH_RX_CWND_MIN);
 		}
@@ -179,7 +179,7 @@ static void cubic_curve(void **state)
 	(void)state;
 	aph_rx_congest_init(&c, APH_RX_CUBIC, 0);
 	c.cwnd = 1000;
-	aph_rx_congest_on_loss(&c, 1, seq, seq + 1000, 1000, &rtt, 1 * S);
+	aph_rx_congest_on_loss(&c, 1, seq, seq + 1000, 1000, &rtt);
 	assert_int_equal(c.cwnd, 700);
 	assert_int_equal(c.ssthresh, 700);
 	assert_int_equal(c.w_max, 1000);
@@ -208,8 +208,8 @@ static void cubic_fast_convergence(void **state)
 	(void)state;
 	aph_rx_congest_init(&c, APH_RX_CUBIC, 0);
 	c.cwnd = 1000;
-	aph_rx_congest_on_loss(&c, 1, 2000, 3000, 1000, &rtt, 0);
-	aph_rx_congest_on_loss(&c, 1, 3001, 4000, 700, &rtt, 0);
+	aph_rx_congest_on_loss(&c, 1, 2000, 3000, 1000, &rtt);
+	aph_rx_congest_on_loss(&c, 1, 3001, 4000, 700, &rtt);
 	assert_int_equal(c.cwnd, 490);
 	assert_int_equal(c.w_max, 595); /* 700 * (1 + 0.7) / 2 */
 }
@@ -226,7 +226,7 @@ static void cubic_is_no_slower_than_reno(void **state)
 	aph_rx_rtt_sample(&rtt, 1 * MS, 0);
 	aph_rx_congest_init(&c, APH_RX_CUBIC, 0);
 	c.cwnd = 40;
-	aph_rx_congest_on_loss(&c, 1, seq, seq + 40, 40, &rtt, now_ns);
+	aph_rx_congest_on_loss(&c, 1, seq, seq + 40, 40, &rtt);
 	assert_int_equal(c.cwnd, 28);
 	seq += 40;
 	for (int i = 0; i < 20; i++, now_ns += 1 * MS)
@@ -251,7 +251,7 @@ static void timeout_begins_anew(void **state)
 	aph_rx_congest_on_timeout(&c, 200, 2);
 	assert_int_equal(c.ssthresh, 70);
 	/* Losses of before the time-out are not counted again. */
-	aph_rx_congest_on_loss(&c, 50, 150, 200, 2, &rtt, 0);
+	aph_rx_congest_on_loss(&c, 50, 150, 200, 2, &rtt);
 	assert_int_equal(c.ssthresh, 70);
 	for (seq = 200; c.cwnd < 70;)
 		seq = a_round(&c, seq, &rtt, 0);
@@ -268,10 +268,10 @@ static void tolerance(void **state)
 	c.cwnd = 1000;
 	/* Up to 2% of a flight without a queue: as if nothing had been. */
 	for (uint32_t i = 0; i < 20; i++)
-		aph_rx_congest_on_loss(&c, 1, 1000 + i, 3000, 1000, &rtt, 0);
+		aph_rx_congest_on_loss(&c, 1, 1000 + i, 3000, 1000, &rtt);
 	assert_int_equal(c.cwnd, 1000);
 	assert_false(c.in_recovery);
-	aph_rx_congest_on_loss(&c, 1, 1020, 3000, 1000, &rtt, 0);
+	aph_rx_congest_on_loss(&c, 1, 1020, 3000, 1000, &rtt);
 	assert_int_equal(c.cwnd, 700);
 	assert_true(c.in_recovery);
 
@@ -283,14 +283,14 @@ static void tolerance(void **state)
 		aph_rx_rtt_sample(&rtt, 120 * MS, 0);
 		aph_rx_congest_on_ack(&c, 1, 10 + i, 2000, 1000, &rtt, 0);
 	}
-	aph_rx_congest_on_loss(&c, 1, 1000, 3000, 1000, &rtt, 0);
+	aph_rx_congest_on_loss(&c, 1, 1000, 3000, 1000, &rtt);
 	assert_int_equal(c.cwnd, 700);
 
 	/* The others take every loss for congestion. */
 	rtt = a_path();
 	aph_rx_congest_init(&c, APH_RX_CUBIC, 0);
 	c.cwnd = 1000;
-	aph_rx_congest_on_loss(&c, 1, 1000, 3000, 1000, &rtt, 0);
+	aph_rx_congest_on_loss(&c, 1, 1000, 3000, 1000, &rtt);
 	assert_int_equal(c.cwnd, 700);
 }
 
@@ -378,7 +378,8 @@ static struct outcome run(enum aph_rx_congestion algorithm, const struct path *p
 			queued_ns += ahead_ns;
 			n_sent++;
 			next_ns = now_ns + aph_rx_congest_interval_ns(&c, &rtt);
-			aph_rx_congest_on_sent(&c, next++, in_flight + 1 >= c.cwnd);
+			next++;
+			aph_rx_congest_on_sent(&c, in_flight + 1 >= c.cwnd);
 			continue;
 		}
 		/* An acknowledgement of per_ack packets, or of what there is; it tells the losses before it. */
@@ -392,7 +393,7 @@ static struct outcome run(enum aph_rx_congestion algorithm, const struct path *p
 			n_lost++;
 			if (c.cwnd < c.ssthresh)
 				outcome.n_slow_start++;
-			aph_rx_congest_on_loss(&c, 1, seq, next, next - base, &rtt, now_ns);
+			aph_rx_congest_on_loss(&c, 1, seq, next, next - base, &rtt);
 		}
 		for (uint32_t seq = base; seq < last; seq++) {
 			if (flight[seq % IN_FLIGHT_MAX].lost)

@@ -23,11 +23,11 @@ static unsigned search(struct aph_rx_pmtu *pmtu, unsigned path, bool reports, un
 		assert_int_equal(aph_rx_pmtu_probe(pmtu, now_ns), 0); /* one at a time */
 		n++;
 		if (size > path && reports)
-			aph_rx_pmtu_too_large(pmtu, path, now_ns);
+			aph_rx_pmtu_too_large(pmtu, path);
 		else if (size > path || (lose && n % lose == 0))
-			aph_rx_pmtu_probe_lost(pmtu, now_ns);
+			aph_rx_pmtu_probe_lost(pmtu);
 		else
-			aph_rx_pmtu_probe_acked(pmtu, now_ns);
+			aph_rx_pmtu_probe_acked(pmtu);
 		assert_true(n < 100);
 	}
 	assert_true(pmtu->done);
@@ -103,7 +103,7 @@ static void peer_limits(void **state)
 	/* It says less while the probe is under way: the answer of that counts no more. */
 	aph_rx_pmtu_set_peer_max(&pmtu, 1444);
 	assert_int_equal(pmtu.probing, 0);
-	aph_rx_pmtu_probe_acked(&pmtu, 0);
+	aph_rx_pmtu_probe_acked(&pmtu);
 	assert_int_equal(pmtu.current, 1444);
 	aph_rx_pmtu_set_peer_max(&pmtu, 5692);
 	(void)search(&pmtu, 60000, false, 0, 0);
@@ -125,17 +125,17 @@ static void reports(void **state)
 	aph_rx_pmtu_init(&pmtu, 1444);
 	aph_rx_pmtu_set_peer_max(&pmtu, 65160);
 	(void)search(&pmtu, 65160, false, 0, 0);
-	aph_rx_pmtu_too_large(&pmtu, 1252, 0);
+	aph_rx_pmtu_too_large(&pmtu, 1252);
 	assert_int_equal(pmtu.current, 1252);
 	/* A later one that claims more is stale; one without a size, or with an absurd one, ends somewhere. */
-	aph_rx_pmtu_too_large(&pmtu, 9000, 0);
+	aph_rx_pmtu_too_large(&pmtu, 9000);
 	assert_int_equal(pmtu.current, 1252);
 	(void)search(&pmtu, 1252, false, 0, 0);
 	assert_int_equal(pmtu.current, 1252);
 	for (int i = 0; i < 20; i++)
-		aph_rx_pmtu_too_large(&pmtu, 0, 0);
+		aph_rx_pmtu_too_large(&pmtu, 0);
 	assert_int_equal(pmtu.current, APH_RX_MTU_FLOOR);
-	aph_rx_pmtu_too_large(&pmtu, 1, 0);
+	aph_rx_pmtu_too_large(&pmtu, 1);
 	assert_int_equal(pmtu.current, APH_RX_MTU_FLOOR);
 	assert_int_equal(aph_rx_pmtu_probe(&pmtu, MINUTE), 0);
 	/* All of it was a lie, or the route has changed: found out later. */
@@ -151,7 +151,7 @@ static void report_without_size_means_the_probe(void **state)
 	aph_rx_pmtu_init(&pmtu, 1444);
 	aph_rx_pmtu_set_peer_max(&pmtu, 65160);
 	assert_int_equal(aph_rx_pmtu_probe(&pmtu, 0), 65160);
-	aph_rx_pmtu_too_large(&pmtu, 0, 0);
+	aph_rx_pmtu_too_large(&pmtu, 0);
 	assert_int_equal(pmtu.current, 1444);
 	assert_int_equal(pmtu.too_large, 65160);
 }
