@@ -91,7 +91,7 @@ enum aph_rx_packet_state {
 /* Packets of a body that leaves, header room first, back to back: a run of full ones is one range of bytes. */
 struct aph_rx_chunk {
 	struct aph_rx_chunk *next; /* while it is free */
-	uint16_t lost;		   /* bit i: packet i is lost */
+	uint16_t lost, sacked;	   /* bit i: packet i is */
 	struct aph_rx_meta meta[APH_RX_CHUNK_SLOTS];
 	uint8_t slots[APH_RX_CHUNK_SLOTS][APH_RX_SLOT];
 };

@@ -158,7 +158,7 @@ struct aph_rx_chunk *aph_rx_chunk_new(struct aph_rx *rx)
 		if (!chunk)
 			return NULL;
 	}
-	chunk->lost = 0;
+	chunk->lost = chunk->sacked = 0;
 	return chunk;
 }
 

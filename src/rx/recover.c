@@ -49,9 +49,14 @@ static void unlink_flying(struct aph_rx_out *out, struct aph_rx_meta *meta)
  * Those that are lost are found in order, as what the reader waits for goes first: each chunk has a bit for each of its
  * packets, and the lowest of all is known. Acknowledgements in whatever order then cost no more than a look at each chunk.
  */
+static uint16_t bit_of(uint32_t seq)
+{
+	return (uint16_t)(1u << (seq - 1) % APH_RX_CHUNK_SLOTS);
+}
+
 static uint16_t *lost_bits(struct aph_rx_out *out, uint32_t seq, uint16_t *bit)
 {
-	*bit = (uint16_t)(1u << (seq - 1) % APH_RX_CHUNK_SLOTS);
+	*bit = bit_of(seq);
 	return &(*aph_rx_chunk_place(out, seq))->lost;
 }
 
@@ -87,6 +92,27 @@ static void drop_lost(struct aph_rx_out *out, uint32_t seq)
 	out->lost_head = seq - (seq - 1) % APH_RX_CHUNK_SLOTS + (uint32_t)__builtin_ctz(*bits);
 }
 
+/* So are those that have arrived, so that a range of many that are known costs little. */
+static void add_sacked(struct aph_rx_out *out, uint32_t seq)
+{
+	out->n_sacked++;
+	if (!out->inlined)
+		(*aph_rx_chunk_place(out, seq))->sacked |= bit_of(seq);
+}
+
+static void drop_sacked(struct aph_rx_out *out, uint32_t seq)
+{
+	out->n_sacked--;
+	if (!out->inlined)
+		(*aph_rx_chunk_place(out, seq))->sacked &= (uint16_t)~bit_of(seq);
+}
+
+/* Whether `seq` begins a chunk of which all have arrived. */
+static bool is_known(struct aph_rx_out *out, uint32_t seq)
+{
+	return bit_of(seq) == 1 && (*aph_rx_chunk_place(out, seq))->sacked == UINT16_MAX;
+}
+
 static void take_from_list(struct aph_rx_out *out, uint32_t seq, struct aph_rx_meta *meta)
 {
 	if (meta->state == APH_RX_PACKET_FLYING)
@@ -94,7 +120,7 @@ static void take_from_list(struct aph_rx_out *out, uint32_t seq, struct aph_rx_m
 	else if (meta->state == APH_RX_PACKET_LOST)
 		drop_lost(out, seq);
 	else if (meta->state == APH_RX_PACKET_SACKED)
-		out->n_sacked--;
+		drop_sacked(out, seq);
 }
 
 static void set_lost(struct aph_rx_out *out, uint32_t seq, struct aph_rx_meta *meta)
@@ -281,7 +307,7 @@ static void sack(struct aph_rx_call *call, uint32_t seq, struct progress *progre
 		return;
 	note_arrival(call, seq, meta, progress);
 	meta->state = APH_RX_PACKET_SACKED;
-	call->out.n_sacked++;
+	add_sacked(&call->out, seq);
 	if (seq > call->out.highest_sacked)
 		call->out.highest_sacked = seq;
 }
@@ -317,8 +343,12 @@ static void take_soft(struct aph_rx_call *call, const struct aph_rx_ack *ack,
 		}
 		if (start < out->base)
 			start = out->base;
-		for (seq = start; seq < end && seq < out->next; seq++)
-			sack(call, seq, progress);
+		for (seq = start; seq < end && seq < out->next; seq++) {
+			if (is_known(out, seq))
+				seq += APH_RX_CHUNK_SLOTS - 1;
+			else
+				sack(call, seq, progress);
+		}
 	}
 	out->n_ranges = ack->n_ranges;
 	for (i = 0; i < ack->n_ranges; i++)
@@ -417,7 +447,7 @@ static void take_hard(struct aph_rx_call *call, uint32_t first, struct progress 
 		struct aph_rx_meta *meta = aph_rx_out_meta(out, seq);
 
 		if (meta->state == APH_RX_PACKET_SACKED)
-			out->n_sacked--;
+			drop_sacked(out, seq);
 		else
 			note_arrival(call, seq, meta, progress);
 	}
