@@ -472,11 +472,21 @@ static void after_progress(struct aph_rx_call *call, const struct progress *prog
 	aph_rx_pmtu_arrived(&call->peer->pmtu, progress->datagram);
 }
 
+/*
+ * Nothing was under way and the peer was asked, now and then, whether it takes more. It does, or has read: what leaves now is
+ * not late yet. Whether all of a body has been read is asked a few times only.
+ */
+static void end_asking(struct aph_rx_out *out)
+{
+	if (!out->n_flying && !(out->finished && out->next == out->end))
+		out->n_backoffs = 0;
+}
+
 void aph_rx_recover_ack(struct aph_rx_call *call, const struct aph_rx_ack *ack)
 {
 	struct aph_rx_out *out = &call->out;
 	struct progress progress = { 0 };
-	uint32_t window;
+	uint32_t window, base = out->base, window_end = out->window_end;
 
 	if (is_forgotten(call, ack)) {
 		aph_rx_call_reset(call);
@@ -488,6 +498,8 @@ void aph_rx_recover_ack(struct aph_rx_call *call, const struct aph_rx_ack *ack)
 		return;
 	window = ack->extended ? ack->window : ack->n_words >= 3 ? ack->rwind : APH_RX_WINDOW_START;
 	out->window_end = ack->first + (window < APH_RX_WINDOW_MAX ? window : APH_RX_WINDOW_MAX);
+	if (ack->first > base || (int32_t)(out->window_end - window_end) > 0)
+		end_asking(out);
 	take_hard(call, ack->first, &progress);
 	take_soft(call, ack, &progress);
 	if (ack->reason == APH_RX_ACK_DUPLICATE && out->reorder_mult < 16)

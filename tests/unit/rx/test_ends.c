@@ -2,6 +2,8 @@
 /* How calls end at both ends, in corners of their lives: one end each, and the two agree. */
 #include "two.h"
 
+#include <errno.h>
+
 /* Too long for one ACK to be the last word, and short enough for the first window. */
 static const uint8_t reply[10000];
 
@@ -87,6 +89,38 @@ static void a_shorter_patience(void **state)
 	assert_int_equal(event.end.outcome, APH_RX_TIMED_OUT);
 	assert_int_equal(event.end.code, APH_RX_CALL_DEAD);
 	(void)aph_rx_call_free(expect(t.theirs, APH_RX_EVENT_CALL).call);
+	(void)aph_rx_call_free(call);
+	two_end(&t);
+}
+
+/* While the other end does not read it is asked about that, less and less often. That is no reason to wait with what is lost then. */
+static void a_loss_after_a_long_wait(void **state)
+{
+	static const uint8_t piece[1000];
+	const struct aph_rx_config config = a_config(0);
+	uint8_t read[sizeof(piece)];
+	struct aph_rx_event event;
+	struct aph_rx_call *call;
+	struct two t;
+
+	(void)state;
+	two_begin(&t, &config);
+	assert_int_equal(aph_rx_call_new(&call, t.client, NULL), 0);
+	assert_int_equal(aph_rx_call_write(call, piece, sizeof(piece), APH_RX_MORE | APH_RX_PUSH),
+			 sizeof(piece));
+	two_talk(&t);
+	event = expect(t.theirs, APH_RX_EVENT_CALL);
+	two_pass(&t, 20 * S);
+	assert_int_equal(aph_rx_call_read(event.call, read, sizeof(read), 0), sizeof(read));
+	assert_int_equal(aph_rx_call_read(event.call, read, sizeof(read), 0), -EAGAIN);
+	two_pass(&t, S);
+	assert_false(aph_rx_has_event(t.theirs));
+	assert_int_equal(aph_rx_call_write(call, piece, sizeof(piece), APH_RX_MORE | APH_RX_PUSH),
+			 sizeof(piece));
+	assert_int_equal(deliver(t.ours, NULL, NULL), 1);
+	two_pass(&t, 500 * MS);
+	(void)expect(t.theirs, APH_RX_EVENT_READABLE);
+	(void)aph_rx_call_free(event.call);
 	(void)aph_rx_call_free(call);
 	two_end(&t);
 }
@@ -353,6 +387,7 @@ int main(void)
 		cmocka_unit_test(a_late_first_word),
 		cmocka_unit_test(a_late_first_word_to_nobody),
 		cmocka_unit_test(a_shorter_patience),
+		cmocka_unit_test(a_loss_after_a_long_wait),
 		cmocka_unit_test(limits_after_the_reply),
 		cmocka_unit_test(receipts_for_what_is_unread),
 		cmocka_unit_test(reply_to_a_writer),
