@@ -136,7 +136,7 @@ static void cubic_grow(struct aph_rx_congest *c, uint32_t n_acked, const struct 
 	if (c->epoch_start_ns == 0)
 		cubic_epoch(c, now_ns);
 	/* alpha is 3 * (1 - 0.7) / (1 + 0.7) = 9/17 up to the window of before, then 1. */
-	if (c->w_est >> 16 < c->w_max)
+	if (c->w_est >> 16 < c->prior)
 		c->w_est +=
 			(uint32_t)((((uint64_t)n_acked << 16) * 9 / 17 + c->cwnd / 2) / c->cwnd);
 	else
@@ -162,6 +162,7 @@ static void cubic_reduce(struct aph_rx_congest *c)
 {
 	/* Fast convergence: a window that shrinks leaves more to those who came later. */
 	c->w_max = c->cwnd < c->w_max ? c->cwnd * 17 / 20 : c->cwnd;
+	c->prior = c->cwnd;
 	c->ssthresh = larger(c->cwnd * 7 / 10, APH_RX_CWND_MIN);
 	c->epoch_start_ns = 0;
 }
@@ -173,7 +174,7 @@ static void leave_slow_start(struct aph_rx_congest *c)
 	c->ssthresh = c->cwnd;
 	c->n_css_rounds = 0;
 	c->epoch_start_ns = 0;
-	c->w_max = c->cwnd;
+	c->w_max = c->prior = c->cwnd;
 }
 
 static uint32_t rtt_threshold(uint32_t base_us)
@@ -332,6 +333,8 @@ void aph_rx_congest_on_timeout(struct aph_rx_congest *c, uint32_t next, uint32_t
 		else
 			cubic_reduce(c);
 	}
+	/* Nothing is known of the path any more: the curve begins where slow start ends (RFC 9438, section 4.8). */
+	c->w_max = 0;
 	c->cwnd = APH_RX_CWND_MIN;
 	c->n_css_rounds = 0;
 	c->credit = 0;

@@ -40,6 +40,7 @@ struct aph_rx_congest {
 	/* CUBIC */
 	uint64_t epoch_start_ns; /* 0: begins with the next acknowledgement */
 	uint32_t w_max;
+	uint32_t prior; /* the window when ssthresh was last set */
 	uint32_t k_ms;
 	uint32_t w_est;	 /* Reno-friendly estimate, in 1/65536 packets */
 	uint32_t credit; /* growth that is no whole packet yet, in 1/65536 */

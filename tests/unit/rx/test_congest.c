@@ -235,6 +235,29 @@ static void cubic_is_no_slower_than_reno(void **state)
 	assert_in_range(c.cwnd, 37, 39);
 }
 
+/* The friendly window is slow up to the window before the loss, not up to what fast convergence makes of that: section 4.3. */
+static void reno_friendly_up_to_the_window_of_before(void **state)
+{
+	struct aph_rx_rtt rtt = { 0 };
+	struct aph_rx_congest c;
+	uint32_t seq = 2000;
+	uint64_t now_ns = 1 * S;
+
+	(void)state;
+	aph_rx_rtt_sample(&rtt, 1 * MS, 0);
+	aph_rx_congest_init(&c, APH_RX_CUBIC, 0);
+	c.cwnd = 100;
+	aph_rx_congest_on_loss(&c, 1, seq, seq + 100, 100, &rtt);
+	aph_rx_congest_on_loss(&c, 1, seq + 100, seq + 200, 70, &rtt);
+	assert_int_equal(c.cwnd, 49);
+	assert_int_equal(c.w_max, 59);
+	seq += 200;
+	for (int i = 0; i < 40; i++, now_ns += 1 * MS)
+		seq = a_round(&c, seq, &rtt, now_ns);
+	/* 49 + 39 * 9/17 = 69.6; from 59 on at one a round it would be 79. */
+	assert_in_range(c.cwnd, 68, 71);
+}
+
 static void timeout_begins_anew(void **state)
 {
 	struct aph_rx_rtt rtt = a_path();
@@ -256,6 +279,11 @@ static void timeout_begins_anew(void **state)
 	for (seq = 200; c.cwnd < 70;)
 		seq = a_round(&c, seq, &rtt, 0);
 	assert_in_range(c.cwnd, 70, 72);
+	/* The curve begins there (section 4.8 of RFC 9438): in 2 s it adds 0.4 * 2^3 packets, not 15 and more. */
+	for (uint64_t ms = 0; ms < 2000; ms += 1000)
+		seq = a_round(&c, seq, &rtt, S + ms * MS);
+	assert_int_equal(c.k_ms, 0);
+	assert_in_range(c.cwnd, 70, 76);
 }
 
 static void tolerance(void **state)
@@ -512,6 +540,7 @@ int main(void)
 		cmocka_unit_test(cubic_curve),
 		cmocka_unit_test(cubic_fast_convergence),
 		cmocka_unit_test(cubic_is_no_slower_than_reno),
+		cmocka_unit_test(reno_friendly_up_to_the_window_of_before),
 		cmocka_unit_test(timeout_begins_anew),
 		cmocka_unit_test(tolerance),
 		cmocka_unit_test(idle_and_pacing),
