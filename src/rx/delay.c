@@ -27,6 +27,18 @@ uint64_t aph_rx_delay_next(const struct aph_rx_delay *delay)
 	return delay->first ? delay->first->due_ns : UINT64_MAX;
 }
 
+static void trace_dropped(struct aph_rx *rx, const struct aph_rx_path *path, const uint8_t *data,
+			  size_t len, size_t segment)
+{
+	size_t part;
+
+	for (; len; data += part, len -= part) {
+		part = segment && segment < len ? segment : len;
+		aph_rx_trace_packet(rx, APH_RX_TRACE_DROPPED, path, data, part,
+				    "too much is delayed");
+	}
+}
+
 void aph_rx_delay_put(struct aph_rx *rx, const struct aph_rx_path *path, const void *data,
 		      size_t len, size_t segment)
 {
@@ -37,8 +49,7 @@ void aph_rx_delay_put(struct aph_rx *rx, const struct aph_rx_path *path, const v
 	if (size <= DELAYED_MAX - delay->held)
 		item = aph_rx_alloc(rx, size);
 	if (!item) {
-		aph_rx_trace_packet(rx, APH_RX_TRACE_DROPPED, path, data, len,
-				    "too much is delayed");
+		trace_dropped(rx, path, data, len, segment);
 		return;
 	}
 	*item = (struct aph_rx_delayed){

@@ -71,11 +71,42 @@ static void not_without_end(void **state)
 	end(&h);
 }
 
+static void count(void *arg, const struct aph_rx_trace *trace)
+{
+	unsigned *n = arg;
+
+	assert_int_equal(trace->type, APH_RX_TRACE_DROPPED);
+	assert_in_range(trace->len, 1, 1000);
+	++*n;
+}
+
+/* What is too much of a run is told packet by packet, as all that is traced. */
+static void a_run_too_many(void **state)
+{
+	struct aph_rx_config config = a_config(0);
+	const struct client c = a_client(1);
+	static const uint8_t run[60500];
+	unsigned n = 0;
+	struct host h;
+
+	(void)state;
+	config.receive_delay_ms = DELAY_MS;
+	config.trace = count;
+	config.trace_arg = &n;
+	begin_with(&h, &config);
+	for (unsigned i = 0; i < 100; i++)
+		aph_rx_receive(h.rx, &c.path, run, sizeof(run), 1000, NULL, now_ns);
+	assert_in_range(n, 61, 61 * 99);
+	assert_int_equal(n % 61, 0);
+	end(&h);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(after_a_while),
 		cmocka_unit_test(not_without_end),
+		cmocka_unit_test(a_run_too_many),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
