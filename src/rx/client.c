@@ -106,8 +106,9 @@ uint32_t aph_rx_client_free_channels(const struct aph_rx_client *client)
 	aph_list_for_each(pos, tmp, &client->conns) {
 		struct aph_rx_conn *conn = aph_container(pos, struct aph_rx_conn, bundle_link);
 
+		/* What became of a question for a better service shows with the next call, before others begin. */
 		if (free_channel(conn) >= 0)
-			n += 4u - conn->n_calls;
+			n += conn->probing ? 1 : 4u - conn->n_calls;
 	}
 	return n;
 }

@@ -275,6 +275,31 @@ static void upgrade_after_a_challenge(void **state)
 	two_end(&t);
 }
 
+/* As many calls can begin as it says, after a question for a better service that nobody has answered as well. */
+static void channels_after_a_question(void **state)
+{
+	struct aph_rx_call_options options = { .size = sizeof(options),
+					       .flags = APH_RX_CALL_UPGRADE };
+	const struct aph_rx_config config = a_config(0);
+	struct aph_rx_call *calls[16];
+	uint32_t n;
+	struct two t;
+
+	(void)state;
+	two_begin(&t, &config);
+	assert_int_equal(aph_rx_call_new(&calls[0], t.client, &options), 0);
+	(void)aph_rx_call_free(calls[0]);
+	options.flags = APH_RX_CALL_NO_WAIT;
+	n = aph_rx_client_free_channels(t.client);
+	assert_int_equal(n, 13);
+	for (uint32_t i = 0; i < n; i++)
+		assert_int_equal(aph_rx_call_new(&calls[i], t.client, &options), 0);
+	assert_int_equal(aph_rx_call_new(&calls[n], t.client, &options), -EAGAIN);
+	while (n)
+		(void)aph_rx_call_free(calls[--n]);
+	two_end(&t);
+}
+
 /* An answer so long that the service asks first who gets it. */
 static void prove_address(struct two *t)
 {
@@ -392,6 +417,7 @@ int main(void)
 		cmocka_unit_test(receipts_for_what_is_unread),
 		cmocka_unit_test(reply_to_a_writer),
 		cmocka_unit_test(upgrade_after_a_challenge),
+		cmocka_unit_test(channels_after_a_question),
 		cmocka_unit_test(all_are_told),
 	};
 
