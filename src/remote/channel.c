@@ -244,6 +244,8 @@ static void retire(struct aph_service *base)
 	struct aph_remote_service *service = aph_container(base, struct aph_remote_service, base);
 	struct aph_list *pos, *tmp;
 
+	/* Answers that were to leave with those that do not come any more. */
+	(void)aph_rx_udp_flush(service->port->udp);
 	aph_list_for_each(pos, tmp, &service->port->incoming) {
 		struct aph_remote_incoming *incoming =
 			aph_container(pos, struct aph_remote_incoming, link);

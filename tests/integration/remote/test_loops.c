@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* How an endpoint with rx: addresses waits: alone and beside others, in threads, in loops of others, after fork(). */
 #include "fds.h"
+#include "pattern.h"
 #include "port.h"
 #include "remote.h"
 
@@ -8,6 +9,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -310,6 +312,45 @@ static void a_reply_before_a_slow_one(void **state)
 	aph_endpoint_free(ep);
 }
 
+/* A reply that is the library's leaves before the service goes, even if it was to leave together with the next. */
+static void a_reply_before_the_end(void **state)
+{
+	struct timeval patience = { .tv_sec = 2 };
+	uint8_t run[2][SIZE], reply[1500];
+	struct aph_service *service;
+	struct aph_endpoint *ep;
+	struct sockaddr_in to;
+	struct aph_event ev;
+	int fd = open_for_packets(&ep, &to);
+
+	(void)state;
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
+	for (uint32_t call = 1; call <= 3; call++) {
+		make_packet(run[0], 1, 1, call);
+		make_packet(run[1], 1, 2, call);
+		port_send_run(fd, &to, run, sizeof(run), SIZE);
+		expect_request(ep, &ev);
+		service = ev.service;
+		assert_int_equal(aph_call_reply(ev.call, "", 0), 0);
+		if (call == 3)
+			break;
+		expect_request(ep, &ev);
+		assert_int_equal(aph_call_reply(ev.call, "", 0), 0);
+		assert_int_equal(aph_endpoint_next(ep, &ev, APH_NOW), -EAGAIN);
+		for (int i = 0; i < 2; i++)
+			do
+				assert_true(recv(fd, reply, sizeof(reply), 0) >= 28);
+			while (reply[20] != 1);
+	}
+	assert_null(aph_service_close(service));
+	do
+		assert_true(recv(fd, reply, sizeof(reply), 0) >= 28);
+	while (reply[7] != 4 || reply[11] != 3);
+	assert_int_equal(reply[20], 1);
+	close(fd);
+	aph_endpoint_free(ep);
+}
+
 /* Milliseconds that this process has worked. */
 static int64_t worked_ms(void)
 {
@@ -521,6 +562,7 @@ int main(void)
 		SUITE_TEST(local_and_remote_together),
 		SUITE_TEST(a_run_beside_others),
 		SUITE_TEST(a_reply_before_a_slow_one),
+		SUITE_TEST(a_reply_before_the_end),
 		SUITE_TEST(an_error_beside_others),
 		SUITE_TEST(by_descriptor),
 		SUITE_TEST(fork_leaves_the_parent_alone),
