@@ -27,7 +27,7 @@ int aph_remote_call_init(struct aph_call *call)
 	rc->rx = NULL;
 	rc->kept = NULL;
 	rc->kept_len = rc->kept_off = 0;
-	rc->reserved = false;
+	rc->reserved = 0;
 	if (!call->is_client)
 		return 0;
 	if (call->channel->n_calls >= call->channel->calls_max)
@@ -81,8 +81,14 @@ static int too_early(void)
 		       "over the network a reply begins when the whole request has arrived");
 }
 
-/* What was sent is delivered even if the rest takes its time. A reservation lies in the packet that would go. */
-#define MORE_OF(rc) (APH_RX_MORE | ((rc)->reserved ? 0 : APH_RX_PUSH))
+/* A reservation lies where the next byte would. */
+static int check_reserved(const struct aph_remote_call *rc)
+{
+	return rc->reserved ? aph_err(-EBUSY, "commit the piece that is reserved first") : 0;
+}
+
+/* What was sent is delivered even if the rest takes its time. */
+#define FLAGS_OF(more) ((more) ? APH_RX_MORE | APH_RX_PUSH : 0)
 
 ssize_t aph_remote_send(struct aph_call *call, const void *data, size_t len, const int *fds,
 			size_t n_fds, bool more)
@@ -93,7 +99,10 @@ ssize_t aph_remote_send(struct aph_call *call, const void *data, size_t len, con
 	(void)fds;
 	if (n_fds)
 		return no_descriptors();
-	r = aph_rx_call_write(rc->rx, data, len, more ? MORE_OF(rc) : 0);
+	r = check_reserved(rc);
+	if (r < 0)
+		return r;
+	r = aph_rx_call_write(rc->rx, data, len, FLAGS_OF(more));
 	if (r >= 0)
 		aph_remote_flush(port_of(call));
 	if (is_early(rc, r))
@@ -135,10 +144,15 @@ static void send_kept(struct aph_remote_call *rc)
 int aph_remote_send_all(struct aph_call *call, const void *data, size_t len)
 {
 	struct aph_remote_call *rc = aph_remote_call(call);
-	ssize_t r = aph_rx_call_write(rc->rx, data, len, 0);
-	size_t done = r > 0 ? (size_t)r : 0;
-	bool early = is_early(rc, r);
+	ssize_t r = check_reserved(rc);
+	size_t done;
+	bool early;
 
+	if (r < 0)
+		return (int)r;
+	r = aph_rx_call_write(rc->rx, data, len, 0);
+	done = r > 0 ? (size_t)r : 0;
+	early = is_early(rc, r);
 	if (r == (ssize_t)len) {
 		aph_remote_flush(port_of(call));
 		return 0;
@@ -169,7 +183,9 @@ int aph_remote_reserve(struct aph_call *call, void **data, size_t *len)
 	int r;
 
 	if (rc->reserved)
-		return aph_err(-EBUSY, "a reservation is open: commit it first");
+		return aph_err(-EBUSY, "one piece is reserved already: commit it first");
+	if (!*len)
+		return aph_err(-EINVAL, "a reservation has at least one byte");
 	r = aph_rx_call_reserve(rc->rx, data, &room);
 	if (is_early(rc, r))
 		return too_early();
@@ -177,7 +193,7 @@ int aph_remote_reserve(struct aph_call *call, void **data, size_t *len)
 		return r == -EAGAIN || r == -ENOMEM ? r : -EPIPE;
 	if (*len > room)
 		*len = room;
-	rc->reserved = true;
+	rc->reserved = *len;
 	return 0;
 }
 
@@ -188,11 +204,16 @@ int aph_remote_commit(struct aph_call *call, size_t len, bool more)
 
 	if (!rc->reserved)
 		return aph_err(-EINVAL, "there is no reservation to commit");
-	r = aph_rx_call_commit(rc->rx, len, more ? APH_RX_MORE | APH_RX_PUSH : 0);
+	if (len > rc->reserved)
+		return aph_err(-EINVAL, "only %zu bytes are reserved", rc->reserved);
+	if (!len && more) {
+		rc->reserved = 0;
+		return 0;
+	}
+	r = aph_rx_call_commit(rc->rx, len, FLAGS_OF(more));
 	if (r < 0)
-		return r == -EINVAL || r == -ENOMEM ? aph_err(r, "cannot commit %zu bytes", len)
-						    : -EPIPE;
-	rc->reserved = false;
+		return r == -ENOMEM ? aph_err(r, "cannot commit %zu bytes", len) : -EPIPE;
+	rc->reserved = 0;
 	aph_remote_flush(port_of(call));
 	return 0;
 }

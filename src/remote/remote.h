@@ -84,7 +84,7 @@ struct aph_remote_call {
 	struct aph_rx_call *rx;
 	uint8_t *kept; /* of a reply that did not fit: sent as there is room */
 	size_t kept_len, kept_off;
-	bool reserved;
+	size_t reserved; /* bytes of a piece that is not committed; 0: there is none */
 };
 
 /* A request that has arrived and that no service was told of. */

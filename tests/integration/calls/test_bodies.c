@@ -316,8 +316,13 @@ static void reserve_and_commit(void **state)
 	assert_int_equal(aph_call_reserve(call, &room, &len), 0);
 	assert_true(len >= 1 && len <= 100);
 	assert_int_equal(aph_call_reserve(call, &again, &len), -EBUSY);
+	assert_int_equal(aph_call_send(call, "e", 1, APH_MORE), -EBUSY);
+	assert_int_equal(aph_call_commit(call, 101, APH_MORE), -EINVAL);
 	/* Given back unused. */
 	assert_int_equal(aph_call_commit(call, 0, APH_MORE), 0);
+	assert_int_equal(aph_call_commit(call, 0, APH_MORE), -EINVAL);
+	len = 0;
+	assert_int_equal(aph_call_reserve(call, &room, &len), -EINVAL);
 	for (sent = 0; sent < total;) {
 		len = total - sent;
 		r = aph_call_reserve(call, &room, &len);
