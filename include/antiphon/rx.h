@@ -468,7 +468,7 @@ APH_API void aph_rx_udp_release(struct aph_rx_udp *udp, uint16_t id);
 APH_API int aph_rx_udp_flush(struct aph_rx_udp *udp);
 /*
  * Flushes, then waits until the engine has an event. 0; -ETIMEDOUT (deadline_ns, of CLOCK_MONOTONIC; APH_NOW:
- * one look); -EINTR; -ECANCELED (aph_rx_udp_wake()).
+ * what is there makes none); -EINTR; -ECANCELED (aph_rx_udp_wake()).
  */
 APH_API int aph_rx_udp_wait(struct aph_rx_udp *udp, uint64_t deadline_ns);
 /* Makes one wait end. From any thread, and async-signal-safe. */

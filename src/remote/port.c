@@ -20,6 +20,7 @@
 /* No answer waits for the next one then for so many times as long, but not for longer than 1 to 4 s. */
 #define CALM_TIMES 64u
 #define CALM_TICKS UINT64_C(4000000000)
+#define LOOKS_MAX  64 /* at what has come meanwhile, before it goes on */
 
 static struct aph_remote *of(struct aph_transport *transport)
 {
@@ -102,19 +103,34 @@ static bool deliver(struct aph_remote_port *port)
 	return false;
 }
 
-/* The program looks at us again: how long it was away with a request says how long it may be with the next one. */
-static void note_return(struct aph_remote_port *port)
+/*
+ * The program looks at us again: how long it was away with a request says how long it may be with the next one. True: for
+ * so long that the network comes before a request that waits, or its peers would take us for dead behind a few of them.
+ */
+static bool note_return(struct aph_remote_port *port)
 {
 	uint64_t ticks, away;
 
 	if (!port->is_away)
-		return;
+		return false;
 	port->is_away = false;
 	ticks = aph_ticks();
 	away = ticks - port->delivered;
-	if (away >= SLOW_TICKS)
-		port->slow_until =
-			ticks + (away < CALM_TICKS / CALM_TIMES ? away * CALM_TIMES : CALM_TICKS);
+	if (away < SLOW_TICKS)
+		return false;
+	port->slow_until =
+		ticks + (away < CALM_TICKS / CALM_TIMES ? away * CALM_TIMES : CALM_TICKS);
+	return true;
+}
+
+/* All that has come while the program was away. */
+static bool catch_up(struct aph_remote_port *port)
+{
+	bool any = false;
+
+	for (int i = 0; i < LOOKS_MAX && aph_rx_udp_wait(port->udp, APH_NOW) == 0; i++)
+		any |= pump(port);
+	return any;
 }
 
 static bool poll_ports(struct aph_transport *transport, bool requests)
@@ -126,7 +142,8 @@ static bool poll_ports(struct aph_transport *transport, bool requests)
 	aph_list_for_each(pos, tmp, &remote->ports) {
 		struct aph_remote_port *port = port_at(pos);
 
-		note_return(port);
+		if (note_return(port))
+			any |= catch_up(port);
 		if (requests && deliver(port)) {
 			any = true;
 			continue;
@@ -231,7 +248,8 @@ static int wait_in_driver(struct aph_transport *transport, bool requests, uint64
 	struct aph_remote_port *port = port_at(remote->ports.next);
 	int r;
 
-	note_return(port);
+	if (note_return(port) && catch_up(port))
+		return 0;
 	if (requests && deliver(port))
 		return 0;
 	port->waits = true;

@@ -29,6 +29,7 @@
 #define USER_PRECISE_NS	  (10 * MS) /* and the user's */
 #define LEAVE_NS	  (10 * MS) /* for so long a busy one may receive for us */
 #define AT_ONCE_NS	  3000	    /* nobody falls asleep and is woken up in less */
+#define LOOKS_MAX	  64 /* of a wait whose time is over, while there is something each time */
 
 uint64_t aph_rx_udp_now(void)
 {
@@ -306,7 +307,7 @@ static int take_nap(struct aph_rx_udp *udp, struct nap *nap, uint64_t deadline_n
 	return r;
 }
 
-/* Receives once. 0; -EINTR and what the socket says and nobody expected. */
+/* Receives once. 1: something, 0: nothing; -EINTR and what the socket says and nobody expected. */
 static int receive(struct aph_rx_udp *udp, uint64_t deadline_ns, uint64_t engine_ns,
 		   uint64_t *now_ns, bool *quiet)
 {
@@ -319,7 +320,7 @@ static int receive(struct aph_rx_udp *udp, uint64_t deadline_ns, uint64_t engine
 
 	if (udp->has_rest) {
 		aph_udp_deliver_rest(udp, *now_ns);
-		return 0;
+		return 1;
 	}
 	if (nap.until_ns <= nap.now_ns)
 		r = aph_udp_receive(udp, MSG_DONTWAIT);
@@ -330,24 +331,25 @@ static int receive(struct aph_rx_udp *udp, uint64_t deadline_ns, uint64_t engine
 		aph_udp_deliver(udp, nap.at_once, nap.now_ns);
 	else if (aph_udp_is_reported(-r))
 		aph_udp_read_errors(udp, nap.now_ns);
-	else if (r != -EAGAIN)
-		return r;
-	return 0;
+	else
+		return r == -EAGAIN ? 0 : r;
+	return 1;
 }
 
 static int wait_for_event(struct aph_rx_udp *udp, uint64_t deadline_ns)
 {
 	uint64_t now_ns = aph_time_ns(), engine_ns;
-	bool looked = false, quiet = false;
-	int r;
+	unsigned n_looks = 0;
+	bool quiet = false;
+	int r = 0;
 
-	for (;;) {
+	for (;; n_looks++) {
 		if (take_wake(udp))
 			return -ECANCELED;
 		if (udp->port)
 			aph_udp_port_turn(udp, now_ns);
 		/* After a batch that has caused events, the user's answers leave together with ours. */
-		if (looked && aph_rx_has_event(udp->rx))
+		if (n_looks && aph_rx_has_event(udp->rx))
 			return 0;
 		(void)aph_udp_send(udp, now_ns);
 		engine_ns = aph_rx_deadline(udp->rx);
@@ -359,12 +361,11 @@ static int wait_for_event(struct aph_rx_udp *udp, uint64_t deadline_ns)
 		}
 		if (aph_rx_has_event(udp->rx))
 			return 0;
-		if (looked && now_ns >= deadline_ns)
+		if (n_looks && now_ns >= deadline_ns && (r == 0 || n_looks >= LOOKS_MAX))
 			return -ETIMEDOUT;
 		r = receive(udp, deadline_ns, engine_ns, &now_ns, &quiet);
 		if (r < 0)
 			return r;
-		looked = true;
 	}
 }
 

@@ -312,6 +312,35 @@ static void a_reply_before_a_slow_one(void **state)
 	aph_endpoint_free(ep);
 }
 
+/* Nor does the network wait for a program that is slow with each of many requests: its clients ask whether it lives. */
+static void the_network_before_the_next_request(void **state)
+{
+	struct timeval patience = { .tv_sec = 2 };
+	uint8_t run[2][SIZE], answer[1500] = { 0 };
+	struct aph_endpoint *ep;
+	struct sockaddr_in to;
+	struct aph_event ev;
+	int fd = open_for_packets(&ep, &to);
+
+	(void)state;
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
+	make_packet(run[0], 1, 1, 1);
+	make_packet(run[1], 1, 2, 1);
+	port_send_run(fd, &to, run, sizeof(run), SIZE);
+	expect_request(ep, &ev);
+	port_send_run(fd, &to, run[1], SIZE, 0); /* once more: that asks for an ACK */
+	wait_until_it_sleeps();
+	assert_int_equal(aph_call_reply(ev.call, "", 0), 0);
+	expect_request(ep, &ev);
+	/* While we are at this one. */
+	while (answer[20] != 2)
+		assert_true(recv(fd, answer, sizeof(answer), 0) >= 28);
+	assert_int_equal(answer[7], 8);
+	assert_int_equal(aph_call_reply(ev.call, "", 0), 0);
+	close(fd);
+	aph_endpoint_free(ep);
+}
+
 /* A reply that is the library's leaves before the service goes, even if it was to leave together with the next. */
 static void a_reply_before_the_end(void **state)
 {
@@ -562,6 +591,7 @@ int main(void)
 		SUITE_TEST(local_and_remote_together),
 		SUITE_TEST(a_run_beside_others),
 		SUITE_TEST(a_reply_before_a_slow_one),
+		SUITE_TEST(the_network_before_the_next_request),
 		SUITE_TEST(a_reply_before_the_end),
 		SUITE_TEST(an_error_beside_others),
 		SUITE_TEST(by_descriptor),
