@@ -56,6 +56,7 @@ void aph_remote_call_deinit(struct aph_call *call)
 		/* A reply that is written goes on to its end without us. */
 		aph_rx_call_set_data(rc->rx, NULL);
 		rc->rx = aph_rx_call_free(rc->rx);
+		aph_remote_changed(port_of(call));
 	}
 	if (!call->is_client)
 		aph_remote_channel_quiet(aph_remote_channel(call->channel));
@@ -227,6 +228,14 @@ static void look_for_end(struct aph_remote_call *rc)
 		rc->base.in_last = true;
 }
 
+/* And of more to those whose last read came up empty. Those of the core who wait count on it after any read. */
+static void has_read(struct aph_remote_call *rc)
+{
+	if (!aph_rx_call_available(rc->rx) && !aph_rx_call_is_complete(rc->rx))
+		(void)aph_rx_call_read(rc->rx, NULL, 0, 0);
+	aph_remote_changed(port_of(&rc->base));
+}
+
 ssize_t aph_remote_read(struct aph_call *call, void *buf, size_t max, bool consume)
 {
 	struct aph_remote_call *rc = aph_remote_call(call);
@@ -234,6 +243,8 @@ ssize_t aph_remote_read(struct aph_call *call, void *buf, size_t max, bool consu
 
 	look_for_end(rc);
 	r = aph_rx_call_read(rc->rx, buf, max, consume ? 0 : APH_RX_PEEK);
+	if (consume)
+		has_read(rc);
 	return r > 0 || (r == 0 && !max && aph_rx_call_available(rc->rx)) ? r : -EAGAIN;
 }
 
@@ -254,7 +265,10 @@ int aph_remote_borrow(struct aph_call *call, const void **data, size_t *len)
 
 void aph_remote_release(struct aph_call *call, size_t len)
 {
-	aph_rx_call_release(aph_remote_call(call)->rx, len);
+	struct aph_remote_call *rc = aph_remote_call(call);
+
+	aph_rx_call_release(rc->rx, len);
+	has_read(rc);
 }
 
 ssize_t aph_remote_take_fds(struct aph_call *call, int *fds, size_t max)
@@ -276,6 +290,7 @@ bool aph_remote_revoke(struct aph_call *call)
 	if (info.n_sent)
 		return false;
 	(void)aph_rx_call_abort(rc->rx, APH_RX_USER_ABORT);
+	aph_remote_changed(port_of(call));
 	return true;
 }
 

@@ -162,7 +162,9 @@ static void set_timer(struct aph_remote_port *port)
 	struct aph_endpoint *ep = port->remote->base.ep;
 
 	aph_timers_stop(&ep->timers, &port->timer);
-	aph_endpoint_start_timer(ep, &port->timer, aph_rx_deadline(port->rx));
+	/* What cannot leave may have ended a call at once. */
+	aph_endpoint_start_timer(ep, &port->timer,
+				 aph_rx_has_event(port->rx) ? 0 : aph_rx_deadline(port->rx));
 }
 
 /* Whether who was told of a request last has answered soon, and is likely to be as quick with the next one. */
@@ -183,6 +185,15 @@ void aph_remote_flush(struct aph_remote_port *port)
 	(void)aph_rx_udp_flush(port->udp);
 	if (sleeps && !port->waits)
 		set_timer(port);
+}
+
+void aph_remote_changed(struct aph_remote_port *port)
+{
+	const struct aph_endpoint *ep = port->remote->base.ep;
+
+	/* Who is awake looks at the engine before it sleeps. */
+	if (ep->in_epoll || ep->asleep)
+		aph_remote_flush(port);
 }
 
 /* -- sleeping -------------------------------------------------------------------------------------------------------- */
@@ -216,11 +227,11 @@ static bool sleep_in_epoll(struct aph_transport *transport, bool requests)
 	aph_list_for_each(pos, tmp, &remote->ports) {
 		struct aph_remote_port *port = port_at(pos);
 
+		(void)aph_rx_udp_flush(port->udp);
 		/* What the driver has received and not handed on yet makes no socket readable. */
 		if (aph_rx_has_event(port->rx) || port->udp->has_rest ||
 		    (requests && !aph_list_empty(&port->incoming)))
 			return false;
-		(void)aph_rx_udp_flush(port->udp);
 		aph_timers_stop(&transport->ep->timers, &port->timer);
 		aph_timers_start(&transport->ep->timers, &port->timer, aph_rx_deadline(port->rx));
 	}

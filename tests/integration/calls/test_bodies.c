@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define FAR ((size_t)16 << 20) /* bytes: more than any window takes */
+
 static void long_bodies(void **state)
 {
 	const char *address = scheme_address();
@@ -360,6 +362,43 @@ static void reserve_and_commit(void **state)
 	free(reply);
 }
 
+/* Each time exactly what is there is read, and no read comes up empty: whoever waits is told of more all the same. */
+static void waiting_after_exact_reads(void **state)
+{
+	const char *address = scheme_address();
+	struct service service;
+	struct client client;
+	struct aph_call *call;
+	unsigned char request[1 + sizeof(struct service_get)] = "g", *piece = malloc(FAR);
+	struct service_get get = { .len = FAR, .seed = 1 };
+	size_t got = 0;
+
+	(void)state;
+	assert_non_null(piece);
+	service_start_simple(&service, suite_mode, address);
+	client_open(&client, address);
+	memcpy(request + 1, &get, sizeof(get));
+	call = client_begin(client.channel, request, sizeof(request), APH_FOREVER);
+	while (got < FAR) {
+		size_t len = aph_call_available(call);
+
+		if (!len) {
+			assert_int_equal(
+				aph_call_wait(call, aph_deadline_ms((uint64_t)check_hang_ms(5000))),
+				0);
+			continue;
+		}
+		assert_int_equal(aph_call_read(call, piece, len), len);
+		assert_int_equal(pattern_check(piece, len, got, 1), len);
+		got += len;
+	}
+	client_check_result(client_end(client.ep, call, NULL, NULL), APH_ANSWERED, APH_REASON_NONE);
+	aph_call_free(call);
+	client_close(&client);
+	service_stop(&service);
+	free(piece);
+}
+
 static void one_shot_reply_does_not_fit(void **state)
 {
 	const char *address = scheme_address();
@@ -383,6 +422,8 @@ static void one_shot_reply_does_not_fit(void **state)
 				  APH_FOREVER),
 			 -EMSGSIZE);
 	assert_int_equal(len, get.len);
+	get.len = FAR;
+	memcpy(request + 1, &get, sizeof(get));
 	assert_int_equal(aph_call(client.channel, request, sizeof(request), NULL, NULL,
 				  APH_FOREVER),
 			 APH_ANSWERED);
@@ -427,6 +468,7 @@ int main(int argc, char **argv)
 		SUITE_TEST(writable_follows),
 		SUITE_TEST(the_service_waits_for_a_slow_reader),
 		SUITE_TEST(reserve_and_commit),
+		SUITE_TEST(waiting_after_exact_reads),
 		SUITE_TEST(one_shot_reply_does_not_fit),
 		SUITE_TEST(one_shot_keeps_other_events),
 	};

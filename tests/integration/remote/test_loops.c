@@ -380,6 +380,145 @@ static void a_reply_before_the_end(void **state)
 	aph_endpoint_free(ep);
 }
 
+static void *take_nothing(void *arg)
+{
+	struct aph_event ev;
+
+	CHECK(aph_endpoint_next(arg, &ev, APH_FOREVER) == -ECANCELED);
+	return NULL;
+}
+
+/* A thread that waits for events takes in what another one reads: who sends is told that it was read. */
+static void a_long_reply_beside_a_sleeper(void **state)
+{
+	enum {
+		LEN = 16 << 20
+	};
+	struct {
+		char op;
+		struct service_get get;
+	} __attribute__((packed)) request = { 'g', { .len = LEN, .seed = 7 } };
+	struct service service;
+	struct client client;
+	pthread_t sleeper;
+	uint8_t *reply = malloc(LEN);
+	size_t len;
+
+	(void)state;
+	assert_non_null(reply);
+	service_start_simple(&service, suite_mode, remote_address());
+	client_open(&client, service.config.address);
+	/* In the driver, then in epoll. */
+	for (int i = 0; i < 2; i++) {
+		if (i)
+			assert_int_equal(aph_service_open(NULL, client.ep, "beside", NULL), 0);
+		assert_int_equal(pthread_create(&sleeper, NULL, take_nothing, client.ep), 0);
+		wait_until_it_sleeps();
+		len = LEN;
+		assert_int_equal(aph_call(client.channel, &request, sizeof(request), reply, &len,
+					  aph_deadline_ms((uint64_t)check_hang_ms(10000))),
+				 0);
+		assert_int_equal(len, LEN);
+		assert_int_equal(pattern_check(reply, LEN, 0, 7), LEN);
+		assert_int_equal(aph_endpoint_wake(client.ep), 0);
+		assert_int_equal(pthread_join(sleeper, NULL), 0);
+	}
+	free(reply);
+	client_close(&client);
+	service_stop(&service);
+}
+
+#define AT_ONCE 16 /* calls of a channel that are under way at once */
+
+/* As many calls as there can be have ended and are to be read, and one more waits for that. */
+static void fill_channel(struct client *client, struct aph_call *calls[AT_ONCE + 1])
+{
+	struct aph_event ev;
+
+	for (int i = 0; i < AT_ONCE; i++)
+		calls[i] = client_begin(client->channel, "e", 1, APH_FOREVER);
+	for (int n = 0; n < AT_ONCE; n += ev.type == APH_EVENT_END)
+		client_next(client->ep, &ev, 3000);
+	calls[AT_ONCE] = client_begin(client->channel, "e", 1, APH_FOREVER);
+	assert_int_equal(aph_endpoint_next(client->ep, &ev, aph_deadline_ms(300)), -ETIMEDOUT);
+}
+
+/* The engine's next deadline is further away. */
+static void check_soon(uint64_t start_ns)
+{
+	assert_true(aph_deadline_ms(0) - start_ns < (uint64_t)check_ms(400) * 1000000);
+}
+
+static void *await_end(void *arg)
+{
+	struct aph_event ev = { .type = APH_EVENT_NONE };
+
+	while (ev.type != APH_EVENT_END)
+		client_next(arg, &ev, 3000);
+	return NULL;
+}
+
+/* Room for a call that waits is seen by whoever sleeps. */
+static void room_beside_a_sleeper(void **state)
+{
+	struct aph_call *calls[AT_ONCE + 1];
+	struct service service;
+	struct client client;
+	pthread_t sleeper;
+	uint64_t start;
+
+	(void)state;
+	service_start_simple(&service, suite_mode, remote_address());
+	client_open(&client, service.config.address);
+	fill_channel(&client, calls);
+	assert_int_equal(pthread_create(&sleeper, NULL, await_end, client.ep), 0);
+	wait_until_it_sleeps();
+	start = aph_deadline_ms(0);
+	aph_call_free(calls[0]);
+	assert_int_equal(pthread_join(sleeper, NULL), 0);
+	check_soon(start);
+	assert_int_equal(aph_call_result(calls[AT_ONCE], NULL), 1);
+	for (int i = 1; i <= AT_ONCE; i++)
+		aph_call_free(calls[i]);
+	client_close(&client);
+	service_stop(&service);
+}
+
+/* The same in a foreign loop, which reads between two waits. */
+static void room_by_descriptor(void **state)
+{
+	struct pollfd poller = { .events = POLLIN };
+	struct aph_call *calls[AT_ONCE + 1];
+	struct service service;
+	struct client client;
+	struct aph_event ev;
+	uint64_t start;
+	char byte;
+	int r;
+
+	(void)state;
+	service_start_simple(&service, suite_mode, remote_address());
+	client_open(&client, service.config.address);
+	fill_channel(&client, calls);
+	poller.fd = aph_endpoint_fd(client.ep);
+	do {
+		assert_int_equal(aph_endpoint_next(client.ep, &ev, APH_NOW), -EAGAIN);
+	} while (poll(&poller, 1, 20) != 0);
+	start = aph_deadline_ms(0);
+	assert_int_equal(aph_call_read(calls[0], &byte, 1), 1);
+	do {
+		assert_int_equal(poll(&poller, 1, check_hang_ms(3000)), 1);
+		r = aph_endpoint_next(client.ep, &ev, APH_NOW);
+		assert_true(r == 0 || r == -EAGAIN);
+	} while (r < 0 || ev.type != APH_EVENT_END);
+	assert_ptr_equal(ev.call, calls[AT_ONCE]);
+	check_soon(start);
+	for (int i = 0; i <= AT_ONCE; i++)
+		aph_call_free(calls[i]);
+	client_close(&client);
+	service_stop(&service);
+}
+
 /* Milliseconds that this process has worked. */
 static int64_t worked_ms(void)
 {
@@ -593,6 +732,9 @@ int main(void)
 		SUITE_TEST(a_reply_before_a_slow_one),
 		SUITE_TEST(the_network_before_the_next_request),
 		SUITE_TEST(a_reply_before_the_end),
+		SUITE_TEST(a_long_reply_beside_a_sleeper),
+		SUITE_TEST(room_beside_a_sleeper),
+		SUITE_TEST(room_by_descriptor),
 		SUITE_TEST(an_error_beside_others),
 		SUITE_TEST(by_descriptor),
 		SUITE_TEST(fork_leaves_the_parent_alone),
