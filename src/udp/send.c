@@ -175,6 +175,15 @@ static bool is_for_peer(int error)
 	case EINTR:
 	case ENOBUFS:
 	case ENOMEM:
+	/* A firewall has dropped this one, or had no room to remember it. */
+	case EPERM:
+	/* Only ever about an earlier datagram, of which the error queue has more to say. */
+	case ECONNREFUSED:
+	case EHOSTDOWN:
+	case ENONET:
+	case ENOPROTOOPT:
+	case EOPNOTSUPP:
+	case EPROTO:
 		return false;
 	default:
 		return true;
@@ -431,6 +440,9 @@ static int send_probe(struct aph_rx_udp *udp, const struct aph_rx_message *messa
 		(void)pthread_mutex_lock(&udp->port->lock);
 	handle(udp, family, HANDLING_PROBE);
 	r = send_one(udp, &header);
+	/* What may be about an earlier datagram is said once. */
+	if (r == -EMSGSIZE)
+		r = send_one(udp, &header);
 	handle(udp, family, HANDLING_USUAL);
 	if (r == -EMSGSIZE)
 		mtu = aph_udp_read_local_mtu(udp);
@@ -510,9 +522,10 @@ static int send_single(struct aph_rx_udp *udp, const struct aph_rx_message *mess
 		return LONG_WAY;
 	if (sendto(udp->fd, message->iov->iov_base, message->len, 0, &name.any, len) >= 0)
 		return 0;
-	if (!is_for_peer(errno) && errno != EINTR)
+	if (aph_udp_is_reported(errno))
+		udp->errors_there = true;
+	else if (!is_for_peer(errno) && errno != EINTR)
 		return -errno;
-	udp->errors_there = udp->errors_there || aph_udp_is_reported(errno);
 	return LONG_WAY;
 }
 
@@ -530,10 +543,8 @@ int aph_udp_send(struct aph_rx_udp *udp, uint64_t now_ns)
 		if (!n)
 			break;
 		r = n == 1 ? send_single(udp, messages) : LONG_WAY;
-
 		if (r == LONG_WAY)
 			r = send_batch(udp, messages, n, now_ns);
-
 		if (r < 0)
 			last = r;
 		if (udp->n_failures)

@@ -274,13 +274,45 @@ static void errors_that_stay(void **state)
 	assert_memory_equal(engine->errors[0].quote, run, 28);
 }
 
-/* A full queue is a loss, and nobody's error. */
-static void no_room(void **state)
+/* Others' errors that come faster than we send are not this peer's: no more than a loss. */
+static void errors_of_others_without_end(void **state)
 {
-	static const int errors[] = { ENOBUFS, EAGAIN, ENOMEM };
+	static const int errors[] = { ECONNREFUSED, ENOPROTOOPT };
 
 	(void)state;
-	for (size_t i = 0; i < 3; i++) {
+	for (size_t i = 0; i < SUITE_LEN(errors); i++) {
+		for (size_t n = 1; n < 4; n++) {
+			kernel.always = errors[i];
+			engine_put(&to_peer, run, n * PACKET, PACKET, 0);
+			assert_int_equal(aph_rx_udp_flush(udp), -errors[i]);
+			assert_int_equal(engine->n_errors, 0);
+		}
+		kernel.always = 0;
+		send_run(PACKETS);
+	}
+}
+
+/* Nor are they the answer to a probe, which has not left yet. */
+static void errors_of_others_and_a_probe(void **state)
+{
+	unsigned char got[PACKET];
+
+	(void)state;
+	kernel.once = EMSGSIZE;
+	engine_put(&to_peer, run, PACKET, PACKET, 0);
+	engine->to_send[engine->n_to_send - 1].probe = true;
+	assert_int_equal(aph_rx_udp_flush(udp), 0);
+	assert_int_equal(engine->n_errors, 0);
+	assert_int_equal(recv(peer, got, sizeof(got), 0), PACKET);
+}
+
+/* A full queue is a loss, and nobody's error; so is what a firewall drops. */
+static void no_room(void **state)
+{
+	static const int errors[] = { ENOBUFS, EAGAIN, ENOMEM, EPERM };
+
+	(void)state;
+	for (size_t i = 0; i < SUITE_LEN(errors); i++) {
 		kernel.once = errors[i];
 		engine_put(&to_peer, run, PACKET, PACKET, 0);
 		assert_int_equal(aph_rx_udp_flush(udp), -errors[i]);
@@ -339,6 +371,8 @@ int main(void)
 		REFUSAL(another_kind_of_invalid),
 		REFUSAL(errors_of_others),
 		REFUSAL(errors_of_others_first),
+		REFUSAL(errors_of_others_without_end),
+		REFUSAL(errors_of_others_and_a_probe),
 		REFUSAL(errors_that_stay),
 		REFUSAL(no_room),
 		REFUSAL(larger_than_the_way),
