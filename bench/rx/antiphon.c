@@ -138,6 +138,10 @@ static void handle(struct aph_rx_event *event)
 	switch (event->type) {
 	case APH_RX_EVENT_CALL:
 		work = new_work();
+		if (work == NULL) {
+			aph_rx_call_free(event->call);
+			break;
+		}
 		aph_rx_call_set_data(event->call, work);
 		serve_more(event->call, work);
 		break;

@@ -292,14 +292,17 @@ static void *thread_main(void *arg)
 static int with_threads(uint64_t end_ns, uint64_t *n)
 {
 	struct thread threads[THREADS_MAX];
+	unsigned n_threads = 0;
 	int r = 0;
 
 	*n = 0;
-	for (unsigned i = 0; i < THREADS_MAX; i++) {
-		threads[i] = (struct thread){ .index = i, .end_ns = end_ns };
-		pthread_create(&threads[i].id, NULL, thread_main, &threads[i]);
+	for (; n_threads < THREADS_MAX && r == 0; n_threads += r == 0) {
+		struct thread *t = &threads[n_threads];
+
+		*t = (struct thread){ .index = n_threads, .end_ns = end_ns };
+		r = -pthread_create(&t->id, NULL, thread_main, t);
 	}
-	for (unsigned i = 0; i < THREADS_MAX; i++) {
+	for (unsigned i = 0; i < n_threads; i++) {
 		pthread_join(threads[i].id, NULL);
 		*n += threads[i].n;
 		r = threads[i].r < 0 ? threads[i].r : r;
