@@ -236,6 +236,7 @@ static int claim_for(struct aph_rx_udp *udp, bool is_epoch, uint32_t key)
 {
 	struct aph_udp_port *port = udp->port;
 	struct aph_udp_claim *claim = aph_udp_claim_find(port, is_epoch, key);
+	bool was_known = claim != NULL;
 	int r;
 
 	if (claim && claim->udp)
@@ -245,8 +246,13 @@ static int claim_for(struct aph_rx_udp *udp, bool is_epoch, uint32_t key)
 		return r;
 	aph_udp_claim_find(port, is_epoch, key)->is_asked = true;
 	r = ask_owner(port, is_epoch, key);
-	if (r < 0)
-		aph_udp_claim_remove(port, aph_udp_claim_find(port, is_epoch, key));
+	if (r == 0)
+		return 0;
+	claim = aph_udp_claim_find(port, is_epoch, key);
+	if (was_known)
+		claim->udp = NULL; /* somebody else's, as before */
+	else
+		aph_udp_claim_remove(port, claim);
 	return r;
 }
 

@@ -463,6 +463,28 @@ static void a_newcomers_drivers(void **state)
 	close_all();
 }
 
+/* What is refused stays known as somebody else's: whoever takes the port over does not answer for it. */
+static void ask_for_what_is_taken(void)
+{
+	const struct aph_udp_claim *claim;
+
+	CHECK_OK(try_open(&udp[1], APH_RX_UDP_SHARE));
+	CHECK(aph_rx_udp_claim(udp[1], 7) == -EADDRINUSE);
+	claim = aph_udp_claim_find(udp[1]->port, false, 7);
+	CHECK(claim && claim->is_owners && !claim->udp && !claim->peer);
+	CHECK_OK(aph_rx_udp_claim(udp[1], 8));
+	aph_rx_udp_close(udp[1]);
+}
+
+static void refused_and_still_known(void **state)
+{
+	(void)state;
+	open_all();
+	assert_int_equal(aph_rx_udp_claim(udp[0], 7), 0);
+	in_another_process(ask_for_what_is_taken);
+	close_all();
+}
+
 static int ask_in_vain(int ctl, void *arg)
 {
 	uint64_t start;
@@ -652,6 +674,7 @@ int main(void)
 		SUITE_TEST(epochs_differ),
 		SUITE_TEST(in_a_child),
 		SUITE_TEST(a_newcomers_drivers),
+		SUITE_TEST(refused_and_still_known),
 		SUITE_TEST(an_owner_that_does_not_answer),
 		SUITE_TEST(a_newcomer_too_many),
 		SUITE_TEST(who_says_too_much),
