@@ -459,7 +459,8 @@ APH_API int aph_rx_udp_address(const struct aph_rx_udp *udp, struct aph_rx_addre
  * Drivers that share a port have an engine each. A packet of a server goes to the engine that called it, a packet of a
  * client to whoever has claimed the service: claim before aph_rx_service_add(), release after the removal. What nobody
  * has claimed goes to the driver that came first. Whoever waits receives for all; each is used under its own lock, or
- * from its own thread. 0, -EADDRINUSE (another driver has it), -ENOMEM; with a port of its own always 0.
+ * from its own thread. 0, -EADDRINUSE (another driver has it), -ENOBUFS (1024 claims of one process), -ENOMEM; with a
+ * port of its own always 0.
  */
 APH_API int aph_rx_udp_claim(struct aph_rx_udp *udp, uint16_t id);
 APH_API void aph_rx_udp_release(struct aph_rx_udp *udp, uint16_t id);

@@ -321,7 +321,8 @@ static int add_service(struct aph_remote_service *service, uint16_t id, const ch
 			r, "cannot serve '%s': %s", address,
 			r == -EADDRINUSE
 				? "another endpoint serves it already, or who has the port does not answer"
-				: "no memory");
+			: r == -ENOBUFS ? "this process has as many services there as it may have"
+					: "no memory");
 	r = aph_rx_service_add(&service->rx, port->rx, id, &options);
 	if (r == -EADDRINUSE)
 		return aph_err(-EEXIST, "cannot serve '%s': this endpoint serves it already",

@@ -284,6 +284,8 @@ int aph_rx_udp_claim(struct aph_rx_udp *udp, uint16_t id)
 		return aph_err(r, "service %u of this port is served already", id);
 	if (r == -ETIMEDOUT)
 		return aph_err(-EADDRINUSE, "the process that has the port does not answer");
+	if (r == -ENOBUFS)
+		return aph_err(r, "this process has as many services at the port as it may have");
 	return r < 0 ? aph_err(r, "no memory to claim a service") : 0;
 }
 
