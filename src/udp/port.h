@@ -21,7 +21,7 @@
 struct aph_rx_udp;
 struct aph_udp_port;
 
-#define APH_UDP_CLAIM_HEADS 64
+#define APH_UDP_CLAIM_HEADS 1024
 #define APH_UDP_LINKS_MAX   32 /* other processes at a port of ours */
 
 /* A connection to another process at the port, see link.h. */
