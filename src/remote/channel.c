@@ -15,7 +15,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define QUIET_MAX 1024 /* channels kept without calls */
 
@@ -157,16 +156,6 @@ static int channel_open(struct aph_channel **out, struct aph_endpoint *ep,
 
 /* -- a service's ---------------------------------------------------------------------------------------------------------- */
 
-static bool same_remote(const struct aph_rx_address *a, const struct aph_rx_address *b)
-{
-	if (a->family != b->family || a->in.sin_port != b->in.sin_port)
-		return false;
-	if (a->family == AF_INET)
-		return a->in.sin_addr.s_addr == b->in.sin_addr.s_addr;
-	return memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, sizeof(a->in6.sin6_addr)) == 0 &&
-	       a->in6.sin6_scope_id == b->in6.sin6_scope_id;
-}
-
 static struct aph_list *bucket(struct aph_remote_service *service, const struct aph_rx_address *a)
 {
 	uint32_t hash = a->in.sin_port;
@@ -218,7 +207,7 @@ struct aph_remote_channel *aph_remote_channel_for(struct aph_remote_service *ser
 
 	aph_list_for_each(pos, tmp, head) {
 		rc = aph_container(pos, struct aph_remote_channel, path_link);
-		if (same_remote(&rc->path.remote, &path->remote))
+		if (aph_rx_address_equal(&rc->path.remote, &path->remote))
 			return rc;
 	}
 	if (service->base.n_channels >= service->base.channels_max) {

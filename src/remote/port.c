@@ -495,7 +495,6 @@ void aph_remote_port_put(struct aph_remote_port *port)
 static void free_remote(struct aph_transport *transport)
 {
 	struct aph_remote *remote = of(transport);
-
 	struct aph_list *pos, *tmp;
 
 	aph_list_for_each(pos, tmp, &remote->ports)

@@ -23,7 +23,6 @@
 #define COMING_NS \
 	UINT64_C( \
 		10000000000) /* others have to come to a new owner; their calls last about as long */
-#define LISTENER UINT32_MAX
 
 /* -- names ------------------------------------------------------------------------------------------------------- */
 
@@ -74,7 +73,7 @@ static int open_epoll(struct aph_udp_port *port)
 int aph_udp_listen(struct aph_udp_port *port)
 {
 	/* Told once of each that comes: for want of descriptors it may have to stay outside. */
-	struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.u32 = LISTENER };
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.u32 = APH_UDP_LISTENER };
 	struct sockaddr_un name;
 	socklen_t len = make_name(&name, port, &port->facts.local, port->is_for_all);
 	int r = open_epoll(port), fd;

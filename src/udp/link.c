@@ -14,7 +14,6 @@
 #define CLAIMS_MAX   1024 /* of one process */
 #define MESSAGES_MAX 64	  /* of one look at a connection */
 #define FDS_MAX	     2
-#define LISTENER     UINT32_MAX
 
 /* -- out -------------------------------------------------------------------------------------------------------- */
 
@@ -311,7 +310,7 @@ void aph_udp_link_look(struct aph_udp_port *port, uint64_t now_ns)
 	for (int i = 0; i < n; i++) {
 		uint32_t which = events[i].data.u32;
 
-		if (which == LISTENER)
+		if (which == APH_UDP_LISTENER)
 			accept_all(port);
 		else if (which < APH_UDP_LINKS_MAX && port->links[which].fd >= 0)
 			read_link(port, &port->links[which]);

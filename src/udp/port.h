@@ -98,7 +98,6 @@ struct aph_udp_member {
 	struct aph_list link; /* in the port's members */
 	struct aph_udp_item *first, **last;
 	size_t queued_bytes;
-	uint64_t n_dropped; /* that found no room */
 	_Atomic bool queued;
 	int fd;		     /* an eventfd: readable while something is queued */
 	unsigned generation; /* of the port, as far as the budget goes */

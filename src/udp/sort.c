@@ -108,7 +108,6 @@ static void push(struct aph_rx_udp *udp, struct aph_udp_item *item)
 	uint64_t one = 1;
 
 	if (!item || member->queued_bytes + sizeof(*item) + item->len > QUEUE_MAX) {
-		member->n_dropped++;
 		free(item);
 		return;
 	}

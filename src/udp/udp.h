@@ -3,7 +3,7 @@
  * The UDP driver's object, and what its files offer each other.
  *
  * Two things may go on at once when the user gave `lock` and `unlock`: one thread sleeps or spins in
- * aph_udp_sleep(), which touches nothing but the inbox, the socket and the atomics; another one uses the
+ * the driver (wait.c), which then touches nothing but the inbox, the socket and the atomics; another one uses the
  * engine and sends. Everything else happens under the user's serialisation.
  */
 #ifndef ANTIPHON_UDP_UDP_H

@@ -253,7 +253,7 @@ static int sleep_in_poll(struct aph_rx_udp *udp, struct nap *nap)
  * Fills the inbox. -EAGAIN: nothing came in time, or somebody has something to tell. Runs without the user's
  * lock.
  */
-static int aph_udp_sleep(struct aph_rx_udp *udp, struct nap *nap)
+static int sleep_unlocked(struct aph_rx_udp *udp, struct nap *nap)
 {
 	if (nap->spin_until_ns > nap->now_ns) {
 		int r = spin(udp, nap);
@@ -292,7 +292,7 @@ static int take_nap(struct aph_rx_udp *udp, struct nap *nap, uint64_t deadline_n
 	atomic_store(&udp->place, nap->exact ? APH_UDP_IN_POLL : APH_UDP_IN_RECEIVE);
 	if (udp->unlock)
 		udp->unlock(udp->lock_arg);
-	r = aph_udp_sleep(udp, nap);
+	r = sleep_unlocked(udp, nap);
 	if (udp->lock)
 		udp->lock(udp->lock_arg);
 	atomic_store_explicit(&udp->place, APH_UDP_AWAKE, memory_order_relaxed);

@@ -21,6 +21,9 @@ int check_ms(int ms);
  */
 int check_hang_ms(int ms);
 
+/* Milliseconds of CPU time that this process has used. */
+int64_t check_worked_ms(void);
+
 /* The seed for random tests: APH_TEST_SEED, or one from the clock. It is printed. */
 uint64_t check_seed(void);
 
