@@ -40,6 +40,22 @@ static struct aph_remote_channel *channel_new(struct aph_remote_port *port,
 	return rc;
 }
 
+/* The client hears of it now: the service may hold what it has left for long. A reply that is written goes on. */
+static void abort_calls(struct aph_channel *channel)
+{
+	struct aph_list *pos, *tmp;
+	bool any = false;
+
+	aph_list_for_each(pos, tmp, &channel->calls) {
+		const struct aph_call *call = aph_container(pos, struct aph_call, link);
+
+		if (call->state != APH_CALL_ENDED && !call->out_last)
+			any |= aph_rx_call_abort(aph_remote_call(call)->rx, APH_RX_CALL_DEAD) == 0;
+	}
+	if (any)
+		(void)aph_rx_udp_flush(aph_remote_channel(channel)->port->udp);
+}
+
 static void disconnect(struct aph_channel *channel)
 {
 	struct aph_remote_channel *rc = aph_remote_channel(channel);
@@ -50,8 +66,10 @@ static void disconnect(struct aph_channel *channel)
 		if (channel->service)
 			aph_container(channel->service, struct aph_remote_service, base)->n_quiet--;
 	}
-	if (!rc->client)
+	if (!rc->client) {
+		abort_calls(channel);
 		return;
+	}
 	/* Its calls end at the engine; what they were told is for the core to make of. */
 	rc->client = aph_rx_client_free(rc->client);
 	(void)aph_rx_udp_flush(rc->port->udp);

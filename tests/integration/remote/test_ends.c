@@ -582,6 +582,29 @@ static void the_service_throws_the_client_out(void **state)
 	}
 }
 
+/* The client hears of it at once, however long the service keeps the call that it has left. */
+static void thrown_out_and_still_held(void **state)
+{
+	struct aph_endpoint *ep;
+	struct aph_call *call;
+	struct client client;
+	struct aph_event ev;
+	const char *address = remote_address();
+
+	(void)state;
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	assert_int_equal(aph_service_open(NULL, ep, address, NULL), 0);
+	client_open(&client, address);
+	call = client_begin(client.channel, "x", 1, aph_deadline_ms((uint64_t)check_hang_ms(2000)));
+	client_next(ep, &ev, 3000);
+	assert_int_equal(ev.type, APH_EVENT_REQUEST);
+	assert_null(aph_channel_close(ev.channel));
+	client_expect_ends(&client, &call, 1, APH_LOST, APH_REASON_CLOSED, false, 3000);
+	assert_int_equal(aph_call_reply(ev.call, "", 0), -ECANCELED);
+	client_close(&client);
+	aph_endpoint_free(ep);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -600,6 +623,7 @@ int main(void)
 		SUITE_TEST(the_service_closes),
 		SUITE_TEST(the_client_closes),
 		SUITE_TEST(the_service_throws_the_client_out),
+		SUITE_TEST(thrown_out_and_still_held),
 	};
 
 	return suite_run_both("remote ends", tests, SUITE_LEN(tests), 60);
