@@ -3,6 +3,7 @@
 
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 
 /* -- sending ---------------------------------------------------------------------------------------------- */
 
@@ -231,4 +232,23 @@ int server_new(struct sockaddr_rxrpc *address, int backlog)
 	OK(bind_to(fd, address));
 	OK(rx_listen(fd, backlog));
 	return fd;
+}
+
+/* -- processes -------------------------------------------------------------------------------------------- */
+
+void finish(pid_t pid)
+{
+	int status;
+
+	CHECK(waitpid(pid, &status, 0) > 0);
+	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+void fork_once(void)
+{
+	pid_t pid = (pid_t)OK(fork());
+
+	if (pid == 0)
+		_exit(0);
+	finish(pid);
 }

@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/types.h>
 #include <unistd.h>
 
 #ifdef AFRX_PLAIN
@@ -106,6 +107,13 @@ int bind_to(int fd, const struct sockaddr_rxrpc *address);
 int connect_to(int fd, const struct sockaddr_rxrpc *address);
 /* Whether poll() says these events of these, within so many ms. */
 bool polls(int fd, short events, int ms);
+
+/* -- processes ------------------------------------------------------------------------------------------- */
+
+/* Waits for a child; its exit status has to be 0. */
+void finish(pid_t pid);
+/* A child that ends at once. The sockets have moved then. */
+void fork_once(void);
 
 #define OK(call) CHECK_OK(call)
 #define CHECK_INT(got, wanted)                                                           \

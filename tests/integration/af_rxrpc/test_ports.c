@@ -25,16 +25,6 @@ static void serve_one(int fd)
 		CHECK_INT(tag_send(fd, got.tag, got.data, (size_t)got.n, NULL, 0), got.n);
 }
 
-/* With this its sockets go to a process of their own. */
-static void fork_once(void)
-{
-	pid_t pid = (pid_t)OK(fork());
-
-	if (pid == 0)
-		_exit(0);
-	CHECK(waitpid(pid, NULL, 0) == pid);
-}
-
 /* Whoever was killed may still be seen there for a moment. */
 static void bind_soon(int fd, const struct sockaddr_rxrpc *at)
 {

@@ -10,12 +10,10 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 
 static struct got got;
@@ -178,15 +176,6 @@ static void test_closed_while_binding(void **state)
 }
 
 /* -- fork ------------------------------------------------------------------------------------------------------- */
-
-/* Waits for a child; its exit status has to be 0. */
-static void finish(pid_t pid)
-{
-	int status;
-
-	CHECK(waitpid(pid, &status, 0) > 0);
-	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-}
 
 static void reply_to(int server, unsigned long tag)
 {
@@ -426,10 +415,7 @@ static void test_last_close(void **state)
 	to = loopback(port_free(AF_INET), SERVICE);
 	server = client_new();
 	OK(bind_to(server, &to));
-	pid = (pid_t)OK(fork());
-	if (pid == 0)
-		_exit(0);
-	finish(pid);
+	fork_once();
 	OK(rx_close(server));
 	server = client_new();
 	OK(bind_to(server, &to));
@@ -483,245 +469,6 @@ static void test_waiting(void **state)
 	expect_data(client, 1, "y", MSG_EOR);
 	OK(rx_close(client));
 	OK(rx_close(server));
-}
-
-/* A thread that sleeps in a function while another one forks goes on there. */
-static void *receive_in_thread(void *arg)
-{
-	static struct got mine;
-
-	receive(*(int *)arg, &mine, 10, 0);
-	CHECK_INT(mine.n, 0);
-	CHECK_INT(mine.type, RXRPC_NEW_CALL);
-	return NULL;
-}
-
-static void test_fork_meanwhile(void **state)
-{
-	struct sockaddr_rxrpc to;
-	int server = server_new(&to, 5), client = client_new();
-	pthread_t thread;
-	pid_t pid;
-
-	(void)state;
-	CHECK_INT(pthread_create(&thread, NULL, receive_in_thread, &server), 0);
-	usleep(20000);
-	pid = (pid_t)OK(fork());
-	if (pid == 0)
-		_exit(0);
-	finish(pid);
-	CHECK_INT(tag_send(client, 1, "x", 1, &to, 0), 1);
-	CHECK_INT(pthread_join(thread, NULL), 0);
-	OK(rx_close(client));
-	OK(rx_close(server));
-}
-
-/* -- threads that are in a function meanwhile ------------------------------------------------------------------ */
-
-#define CHANNELS 16
-#define LARGE	 (4u << 20)
-
-/* A thread in one function. */
-struct sleeper {
-	int fd;
-	unsigned long tag;
-	size_t len;
-	ssize_t result;
-	pthread_t thread;
-};
-
-static void *send_in_thread(void *arg)
-{
-	struct sleeper *sleeper = arg;
-	char *body = calloc(1, sleeper->len);
-
-	CHECK(body != NULL);
-	sleeper->result = tag_send(sleeper->fd, sleeper->tag, body, sleeper->len, NULL, MSG_MORE);
-	free(body);
-	return NULL;
-}
-
-/* Until there is no room, or a moment long where nothing tells. */
-static void begin_sending(struct sleeper *sleeper, int fd, unsigned long tag, size_t len)
-{
-	*sleeper = (struct sleeper){ .fd = fd, .tag = tag, .len = len };
-	CHECK_INT(pthread_create(&sleeper->thread, NULL, send_in_thread, sleeper), 0);
-	while (len > 1 && polls(fd, POLLOUT, 0))
-		usleep(1000);
-	usleep(50000);
-}
-
-static void fork_once(void)
-{
-	pid_t pid = (pid_t)OK(fork());
-
-	if (pid == 0)
-		_exit(0);
-	finish(pid);
-}
-
-/* A body that is on its way is sent to its end, by whoever has the socket now. */
-static void test_fork_while_sending(void **state)
-{
-	struct sockaddr_rxrpc to;
-	int server = server_new(&to, 5), client = client_new();
-	struct sleeper sleeper;
-	size_t at = 0;
-
-	(void)state;
-	OK(connect_to(client, &to));
-	CHECK_INT(tag_command(server, 11, RXRPC_CHARGE_ACCEPT), 0);
-	begin_sending(&sleeper, client, 1, LARGE);
-	fork_once();
-	do {
-		receive_soon(server, &got, sizeof(got.data), MSG_DONTWAIT);
-		CHECK(got.n > 0 && got.tag == 11);
-		at += (size_t)got.n;
-	} while (at + 1412 < LARGE);
-	CHECK_INT(pthread_join(sleeper.thread, NULL), 0);
-	CHECK_INT(sleeper.result, LARGE);
-	CHECK_INT(tag_send(client, 1, "end", 3, NULL, 0), 3);
-	while (at < LARGE + 3) {
-		receive_soon(server, &got, sizeof(got.data), 0);
-		CHECK(got.n > 0 && got.tag == 11);
-		at += (size_t)got.n;
-	}
-	CHECK_INT(got.flags, 0);
-	OK(rx_close(client));
-	OK(rx_close(server));
-}
-
-/* Whoever waits for a channel gets one that becomes free there. */
-static void test_fork_without_channel(void **state)
-{
-	struct sockaddr_rxrpc to;
-	int server = server_new(&to, 5), client = client_new();
-	struct sleeper sleeper;
-	unsigned long tag;
-
-	(void)state;
-	OK(connect_to(client, &to));
-	for (tag = 1; tag <= CHANNELS; tag++)
-		CHECK_INT(tag_send(client, tag, "x", 1, NULL, MSG_MORE | MSG_DONTWAIT), 1);
-	begin_sending(&sleeper, client, tag, 1);
-	fork_once();
-	CHECK_INT(tag_abort(client, 5, 1), 0);
-	CHECK_INT(pthread_join(sleeper.thread, NULL), 0);
-	CHECK_INT(sleeper.result, 1);
-	CHECK_INT(tag_abort(client, tag, 1), 0);
-	OK(rx_close(client));
-	OK(rx_close(server));
-}
-
-static void *read_in_thread(void *arg)
-{
-	struct sleeper *sleeper = arg;
-	static struct got mine;
-
-	receive(sleeper->fd, &mine, sizeof(mine.data), 0);
-	CHECK(mine.tag == 11 && mine.flags == MSG_MORE);
-	sleeper->result = mine.n;
-	return NULL;
-}
-
-/* Who has read a part returns with it, and leaves nothing in the pair that is not there. */
-static void test_fork_while_reading(void **state)
-{
-	static char part[5000];
-	struct sockaddr_rxrpc to;
-	int server = server_new(&to, 5), client = client_new();
-	struct sleeper sleeper = { .fd = server };
-	size_t at;
-
-	(void)state;
-	OK(connect_to(client, &to));
-	CHECK_INT(tag_command(server, 11, RXRPC_CHARGE_ACCEPT), 0);
-	CHECK_INT(tag_send(client, 1, part, sizeof(part), NULL, MSG_MORE), sizeof(part));
-	CHECK(polls(server, POLLIN, check_hang_ms(5000)));
-	CHECK_INT(pthread_create(&sleeper.thread, NULL, read_in_thread, &sleeper), 0);
-	usleep(50000);
-	fork_once();
-	CHECK_INT(pthread_join(sleeper.thread, NULL), 0);
-	CHECK(sleeper.result > 0 && (size_t)sleeper.result <= sizeof(part));
-	CHECK_INT(tag_send(client, 1, part, sizeof(part), NULL, 0), sizeof(part));
-	for (at = (size_t)sleeper.result; at < 2 * sizeof(part); at += (size_t)got.n) {
-		receive_soon(server, &got, 1000, MSG_DONTWAIT);
-		CHECK(got.n > 0 && got.tag == 11);
-	}
-	CHECK_INT(got.flags, 0);
-	expect_nothing(server);
-	OK(rx_close(client));
-	OK(rx_close(server));
-}
-
-/* Where a broker would listen that got this socket. */
-static socklen_t broker_of(int fd, struct sockaddr_un *name)
-{
-	socklen_t len = sizeof(*name);
-
-	/* The preload library would say that there is no such thing. */
-	OK(syscall(SYS_getpeername, fd, name, &len));
-	while (name->sun_path[len - offsetof(struct sockaddr_un, sun_path) - 1] != '/')
-		len--;
-	name->sun_path[len - offsetof(struct sockaddr_un, sun_path)] = '0';
-	return len + 1;
-}
-
-/* Another user, who listens there first, and does not get a word. */
-static void squat(int from, int to)
-{
-	struct sockaddr_un name;
-	socklen_t len;
-	char byte;
-	int fd;
-
-	OK(setuid(65534));
-	CHECK_INT(read(from, &len, sizeof(len)), sizeof(len));
-	CHECK_INT(read(from, &name, len), len);
-	fd = (int)OK(socket(AF_UNIX, SOCK_SEQPACKET, 0));
-	OK(bind(fd, (const struct sockaddr *)&name, len));
-	OK(listen(fd, 5));
-	CHECK_INT(write(to, "r", 1), 1);
-	fd = (int)OK(accept(fd, NULL, NULL));
-	CHECK_INT(recv(fd, &byte, 1, 0), 0);
-	_exit(0);
-}
-
-static void test_false_broker(void **state)
-{
-	int up[2], down[2], client;
-	struct sockaddr_rxrpc any = loopback(0, 0);
-	struct sockaddr_un name;
-	pid_t squatter, pid;
-	socklen_t len;
-	char byte;
-
-	(void)state;
-	if (geteuid() != 0)
-		suite_skip("only root can be two users");
-	OK(pipe2(up, O_CLOEXEC));
-	OK(pipe2(down, O_CLOEXEC));
-	squatter = (pid_t)OK(fork());
-	if (squatter == 0)
-		squat(down[0], up[1]);
-	client = client_new();
-	len = broker_of(client, &name);
-	CHECK_INT(write(down[1], &len, sizeof(len)), sizeof(len));
-	CHECK_INT(write(down[1], &name, len), len);
-	CHECK_INT(read(up[0], &byte, 1), 1);
-	pid = (pid_t)OK(fork());
-	if (pid == 0) {
-		CHECK_INT(bind_to(client, &any), -ENOTCONN);
-		_exit(0);
-	}
-	finish(pid);
-	finish(squatter);
-	OK(bind_to(client, &any)); /* here it is as it was */
-	OK(rx_close(client));
-	for (int i = 0; i < 2; i++) {
-		OK(close(up[i]));
-		OK(close(down[i]));
-	}
 }
 
 /* Many of them, with bodies that do not fit into anything at once. */
@@ -1030,11 +777,6 @@ int main(int argc, char **argv)
 		SUITE_TEST(test_many_processes),
 		SUITE_TEST(test_last_close),
 		SUITE_TEST(test_waiting),
-		SUITE_TEST(test_fork_meanwhile),
-		SUITE_TEST(test_fork_while_sending),
-		SUITE_TEST(test_fork_without_channel),
-		SUITE_TEST(test_fork_while_reading),
-		SUITE_TEST(test_false_broker),
 		SUITE_TEST(test_bulk),
 		SUITE_TEST(test_keys_after_a_move),
 		SUITE_TEST(test_exec),

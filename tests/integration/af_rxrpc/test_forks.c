@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT */
+/* Threads that are in a function of a socket while another thread forks. */
+#include "fixture.h"
+
+#include <pthread.h>
+
+static struct got got;
+
+/* A thread that sleeps in a function while another one forks goes on there. */
+static void *receive_in_thread(void *arg)
+{
+	static struct got mine;
+
+	receive(*(int *)arg, &mine, 10, 0);
+	CHECK_INT(mine.n, 0);
+	CHECK_INT(mine.type, RXRPC_NEW_CALL);
+	return NULL;
+}
+
+static void test_fork_meanwhile(void **state)
+{
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5), client = client_new();
+	pthread_t thread;
+
+	(void)state;
+	CHECK_INT(pthread_create(&thread, NULL, receive_in_thread, &server), 0);
+	usleep(20000);
+	fork_once();
+	CHECK_INT(tag_send(client, 1, "x", 1, &to, 0), 1);
+	CHECK_INT(pthread_join(thread, NULL), 0);
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
+#define CHANNELS 16
+#define LARGE	 (4u << 20)
+
+/* A thread in one function. */
+struct sleeper {
+	int fd;
+	unsigned long tag;
+	size_t len;
+	ssize_t result;
+	pthread_t thread;
+};
+
+static void *send_in_thread(void *arg)
+{
+	struct sleeper *sleeper = arg;
+	char *body = calloc(1, sleeper->len);
+
+	CHECK(body != NULL);
+	sleeper->result = tag_send(sleeper->fd, sleeper->tag, body, sleeper->len, NULL, MSG_MORE);
+	free(body);
+	return NULL;
+}
+
+/* Until there is no room, or a moment long where nothing tells. */
+static void begin_sending(struct sleeper *sleeper, int fd, unsigned long tag, size_t len)
+{
+	*sleeper = (struct sleeper){ .fd = fd, .tag = tag, .len = len };
+	CHECK_INT(pthread_create(&sleeper->thread, NULL, send_in_thread, sleeper), 0);
+	while (len > 1 && polls(fd, POLLOUT, 0))
+		usleep(1000);
+	usleep(50000);
+}
+
+/* A body that is on its way is sent to its end, by whoever has the socket now. */
+static void test_fork_while_sending(void **state)
+{
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5), client = client_new();
+	struct sleeper sleeper;
+	size_t at = 0;
+
+	(void)state;
+	OK(connect_to(client, &to));
+	CHECK_INT(tag_command(server, 11, RXRPC_CHARGE_ACCEPT), 0);
+	begin_sending(&sleeper, client, 1, LARGE);
+	fork_once();
+	do {
+		receive_soon(server, &got, sizeof(got.data), MSG_DONTWAIT);
+		CHECK(got.n > 0 && got.tag == 11);
+		at += (size_t)got.n;
+	} while (at + 1412 < LARGE);
+	CHECK_INT(pthread_join(sleeper.thread, NULL), 0);
+	CHECK_INT(sleeper.result, LARGE);
+	CHECK_INT(tag_send(client, 1, "end", 3, NULL, 0), 3);
+	while (at < LARGE + 3) {
+		receive_soon(server, &got, sizeof(got.data), 0);
+		CHECK(got.n > 0 && got.tag == 11);
+		at += (size_t)got.n;
+	}
+	CHECK_INT(got.flags, 0);
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
+/* Whoever waits for a channel gets one that becomes free there. */
+static void test_fork_without_channel(void **state)
+{
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5), client = client_new();
+	struct sleeper sleeper;
+	unsigned long tag;
+
+	(void)state;
+	OK(connect_to(client, &to));
+	for (tag = 1; tag <= CHANNELS; tag++)
+		CHECK_INT(tag_send(client, tag, "x", 1, NULL, MSG_MORE | MSG_DONTWAIT), 1);
+	begin_sending(&sleeper, client, tag, 1);
+	fork_once();
+	CHECK_INT(tag_abort(client, 5, 1), 0);
+	CHECK_INT(pthread_join(sleeper.thread, NULL), 0);
+	CHECK_INT(sleeper.result, 1);
+	CHECK_INT(tag_abort(client, tag, 1), 0);
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
+static void *read_in_thread(void *arg)
+{
+	struct sleeper *sleeper = arg;
+	static struct got mine;
+
+	receive(sleeper->fd, &mine, sizeof(mine.data), 0);
+	CHECK(mine.tag == 11 && mine.flags == MSG_MORE);
+	sleeper->result = mine.n;
+	return NULL;
+}
+
+/* Who has read a part returns with it, and leaves nothing in the pair that is not there. */
+static void test_fork_while_reading(void **state)
+{
+	static char part[5000];
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5), client = client_new();
+	struct sleeper sleeper = { .fd = server };
+	size_t at;
+
+	(void)state;
+	OK(connect_to(client, &to));
+	CHECK_INT(tag_command(server, 11, RXRPC_CHARGE_ACCEPT), 0);
+	CHECK_INT(tag_send(client, 1, part, sizeof(part), NULL, MSG_MORE), sizeof(part));
+	CHECK(polls(server, POLLIN, check_hang_ms(5000)));
+	CHECK_INT(pthread_create(&sleeper.thread, NULL, read_in_thread, &sleeper), 0);
+	usleep(50000);
+	fork_once();
+	CHECK_INT(pthread_join(sleeper.thread, NULL), 0);
+	CHECK(sleeper.result > 0 && (size_t)sleeper.result <= sizeof(part));
+	CHECK_INT(tag_send(client, 1, part, sizeof(part), NULL, 0), sizeof(part));
+	for (at = (size_t)sleeper.result; at < 2 * sizeof(part); at += (size_t)got.n) {
+		receive_soon(server, &got, 1000, MSG_DONTWAIT);
+		CHECK(got.n > 0 && got.tag == 11);
+	}
+	CHECK_INT(got.flags, 0);
+	expect_nothing(server);
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		SUITE_TEST(test_fork_meanwhile),
+		SUITE_TEST(test_fork_while_sending),
+		SUITE_TEST(test_fork_without_channel),
+		SUITE_TEST(test_fork_while_reading),
+	};
+
+	return suite_run("af_rxrpc forks", tests, SUITE_LEN(tests), 60);
+}
