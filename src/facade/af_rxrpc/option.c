@@ -11,10 +11,9 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#define NAME_MAX_LEN   4095 /* of a key's description: less than a page */
-#define BUFFER_DEFAULT 212992
-#define BUFFER_MIN     4608
-#define ETOOSMALL      525 /* of Linux, without a name in user space */
+#define NAME_MAX_LEN 4095 /* of a key's description: less than a page */
+#define BUFFER_MIN   4608
+#define ETOOSMALL    525 /* of Linux, without a name in user space */
 
 uint64_t aph_afrx_deadline(int fd, int option, int flags)
 {
@@ -207,11 +206,11 @@ static int get_general(const struct aph_afrx_socket *s, int fd, int option, void
 	case SO_ERROR:
 		return give_int(0, value, len, given);
 	case SO_SNDBUF:
-		return give_int(s->send_buffer ? s->send_buffer : BUFFER_DEFAULT, value, len,
-				given);
+		return give_int(s->send_buffer ? s->send_buffer : APH_AFRX_BUFFER_DEFAULT, value,
+				len, given);
 	case SO_RCVBUF:
-		return give_int(s->receive_buffer ? s->receive_buffer : BUFFER_DEFAULT, value, len,
-				given);
+		return give_int(s->receive_buffer ? s->receive_buffer : APH_AFRX_BUFFER_DEFAULT,
+				value, len, given);
 	default:
 		return syscall(SYS_getsockopt, fd, SOL_SOCKET, option, value, len) < 0 ? -errno : 0;
 	}

@@ -22,8 +22,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define MARKS_MAX    32u
-#define SEND_DEFAULT 212992 /* what SO_SNDBUF says unless it was set */
+#define MARKS_MAX 32u
 
 /* Asked of the kernel directly: the preload library has functions of the usual names that come here. */
 static ssize_t take(int fd, void *buf, size_t len)
@@ -115,7 +114,7 @@ void aph_afrx_settle(struct aph_afrx_socket *s, int fd)
 void aph_afrx_settle_room(struct aph_afrx_socket *s, int fd)
 {
 	uint64_t held = (uint64_t)s->n_blocked * APH_AFRX_SEND_MAX;
-	uint64_t allowed = (uint64_t)(s->send_buffer ? s->send_buffer : SEND_DEFAULT);
+	uint64_t allowed = (uint64_t)(s->send_buffer ? s->send_buffer : APH_AFRX_BUFFER_DEFAULT);
 	static const char filling[2048];
 	char buf[4096];
 

@@ -77,8 +77,9 @@ static inline void aph_afrx_list_del(struct aph_afrx_link *link)
 
 /* -- objects --------------------------------------------------------------------------------------------- */
 
-#define APH_AFRX_SEND_MAX UINT32_C(722944) /* bytes a call takes ahead of its peer: 512 packets */
-#define APH_AFRX_N_TAGS	  64		   /* heads of a socket's hash table of tags */
+#define APH_AFRX_SEND_MAX	UINT32_C(722944) /* bytes a call takes ahead of its peer: 512 packets */
+#define APH_AFRX_N_TAGS		64		 /* heads of a socket's hash table of tags */
+#define APH_AFRX_BUFFER_DEFAULT 212992 /* what SO_SNDBUF and SO_RCVBUF say unless they were set */
 
 struct aph_afrx_endpoint {
 	struct aph_afrx_link link;
