@@ -478,6 +478,8 @@ static void take_over(struct aph_afrx_socket *s)
 	int i;
 
 	s->users = s->n_sleepers = s->n_readers = 0;
+	/* One that they kept beyond its end is heard of again. */
+	s->hung_up = false;
 	for (i = 0; i < APH_AFRX_N_TAGS; i++) {
 		struct aph_afrx_link *pos;
 

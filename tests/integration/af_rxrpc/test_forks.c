@@ -159,6 +159,36 @@ static void test_fork_while_reading(void **state)
 	OK(rx_close(client));
 	OK(rx_close(server));
 }
+static void *receive_too_late(void *arg)
+{
+	static struct got mine;
+
+	receive(*(int *)arg, &mine, 10, 0);
+	CHECK(mine.n < 0); /* the number may be that of something else by now */
+	return NULL;
+}
+
+/* Closed while a thread still waits, it ends with the move, and its address is free. */
+static void test_fork_after_close(void **state)
+{
+	uint64_t until_ns = aph_deadline_ms((uint64_t)check_hang_ms(5000));
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5), r;
+	pthread_t thread;
+
+	(void)state;
+	CHECK_INT(pthread_create(&thread, NULL, receive_too_late, &server), 0);
+	usleep(50000);
+	OK(rx_close(server));
+	fork_once();
+	CHECK_INT(pthread_join(thread, NULL), 0);
+	server = client_new();
+	while ((r = bind_to(server, &to)) == -EADDRINUSE && aph_time_ns() < until_ns)
+		usleep(1000);
+	OK(r);
+	OK(rx_close(server));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -166,6 +196,7 @@ int main(void)
 		SUITE_TEST(test_fork_while_sending),
 		SUITE_TEST(test_fork_without_channel),
 		SUITE_TEST(test_fork_while_reading),
+		SUITE_TEST(test_fork_after_close),
 	};
 
 	return suite_run("af_rxrpc forks", tests, SUITE_LEN(tests), 60);
