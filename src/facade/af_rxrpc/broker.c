@@ -525,9 +525,10 @@ static int set_up(int listener, int ready)
 	if (epoll_ctl(watcher, EPOLL_CTL_ADD, end_fd, &event) < 0)
 		return -errno;
 	r = aph_afrx_endpoints_resume();
-	if (r == 0)
-		aph_afrx_for_each(take_over);
-	return r;
+	if (r < 0)
+		return r;
+	aph_afrx_for_each(take_over);
+	return syscall(SYS_listen, listener, SOMAXCONN) < 0 ? -errno : 0;
 }
 
 static void work(int listener)

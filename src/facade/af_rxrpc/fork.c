@@ -24,6 +24,10 @@
 
 static uint64_t id[2];	 /* of the broker that would get the sockets made now; 0: not drawn yet */
 static unsigned n_named; /* inner ends of it */
+static int reserved =
+	-1; /* has the name at which that broker will listen, so that nobody takes it; or -1 */
+static uint64_t
+	reserved_cookie; /* a program may close what it does not know, and get the number again */
 static int ready[2];	 /* during a fork: the broker writes, parent and child read */
 static bool is_moving;	 /* during a fork: there are sockets, and there is a pipe */
 static pid_t process;	 /* whose sockets these are */
@@ -44,13 +48,65 @@ static socklen_t make_name(struct sockaddr_un *out, unsigned n)
 	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len);
 }
 
+static bool is_reserved(void)
+{
+	uint64_t cookie;
+
+	return reserved >= 0 && aph_afrx_cookie(reserved, &cookie) == 0 &&
+	       cookie == reserved_cookie;
+}
+
+/* Lets go of the name here; a broker that has it keeps it. */
+void aph_afrx_name_drop(void)
+{
+	if (is_reserved())
+		(void)syscall(SYS_close, reserved);
+	reserved = -1;
+	id[0] = 0;
+	n_named = 0;
+}
+
+/* Nobody can connect to it before it is listened at, which only a broker does that is ready. */
+static int reserve_name(void)
+{
+	struct sockaddr_un name;
+	socklen_t len = make_name(&name, 0);
+	int r;
+
+	reserved = (int)syscall(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (reserved < 0)
+		return -errno;
+	r = aph_afrx_cookie(reserved, &reserved_cookie);
+	if (r == 0 && syscall(SYS_bind, reserved, &name, len) < 0)
+		r = -errno;
+	if (r < 0) {
+		(void)syscall(SYS_close, reserved);
+		reserved = -1;
+	}
+	return r;
+}
+
+static int draw_id(void)
+{
+	int r;
+
+	if (getrandom(id, sizeof(id), 0) != (ssize_t)sizeof(id) || id[0] == 0)
+		r = -EAGAIN;
+	else
+		r = reserve_name();
+	if (r < 0)
+		id[0] = 0;
+	return r;
+}
+
 int aph_afrx_name_inner(int inner)
 {
 	struct sockaddr_un name;
 	socklen_t len;
+	int r = id[0] ? 0 : draw_id();
 
-	if (id[0] == 0 && getrandom(id, sizeof(id), 0) != (ssize_t)sizeof(id))
-		return -EAGAIN;
+	if (r < 0)
+		return r;
 	len = make_name(&name, ++n_named);
 	return syscall(SYS_bind, inner, &name, len) < 0 ? -errno : 0;
 }
@@ -114,8 +170,7 @@ static void move_all(bool forked)
 {
 	aph_afrx_for_each(move);
 	aph_afrx_endpoints_forget(forked);
-	id[0] = 0;
-	n_named = 0;
+	aph_afrx_name_drop();
 }
 
 static void after_fork_in_parent(void)
@@ -132,43 +187,28 @@ static void after_fork_in_parent(void)
 	aph_afrx_leave();
 }
 
-static int open_listener(void)
-{
-	struct sockaddr_un name;
-	socklen_t len = make_name(&name, 0);
-	int fd = (int)syscall(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-
-	if (fd >= 0 &&
-	    (syscall(SYS_bind, fd, &name, len) < 0 || syscall(SYS_listen, fd, SOMAXCONN) < 0)) {
-		(void)syscall(SYS_close, fd);
-		return -1;
-	}
-	return fd;
-}
-
 /*
  * The broker is nobody's child, so that no wait() of the program meets it: it is made by a process that ends at once,
  * and whose end sends no signal. The argument-free form of clone() is the same on all machines.
  */
 static void begin_broker(void)
 {
-	int listener = open_listener();
 	pid_t between;
 
-	if (listener < 0)
+	/* The program has closed it, it may be: then the name can be had again. */
+	if (!is_reserved() && reserve_name() < 0)
 		return;
 	between = (pid_t)syscall(SYS_clone, 0, 0, 0, 0, 0);
 	if (between == 0) {
 		if (_Fork() == 0) {
 			process = getpid();
-			aph_afrx_broker_run(listener, ready[1]);
+			aph_afrx_broker_run(reserved, ready[1]);
 		}
 		_exit(0);
 	}
 	if (between > 0)
 		while (waitpid(between, NULL, __WALL) < 0 && errno == EINTR)
 			;
-	(void)syscall(SYS_close, listener);
 }
 
 static void after_fork_in_child(void)

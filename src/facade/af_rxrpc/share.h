@@ -94,14 +94,16 @@ static_assert(offsetof(struct aph_afrx_shared, body) % _Alignof(struct aph_afrx_
 
 /* Before there is a socket, here or at a broker. */
 void aph_afrx_fork_begin(void);
-/* Gives the inner end of a new socket its name. */
+/* Gives the inner end of a new socket its name. The first one reserves that of the broker. */
 int aph_afrx_name_inner(int inner);
+/* There are no sockets here (any more) that a broker could get. */
+void aph_afrx_name_drop(void);
 /* Where the broker listens that has (or would have) the socket of this outer end. -ENOTSOCK: it is none of ours. */
 int aph_afrx_broker_of(int outer, struct sockaddr_un *out, socklen_t *len);
 
 /* -- broker.c ---------------------------------------------------------------------------------------------- */
 
-/* This process is a broker from now on. The lock is held. `ready` is written to, once for each of two processes. */
+/* This process is a broker from now on, at the name of `listener`. The lock is held. `ready` is written to, once for each of two processes. */
 _Noreturn void aph_afrx_broker_run(int listener, int ready);
 /* Before and after a thread of the broker sleeps for somebody: whether they cancelled. Nothing in programs. */
 void aph_afrx_broker_watch(struct aph_afrx_socket *s);

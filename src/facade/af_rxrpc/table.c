@@ -300,6 +300,13 @@ __attribute__((destructor)) static void end(void)
 
 /* -- making and ending ----------------------------------------------------------------------------------------- */
 
+/* What is open for all sockets is closed with the last one. */
+static void drop_name(void)
+{
+	if (aph_afrx_n_sockets() == 0)
+		aph_afrx_name_drop();
+}
+
 int aph_afrx_socket_new(struct aph_afrx_socket **out, int *fd, int flags)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -313,6 +320,7 @@ int aph_afrx_socket_new(struct aph_afrx_socket **out, int *fd, int flags)
 	aph_afrx_enter();
 	r = aph_afrx_pair_new(fd, &s->inner, &s->cookie, flags);
 	if (r < 0) {
+		drop_name();
 		aph_afrx_leave();
 		free(s);
 		return r;
@@ -351,6 +359,7 @@ void aph_afrx_socket_end(struct aph_afrx_socket *s)
 	if (s->endpoint)
 		aph_afrx_endpoint_part(s);
 	socket_free(s);
+	drop_name();
 	aph_afrx_broker_look();
 }
 

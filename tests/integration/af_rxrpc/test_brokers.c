@@ -3,6 +3,7 @@
 #include "fixture.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stddef.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -21,19 +22,40 @@ static socklen_t broker_of(int fd, struct sockaddr_un *name)
 	return len + 1;
 }
 
-/* Another user, who listens there first, and does not get a word. */
-static void squat(int from, int to)
+/* Until the last one has let go of the name. */
+static void await_no_broker(const struct sockaddr_un *name, socklen_t len)
 {
-	struct sockaddr_un name;
-	socklen_t len;
+	uint64_t until_ns = aph_deadline_ms((uint64_t)check_hang_ms(5000));
+	int fd = (int)OK(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)), r;
+
+	while ((r = bind(fd, (const struct sockaddr *)name, len)) < 0 && aph_time_ns() < until_ns)
+		usleep(1000);
+	OK(r);
+	OK(close(fd));
+}
+
+/* Whether it has the name of a broker. */
+static bool is_bound_to_zero(int fd)
+{
+	struct sockaddr_un name = { 0 };
+	socklen_t len = sizeof(name);
+
+	if (syscall(SYS_getsockname, fd, &name, &len) < 0 || name.sun_family != AF_UNIX)
+		return false;
+	return memcmp(name.sun_path + 1, "afrxrpc/", 8) == 0 &&
+	       name.sun_path[len - offsetof(struct sockaddr_un, sun_path) - 1] == '0' &&
+	       name.sun_path[len - offsetof(struct sockaddr_un, sun_path) - 2] == '/';
+}
+
+/* Another user, who listens there, and does not get a word. */
+static void squat(const struct sockaddr_un *name, socklen_t len, int to)
+{
 	char byte;
 	int fd;
 
 	OK(setuid(65534));
-	CHECK_INT(read(from, &len, sizeof(len)), sizeof(len));
-	CHECK_INT(read(from, &name, len), len);
 	fd = (int)OK(socket(AF_UNIX, SOCK_SEQPACKET, 0));
-	OK(bind(fd, (const struct sockaddr *)&name, len));
+	OK(bind(fd, (const struct sockaddr *)name, len));
 	OK(listen(fd, 5));
 	CHECK_INT(write(to, "r", 1), 1);
 	fd = (int)OK(accept(fd, NULL, NULL));
@@ -41,12 +63,26 @@ static void squat(int from, int to)
 	_exit(0);
 }
 
+/* Who listens there. */
+static pid_t pid_of(const struct sockaddr_un *name, socklen_t len)
+{
+	int fd = (int)OK(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+	struct ucred peer;
+	socklen_t peer_len = sizeof(peer);
+
+	OK(connect(fd, (const struct sockaddr *)name, len));
+	OK(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_len));
+	OK(close(fd));
+	return peer.pid;
+}
+
+/* When the broker has died. */
 static void test_false_broker(void **state)
 {
-	int up[2], down[2], client;
 	struct sockaddr_rxrpc any = loopback(0, 0);
 	struct sockaddr_un name;
-	pid_t squatter, pid;
+	int up[2], client;
+	pid_t squatter;
 	socklen_t len;
 	char byte;
 
@@ -54,33 +90,74 @@ static void test_false_broker(void **state)
 	if (geteuid() != 0)
 		suite_skip("only root can be two users");
 	OK(pipe2(up, O_CLOEXEC));
-	OK(pipe2(down, O_CLOEXEC));
-	squatter = (pid_t)OK(fork());
-	if (squatter == 0)
-		squat(down[0], up[1]);
 	client = client_new();
 	len = broker_of(client, &name);
-	CHECK_INT(write(down[1], &len, sizeof(len)), sizeof(len));
-	CHECK_INT(write(down[1], &name, len), len);
+	fork_once();
+	OK(kill(pid_of(&name, len), SIGKILL));
+	await_no_broker(&name, len);
+	CHECK_INT(bind_to(client, &any), -ENOTCONN);
+	squatter = (pid_t)OK(fork());
+	if (squatter == 0)
+		squat(&name, len, up[1]);
 	CHECK_INT(read(up[0], &byte, 1), 1);
+	CHECK_INT(bind_to(client, &any), -ENOTCONN);
+	finish(squatter);
+	OK(rx_close(client));
+	OK(close(up[0]));
+	OK(close(up[1]));
+}
+
+/* From the first socket on nobody else can have the name, and nobody is there as long as there is no broker. */
+static void test_name_is_taken(void **state)
+{
+	struct sockaddr_rxrpc any = loopback(0, 0);
+	int client = client_new(), other = client_new();
+	int fd = (int)OK(socket(AF_UNIX, SOCK_SEQPACKET, 0));
+	struct sockaddr_un name;
+	socklen_t len = broker_of(client, &name);
+	const struct sockaddr *address = (const struct sockaddr *)&name;
+
+	(void)state;
+	FAILS(bind(fd, address, len), EADDRINUSE);
+	FAILS(connect(fd, address, len), ECONNREFUSED);
+	fork_once();
+	FAILS(bind(fd, address, len), EADDRINUSE);
+	OK(bind_to(client, &any));
+	OK(connect(fd, address, len));
+	OK(rx_close(client));
+	OK(rx_close(other));
+	await_no_broker(&name, len);
+	OK(close(fd));
+}
+
+/* A program may close what it does not know. */
+static void test_name_is_closed(void **state)
+{
+	struct sockaddr_rxrpc any = loopback(0, 0);
+	int client, fd;
+	pid_t pid;
+
+	(void)state;
 	pid = (pid_t)OK(fork());
 	if (pid == 0) {
-		CHECK_INT(bind_to(client, &any), -ENOTCONN);
+		client = client_new();
+		for (fd = 3; fd < 100; fd++)
+			if (fd != client && is_bound_to_zero(fd))
+				OK(syscall(SYS_close, fd));
+		fork_once();
+		OK(bind_to(client, &any));
+		OK(rx_close(client));
 		_exit(0);
 	}
 	finish(pid);
-	finish(squatter);
-	OK(bind_to(client, &any)); /* here it is as it was */
-	OK(rx_close(client));
-	for (int i = 0; i < 2; i++) {
-		OK(close(up[i]));
-		OK(close(down[i]));
-	}
 }
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		SUITE_TEST(test_false_broker),
+		SUITE_TEST(test_name_is_taken),
+		SUITE_TEST(test_name_is_closed),
 	};
 
 	return suite_run("af_rxrpc brokers", tests, SUITE_LEN(tests), 60);

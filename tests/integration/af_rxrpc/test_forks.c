@@ -192,10 +192,8 @@ static void test_fork_after_close(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SUITE_TEST(test_fork_meanwhile),
-		SUITE_TEST(test_fork_while_sending),
-		SUITE_TEST(test_fork_without_channel),
-		SUITE_TEST(test_fork_while_reading),
+		SUITE_TEST(test_fork_meanwhile),       SUITE_TEST(test_fork_while_sending),
+		SUITE_TEST(test_fork_without_channel), SUITE_TEST(test_fork_while_reading),
 		SUITE_TEST(test_fork_after_close),
 	};
 
