@@ -22,7 +22,7 @@ APH_API int aph_rxrpc_socket(int domain, int type, int protocol)
 	if (r < 0)
 		return (int)aph_afrx_result(r);
 	s->family = protocol;
-	aph_afrx_reap();
+	aph_afrx_reap_sometimes();
 	return (int)aph_afrx_result(aph_afrx_put(s, fd));
 }
 
@@ -115,23 +115,30 @@ static int bind_second(struct aph_afrx_socket *s, const struct aph_afrx_name *na
 	return 0;
 }
 
+static int bind_now(struct aph_afrx_socket *s, const struct aph_afrx_name *name)
+{
+	if (s->moved)
+		return -EREMOTE;
+	if (s->state == APH_AFRX_UNBOUND)
+		return bind_first(s, name);
+	if (s->state == APH_AFRX_SERVER_BOUND)
+		return bind_second(s, name);
+	return -EINVAL;
+}
+
 static int bind_to(struct aph_afrx_socket *s, const struct sockaddr *address, socklen_t len)
 {
 	struct aph_afrx_name name;
 	int r;
 
 	r = aph_afrx_name_read(&name, s->family, address, len);
-	if (r < 0)
+	if (r == 0)
+		r = bind_now(s, &name);
+	if (r != -EADDRINUSE)
 		return r;
-	/* What was closed without a word gives its address free. That may let go of the lock: the state is looked at later. */
+	/* What was closed without a word gives its address free. That may let go of the lock: the state is looked at again. */
 	aph_afrx_reap();
-	if (s->moved)
-		return -EREMOTE;
-	if (s->state == APH_AFRX_UNBOUND)
-		return bind_first(s, &name);
-	if (s->state == APH_AFRX_SERVER_BOUND)
-		return bind_second(s, &name);
-	return -EINVAL;
+	return bind_now(s, &name);
 }
 
 APH_API int aph_rxrpc_bind(int fd, const struct sockaddr *address, socklen_t len)

@@ -28,9 +28,9 @@
 
 /* What the main thread has to watch, in epoll's data. */
 #define WATCH_LISTENER UINT64_C(0)
-#define WATCH_END      UINT64_C(1) /* the eventfd */
-#define WATCH_INNER    UINT64_C(2)
-#define WATCH_FIRST    UINT64_C(16) /* and on: connections, by serial number */
+#define WATCH_END      UINT64_C(1)	   /* the eventfd */
+#define WATCH_FIRST    UINT64_C(16)	   /* and on: connections, by serial number */
+#define WATCH_INNER    (UINT64_C(1) << 63) /* and on: sockets, by cookie */
 
 struct connection {
 	uint64_t serial; /* 0: this entry is free */
@@ -474,7 +474,7 @@ static int close_others(int listener, int ready)
 /* Those who were in a function are not here; they ask again. */
 static void take_over(struct aph_afrx_socket *s)
 {
-	struct epoll_event event = { .events = EPOLLET, .data.u64 = WATCH_INNER };
+	struct epoll_event event = { .events = EPOLLET, .data.u64 = WATCH_INNER | s->cookie };
 	int i;
 
 	s->users = s->n_sleepers = s->n_readers = 0;
@@ -540,11 +540,11 @@ static void work(int listener)
 		return;
 	if (event.data.u64 == WATCH_LISTENER)
 		let_in(listener);
-	else if (event.data.u64 > WATCH_FIRST)
+	else if (event.data.u64 > WATCH_FIRST && event.data.u64 < WATCH_INNER)
 		look_at(event.data.u64);
 	aph_afrx_enter();
-	if (event.data.u64 == WATCH_INNER)
-		aph_afrx_reap();
+	if (event.data.u64 >= WATCH_INNER)
+		aph_afrx_reap_one(event.data.u64 & ~WATCH_INNER);
 	if (is_done())
 		_exit(0);
 	aph_afrx_leave();

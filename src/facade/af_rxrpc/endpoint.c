@@ -75,7 +75,7 @@ static void sleep_and_work(struct aph_afrx_endpoint *ep)
 		if (events[i].data.u64 == WATCH_DRIVER && !ep->driven)
 			work(ep);
 		else if (events[i].events & (EPOLLHUP | EPOLLERR))
-			aph_afrx_reap();
+			aph_afrx_reap_one(events[i].data.u64);
 		if (ep->stop)
 			return;
 	}

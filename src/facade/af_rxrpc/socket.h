@@ -218,7 +218,13 @@ void aph_afrx_notify(struct aph_afrx_socket *s);
 int aph_afrx_sleep(struct aph_afrx_socket *s, unsigned *n, uint64_t deadline_ns);
 /* The last descriptor of it is gone: aborts its calls, gives its address free. */
 void aph_afrx_socket_end(struct aph_afrx_socket *s);
-/* Ends sockets that were closed behind our back. */
+/*
+ * Ends sockets that were closed behind our back: those of ports are heard of, by their cookies; others are looked
+ * for with each new one (if there are many, when their number has doubled), and when something cannot be had. All of
+ * these may let go of the lock.
+ */
+void aph_afrx_reap_one(uint64_t cookie);
+void aph_afrx_reap_sometimes(void);
 void aph_afrx_reap(void);
 
 /* -- pollable.c: the two ends ------------------------------------------------------------------------------ */

@@ -14,7 +14,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define N_HEADS 64
+#define N_HEADS	 64
+#define REAP_FEW 16 /* sockets, at which a look costs little */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static _Thread_local bool inside; /* this thread has the lock: what it asks of the system is ours */
@@ -319,6 +320,10 @@ int aph_afrx_socket_new(struct aph_afrx_socket **out, int *fd, int flags)
 		return -ENOMEM;
 	aph_afrx_enter();
 	r = aph_afrx_pair_new(fd, &s->inner, &s->cookie, flags);
+	if (r == -EMFILE || r == -ENFILE) {
+		aph_afrx_reap();
+		r = aph_afrx_pair_new(fd, &s->inner, &s->cookie, flags);
+	}
 	if (r < 0) {
 		drop_name();
 		aph_afrx_leave();
@@ -363,7 +368,14 @@ void aph_afrx_socket_end(struct aph_afrx_socket *s)
 	aph_afrx_broker_look();
 }
 
-static struct aph_afrx_socket *find_closed(void)
+/* -- those that were closed behind our back -------------------------------------------------------------------- */
+
+static void look_at(struct aph_afrx_socket *s)
+{
+	s->hung_up = s->hung_up || aph_afrx_is_closed(s);
+}
+
+static struct aph_afrx_socket *find_ended(void)
 {
 	struct aph_afrx_link *pos;
 	int i;
@@ -372,10 +384,8 @@ static struct aph_afrx_socket *find_closed(void)
 		for (pos = heads[i].next; pos != &heads[i]; pos = pos->next) {
 			struct aph_afrx_socket *s = APH_AFRX_OF(pos, struct aph_afrx_socket, link);
 
-			if (!s->hung_up && aph_afrx_is_closed(s)) {
-				s->hung_up = true;
+			if (s->hung_up && s->users == 0)
 				return s;
-			}
 		}
 	}
 	return NULL;
@@ -386,7 +396,28 @@ void aph_afrx_reap(void)
 {
 	struct aph_afrx_socket *s;
 
-	while ((s = find_closed()))
-		if (s->users == 0)
-			aph_afrx_socket_end(s);
+	aph_afrx_for_each(look_at);
+	while ((s = find_ended()))
+		aph_afrx_socket_end(s);
+}
+
+void aph_afrx_reap_one(uint64_t cookie)
+{
+	struct aph_afrx_socket *s = find(cookie);
+
+	if (!s)
+		return;
+	look_at(s);
+	if (s->hung_up && s->users == 0)
+		aph_afrx_socket_end(s);
+}
+
+void aph_afrx_reap_sometimes(void)
+{
+	static unsigned limit;
+
+	if (aph_afrx_n_sockets() > REAP_FEW && aph_afrx_n_sockets() < limit)
+		return;
+	aph_afrx_reap();
+	limit = 2 * aph_afrx_n_sockets();
 }

@@ -84,6 +84,27 @@ static void test_many(void **state)
 	}
 }
 
+/* Those without a port are not heard of, and do not use up what the program may have open. */
+static void test_many_unbound(void **state)
+{
+	struct rlimit limit, before;
+	int i, fd, keep = client_new();
+
+	(void)state;
+	OK(getrlimit(RLIMIT_NOFILE, &before));
+	limit = before;
+	limit.rlim_cur = (rlim_t)keep + 20;
+	OK(setrlimit(RLIMIT_NOFILE, &limit));
+	for (i = 0; i < 100; i++) {
+		fd = client_new();
+		OK(close_range((unsigned)fd, (unsigned)fd, 0));
+	}
+	OK(setrlimit(RLIMIT_NOFILE, &before));
+	OK(rx_close(keep));
+	/* It is the next one that ends the last one. */
+	OK(rx_close(client_new()));
+}
+
 static int n_threads(void)
 {
 	DIR *dir = opendir("/proc/self/task");
@@ -768,6 +789,7 @@ int main(int argc, char **argv)
 		SUITE_TEST(test_dup),
 		SUITE_TEST(test_closed_by_others),
 		SUITE_TEST(test_many),
+		SUITE_TEST(test_many_unbound),
 		SUITE_TEST(test_many_at_once),
 		SUITE_TEST(test_closed_while_binding),
 		SUITE_TEST(test_child_closes),
