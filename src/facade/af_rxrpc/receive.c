@@ -205,6 +205,9 @@ static void finish(struct receiving *t, struct aph_afrx_call *c)
 	c->read_out = true;
 	c->turn = 0;
 	requeue(c);
+	/* Another thread that reads it has all that it will get. */
+	if (c->pins > 1)
+		aph_afrx_notify(c->socket);
 }
 
 /* Whether a blocking read goes on with this call: something was copied, there is room, and nobody else waits. */
@@ -232,13 +235,14 @@ static ssize_t take_data(struct receiving *t, struct aph_afrx_call *c)
 		if (r < 0 || is_at_end(t, c) || !is_to_wait(t, c))
 			break;
 		aph_afrx_settle(t->s, t->fd);
-		while (r == 0 && c->socket && !aph_afrx_call_has_news(c) &&
+		while (r == 0 && c->socket && !c->read_out && !aph_afrx_call_has_news(c) &&
 		       aph_afrx_list_empty(&t->s->queue))
 			r = wait_for_change(t);
-		if (r < 0 || !c->socket || !aph_afrx_call_has_news(c) || aph_afrx_call_is_broken(c))
+		if (r < 0 || !c->socket || c->read_out || !aph_afrx_call_has_news(c) ||
+		    aph_afrx_call_is_broken(c))
 			break;
 	}
-	if (c->socket && is_at_end(t, c) && !aph_afrx_call_is_broken(c)) {
+	if (c->socket && !c->read_out && is_at_end(t, c) && !aph_afrx_call_is_broken(c)) {
 		finish(t, c);
 	} else {
 		t->message->msg_flags |= MSG_MORE;

@@ -280,6 +280,86 @@ static void test_last_call_aborted(void **state)
 	OK(rx_close(server));
 }
 
+/* -- for the rest of a body ---------------------------------------------------------------------------------------- */
+
+static void *read_all_in_thread(void *arg)
+{
+	struct sender *reader = arg;
+	struct got *mine = calloc(1, sizeof(*mine));
+
+	CHECK(mine != NULL);
+	receive(reader->fd, mine, sizeof(mine->data), 0);
+	reader->result = mine->n;
+	reader->tag = mine->tag;
+	reader->len = (size_t)mine->flags;
+	free(mine);
+	atomic_store(&reader->done, true);
+	return NULL;
+}
+
+static bool is_done_soon(struct sender *reader)
+{
+	uint64_t until_ns = aph_deadline_ms((uint64_t)check_hang_ms(1000));
+
+	while (!atomic_load(&reader->done) && aph_time_ns() < until_ns)
+		usleep(1000);
+	return atomic_load(&reader->done);
+}
+
+/*
+ * Two threads read one request, and both return at its end. A third one, at another socket of the port, receives for
+ * both, so that they come in any order.
+ */
+static void test_two_readers(void **state)
+{
+	struct sender readers[2] = { { .done = false } }, third = { .done = false };
+	struct sockaddr_rxrpc to, other_to;
+	int server, client, other = client_new(), i, late;
+	ssize_t sum = 0;
+
+	(void)state;
+	call_begin(&to, &server, &client);
+	other_to = loopback(ntohs(to.transport.sin.sin_port), SERVICE + 1);
+	OK(bind_to(other, &other_to));
+	OK(rx_listen(other, 1));
+	third.fd = other;
+	CHECK_INT(pthread_create(&third.thread, NULL, read_all_in_thread, &third), 0);
+	usleep(20000);
+	for (i = 0; i < 2; i++) {
+		readers[i].fd = server;
+		CHECK_INT(pthread_create(&readers[i].thread, NULL, read_all_in_thread, &readers[i]),
+			  0);
+	}
+	for (i = 0; i < 50; i++) {
+		CHECK_INT(tag_send(client, 1, "x", 1, NULL, MSG_MORE), 1);
+		/* What is less than a packet is sent when the one who writes pauses. */
+		usleep(2000);
+	}
+	CHECK_INT(tag_send(client, 1, body, 20000, NULL, MSG_MORE), 20000);
+	usleep(20000);
+	CHECK_INT(tag_send(client, 1, "x", 1, NULL, 0), 1);
+	CHECK(is_done_soon(&readers[0]) || is_done_soon(&readers[1]));
+	late = is_done_soon(&readers[0]) ? 1 : 0;
+	if (!is_done_soon(&readers[late])) {
+		/* It never had any of it, and waits for another call. */
+		CHECK_INT(tag_command(server, 12, RXRPC_CHARGE_ACCEPT), 0);
+		CHECK_INT(tag_send(client, 2, "x", 1, NULL, 0), 1);
+		CHECK(is_done_soon(&readers[late]));
+		CHECK_INT(readers[late].tag, 12);
+	}
+	for (i = 0; i < 2; i++) {
+		sum += result_of(&readers[i]);
+		CHECK(readers[i].len == 0 || readers[i].len == MSG_MORE);
+	}
+	CHECK(readers[late].tag == 12 || readers[0].len != readers[1].len);
+	CHECK_INT(sum, 20000 + 51 + (readers[late].tag == 12));
+	CHECK_INT(tag_send(client, 3, "x", 1, &other_to, 0), 1);
+	CHECK_INT(result_of(&third), 0);
+	OK(rx_close(other));
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -290,6 +370,7 @@ int main(void)
 		SUITE_TEST(test_channel_that_becomes_free),
 		SUITE_TEST(test_shut_down_without_channel),
 		SUITE_TEST(test_last_call_aborted),
+		SUITE_TEST(test_two_readers),
 	};
 
 	return suite_run("af_rxrpc waits", tests, SUITE_LEN(tests), 60);
