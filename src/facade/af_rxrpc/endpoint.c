@@ -89,10 +89,10 @@ static void *run(void *arg)
 	aph_afrx_enter();
 	while (!ep->stop)
 		sleep_and_work(ep);
-	aph_afrx_leave();
 	(void)close(ep->epoll);
 	(void)close(ep->wake);
 	ep->epoll = ep->wake = -1;
+	aph_afrx_leave();
 	if (ep->detached)
 		free(ep);
 	return NULL;
@@ -357,6 +357,9 @@ void aph_afrx_endpoints_forget(bool forked)
 {
 	uint64_t one = 1;
 
+	/* Those of an earlier fork, if another thread was about to bury them. */
+	while (forked && !aph_afrx_list_empty(&left_over))
+		discard(APH_AFRX_OF(aph_afrx_list_pop(&left_over), struct aph_afrx_endpoint, link));
 	while (!aph_afrx_list_empty(&endpoints)) {
 		struct aph_afrx_endpoint *ep =
 			APH_AFRX_OF(aph_afrx_list_pop(&endpoints), struct aph_afrx_endpoint, link);

@@ -189,12 +189,50 @@ static void test_fork_after_close(void **state)
 	OK(rx_close(server));
 }
 
+#define PORTS 16
+
+static void *fork_in_thread(void *arg)
+{
+	(void)arg;
+	fork_once();
+	return NULL;
+}
+
+/* Two threads fork at once, and the child of the later one goes on to fork: it has nothing of the other one's. */
+static void test_fork_twice(void **state)
+{
+	int fds[PORTS], round, i;
+	pthread_t thread;
+	pid_t pid;
+
+	(void)state;
+	for (round = 0; round < 30; round++) {
+		for (i = 0; i < PORTS; i++) {
+			struct sockaddr_rxrpc at;
+
+			fds[i] = server_new(&at, 1);
+		}
+		CHECK_INT(pthread_create(&thread, NULL, fork_in_thread, NULL), 0);
+		usleep((useconds_t)round * 100);
+		pid = (pid_t)OK(fork());
+		if (pid == 0) {
+			OK(rx_close(client_new()));
+			fork_once();
+			_exit(0);
+		}
+		finish(pid);
+		CHECK_INT(pthread_join(thread, NULL), 0);
+		for (i = 0; i < PORTS; i++)
+			OK(rx_close(fds[i]));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		SUITE_TEST(test_fork_meanwhile),       SUITE_TEST(test_fork_while_sending),
 		SUITE_TEST(test_fork_without_channel), SUITE_TEST(test_fork_while_reading),
-		SUITE_TEST(test_fork_after_close),
+		SUITE_TEST(test_fork_after_close),     SUITE_TEST(test_fork_twice),
 	};
 
 	return suite_run("af_rxrpc forks", tests, SUITE_LEN(tests), 60);
