@@ -147,9 +147,12 @@ int aph_afrx_drive(struct aph_afrx_socket *s, uint64_t deadline_ns)
 	aph_afrx_endpoint_push(ep);
 	ep->driven = false;
 	listen_again(ep, true);
-	if (r == -ECANCELED)
+	if (r == -ETIMEDOUT || r == -EINTR)
+		return r;
+	/* After an error that nobody expected another thread is to see; but not for what has happened already. */
+	if (r == -ECANCELED || atomic_load_explicit(&s->changes, memory_order_relaxed) != seen)
 		return 0;
-	return r == 0 || r == -ETIMEDOUT || r == -EINTR ? r : -EBUSY;
+	return -EBUSY;
 }
 
 static bool are_driven(void)
