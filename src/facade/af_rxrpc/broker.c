@@ -483,8 +483,13 @@ static void take_over(struct aph_afrx_socket *s)
 	for (i = 0; i < APH_AFRX_N_TAGS; i++) {
 		struct aph_afrx_link *pos;
 
-		for (pos = s->tags[i].next; pos != &s->tags[i]; pos = pos->next)
-			APH_AFRX_OF(pos, struct aph_afrx_call, hash)->pins = 0;
+		for (pos = s->tags[i].next; pos != &s->tags[i]; pos = pos->next) {
+			struct aph_afrx_call *c = APH_AFRX_OF(pos, struct aph_afrx_call, hash);
+
+			c->pins = 0;
+			if (c->client)
+				c->client->n_calls++;
+		}
 	}
 	if (!aph_afrx_list_empty(&s->queue) && s->marks == 0)
 		aph_afrx_mark(s);

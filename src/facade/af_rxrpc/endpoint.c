@@ -397,12 +397,18 @@ void aph_afrx_endpoints_bury(void)
 	}
 }
 
-/* The old descriptors are still those of the other processes, whose threads are told to stop with them. */
+/*
+ * Whoever waited for a channel is not here: the clients' calls are counted again, by those that are.
+ * The old descriptors are still those of the other processes, whose threads are told to stop with them.
+ */
 static int resume(struct aph_afrx_endpoint *ep)
 {
+	struct aph_afrx_link *pos;
 	int r;
 
 	ep->n_channel_waiters = 0;
+	for (pos = ep->clients.next; pos != &ep->clients; pos = pos->next)
+		APH_AFRX_OF(pos, struct aph_afrx_client, link)->n_calls = 0;
 	r = open_loop(ep);
 	return r < 0 ? r : start(ep);
 }

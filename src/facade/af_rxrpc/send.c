@@ -143,6 +143,7 @@ static int begin(struct sending *t, struct aph_afrx_call **out)
 	struct aph_afrx_client *client;
 	struct aph_afrx_name to = { 0 };
 	struct aph_afrx_call *c;
+	struct aph_rx_call *rx;
 	int r;
 
 	if (t->s->state == APH_AFRX_DISABLED)
@@ -155,18 +156,19 @@ static int begin(struct sending *t, struct aph_afrx_call **out)
 	r = aph_afrx_client_get(&client, t->s->endpoint, &to.address, to.service);
 	if (r < 0)
 		return r;
-	c = aph_afrx_call_new(t->s);
-	if (!c)
-		return -ENOMEM;
-	c->client = client;
 	client->n_calls++;
-	r = open_call(t, client, &c->rx);
+	r = open_call(t, client, &rx);
 	if (r == -EREMOTE)
-		c->client = NULL; /* gone with the socket */
-	if (r < 0) {
-		aph_afrx_call_free(c);
-		return r;
+		return r; /* the client is gone with the socket */
+	c = r == 0 ? aph_afrx_call_new(t->s) : NULL;
+	if (!c) {
+		if (r == 0)
+			(void)aph_rx_call_free(rx);
+		aph_afrx_client_put(client);
+		return r < 0 ? r : -ENOMEM;
 	}
+	c->client = client;
+	c->rx = rx;
 	aph_rx_call_set_data(c->rx, c);
 	aph_afrx_call_set_tag(c, t->req.tag);
 	*out = c;

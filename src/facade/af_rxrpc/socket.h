@@ -267,7 +267,7 @@ void aph_afrx_wake_senders(struct aph_afrx_endpoint *ep);
 void aph_afrx_endpoints_forget(bool forked);
 /* Lets go of the lock until the threads of forgotten ones have ended. */
 void aph_afrx_endpoints_bury(void);
-/* In a broker: the threads begin again. */
+/* In a broker: the threads begin again, and the clients' calls are counted anew. */
 int aph_afrx_endpoints_resume(void);
 /* The descriptors that they need, at most `n`. Returns how many there are. */
 unsigned aph_afrx_endpoints_descriptors(int *fds, unsigned n);
