@@ -87,7 +87,8 @@ int aph_afrx_say(int fd, char what, const int *fds, unsigned n)
 		cmsg->cmsg_len = CMSG_LEN(n * sizeof(int));
 		memcpy(CMSG_DATA(cmsg), fds, n * sizeof(int));
 	}
-	while (syscall(SYS_sendmsg, fd, &message, MSG_NOSIGNAL) < 0)
+	/* Whoever hears reads all: there is always room for the few messages that can be under way. */
+	while (syscall(SYS_sendmsg, fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
 		if (errno != EINTR)
 			return -errno;
 	return 0;

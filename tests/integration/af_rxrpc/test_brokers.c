@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stddef.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -152,12 +153,69 @@ static void test_name_is_closed(void **state)
 	finish(pid);
 }
 
+/* -- clients that do not keep to the rules ----------------------------------------------------------------------- */
+
+/* As much of the broker's own messages as a client needs that is to be a bad one. */
+static ssize_t say(int fd, char what, const int *fds, unsigned n)
+{
+	char control[CMSG_SPACE(2 * sizeof(int))] __attribute__((aligned(16))) = { 0 };
+	struct iovec iov = { &what, 1 };
+	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct cmsghdr *cmsg;
+
+	if (n) {
+		message.msg_control = control;
+		message.msg_controllen = CMSG_SPACE(n * sizeof(int));
+		cmsg = CMSG_FIRSTHDR(&message);
+		cmsg->cmsg_level = SOL_SOCKET;
+		cmsg->cmsg_type = SCM_RIGHTS;
+		cmsg->cmsg_len = CMSG_LEN(n * sizeof(int));
+		memcpy(CMSG_DATA(cmsg), fds, n * sizeof(int));
+	}
+	return syscall(SYS_sendmsg, fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* A connection with memory for questions, all of them zeros. */
+static int connect_to_broker(int outer, const struct sockaddr_un *name, socklen_t len)
+{
+	int fd = (int)OK(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+	int fds[2] = { (int)OK(memfd_create("x", MFD_CLOEXEC | MFD_ALLOW_SEALING)), outer };
+
+	OK(ftruncate(fds[0], 1 << 17));
+	OK(fcntl(fds[0], F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_SEAL));
+	OK(connect(fd, (const struct sockaddr *)name, len));
+	OK(say(fd, 'h', fds, 2));
+	OK(close(fds[0]));
+	return fd;
+}
+
+/* One that asks and asks, and reads no answer, does not keep the broker when all sockets are closed. */
+static void test_no_answer_is_read(void **state)
+{
+	uint64_t until_ns = aph_deadline_ms(300);
+	struct sockaddr_un name;
+	int client = client_new(), fd, n = 0;
+	socklen_t len = broker_of(client, &name);
+
+	(void)state;
+	fork_once();
+	fd = connect_to_broker(client, &name, len);
+	while (aph_time_ns() < until_ns && n < 100000)
+		if (say(fd, 'a', &client, 1) == 1)
+			n++;
+	CHECK(n > 100);
+	OK(rx_close(client));
+	await_no_broker(&name, len);
+	OK(close(fd));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		SUITE_TEST(test_false_broker),
 		SUITE_TEST(test_name_is_taken),
 		SUITE_TEST(test_name_is_closed),
+		SUITE_TEST(test_no_answer_is_read),
 	};
 
 	return suite_run("af_rxrpc brokers", tests, SUITE_LEN(tests), 60);
