@@ -24,6 +24,7 @@
 #define CONNECTIONS_MAX	 1024
 #define STRANGERS_MAX	 64 /* connections that have not shown a socket yet */
 #define PORTS_PRIVILEGED 1024
+#define FULL_MS		 10	     /* between two looks whether there is a descriptor again */
 #define NOWHERE		 ((void *)8) /* no memory is there in any process */
 
 /* What the main thread has to watch, in epoll's data. */
@@ -49,12 +50,18 @@ static uint64_t last_serial = WATCH_FIRST;
 static unsigned n_strangers;
 static _Atomic unsigned n_asking; /* threads at a question, until its answer has been told */
 static int watcher = -1, end_fd = -1;
+static int spare = -1; /* a descriptor to give up for a moment, when no more can be had */
 static _Thread_local struct connection *serving; /* by this thread */
 
 static void drop(int fd)
 {
 	if (fd >= 0)
 		(void)syscall(SYS_close, fd);
+}
+
+static int open_null(void)
+{
+	return (int)syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC);
 }
 
 /* -- sleeping for somebody ------------------------------------------------------------------------------------- */
@@ -251,7 +258,8 @@ static int serve_question(struct connection *c, int fd)
 	}
 	c->cancelled = false;
 	atomic_fetch_add(&n_asking, 1);
-	r = fd < 0 ? aph_afrx_result(-EBADF) : answer(c, fd, &closed);
+	/* If none came there was no room for it here. */
+	r = fd < 0 ? aph_afrx_result(-ENOBUFS) : answer(c, fd, &closed);
 	c->shared->answer.result = r < 0 ? -errno : r;
 	if (!closed)
 		drop(fd);
@@ -298,10 +306,22 @@ static void connection_end(struct connection *c)
 	aph_afrx_leave();
 }
 
+/* It had better come again later. */
+static void refuse(int fd)
+{
+	(void)aph_afrx_say(fd, APH_AFRX_FULL, NULL, 0);
+}
+
 static int hello(struct connection *c, const int fds[2])
 {
-	int r = aph_rxrpc_is_socket(fds[1]) ? map_memory(c, fds[0]) : -ENOTSOCK;
+	int r;
 
+	if (fds[0] < 0 || fds[1] < 0)
+		r = -EMFILE; /* both were sent */
+	else
+		r = aph_rxrpc_is_socket(fds[1]) ? map_memory(c, fds[0]) : -ENOTSOCK;
+	if (r == -EMFILE || r == -ENOMEM)
+		refuse(c->fd);
 	drop(fds[0]);
 	drop(fds[1]);
 	return r;
@@ -359,6 +379,7 @@ static void welcome(struct connection *c)
 			(void)pthread_detach(thread);
 			return;
 		}
+		refuse(c->fd);
 	}
 	connection_end(c);
 }
@@ -380,18 +401,44 @@ static struct connection *find(uint64_t serial, bool stranger)
 	return found;
 }
 
+static int accept_one(int listener)
+{
+	return (int)syscall(SYS_accept4, listener, NULL, NULL, SOCK_CLOEXEC);
+}
+
+/* Who cannot be let in hears so at once; and the listener would stay readable. */
+static void turn_away(int listener)
+{
+	int fd;
+
+	drop(spare);
+	fd = accept_one(listener);
+	if (fd >= 0)
+		refuse(fd);
+	drop(fd);
+	spare = open_null();
+	/* Somebody else was faster: there is nothing to do but to wait. */
+	if (fd < 0)
+		(void)poll(NULL, 0, FULL_MS);
+}
+
 static void let_in(int listener)
 {
-	int fd = (int)syscall(SYS_accept4, listener, NULL, NULL, SOCK_CLOEXEC);
+	int fd = accept_one(listener);
 	struct epoll_event event = { .events = EPOLLIN };
 	socklen_t len = sizeof(struct ucred);
 	struct connection *c;
 	struct ucred peer;
 
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE))
+		turn_away(listener);
 	if (fd < 0)
 		return;
-	if (n_strangers >= STRANGERS_MAX)
-		connection_end(find(0, true));
+	if (n_strangers >= STRANGERS_MAX) {
+		c = find(0, true);
+		refuse(c->fd);
+		connection_end(c);
+	}
 	aph_afrx_enter();
 	c = find(0, false);
 	if (c && syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0) {
@@ -402,10 +449,12 @@ static void let_in(int listener)
 		n_strangers++;
 	}
 	aph_afrx_leave();
-	if (!c)
+	if (!c) {
+		refuse(fd);
 		drop(fd);
-	else if (epoll_ctl(watcher, EPOLL_CTL_ADD, fd, &event) < 0)
+	} else if (epoll_ctl(watcher, EPOLL_CTL_ADD, fd, &event) < 0) {
 		connection_end(c);
+	}
 }
 
 /* Something of a connection: it is new, or somebody sleeps for it who should not any more. */
@@ -464,10 +513,9 @@ static int close_others(int listener, int ready)
 	free(kept);
 	/* Nothing that is opened later is to be taken for a standard stream. */
 	do {
-		null = (int)syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC);
-	} while (null >= 0 && null < 2);
-	if (null > 2)
-		drop(null);
+		null = open_null();
+	} while (null >= 0 && null < 3);
+	spare = null;
 	return 0;
 }
 

@@ -132,6 +132,7 @@ struct connection {
 	struct aph_afrx_shared *shared;
 	size_t size;
 	bool broken;
+	int failure; /* of a broken one: what it is told with */
 };
 
 static struct aph_afrx_link idle = { &idle, &idle }, busy = { &busy, &busy };
@@ -285,6 +286,22 @@ static int find_connection(struct connection **out, int outer)
 	return c ? 0 : connect_new(out, outer, &broker, len);
 }
 
+/* A connection has failed: the broker had no room for it, or is not there any more. Returns what to tell of it. */
+static int fail(struct connection *c, int error)
+{
+	char what = 0;
+	int fds[2];
+
+	/* What it said before it closed is behind the errors. */
+	while (error == -EPIPE || error == -ECONNRESET)
+		error = aph_afrx_hear(c->fd, &what, fds);
+	c->broken = true;
+	if (error >= 0)
+		error = what == APH_AFRX_FULL ? -ENOBUFS : -ENOTCONN;
+	c->failure = error;
+	return error;
+}
+
 /* A connection to the broker of this outer end, with room for a body and an empty question. NULL: -errno in `error`. */
 static struct connection *begin(int outer, size_t len, int64_t *error)
 {
@@ -298,9 +315,9 @@ static struct connection *begin(int outer, size_t len, int64_t *error)
 	if (c && (!c->shared || c->size < size))
 		r = share_memory(c, outer, size);
 	if (r < 0 || !c || !c->shared) {
+		*error = c ? fail(c, r) : r;
 		if (c)
 			connection_free(c);
-		*error = r == -EPIPE || r == -ECONNRESET ? -ENOTCONN : r;
 		return NULL;
 	}
 	memset(&c->shared->question, 0, sizeof(c->shared->question));
@@ -346,12 +363,12 @@ static int64_t await_answer(struct connection *c)
 
 	for (;;) {
 		r = aph_afrx_hear(c->fd, &what, fds);
-		if (r == 1)
+		if (r == 1 && what == APH_AFRX_DONE)
 			return c->shared->answer.result;
-		if (r != -EINTR) {
-			c->broken = true;
-			return -ENOTCONN;
-		}
+		if (r == 1 && what == APH_AFRX_FULL)
+			return fail(c, -ENOBUFS);
+		if (r != -EINTR)
+			return fail(c, r);
 		if (!cancelled)
 			(void)aph_afrx_say(c->fd, APH_AFRX_CANCEL, NULL, 0);
 		cancelled = true;
@@ -362,12 +379,13 @@ static int64_t ask(struct connection *c, int outer, enum aph_afrx_op op)
 {
 	int r;
 
+	if (c->broken)
+		return c->failure;
 	c->shared->question.op = op;
 	r = aph_afrx_say(c->fd, APH_AFRX_ASK, &outer, 1);
 	if (r == 0)
 		return await_answer(c);
-	c->broken = true;
-	return r == -EPIPE || r == -ECONNRESET ? -ENOTCONN : r;
+	return fail(c, r);
 }
 
 /* -- keys -------------------------------------------------------------------------------------------------------- */

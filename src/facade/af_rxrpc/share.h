@@ -32,6 +32,7 @@ enum aph_afrx_message {
 	APH_AFRX_CANCEL =
 		'c', /* whoever asked does not want to wait any more; the answer comes all the same */
 	APH_AFRX_DONE = 'd', /* the answer */
+	APH_AFRX_FULL = 'f', /* the broker has no room for one more, and closes the connection */
 };
 
 enum aph_afrx_op {

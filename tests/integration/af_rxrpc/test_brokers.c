@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -209,13 +210,68 @@ static void test_no_answer_is_read(void **state)
 	OK(close(fd));
 }
 
+#define CONNECTIONS 1024
+#define LIMIT	    40
+
+/* When it has as many connections as it may, or descriptors, whoever comes hears that it is full, not that it is gone. */
+static void be_full(int n_connections, rlim_t limit)
+{
+	struct sockaddr_rxrpc any = loopback(0, 0);
+	struct sockaddr_un name;
+	int client = client_new(), *fds = calloc((size_t)n_connections, sizeof(*fds)), i, r;
+	socklen_t len = broker_of(client, &name);
+	struct rlimit before, less;
+	pid_t broker;
+
+	CHECK(fds != NULL);
+	fork_once();
+	broker = pid_of(&name, len);
+	OK(prlimit(broker, RLIMIT_NOFILE, NULL, &before));
+	less = before;
+	less.rlim_cur = limit ? limit : before.rlim_cur;
+	OK(prlimit(broker, RLIMIT_NOFILE, &less, NULL));
+	for (i = 0; i < n_connections; i++)
+		fds[i] = connect_to_broker(client, &name, len);
+	for (i = 0; i < 3; i++) {
+		r = bind_to(client, &any);
+		/* It may be let in, and have no descriptor to bind with. */
+		CHECK(r == -ENOBUFS || (limit && r == -EMFILE));
+	}
+	OK(prlimit(broker, RLIMIT_NOFILE, &before, NULL));
+	for (i = 0; i < n_connections; i++)
+		OK(close(fds[i]));
+	while ((r = bind_to(client, &any)) == -ENOBUFS || r == -EMFILE)
+		usleep(1000);
+	CHECK_INT(r, 0);
+	OK(rx_close(client));
+	free(fds);
+}
+
+static void test_too_many_connections(void **state)
+{
+	struct rlimit limit;
+
+	(void)state;
+	OK(getrlimit(RLIMIT_NOFILE, &limit));
+	if (limit.rlim_max < CONNECTIONS + 100)
+		suite_skip("too few descriptors");
+	limit.rlim_cur = limit.rlim_max;
+	OK(setrlimit(RLIMIT_NOFILE, &limit));
+	be_full(CONNECTIONS, 0);
+}
+
+static void test_too_many_files(void **state)
+{
+	(void)state;
+	be_full(LIMIT, LIMIT);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SUITE_TEST(test_false_broker),
-		SUITE_TEST(test_name_is_taken),
-		SUITE_TEST(test_name_is_closed),
-		SUITE_TEST(test_no_answer_is_read),
+		SUITE_TEST(test_false_broker),	       SUITE_TEST(test_name_is_taken),
+		SUITE_TEST(test_name_is_closed),       SUITE_TEST(test_no_answer_is_read),
+		SUITE_TEST(test_too_many_connections), SUITE_TEST(test_too_many_files),
 	};
 
 	return suite_run("af_rxrpc brokers", tests, SUITE_LEN(tests), 60);
