@@ -162,10 +162,14 @@ static int64_t pass_option(const struct connection *c, int fd, const struct aph_
 	socklen_t len = (socklen_t)q->len;
 	int r;
 
+	/* The kernel would take pointers for ours, and open descriptors here. */
+	if (q->a == SOL_SOCKET &&
+	    !(q->op == APH_AFRX_OP_SET ? aph_afrx_sets_option(q->b) : aph_afrx_gets_option(q->b)))
+		return aph_afrx_result(-ENOPROTOOPT);
+	if (len > room && (q->op == APH_AFRX_OP_SET || len <= INT32_MAX))
+		len = (socklen_t)room;
 	if (q->op == APH_AFRX_OP_SET)
 		return aph_rxrpc_setsockopt(fd, q->a, q->b, q->is_faulty ? NOWHERE : value, len);
-	if (len <= INT32_MAX && len > room)
-		len = (socklen_t)room;
 	r = aph_rxrpc_getsockopt(fd, q->a, q->b, c->shared->body, &len);
 	c->shared->answer.value_len = len;
 	return r;

@@ -29,6 +29,19 @@ uint64_t aph_afrx_deadline(int fd, int option, int flags)
 	return aph_deadline_ms((uint64_t)time.tv_sec * 1000 + (uint64_t)time.tv_usec / 1000);
 }
 
+bool aph_afrx_sets_option(int option)
+{
+	return option == SO_SNDBUF || option == SO_SNDBUFFORCE || option == SO_RCVBUF ||
+	       option == SO_RCVBUFFORCE || option == SO_TIMESTAMP || option == SO_TIMESTAMPNS;
+}
+
+bool aph_afrx_gets_option(int option)
+{
+	return option == SO_TYPE || option == SO_DOMAIN || option == SO_PROTOCOL ||
+	       option == SO_ACCEPTCONN || option == SO_ERROR || option == SO_SNDBUF ||
+	       option == SO_RCVBUF;
+}
+
 /* -- setting ------------------------------------------------------------------------------------------------ */
 
 static int set_name(const struct aph_afrx_socket *s, char **name, const char *type,

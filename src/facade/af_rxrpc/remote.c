@@ -668,6 +668,8 @@ int aph_afrx_remote_setsockopt(int fd, int level, int option, const void *value,
 	struct connection *c;
 	int64_t r;
 
+	if (level == SOL_SOCKET && !aph_afrx_sets_option(option))
+		return (int)syscall(SYS_setsockopt, fd, level, option, value, len);
 	c = begin(fd, 0, &r);
 	if (!c)
 		return (int)aph_afrx_result(r);
@@ -690,6 +692,8 @@ int aph_afrx_remote_getsockopt(int fd, int level, int option, void *value, sockl
 	socklen_t given, n;
 	int64_t r;
 
+	if (level == SOL_SOCKET && !aph_afrx_gets_option(option))
+		return (int)syscall(SYS_getsockopt, fd, level, option, value, len);
 	r = aph_afrx_copy_in(&given, len, sizeof(given));
 	c = r < 0 ? NULL : begin(fd, 0, &r);
 	if (!c)

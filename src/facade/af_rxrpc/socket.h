@@ -393,6 +393,13 @@ void aph_afrx_unserve(struct aph_afrx_socket *s);
 /* Of SO_RCVTIMEO or SO_SNDTIMEO, a deadline; or APH_NOW with O_NONBLOCK or MSG_DONTWAIT. */
 uint64_t aph_afrx_deadline(int fd, int option, int flags);
 
+/*
+ * Whether an option of SOL_SOCKET is (also) the library's business. The others are the pair's: whoever has the outer end
+ * sets or gets them there.
+ */
+bool aph_afrx_sets_option(int option);
+bool aph_afrx_gets_option(int option);
+
 /* -ENOKEY, -EKEYREVOKED, -EKEYREJECTED; with `started` also -EKEYEXPIRED. The security index, else. */
 int aph_afrx_key_find(const char *type, const char *description, bool started);
 

@@ -2,9 +2,12 @@
 /* The broker as such: who is there at its name, what it does for whom, and when it ends. */
 #include "fixture.h"
 
+#include <dirent.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -210,6 +213,57 @@ static void test_no_answer_is_read(void **state)
 	OK(close(fd));
 }
 
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
+
+static int n_files(pid_t pid)
+{
+	char path[64];
+	DIR *dir;
+	int n = 0;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	dir = opendir(path);
+	CHECK(dir != NULL);
+	while (readdir(dir))
+		n++;
+	OK(closedir(dir));
+	return n;
+}
+
+/* Those with descriptors and pointers are of the process that sets and gets them. */
+static void test_options_of_the_pair(void **state)
+{
+	struct sock_filter instruction = { .code = BPF_RET, .k = 0 };
+	struct sock_fprog program = { .len = 1, .filter = &instruction };
+	struct timeval limit = { .tv_sec = 1 }, got_limit = { 0 };
+	struct sockaddr_un name;
+	int client = client_new(), pidfd = -1, n;
+	socklen_t name_len = broker_of(client, &name), len = sizeof(pidfd);
+	pid_t broker;
+
+	(void)state;
+	fork_once();
+	broker = pid_of(&name, name_len);
+	/* Once, so that there is a connection. */
+	OK(rx_getsockopt(client, SOL_SOCKET, SO_TYPE, &pidfd, &len));
+	CHECK_INT(pidfd, SOCK_DGRAM);
+	n = n_files(broker);
+	for (int i = 0; i < 10; i++) {
+		len = sizeof(pidfd);
+		if (rx_getsockopt(client, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) == 0)
+			OK(close(pidfd)); /* it is one of this process */
+	}
+	CHECK_INT(n_files(broker), n);
+	OK(rx_setsockopt(client, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)));
+	OK(rx_setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)));
+	len = sizeof(got_limit);
+	OK(rx_getsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &got_limit, &len));
+	CHECK_INT(got_limit.tv_sec, 1);
+	OK(rx_close(client));
+}
+
 #define CONNECTIONS 1024
 #define LIMIT	    40
 
@@ -269,9 +323,10 @@ static void test_too_many_files(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SUITE_TEST(test_false_broker),	       SUITE_TEST(test_name_is_taken),
-		SUITE_TEST(test_name_is_closed),       SUITE_TEST(test_no_answer_is_read),
-		SUITE_TEST(test_too_many_connections), SUITE_TEST(test_too_many_files),
+		SUITE_TEST(test_false_broker),	      SUITE_TEST(test_name_is_taken),
+		SUITE_TEST(test_name_is_closed),      SUITE_TEST(test_no_answer_is_read),
+		SUITE_TEST(test_options_of_the_pair), SUITE_TEST(test_too_many_connections),
+		SUITE_TEST(test_too_many_files),
 	};
 
 	return suite_run("af_rxrpc brokers", tests, SUITE_LEN(tests), 60);
