@@ -360,6 +360,8 @@ static int serve_one(struct connection *c)
 static void *serve(void *arg)
 {
 	serving = arg;
+	/* Nobody does, and so it may stay in the drivers. */
+	(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 	while (serve_one(serving) == 0)
 		;
 	connection_end(serving);

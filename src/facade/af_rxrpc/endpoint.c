@@ -22,7 +22,9 @@
 #define WATCH_DRIVER UINT64_C(0)
 #define WATCH_WAKE   UINT64_MAX
 
-#define PARK_NS 50000 /* between two looks whether all are out of the drivers */
+#define DRIVE_NS \
+	UINT64_C(250000000) /* for so long a thread that could be cancelled receives for others */
+#define PARK_NS 50000	    /* between two looks whether all are out of the drivers */
 
 static struct aph_afrx_link endpoints = { &endpoints, &endpoints };
 static struct aph_afrx_link left_over = { &left_over, &left_over }; /* whose threads are to end */
@@ -131,15 +133,20 @@ int aph_afrx_drive(struct aph_afrx_socket *s, uint64_t deadline_ns)
 {
 	uint32_t seen = atomic_load_explicit(&s->changes, memory_order_relaxed);
 	struct aph_afrx_endpoint *ep = s->endpoint;
+	uint64_t until_ns = deadline_ns;
 	int r;
 
 	if (!ep || ep->driven || n_forking)
 		return -EBUSY;
+	if (aph_afrx_is_cancellable()) {
+		until_ns = aph_time_ns() + DRIVE_NS;
+		until_ns = until_ns < deadline_ns ? until_ns : deadline_ns;
+	}
 	ep->driven = true;
 	listen_again(ep, false);
 	do {
 		ep->waits = s;
-		r = aph_rx_udp_wait(ep->udp, deadline_ns);
+		r = aph_rx_udp_wait(ep->udp, until_ns);
 		ep->waits = NULL;
 		dispatch(ep);
 	} while (r == 0 && atomic_load_explicit(&s->changes, memory_order_relaxed) == seen);
@@ -147,7 +154,7 @@ int aph_afrx_drive(struct aph_afrx_socket *s, uint64_t deadline_ns)
 	aph_afrx_endpoint_push(ep);
 	ep->driven = false;
 	listen_again(ep, true);
-	if (r == -ETIMEDOUT || r == -EINTR)
+	if ((r == -ETIMEDOUT && until_ns == deadline_ns) || r == -EINTR)
 		return r;
 	/* After an error that nobody expected another thread is to see; but not for what has happened already. */
 	if (r == -ECANCELED || atomic_load_explicit(&s->changes, memory_order_relaxed) != seen)

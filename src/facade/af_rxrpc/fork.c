@@ -140,6 +140,7 @@ pid_t aph_afrx_process(void)
 
 static void before_fork(void)
 {
+	aph_afrx_hold();
 	aph_afrx_enter();
 	aph_afrx_endpoints_park();
 	is_moving = aph_afrx_n_sockets() > 0 && pipe2(ready, O_CLOEXEC) == 0;
@@ -185,6 +186,7 @@ static void after_fork_in_parent(void)
 	aph_afrx_endpoints_bury();
 	errno = saved;
 	aph_afrx_leave();
+	aph_afrx_release();
 }
 
 /*
@@ -227,6 +229,7 @@ static void after_fork_in_child(void)
 	is_moving = false;
 	errno = saved;
 	aph_afrx_leave();
+	aph_afrx_release();
 }
 
 static void watch_fork(void)
@@ -275,6 +278,7 @@ APH_API int aph_rxrpc_share(void)
 		return 0;
 	(void)sigemptyset(&set);
 	(void)sigaddset(&set, SIGCHLD);
+	aph_afrx_hold();
 	(void)pthread_sigmask(SIG_BLOCK, &set, &old);
 	child = fork();
 	if (child == 0)
@@ -285,6 +289,7 @@ APH_API int aph_rxrpc_share(void)
 		take_signal(&set, child);
 	}
 	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+	aph_afrx_release();
 	return (int)aph_afrx_result(has_moved ? 0 : -EAGAIN);
 }
 

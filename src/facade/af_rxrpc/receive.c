@@ -25,8 +25,22 @@ struct receiving {
 	struct aph_afrx_control control;
 	uint64_t deadline_ns;
 	bool waited;
+	struct aph_afrx_call *call; /* which is pinned */
 	size_t copied;
 };
+
+/* The thread is cancelled while it sleeps. */
+static void give_up(void *arg)
+{
+	struct receiving *t = arg;
+
+	if (t->call)
+		aph_afrx_call_unpin(t->call);
+	aph_afrx_vector_deinit(&t->body);
+	/* What was left for us to take is for others now. */
+	aph_afrx_settle(t->s, t->fd);
+	(void)aph_afrx_put(t->s, 0);
+}
 
 static int wait_for_change(struct receiving *t)
 {
@@ -34,7 +48,7 @@ static int wait_for_change(struct receiving *t)
 		t->deadline_ns = aph_afrx_deadline(t->fd, SO_RCVTIMEO, t->flags);
 		t->waited = true;
 	}
-	return aph_afrx_sleep(t->s, &t->s->n_readers, t->deadline_ns);
+	return aph_afrx_sleep(t->s, &t->s->n_readers, t->deadline_ns, give_up, t);
 }
 
 /* -- what goes with a message --------------------------------------------------------------------------------- */
@@ -227,6 +241,7 @@ static ssize_t take_data(struct receiving *t, struct aph_afrx_call *c)
 	put_tag(t, c);
 	put_time(t, c);
 	c->pins++;
+	t->call = c;
 	for (;;) {
 		begin_turn(c);
 		r = copy(t, c);

@@ -131,6 +131,7 @@ struct connection {
 	struct sockaddr_un broker;
 	struct aph_afrx_shared *shared;
 	size_t size;
+	struct aph_afrx_vector *body; /* of who asks, and may be cancelled; or NULL */
 	bool broken;
 	int failure; /* of a broken one: what it is told with */
 };
@@ -302,13 +303,14 @@ static int fail(struct connection *c, int error)
 	return error;
 }
 
-/* A connection to the broker of this outer end, with room for a body and an empty question. NULL: -errno in `error`. */
+/* A connection to the broker of this outer end, with room for a body and an empty question; the thread is held. NULL: -errno in `error`. */
 static struct connection *begin(int outer, size_t len, int64_t *error)
 {
 	size_t size = sizeof(struct aph_afrx_shared) + APH_AFRX_BODY_MIN;
 	struct connection *c = NULL;
 	int r;
 
+	aph_afrx_hold();
 	r = find_connection(&c, outer);
 	while (size < sizeof(struct aph_afrx_shared) + len)
 		size *= 2;
@@ -318,6 +320,7 @@ static struct connection *begin(int outer, size_t len, int64_t *error)
 		*error = c ? fail(c, r) : r;
 		if (c)
 			connection_free(c);
+		aph_afrx_release();
 		return NULL;
 	}
 	memset(&c->shared->question, 0, sizeof(c->shared->question));
@@ -329,6 +332,7 @@ static struct connection *begin(int outer, size_t len, int64_t *error)
 
 static void end(struct connection *c)
 {
+	c->body = NULL;
 	aph_afrx_enter();
 	aph_afrx_list_del(&c->link);
 	/* Much memory is not kept, nor is what was interrupted. */
@@ -337,6 +341,7 @@ static void end(struct connection *c)
 	else
 		aph_afrx_list_add(&idle, &c->link);
 	aph_afrx_leave();
+	aph_afrx_release();
 }
 
 /* Nobody may come to this broker any more: no descriptor stays that the program does not know. */
@@ -354,15 +359,42 @@ static void end_all(struct connection *c)
 	end(c);
 }
 
+/* The broker hears that nobody is there any more, and lets go of the question. */
+static void be_cancelled(void *arg)
+{
+	struct connection *c = arg;
+
+	aph_afrx_hold();
+	aph_afrx_vector_deinit(c->body);
+	c->broken = true;
+	end(c);
+}
+
+static int hear_answer(struct connection *c, char *what)
+{
+	int fds[2], type, r;
+
+	if (!c->body)
+		return aph_afrx_hear(c->fd, what, fds);
+	pthread_cleanup_push(be_cancelled, c);
+	aph_afrx_release();
+	(void)pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
+	r = aph_afrx_hear(c->fd, what, fds);
+	(void)pthread_setcanceltype(type, NULL);
+	aph_afrx_hold();
+	pthread_cleanup_pop(0);
+	return r;
+}
+
 /* Waits for the answer. A signal withdraws the question, but what was done of it is still told. */
 static int64_t await_answer(struct connection *c)
 {
 	bool cancelled = false;
-	int fds[2], r;
 	char what;
+	int r;
 
 	for (;;) {
-		r = aph_afrx_hear(c->fd, &what, fds);
+		r = hear_answer(c, &what);
 		if (r == 1 && what == APH_AFRX_DONE)
 			return c->shared->answer.result;
 		if (r == 1 && what == APH_AFRX_FULL)
@@ -572,6 +604,7 @@ ssize_t aph_afrx_remote_sendmsg(int fd, const struct msghdr *message, int flags)
 	}
 	c = begin(fd, len, &r);
 	if (c) {
+		c->body = &body;
 		tell_keys(c, fd);
 		r = put_message(c, &copy, &body, len);
 		c->shared->question.a = flags;
@@ -627,6 +660,7 @@ static int64_t receive(int fd, struct msghdr *copy, struct aph_afrx_vector *body
 	c = begin(fd, len, &n);
 	if (!c)
 		return n;
+	c->body = body;
 	q = &c->shared->question;
 	q->a = flags;
 	q->len = len;

@@ -23,7 +23,22 @@ struct sending {
 	struct aph_afrx_vector body;
 	uint64_t deadline_ns; /* known after the first wait */
 	bool waited;
+	struct aph_afrx_client *client; /* of whose calls one is counted that is not there yet */
+	struct aph_afrx_call *call;	/* which is pinned */
 };
+
+/* The thread is cancelled while it sleeps. */
+static void give_up(void *arg)
+{
+	struct sending *t = arg;
+
+	if (t->client && !t->s->moved)
+		aph_afrx_client_put(t->client);
+	if (t->call)
+		aph_afrx_call_unpin(t->call);
+	aph_afrx_vector_deinit(&t->body);
+	(void)aph_afrx_put(t->s, 0);
+}
 
 /* Waits for the socket to change. `n` as for aph_afrx_sleep(). */
 static int wait_for_change(struct sending *t, unsigned *n)
@@ -32,7 +47,7 @@ static int wait_for_change(struct sending *t, unsigned *n)
 		t->deadline_ns = aph_afrx_deadline(t->fd, SO_SNDTIMEO, t->flags);
 		t->waited = true;
 	}
-	return aph_afrx_sleep(t->s, n, t->deadline_ns);
+	return aph_afrx_sleep(t->s, n, t->deadline_ns, give_up, t);
 }
 
 /* -- accepting -------------------------------------------------------------------------------------------- */
@@ -157,7 +172,9 @@ static int begin(struct sending *t, struct aph_afrx_call **out)
 	if (r < 0)
 		return r;
 	client->n_calls++;
+	t->client = client;
 	r = open_call(t, client, &rx);
+	t->client = NULL;
 	if (r == -EREMOTE)
 		return r; /* the client is gone with the socket */
 	c = r == 0 ? aph_afrx_call_new(t->s) : NULL;
@@ -275,7 +292,8 @@ static int wait_on(struct sending *t, struct aph_afrx_call *c)
 			if (aph_time_ns() >= t->deadline_ns)
 				return -EAGAIN;
 			r = aph_afrx_sleep(t->s, NULL,
-					   until_ns < t->deadline_ns ? until_ns : t->deadline_ns);
+					   until_ns < t->deadline_ns ? until_ns : t->deadline_ns,
+					   give_up, t);
 			if (r == -EREMOTE)
 				return r;
 		} while (!is_over(c) && c->blocked && aph_time_ns() < until_ns);
@@ -373,6 +391,7 @@ static ssize_t send_to_call(struct sending *t)
 	if (r < 0)
 		return r;
 	c->pins++;
+	t->call = c;
 	r = write_body(t, c);
 	aph_afrx_call_unpin(c);
 	return r;

@@ -192,13 +192,19 @@ struct aph_afrx_call {
 void aph_afrx_enter(void);
 void aph_afrx_leave(void);
 
+/* Between these the thread is not cancelled. They may be nested. */
+void aph_afrx_hold(void);
+void aph_afrx_release(void);
+/* Whether it may be when it is not held. */
+bool aph_afrx_is_cancellable(void);
+
 /*
- * The socket behind a descriptor, with the lock held and counted as in use; -EBADF, -ENOTSOCK, -EREMOTE (a broker has
- * it) with the lock free. End with aph_afrx_put(), which takes a result through.
+ * The socket behind a descriptor, with the lock and the thread held and counted as in use; -EBADF, -ENOTSOCK, -EREMOTE (a broker has
+ * it) with both free. End with aph_afrx_put(), which takes a result through.
  */
 int aph_afrx_get(struct aph_afrx_socket **out, int fd);
 ssize_t aph_afrx_put(struct aph_afrx_socket *s, ssize_t result);
-/* A new socket, with the lock held and counted as in use, and its descriptor. */
+/* A new socket, with the lock and the thread held and counted as in use, and its descriptor. */
 int aph_afrx_socket_new(struct aph_afrx_socket **out, int *fd, int flags);
 /* With the lock held: every socket of this process, and how many there are. */
 void aph_afrx_for_each(void (*visit)(struct aph_afrx_socket *s));
@@ -214,8 +220,11 @@ void aph_afrx_notify(struct aph_afrx_socket *s);
 /*
  * Lets go of the lock until something has happened at the socket. 0, -EAGAIN (`deadline_ns`), -EINTR (or goes on,
  * as the signal's handler asks), -EREMOTE (it has moved). `n`, if not NULL, counts who sleeps for the same purpose.
+ * When the thread is cancelled `give_up` is called in place of a return, with the lock held, to undo what the
+ * functions above have done; the last of it is aph_afrx_put().
  */
-int aph_afrx_sleep(struct aph_afrx_socket *s, unsigned *n, uint64_t deadline_ns);
+int aph_afrx_sleep(struct aph_afrx_socket *s, unsigned *n, uint64_t deadline_ns,
+		   void (*give_up)(void *arg), void *arg);
 /* The last descriptor of it is gone: aborts its calls, gives its address free. */
 void aph_afrx_socket_end(struct aph_afrx_socket *s);
 /*
@@ -249,7 +258,8 @@ void aph_afrx_endpoint_part(struct aph_afrx_socket *s);
 void aph_afrx_endpoint_push(struct aph_afrx_endpoint *ep);
 /*
  * Receives for everybody at the socket's port until something has happened at the socket, and so takes no other
- * thread. 0, -ETIMEDOUT, -EINTR; -EBUSY: there is no port, or somebody else does it.
+ * thread. 0, -ETIMEDOUT, -EINTR; -EBUSY: there is no port, somebody else does it, or is to: in the driver a thread cannot
+ * be cancelled, so that one that might be stays for a moment only.
  */
 int aph_afrx_drive(struct aph_afrx_socket *s, uint64_t deadline_ns);
 /* Before fork(): lets go of the lock until no thread of the program receives, and lets none begin. And after it. */

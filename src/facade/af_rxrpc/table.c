@@ -35,6 +35,28 @@ void aph_afrx_leave(void)
 	inside = false;
 }
 
+/* -- cancelling ------------------------------------------------------------------------------------------ */
+
+static _Thread_local unsigned n_holds;
+static _Thread_local int cancel_state; /* the program's, while there are any */
+
+void aph_afrx_hold(void)
+{
+	if (n_holds++ == 0)
+		(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+}
+
+void aph_afrx_release(void)
+{
+	if (--n_holds == 0)
+		(void)pthread_setcancelstate(cancel_state, NULL);
+}
+
+bool aph_afrx_is_cancellable(void)
+{
+	return cancel_state == PTHREAD_CANCEL_ENABLE;
+}
+
 /* -- finding -------------------------------------------------------------------------------------------- */
 
 /* Asked of the kernel directly: the preload library has a getsockopt() that comes here. */
@@ -71,11 +93,13 @@ int aph_afrx_get(struct aph_afrx_socket **out, int fd)
 	r = aph_afrx_cookie(fd, &cookie);
 	if (r < 0)
 		return r;
+	aph_afrx_hold();
 	aph_afrx_enter();
 	s = find(cookie);
 	if (!s) {
 		r = aph_afrx_remote_find(cookie) ? -EREMOTE : -ENOTSOCK;
 		aph_afrx_leave();
+		aph_afrx_release();
 		return r;
 	}
 	s->users++;
@@ -106,6 +130,7 @@ ssize_t aph_afrx_put(struct aph_afrx_socket *s, ssize_t result)
 	else if (s->users == 0 && s->hung_up)
 		aph_afrx_socket_end(s);
 	aph_afrx_leave();
+	aph_afrx_release();
 	return result;
 }
 
@@ -162,26 +187,62 @@ static bool all_restart(void)
 	return true;
 }
 
-/* What changes from here on changes the word: see aph_afrx_notify(). The kernel knows what handlers ask for. */
-static int wait_for_word(struct aph_afrx_socket *s, uint64_t deadline_ns)
-{
-	struct timespec until = { .tv_sec = (time_t)(deadline_ns / 1000000000),
-				  .tv_nsec = (long)(deadline_ns % 1000000000) };
-	uint32_t seen = atomic_load_explicit(&s->changes, memory_order_relaxed);
-	long r;
+struct sleep {
+	struct aph_afrx_socket *s;
+	unsigned *n;
+	uint64_t deadline_ns;
+	void (*give_up)(void *arg);
+	void *arg;
+};
 
-	s->n_sleepers++;
-	aph_afrx_leave();
-	r = syscall(SYS_futex, &s->changes, FUTEX_WAIT_BITSET_PRIVATE, seen,
-		    deadline_ns == APH_FOREVER ? NULL : &until, NULL, FUTEX_BITSET_MATCH_ANY);
-	r = r < 0 ? -errno : 0;
+static void wake_up(const struct sleep *sleep)
+{
 	aph_afrx_enter();
-	s->n_sleepers--;
-	return (int)r;
+	sleep->s->n_sleepers--;
 }
 
-int aph_afrx_sleep(struct aph_afrx_socket *s, unsigned *n, uint64_t deadline_ns)
+static void be_cancelled(void *arg)
 {
+	const struct sleep *sleep = arg;
+
+	aph_afrx_hold();
+	wake_up(sleep);
+	/* It may be at the endpoint, which is gone with a socket that has moved. */
+	if (sleep->n && !sleep->s->moved)
+		--*sleep->n;
+	sleep->give_up(sleep->arg);
+}
+
+/* What changes from here on changes the word: see aph_afrx_notify(). The kernel knows what handlers ask for. */
+static int wait_for_word(struct sleep *sleep)
+{
+	_Atomic uint32_t *word = &sleep->s->changes;
+	uint32_t seen = atomic_load_explicit(word, memory_order_relaxed);
+	struct timespec until = { .tv_sec = (time_t)(sleep->deadline_ns / 1000000000),
+				  .tv_nsec = (long)(sleep->deadline_ns % 1000000000) };
+	const struct timespec *limit = sleep->deadline_ns == APH_FOREVER ? NULL : &until;
+	int type, r;
+
+	sleep->s->n_sleepers++;
+	aph_afrx_leave();
+	pthread_cleanup_push(be_cancelled, sleep);
+	aph_afrx_release();
+	/* The C library has no function for this that could be cancelled. */
+	(void)pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
+	r = (int)syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, seen, limit, NULL,
+			 FUTEX_BITSET_MATCH_ANY);
+	r = r < 0 ? -errno : 0;
+	(void)pthread_setcanceltype(type, NULL);
+	aph_afrx_hold();
+	pthread_cleanup_pop(0);
+	wake_up(sleep);
+	return r;
+}
+
+int aph_afrx_sleep(struct aph_afrx_socket *s, unsigned *n, uint64_t deadline_ns,
+		   void (*give_up)(void *arg), void *arg)
+{
+	struct sleep sleep = { s, n, deadline_ns, give_up, arg };
 	int r;
 
 	if (deadline_ns == APH_NOW)
@@ -191,7 +252,7 @@ int aph_afrx_sleep(struct aph_afrx_socket *s, unsigned *n, uint64_t deadline_ns)
 	aph_afrx_broker_watch(s);
 	r = aph_afrx_drive(s, deadline_ns);
 	if (r == -EBUSY)
-		r = wait_for_word(s, deadline_ns);
+		r = wait_for_word(&sleep);
 	else if (r == -EINTR && deadline_ns == APH_FOREVER && all_restart())
 		r = 0;
 	/* The endpoint is gone with it, which may be where the count was. */
@@ -318,6 +379,7 @@ int aph_afrx_socket_new(struct aph_afrx_socket **out, int *fd, int flags)
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return -ENOMEM;
+	aph_afrx_hold();
 	aph_afrx_enter();
 	r = aph_afrx_pair_new(fd, &s->inner, &s->cookie, flags);
 	if (r == -EMFILE || r == -ENFILE) {
@@ -327,6 +389,7 @@ int aph_afrx_socket_new(struct aph_afrx_socket **out, int *fd, int flags)
 	if (r < 0) {
 		drop_name();
 		aph_afrx_leave();
+		aph_afrx_release();
 		free(s);
 		return r;
 	}

@@ -361,6 +361,134 @@ static void test_two_readers(void **state)
 	OK(rx_close(server));
 }
 
+/* -- cancelled ------------------------------------------------------------------------------------------------------- */
+
+/* After so many microseconds: in the port's driver first, and then asleep. */
+static void cancel(struct sender *who, useconds_t after)
+{
+	void *result;
+
+	usleep(after);
+	CHECK_INT(pthread_cancel(who->thread), 0);
+	CHECK_INT(pthread_join(who->thread, &result), 0);
+	CHECK(result == PTHREAD_CANCELED);
+}
+
+static void *read_vector_in_thread(void *arg)
+{
+	struct sender *reader = arg;
+	static char bytes[16];
+	struct iovec iov[16];
+	struct msghdr message = { .msg_iov = iov, .msg_iovlen = 16 };
+
+	/* More pieces than fit on the stack. */
+	for (int i = 0; i < 16; i++)
+		iov[i] = (struct iovec){ &bytes[i], 1 };
+	reader->result = rx_recvmsg(reader->fd, &message, 0);
+	return NULL;
+}
+
+static void *read_much_in_thread(void *arg)
+{
+	struct sender *reader = arg;
+	static struct got mine;
+
+	receive(reader->fd, &mine, sizeof(mine.data), 0);
+	reader->result = mine.n;
+	return NULL;
+}
+
+/* A thread that is cancelled leaves everything as it was for the others. */
+static void test_cancelled_reader(void **state)
+{
+	const useconds_t times[] = { 0, 50000, 500000, 50000 };
+	struct sender reader = { .done = false };
+	struct sockaddr_rxrpc to;
+	int server, client, i;
+
+	(void)state;
+	call_begin(&to, &server, &client);
+	reader.fd = server;
+	for (i = 0; i < 4; i++) {
+		CHECK_INT(pthread_create(&reader.thread, NULL,
+					 i == 3 ? read_vector_in_thread : read_in_thread, &reader),
+			  0);
+		cancel(&reader, times[i]);
+	}
+	CHECK_INT(tag_send(client, 1, body, 5000, NULL, MSG_MORE), 5000);
+	CHECK(polls(server, POLLIN, check_hang_ms(5000)));
+	/* In the middle of a body, of which it has taken a part. */
+	CHECK_INT(pthread_create(&reader.thread, NULL, read_much_in_thread, &reader), 0);
+	cancel(&reader, 400000);
+	expect_nothing(server);
+	CHECK_INT(tag_send(client, 1, "y", 1, NULL, 0), 1);
+	do {
+		receive_soon(server, &got, sizeof(got.data), 0);
+		CHECK(got.n > 0 && got.tag == 11);
+	} while (got.flags & MSG_MORE);
+	CHECK_INT(tag_send(server, 11, "z", 1, NULL, 0), 1);
+	expect_data(client, 1, "z", MSG_EOR);
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
+static void test_cancelled_sender(void **state)
+{
+	const useconds_t times[] = { 50000, 400000 };
+	struct sockaddr_rxrpc to;
+	struct sender sender;
+	unsigned long tag;
+	int server, client, i;
+
+	(void)state;
+	for (i = 0; i < 2; i++) {
+		call_begin(&to, &server, &client);
+		begin_sending(&sender, client, 1, LARGE);
+		while (polls(client, POLLOUT, 0))
+			usleep(1000);
+		cancel(&sender, times[i]);
+		/* It goes on where the thread has left it. */
+		CHECK_INT(tag_abort(client, 1, 7), 0);
+		CHECK(polls(client, POLLOUT, check_hang_ms(5000)));
+		for (tag = 2; tag < 2 + CHANNELS; tag++)
+			CHECK_INT(tag_send(client, tag, "x", 1, NULL, MSG_MORE | MSG_DONTWAIT), 1);
+		/* Without a channel. */
+		begin_sending(&sender, client, tag, 1);
+		cancel(&sender, times[i]);
+		CHECK_INT(tag_abort(client, 2, 7), 0);
+		CHECK_INT(tag_send(client, tag, "x", 1, NULL, MSG_MORE), 1);
+		OK(rx_close(client));
+		OK(rx_close(server));
+	}
+}
+
+/* As programs that do not want it are used to. */
+static void *read_without_cancelling(void *arg)
+{
+	OK(-pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL));
+	read_in_thread(arg);
+	return NULL;
+}
+
+static void test_not_cancelled(void **state)
+{
+	struct sender reader = { .done = false };
+	struct sockaddr_rxrpc to;
+	int server, client;
+
+	(void)state;
+	call_begin(&to, &server, &client);
+	reader.fd = server;
+	CHECK_INT(pthread_create(&reader.thread, NULL, read_without_cancelling, &reader), 0);
+	usleep(50000);
+	CHECK_INT(pthread_cancel(reader.thread), 0);
+	usleep(50000);
+	CHECK_INT(tag_send(client, 1, "x", 1, NULL, 0), 1);
+	CHECK_INT(result_of(&reader), 1);
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -372,6 +500,9 @@ int main(void)
 		SUITE_TEST(test_shut_down_without_channel),
 		SUITE_TEST(test_last_call_aborted),
 		SUITE_TEST(test_two_readers),
+		SUITE_TEST(test_cancelled_reader),
+		SUITE_TEST(test_cancelled_sender),
+		SUITE_TEST(test_not_cancelled),
 	};
 
 	return suite_run("af_rxrpc waits", tests, SUITE_LEN(tests), 60);
