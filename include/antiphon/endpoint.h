@@ -53,7 +53,8 @@ APH_API int aph_endpoint_next(struct aph_endpoint *ep, struct aph_event *event,
 /*
  * Keeps the endpoint going without taking anything from it: lets newcomers in, moves bodies, keeps
  * deadlines. Requests stay where they are, and so can still be withdrawn. For a thread that looks after
- * an endpoint while nobody calls aph_endpoint_next(). -ETIMEDOUT, -EINTR, -ECANCELED (woken), -ENOTCONN.
+ * an endpoint while nobody calls aph_endpoint_next(); where somebody does, or a loop waits on aph_endpoint_fd(), it takes
+ * requests in for them. -ETIMEDOUT, -EINTR, -ECANCELED (woken), -ENOTCONN.
  */
 APH_API int aph_endpoint_serve(struct aph_endpoint *ep, uint64_t deadline_ns);
 
@@ -67,8 +68,8 @@ APH_API int aph_endpoint_wake(struct aph_endpoint *ep);
  * A descriptor that is readable while aph_endpoint_next(ep, &event, APH_NOW) has something to do, for use
  * with poll(2), epoll(7) or any event loop, level-triggered. Deadlines make it readable too. Borrowed:
  * do not read or close it. The first call switches the endpoint to this mode, which costs a few system
- * calls per burst of events. A thread that waits on such an endpoint in any function, aph_call() too, keeps events and
- * requests from the loop until it comes back: let other threads call on endpoints of their own. -errno on failure.
+ * calls per burst of events. Other threads may wait on the endpoint meanwhile, in any function: what they take in for
+ * the loop makes the descriptor readable. -errno on failure.
  */
 APH_API int aph_endpoint_fd(struct aph_endpoint *ep);
 

@@ -63,6 +63,7 @@ struct aph_endpoint {
 	unsigned n_callers;	    /* followers that wait for a call of theirs */
 	unsigned n_service_callers; /* of those: for a call of a service */
 	bool takes_requests;	    /* the leader does in this turn */
+	bool takes_events;	    /* it waits for any */
 	bool takes_wakes;	    /* it is one that aph_endpoint_wake() is for */
 	pthread_cond_t for_receivers;
 	pthread_cond_t for_callers;
@@ -77,9 +78,12 @@ struct aph_endpoint {
 	struct aph_source timer_source;
 	_Atomic unsigned wakes; /* by aph_endpoint_wake(), not answered for yet */
 	bool external; /* aph_endpoint_fd() was called: somebody else's loop waits for us */
-	bool raised;   /* wake_fd is readable */
-	bool asleep;   /* the transports were told that we sleep */
-	bool forked;   /* we are in a child: nothing here is ours any more */
+	int loop_fd;   /* what that loop polls: `epoll_fd` and `alarm_fd`; -1 without one */
+	int alarm_fd; /* eventfd: what a leader has found for the loop, who does not wake up for it itself */
+	bool alarmed; /* it is readable */
+	bool raised;  /* wake_fd is readable */
+	bool asleep;  /* the transports were told that we sleep */
+	bool forked;  /* we are in a child: nothing here is ours any more */
 
 	struct aph_list ready;
 	struct aph_timers timers;
@@ -270,6 +274,8 @@ APH_API void aph_endpoint_changed(struct aph_endpoint *ep);
 /* Starts a timer, and makes sure that a sleeping leader knows. */
 APH_API void aph_endpoint_start_timer(struct aph_endpoint *ep, struct aph_timer *timer,
 				      uint64_t deadline_ns);
+/* The loop's descriptor is readable on its own account while there is something to take, and not beyond. */
+void aph_endpoint_set_alarm(struct aph_endpoint *ep);
 /* Brings the leader back from its sleep. */
 void aph_endpoint_raise(struct aph_endpoint *ep);
 void aph_graves_free(struct aph_endpoint *ep);

@@ -43,6 +43,24 @@ int aph_endpoint_check(const struct aph_endpoint *ep)
 	return 0;
 }
 
+/* -- descriptors ----------------------------------------------------------------------------------------- */
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		(void)close(*fd);
+	*fd = -1;
+}
+
+static void close_descriptors(struct aph_endpoint *ep)
+{
+	close_fd(&ep->loop_fd);
+	close_fd(&ep->alarm_fd);
+	close_fd(&ep->epoll_fd);
+	close_fd(&ep->wake_fd);
+	close_fd(&ep->timer_fd);
+}
+
 /* -- sources -------------------------------------------------------------------------------------------- */
 
 static int control(struct aph_endpoint *ep, int op, int fd, struct aph_source *source,
@@ -109,6 +127,20 @@ void aph_endpoint_raise(struct aph_endpoint *ep)
 	(void)!write(ep->wake_fd, &one, sizeof(one));
 }
 
+void aph_endpoint_set_alarm(struct aph_endpoint *ep)
+{
+	bool due = !aph_list_empty(&ep->ready) || atomic_load(&ep->wakes);
+	uint64_t count = 1;
+
+	if (due == ep->alarmed)
+		return;
+	ep->alarmed = due;
+	if (due)
+		(void)!write(ep->alarm_fd, &count, sizeof(count));
+	else
+		(void)!read(ep->alarm_fd, &count, sizeof(count));
+}
+
 static void wake_ready(struct aph_source *source, uint32_t events)
 {
 	struct aph_endpoint *ep = aph_container(source, struct aph_endpoint, wake_source);
@@ -165,8 +197,10 @@ void aph_endpoint_has_event(struct aph_endpoint *ep)
 {
 	if (ep->n_receivers)
 		(void)pthread_cond_signal(&ep->for_receivers);
-	if (ep->in_epoll || (ep->external && !ep->led))
+	if (ep->led ? ep->in_epoll && ep->takes_events : ep->external)
 		aph_endpoint_raise(ep);
+	else if (ep->external && ep->locked && !ep->takes_events)
+		aph_endpoint_set_alarm(ep);
 }
 
 void aph_pending_remove(struct aph_pending *pending, enum aph_event_type type)
@@ -297,18 +331,40 @@ int aph_endpoint_serve(struct aph_endpoint *ep, uint64_t deadline_ns)
 	return r;
 }
 
+/*
+ * The loop gets a descriptor that holds ours, and an alarm beside it: a thread that leads uses up what makes ours
+ * readable, and must be able to sleep while the loop has not come yet.
+ */
+static int open_for_loop(struct aph_endpoint *ep)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+
+	ep->loop_fd = epoll_create1(EPOLL_CLOEXEC);
+	ep->alarm_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (ep->loop_fd < 0 || ep->alarm_fd < 0 ||
+	    epoll_ctl(ep->loop_fd, EPOLL_CTL_ADD, ep->epoll_fd, &event) < 0 ||
+	    epoll_ctl(ep->loop_fd, EPOLL_CTL_ADD, ep->alarm_fd, &event) < 0) {
+		int e = errno;
+
+		close_fd(&ep->loop_fd);
+		close_fd(&ep->alarm_fd);
+		return aph_err(-e, "cannot make a descriptor for a loop: %s", strerror(e));
+	}
+	ep->external = true;
+	aph_endpoint_raise(ep);
+	return 0;
+}
+
 int aph_endpoint_fd(struct aph_endpoint *ep)
 {
 	int r;
 
 	aph_lock(ep);
 	r = aph_endpoint_check(ep);
-	if (r == 0) {
-		if (!ep->external)
-			aph_endpoint_raise(ep);
-		ep->external = true;
-		r = ep->epoll_fd;
-	}
+	if (r == 0 && !ep->external)
+		r = open_for_loop(ep);
+	if (r == 0)
+		r = ep->loop_fd;
 	aph_unlock(ep);
 	return r;
 }
@@ -374,10 +430,7 @@ static void abandon(struct aph_endpoint *ep)
 		ep->local->ops->abandon(ep->local);
 	if (ep->remote)
 		ep->remote->ops->abandon(ep->remote);
-	(void)close(ep->epoll_fd);
-	(void)close(ep->wake_fd);
-	(void)close(ep->timer_fd);
-	ep->epoll_fd = ep->wake_fd = ep->timer_fd = -1;
+	close_descriptors(ep);
 }
 
 static void after_fork_in_child(void)
@@ -404,6 +457,7 @@ static int open_descriptors(struct aph_endpoint *ep)
 {
 	int r;
 
+	ep->loop_fd = ep->alarm_fd = -1;
 	ep->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	ep->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	ep->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
@@ -422,17 +476,6 @@ static int open_descriptors(struct aph_endpoint *ep)
 	if (r == 0)
 		r = aph_source_add(ep, ep->timer_fd, &ep->timer_source, EPOLLIN);
 	return r;
-}
-
-static void close_descriptors(struct aph_endpoint *ep)
-{
-	int fds[] = { ep->epoll_fd, ep->wake_fd, ep->timer_fd };
-	size_t i;
-
-	for (i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
-		if (fds[i] >= 0)
-			(void)close(fds[i]);
-	}
 }
 
 static void init_sync(struct aph_endpoint *ep)

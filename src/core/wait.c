@@ -10,6 +10,7 @@
 #include "core/transport.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
@@ -134,6 +135,7 @@ static int lead_now(struct aph_endpoint *ep, bool requests)
 	if (!fall_asleep(ep, requests))
 		return 0;
 	set_timer(ep, aph_timers_next(&ep->timers));
+	aph_endpoint_set_alarm(ep);
 	return -EAGAIN;
 }
 
@@ -201,15 +203,31 @@ static int lead_in_driver(struct aph_endpoint *ep, uint64_t deadline_ns, bool re
 	return 0;
 }
 
+/*
+ * Somebody else's loop waits for events, and this thread, which takes none, uses up what would have brought it: does
+ * the loop's part, and tells it of what was found. False where that loop is the only thread there is.
+ */
+static APH_APART bool lead_for_loop(struct aph_endpoint *ep)
+{
+	if (!ep->locked)
+		return false;
+	aph_endpoint_set_alarm(ep);
+	return true;
+}
+
 /* One step of the leader: 0 when something may have changed. */
 static int lead(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter waiter)
 {
 	bool receives = waiter == APH_WAITER_RECEIVER || ep->n_receivers;
-	bool requests = waiter == APH_WAITER_SERVICE || ep->n_service_callers ||
-			(receives && aph_list_empty(&ep->ready));
-	bool found;
+	bool requests, found;
+
+	if (ep->external && waiter != APH_WAITER_RECEIVER)
+		receives |= lead_for_loop(ep);
+	requests = waiter == APH_WAITER_SERVICE || ep->n_service_callers ||
+		   (receives && aph_list_empty(&ep->ready));
 
 	ep->takes_requests = requests;
+	ep->takes_events = waiter == APH_WAITER_RECEIVER;
 	ep->takes_wakes = waiter >= APH_WAITER_TENDER;
 
 	if (ep->asleep)
@@ -233,6 +251,25 @@ static int lead(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter w
 	return lead_asleep(ep, deadline_ns, requests, waiter != APH_WAITER_CLIENT);
 }
 
+/*
+ * Somebody else's loop has taken all events, and another thread leads, which has left in the rings what lay behind
+ * them. It sleeps, or has lent us the lock: what comes later brings it back, and it tells of that. The other transport
+ * has clocks that it sleeps by, and so is left to it.
+ */
+static int look_beside_leader(struct aph_endpoint *ep)
+{
+	if (ep->local && ep->local->ops->poll(ep->local, true))
+		return 0;
+	if (ep->remote && ep->in_epoll && !ep->takes_requests)
+		aph_endpoint_raise(ep);
+	/* Until it has run, what woke us both stays readable. */
+	aph_unlock(ep);
+	(void)sched_yield();
+	aph_lock(ep);
+	aph_endpoint_set_alarm(ep);
+	return -EAGAIN;
+}
+
 static int follow(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter waiter)
 {
 	bool receiver = waiter == APH_WAITER_RECEIVER;
@@ -242,7 +279,7 @@ static int follow(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter
 	int r;
 
 	if (deadline_ns == APH_NOW)
-		return -EAGAIN;
+		return ep->external && receiver ? look_beside_leader(ep) : -EAGAIN;
 	(*n)++;
 	ep->n_service_callers += waiter == APH_WAITER_SERVICE;
 	/* A leader that lay down for its own call has left requests where they are. */
@@ -323,13 +360,13 @@ static int wait_turns(struct aph_endpoint *ep, bool (*done)(void *arg), void *ar
 			return -ECANCELED;
 		if (ep->led) {
 			r = follow(ep, deadline_ns, waiter);
-			continue;
+		} else {
+			ep->led = true;
+			r = lead(ep, deadline_ns, waiter);
+			ep->led = false;
+			if (waiter < APH_WAITER_TENDER)
+				pass_wakes_on(ep);
 		}
-		ep->led = true;
-		r = lead(ep, deadline_ns, waiter);
-		ep->led = false;
-		if (waiter < APH_WAITER_TENDER)
-			pass_wakes_on(ep);
 		/* Events of others must not keep this thread beyond its deadline. */
 		if (r == 0 && n % 16 == 0 && deadline_ns != APH_FOREVER)
 			r = check_time(deadline_ns, n);

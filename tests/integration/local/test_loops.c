@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
@@ -349,6 +350,139 @@ static void room_for_a_call_made_in_the_loop(void **state)
 	service_stop(&service);
 }
 
+static void *call_for_long(void *arg)
+{
+	struct client *client = arg;
+
+	CHECK(aph_call(client->channel, "h", 1, NULL, NULL, APH_FOREVER) == 0);
+	return NULL;
+}
+
+struct asker {
+	const char *address;
+	_Atomic bool done;
+};
+
+static void *ask_often(void *arg)
+{
+	struct asker *asker = arg;
+	struct client client;
+	char answer[8];
+
+	client_open(&client, asker->address);
+	for (int i = 0; i < 100; i++) {
+		size_t len = sizeof(answer);
+
+		CHECK(aph_call(client.channel, "ask", 3, answer, &len,
+			       aph_deadline_ms((uint64_t)check_hang_ms(3000))) == 0);
+		CHECK(len == 3);
+		if (i % 8 == 0)
+			usleep(1000);
+	}
+	client_close(&client);
+	asker->done = true;
+	return NULL;
+}
+
+static void answer_until(struct aph_endpoint *ep, const struct asker *asker)
+{
+	struct aph_event ev;
+
+	while (!asker->done) {
+		if (wait_kept(aph_endpoint_fd(ep), 10) != 1 ||
+		    aph_endpoint_next(ep, &ev, APH_NOW) == -EAGAIN)
+			continue;
+		assert_int_equal(ev.type, APH_EVENT_REQUEST);
+		assert_int_equal(aph_call_reply(ev.call, "yes", 3), 0);
+	}
+}
+
+/* Another thread waits for a call of its own, and takes in what the loop waits for: the loop is told of all of it. */
+static void beside_a_thread_that_calls(void **state)
+{
+	struct asker asker = { .address = "own" };
+	pthread_t caller, other;
+	struct service service;
+	struct client client, ender;
+	struct aph_event ev;
+	int r;
+
+	(void)state;
+	service_start_simple(&service, suite_mode, "slow");
+	client_open(&client, "slow");
+	assert_int_equal(aph_service_open(NULL, client.ep, asker.address, NULL), 0);
+	assert_true(aph_endpoint_fd(client.ep) >= 0);
+	while (aph_endpoint_next(client.ep, &ev, APH_NOW) != -EAGAIN)
+		;
+	assert_int_equal(pthread_create(&caller, NULL, call_for_long, &client), 0);
+	service_await(&service.seen->held, 1);
+
+	assert_int_equal(pthread_create(&other, NULL, ask_often, &asker), 0);
+	answer_until(client.ep, &asker);
+	assert_int_equal(pthread_join(other, NULL), 0);
+
+	(void)client_begin(client.channel, "", 0, APH_FOREVER);
+	do
+		r = next_one(client.ep, wait_kept, &ev);
+	while (r == -EAGAIN);
+	assert_int_equal(r, 0);
+	assert_int_equal(ev.type, APH_EVENT_END);
+	aph_call_free(ev.call);
+
+	assert_int_equal(aph_endpoint_wake(client.ep), 0);
+	do
+		r = next_one(client.ep, wait_kept, &ev);
+	while (r == -EAGAIN);
+	assert_int_equal(r, -ECANCELED);
+
+	/* Nothing is left: it goes quiet. */
+	for (int i = 0; wait_kept(aph_endpoint_fd(client.ep), 50) != 0; i++) {
+		assert_int_equal(aph_endpoint_next(client.ep, &ev, APH_NOW), -EAGAIN);
+		assert_true(i < 100);
+		usleep(1000);
+	}
+	client_open(&ender, "slow");
+	assert_int_equal(aph_call(ender.channel, "w", 1, NULL, NULL, APH_FOREVER), 0);
+	assert_int_equal(pthread_join(caller, NULL), 0);
+	drop_kept();
+	client_close(&ender);
+	client_close(&client);
+	service_stop(&service);
+}
+
+/* The loop's own thread looks after one call without waiting, and so takes in the end of another one. */
+static void a_look_at_one_call(void **state)
+{
+	struct aph_call *held, *quick;
+	struct service service;
+	struct client client;
+	struct aph_event ev;
+	int r;
+
+	(void)state;
+	service_start_simple(&service, suite_mode, "loop");
+	for (size_t w = 0; w < SUITE_LEN(waits); w++) {
+		client_open(&client, "loop");
+		assert_true(aph_endpoint_fd(client.ep) >= 0);
+		held = client_begin(client.channel, "h", 1, APH_FOREVER);
+		quick = client_begin(client.channel, "", 0, APH_FOREVER);
+		while (!aph_call_result(quick, NULL))
+			assert_int_equal(aph_call_wait(held, APH_NOW), -EAGAIN);
+		assert_int_equal(aph_call_wait(held, APH_NOW), -EAGAIN);
+		do
+			r = next_one(client.ep, waits[w], &ev);
+		while (r == -EAGAIN);
+		assert_int_equal(r, 0);
+		assert_int_equal(ev.type, APH_EVENT_END);
+		assert_ptr_equal(ev.call, quick);
+		aph_call_free(quick);
+		aph_call_free(held);
+		drop_kept();
+		client_close(&client);
+	}
+	service_stop(&service);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -358,6 +492,8 @@ int main(void)
 		SUITE_TEST(bursts),
 		SUITE_TEST(writable_through_the_descriptor),
 		SUITE_TEST(room_for_a_call_made_in_the_loop),
+		SUITE_TEST(beside_a_thread_that_calls),
+		SUITE_TEST(a_look_at_one_call),
 	};
 
 	return suite_run_both("loops", tests, SUITE_LEN(tests), 60);
