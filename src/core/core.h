@@ -278,6 +278,13 @@ APH_API void aph_endpoint_start_timer(struct aph_endpoint *ep, struct aph_timer 
 void aph_endpoint_set_alarm(struct aph_endpoint *ep);
 /* Brings the leader back from its sleep. */
 void aph_endpoint_raise(struct aph_endpoint *ep);
+/* There is something that only a look finds: brings back whoever sleeps for us all, a loop as well. */
+static inline void aph_endpoint_needs_look(struct aph_endpoint *ep)
+{
+	if (ep->in_epoll || ep->external)
+		aph_endpoint_raise(ep);
+}
+
 void aph_graves_free(struct aph_endpoint *ep);
 /* The leader gives up the lock to sleep in a transport of its own way, and is back. */
 APH_API void aph_endpoint_driver_sleeps(struct aph_endpoint *ep);

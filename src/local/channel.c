@@ -154,15 +154,11 @@ void aph_local_unscan(struct aph_local_channel *lc)
 
 void aph_local_doom(struct aph_local_channel *lc, enum aph_reason reason)
 {
-	struct aph_endpoint *ep = lc->local->base.ep;
-
 	if (lc->doom)
 		return;
 	lc->doom = reason;
 	aph_list_append(&lc->local->doomed, &lc->doomed_link);
-	/* Another thread, or somebody else's loop, may sleep for us all. */
-	if (ep->in_epoll || ep->external)
-		aph_endpoint_raise(ep);
+	aph_endpoint_needs_look(lc->local->base.ep);
 }
 
 static void disconnect(struct aph_channel *channel)

@@ -236,6 +236,9 @@ static inline void aph_local_made_room(struct aph_local_channel *lc)
 		aph_local_tell_room(lc);
 }
 
+/* Gives back what lies behind the first `len` bytes of a piece that was not sent. Others may wait for that room. */
+void aph_local_trim_piece(struct aph_local_channel *lc, uint32_t off, uint32_t len);
+
 /* Drops what send_all() kept. */
 void aph_local_drop_kept(struct aph_local_call *call);
 

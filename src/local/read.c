@@ -174,7 +174,7 @@ APH_APART void aph_local_drop_rest(struct aph_local_call *call)
 	}
 	aph_local_drop_kept(call);
 	if (call->reserved && lc->out_arena.n_of)
-		aph_arena_trim(&lc->out_arena, call->reserved_off, 0);
+		aph_local_trim_piece(lc, call->reserved_off, 0);
 	call->reserved = false;
 	aph_list_remove(&call->blocked_link);
 }

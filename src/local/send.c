@@ -147,6 +147,13 @@ bool aph_local_found_room(struct aph_local_channel *lc)
 	       aph_arena_has_returns(&lc->out_arena);
 }
 
+void aph_local_trim_piece(struct aph_local_channel *lc, uint32_t off, uint32_t len)
+{
+	aph_arena_trim(&lc->out_arena, off, len);
+	if (lc->out_arena.regained && !aph_list_empty(&lc->blocked))
+		aph_endpoint_needs_look(lc->base.ep);
+}
+
 /* Asks the peer to tell when there is room. A full fence: look once more then. */
 static void want_room(struct aph_local_channel *lc)
 {
@@ -290,7 +297,7 @@ static APH_APART int send_piece(struct aph_local_call *call, const void *data, s
 		r = send_fds(lc, fds, n_fds);
 		if (r < 0) {
 			if (!in_record)
-				aph_arena_trim(&lc->out_arena, off, 0);
+				aph_local_trim_piece(lc, off, 0);
 			return r;
 		}
 	}
@@ -434,7 +441,7 @@ int aph_local_commit(struct aph_call *base, size_t len, bool more)
 		}
 	}
 	call->reserved = false;
-	aph_arena_trim(&lc->out_arena, call->reserved_off, (uint32_t)len);
+	aph_local_trim_piece(lc, call->reserved_off, (uint32_t)len);
 	if (!len && more)
 		return 0;
 	begin_record(call, &head, len, more);

@@ -350,6 +350,52 @@ static void room_for_a_call_made_in_the_loop(void **state)
 	service_stop(&service);
 }
 
+/* Reservations fill the arena. One is given back while the loop sleeps, by the same process, so that no peer rings. */
+static void room_of_a_reservation(void **state)
+{
+	struct aph_call *blocked, *reserves[2];
+	struct service service;
+	struct client client;
+	struct aph_event ev;
+	char data[1000] = "e";
+	void *room;
+	size_t len;
+	int r;
+
+	(void)state;
+	service_start_simple(&service, suite_mode, "loop");
+	for (size_t w = 0; w < SUITE_LEN(waits); w++) {
+		client_open(&client, "loop");
+		assert_true(aph_endpoint_fd(client.ep) >= 0);
+		for (int i = 0; i < 2; i++) {
+			len = 1 << 20; /* as much as may be */
+			assert_int_equal(
+				aph_call_new(&reserves[i], client.channel, APH_FOREVER, NULL), 0);
+			assert_int_equal(aph_call_reserve(reserves[i], &room, &len), 0);
+		}
+		assert_int_equal(aph_call_new(&blocked, client.channel, APH_FOREVER, NULL), 0);
+		assert_int_equal(aph_call_send(blocked, data, sizeof(data), 0), -EAGAIN);
+		while (aph_endpoint_next(client.ep, &ev, APH_NOW) != -EAGAIN)
+			;
+		if (w % 2)
+			assert_int_equal(aph_call_commit(reserves[0], 0, APH_MORE), 0);
+		else
+			reserves[0] = aph_call_free(reserves[0]);
+		do
+			r = next_one(client.ep, waits[w], &ev);
+		while (r == -EAGAIN);
+		assert_int_equal(r, 0);
+		assert_int_equal(ev.type, APH_EVENT_WRITABLE);
+		assert_int_equal(aph_call_send(blocked, data, sizeof(data), 0), sizeof(data));
+		aph_call_free(reserves[0]);
+		aph_call_free(reserves[1]);
+		aph_call_free(blocked);
+		drop_kept();
+		client_close(&client);
+	}
+	service_stop(&service);
+}
+
 static void *call_for_long(void *arg)
 {
 	struct client *client = arg;
@@ -492,6 +538,7 @@ int main(void)
 		SUITE_TEST(bursts),
 		SUITE_TEST(writable_through_the_descriptor),
 		SUITE_TEST(room_for_a_call_made_in_the_loop),
+		SUITE_TEST(room_of_a_reservation),
 		SUITE_TEST(beside_a_thread_that_calls),
 		SUITE_TEST(a_look_at_one_call),
 	};
