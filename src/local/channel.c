@@ -96,11 +96,17 @@ static void free_memory(struct aph_local_channel *lc)
 	lc->slots = NULL;
 }
 
-void aph_local_channel_discard(struct aph_local_channel *lc)
+void aph_local_channel_detach(struct aph_local_channel *lc)
 {
+	aph_local_unwatch(lc);
 	close_descriptors(lc);
 	unmap(lc);
 	free_memory(lc);
+}
+
+void aph_local_channel_discard(struct aph_local_channel *lc)
+{
+	aph_local_channel_detach(lc);
 	free(lc->base.groups);
 	free(lc->base.label);
 	aph_bury(lc->local->base.ep, &lc->grave, lc);
@@ -174,12 +180,7 @@ static void disconnect(struct aph_channel *channel)
 	while (!aph_list_empty(&lc->blocked))
 		aph_list_remove(lc->blocked.next);
 	aph_local_connecting_free(lc);
-	/* The peer may hold copies of these: closing alone would leave them in our epoll. */
-	if (lc->sock_events) {
-		aph_source_remove(channel->ep, lc->sock);
-		if (lc->bell >= 0)
-			aph_source_remove(channel->ep, lc->bell);
-	}
+	aph_local_unwatch(lc);
 	close_descriptors(lc);
 }
 
@@ -188,10 +189,7 @@ static void abandon(struct aph_channel *channel)
 	struct aph_local_channel *lc = aph_local_channel(channel);
 	struct aph_list *pos, *tmp;
 
-	close_fd(&lc->sock);
-	close_fd(&lc->bell);
-	close_fd(&lc->give);
-	aph_local_stash_free(lc);
+	close_descriptors(lc);
 	/* The mappings did not come along: whatever points into them must not be followed. */
 	lc->map = NULL;
 	lc->page_map = NULL;

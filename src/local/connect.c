@@ -20,9 +20,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define SEARCHES_MAX 16u
-#define RETRY_MS     1u /* at first, then twice as long each time */
-#define RETRY_MAX_MS 16u
+#define ANSWER_EVENTS (EPOLLIN | EPOLLRDHUP)
+#define SEARCHES_MAX  16u
+#define RETRY_MS      1u /* at first, then twice as long each time */
+#define RETRY_MAX_MS  16u
 
 /* A search that goes on. */
 struct aph_connecting {
@@ -96,16 +97,6 @@ static int check_server(struct aph_local_channel *lc, const struct aph_rendezvou
 
 /* -- one candidate ------------------------------------------------------------------------------------------------ */
 
-static void drop_socket(struct aph_local_channel *lc)
-{
-	if (lc->sock < 0)
-		return;
-	aph_source_remove(lc->base.ep, lc->sock);
-	(void)close(lc->sock);
-	lc->sock = -1;
-	lc->sock_events = 0;
-}
-
 static void answer_ready(struct aph_source *source, uint32_t events);
 
 static int try_entry(struct aph_local_channel *lc, const struct aph_rendezvous_entry *entry)
@@ -123,12 +114,12 @@ static int try_entry(struct aph_local_channel *lc, const struct aph_rendezvous_e
 	/* One that is short of descriptors says so without listening: its answer is there. */
 	if (r == 0 || r == -EPIPE) {
 		lc->sock_source.on_ready = answer_ready;
-		r = aph_source_add(lc->base.ep, lc->sock, &lc->sock_source, EPOLLIN | EPOLLRDHUP);
+		r = aph_source_add(lc->base.ep, lc->sock, &lc->sock_source, ANSWER_EVENTS);
 	}
-	if (r < 0) {
-		(void)close(lc->sock);
-		lc->sock = -1;
-	}
+	if (r == 0)
+		lc->sock_events = ANSWER_EVENTS;
+	else
+		aph_local_channel_detach(lc);
 	return r;
 }
 
@@ -317,7 +308,7 @@ static int attach(struct aph_local_channel *lc, const struct aph_welcome *welcom
 	lc->base.calls_max = welcome->calls_max;
 	lc->base.receipts = welcome->flags & APH_WELCOME_RECEIPTS;
 	lc->receipts_ring = welcome->flags & APH_WELCOME_RECEIPTS_NOW;
-	aph_source_remove(lc->base.ep, lc->sock);
+	aph_local_unwatch(lc);
 	return aph_local_watch(lc);
 }
 
@@ -370,13 +361,8 @@ static void answer_ready(struct aph_source *source, uint32_t events)
 	if (r == -EAGAIN)
 		return;
 	if (r < 0) {
-		if (lc->bell >= 0 || lc->map) {
-			/* Half attached: this one broke its word, and nothing of it is to be kept. */
-			lc->connect_error = r;
-			aph_channel_end(&lc->base, reason_of(r));
-			return;
-		}
-		drop_socket(lc);
+		/* It may be half attached: nothing of it is to be kept. */
+		aph_local_channel_detach(lc);
 		note_error(lc->connecting, r);
 		try_next(lc);
 		return;

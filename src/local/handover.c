@@ -148,7 +148,6 @@ static void adopt(struct aph_local_service *ls, struct aph_local_channel *lc)
 	/* A socket that rings by bytes reports, once, that there is room: that is its first look. */
 	lc->fds_blocked = lc->bell < 0;
 	if (aph_local_watch(lc) < 0) {
-		aph_source_remove(ls->base.ep, lc->sock);
 		aph_local_channel_discard(lc);
 		return;
 	}

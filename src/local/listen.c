@@ -150,8 +150,7 @@ static void forget(struct aph_local_channel *lc)
 		return;
 	aph_list_remove(&lc->pending_link);
 	lc->local->n_newcomers--;
-	aph_source_remove(lc->local->base.ep, lc->sock);
-	lc->sock_events = 0;
+	aph_local_unwatch(lc);
 }
 
 void aph_local_newcomer_drop(struct aph_local_channel *lc)
@@ -318,6 +317,7 @@ static void wait_for_hello(struct aph_local_channel *lc)
 		aph_local_channel_discard(lc);
 		return;
 	}
+	lc->sock_events = EPOLLIN;
 	aph_list_append(&local->newcomers, &lc->pending_link);
 	local->n_newcomers++;
 }

@@ -40,7 +40,7 @@ struct aph_local_channel {
 	int sock;
 	int bell; /* eventfd; -1: a byte on the socket rings */
 	int give; /* the segment's memfd, kept for a newcomer that takes over; else -1 */
-	uint32_t sock_events;
+	uint32_t sock_events; /* what epoll watches it for; 0: it does not */
 	struct aph_source sock_source;
 	struct aph_source bell_source;
 
@@ -180,6 +180,8 @@ int aph_local_need_page(struct aph_local *local);
 extern const struct aph_channel_ops aph_local_channel_ops;
 /* Memory for a channel, not yet known to anybody. NULL: out of memory. */
 struct aph_local_channel *aph_local_channel_new(struct aph_local *local);
+/* Lets go of what a peer's answer has brought, and of the socket. Another peer may be asked then. */
+void aph_local_channel_detach(struct aph_local_channel *lc);
 /* Frees one that aph_channel_init() has not seen, with its descriptors. */
 void aph_local_channel_discard(struct aph_local_channel *lc);
 /* Sets up rings and arenas on the mapped segment. */
@@ -203,6 +205,7 @@ int aph_local_drain_socket(struct aph_local_channel *lc);
 int aph_local_stash_add(struct aph_local_channel *lc, const int *fds, size_t n, bool truncated);
 void aph_local_stash_free(struct aph_local_channel *lc);
 int aph_local_watch(struct aph_local_channel *lc);
+void aph_local_unwatch(struct aph_local_channel *lc);
 void aph_local_watch_room(struct aph_local_channel *lc, bool on);
 
 /* -- send.c */

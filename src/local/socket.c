@@ -372,6 +372,19 @@ int aph_local_watch(struct aph_local_channel *lc)
 			      (lc->base.is_client ? EPOLLOUT : EPOLLIN) | EPOLLET);
 }
 
+void aph_local_unwatch(struct aph_local_channel *lc)
+{
+	struct aph_endpoint *ep = lc->local->base.ep;
+
+	if (!lc->sock_events)
+		return;
+	/* The peer, or a child, may hold copies of these: closing alone would leave them in our epoll. */
+	aph_source_remove(ep, lc->sock);
+	if (lc->bell >= 0)
+		aph_source_remove(ep, lc->bell);
+	lc->sock_events = 0;
+}
+
 void aph_local_watch_room(struct aph_local_channel *lc, bool on)
 {
 	if (lc->fds_blocked == on)

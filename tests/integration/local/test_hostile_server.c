@@ -351,6 +351,39 @@ static void lies_in_the_welcome(void **state)
 	liar_stop();
 }
 
+/* Whoever lies is passed over, and an older service of the name answers. */
+static void an_honest_one_behind_a_liar(void **state)
+{
+	static const struct welcome_lie lies[] = {
+		{ .name = "no descriptors", .tell = descriptors, .variant = 10 },
+		{ .name = "short segment", .tell = descriptors, .variant = 5 },
+		{ .name = "empty page", .tell = descriptors, .variant = 7 },
+		{ .name = "bell is /dev/null", .tell = descriptors, .variant = 17 },
+	};
+	struct welcoming welcoming;
+	struct service older;
+	struct client client;
+	pthread_t thread;
+
+	(void)state;
+	service_start_simple(&older, SERVICE_PROCESS, "liar");
+	liar_start();
+	for (size_t i = 0; i < SUITE_LEN(lies); i++) {
+		int before = fds_count();
+
+		welcoming = (struct welcoming){ .lie = &lies[i] };
+		assert_int_equal(pthread_create(&thread, NULL, welcome_one, &welcoming), 0);
+		client_open(&client, "liar");
+		assert_int_equal(pthread_join(thread, NULL), 0);
+		client_echo(client.channel);
+		client_close(&client);
+		close(welcoming.sock);
+		assert_int_equal(fds_count(), before);
+	}
+	liar_stop();
+	service_stop(&older);
+}
+
 /* Lies that must not be believed, as they could be used to kill the client. */
 static void lies_that_must_not_be_believed(void **state)
 {
@@ -888,10 +921,15 @@ static void seeded(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SUITE_TEST(lies_in_the_welcome),	SUITE_TEST(lies_that_must_not_be_believed),
-		SUITE_TEST(records_that_make_no_sense), SUITE_TEST(records_out_of_order),
-		SUITE_TEST(words_and_memory),		SUITE_TEST(a_call_that_breaks_off),
-		SUITE_TEST(a_lie_found_beside_a_loop),	SUITE_TEST(seeded),
+		SUITE_TEST(lies_in_the_welcome),
+		SUITE_TEST(an_honest_one_behind_a_liar),
+		SUITE_TEST(lies_that_must_not_be_believed),
+		SUITE_TEST(records_that_make_no_sense),
+		SUITE_TEST(records_out_of_order),
+		SUITE_TEST(words_and_memory),
+		SUITE_TEST(a_call_that_breaks_off),
+		SUITE_TEST(a_lie_found_beside_a_loop),
+		SUITE_TEST(seeded),
 	};
 
 	return suite_run("hostile server", tests, SUITE_LEN(tests), 60);
