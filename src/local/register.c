@@ -20,11 +20,28 @@
 #define NAPS_MAX 20
 #define NAP_NS	 5000000
 
+/* Whether this process is in the group: 1, 0, -errno. */
+static int is_member(gid_t gid)
+{
+	int n = getgroups(0, NULL), found = gid == getegid();
+	gid_t *groups;
+
+	if (found || n <= 0)
+		return found;
+	groups = calloc((size_t)n, sizeof(*groups));
+	if (!groups)
+		return aph_err(-ENOMEM, "no memory for the groups of this process");
+	n = getgroups(n, groups);
+	while (n > 0 && !found)
+		found = groups[--n] == gid;
+	free(groups);
+	return found;
+}
+
 /* As whom the caller may register. */
 static int check_rights(struct aph_name *name)
 {
-	gid_t groups[1024];
-	int n, i;
+	int r;
 
 	if (!aph_name_is_valid(name->name, strnlen(name->name, sizeof(name->name))))
 		return aph_err(-EINVAL,
@@ -34,18 +51,17 @@ static int check_rights(struct aph_name *name)
 		name->uid = (int64_t)geteuid();
 	if (name->gid == APH_ID_DEFAULT)
 		name->gid = APH_ID_ANY;
+	if (name->uid >= UINT32_MAX || name->gid >= UINT32_MAX)
+		return aph_err(-EINVAL, "that is not a %s: it has to be below 4294967295",
+			       name->uid >= UINT32_MAX ? "uid" : "gid");
 	if (geteuid() == 0)
 		return 0;
 	if (name->uid >= 0 && name->uid != (int64_t)geteuid())
 		return aph_err(-EPERM, "only user %lld or root can register services of that user",
 			       (long long)name->uid);
-	if (name->gid < 0 || name->gid == (int64_t)getegid())
-		return 0;
-	n = getgroups((int)(sizeof(groups) / sizeof(groups[0])), groups);
-	for (i = 0; i < n; i++) {
-		if (name->gid == (int64_t)groups[i])
-			return 0;
-	}
+	r = name->gid < 0 ? 1 : is_member((gid_t)name->gid);
+	if (r != 0)
+		return r < 0 ? r : 0;
 	return aph_err(-EPERM,
 		       "only members of group %lld or root can register services of that group",
 		       (long long)name->gid);

@@ -238,12 +238,16 @@ static void the_service_learns_who_calls(void **state)
 /* What one may register: the own uid and a gid one is in; root anything. The status is the errno. */
 static int register_as(int ctl, void *arg)
 {
-	static const gid_t crew[] = { CREW };
+	gid_t groups[2000]; /* CREW among them */
 	struct aph_endpoint *ep;
 	int r;
 
 	(void)ctl;
-	become(ANNA, ANNA, crew, 1);
+	for (size_t i = 0; i < SUITE_LEN(groups); i++)
+		groups[i] = (gid_t)(CREW - SUITE_LEN(groups) + 1 + i);
+	for (size_t i = 0; i < SUITE_LEN(groups); i++)
+		groups[i] += groups[i] == ANNA || groups[i] == BERT ? 100000 : 0;
+	become(ANNA, ANNA, groups, SUITE_LEN(groups));
 	CHECK_OK(aph_endpoint_new(&ep, NULL));
 	r = aph_service_open(NULL, ep, arg, NULL);
 	aph_endpoint_free(ep);
@@ -284,6 +288,24 @@ static void what_one_may_register(void **state)
 		assert_int_equal(aph_service_open(NULL, ep, address, NULL), 0);
 		aph_endpoint_free(ep);
 	}
+}
+
+/* Ids that are none are not cut down to some that are. */
+static void ids_out_of_range(void **state)
+{
+	struct aph_name name = { .name = "plain", .uid = APH_ID_DEFAULT, .gid = APH_ID_DEFAULT };
+	struct aph_endpoint *ep;
+
+	(void)state;
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	name.uid = (INT64_C(1) << 32) + geteuid();
+	assert_int_equal(aph_service_open_name(NULL, ep, &name, NULL), -EINVAL);
+	name.uid = APH_ID_DEFAULT;
+	name.gid = UINT32_MAX;
+	assert_int_equal(aph_service_open_name(NULL, ep, &name, NULL), -EINVAL);
+	name.gid = UINT32_MAX - 1;
+	assert_int_equal(aph_service_open_name(NULL, ep, &name, NULL), geteuid() ? -EPERM : 0);
+	aph_endpoint_free(ep);
 }
 
 /* Puts something in the place where a service of root was met. */
@@ -741,6 +763,7 @@ int main(void)
 		SUITE_TEST(own_before_root),
 		SUITE_TEST(the_service_learns_who_calls),
 		SUITE_TEST(what_one_may_register),
+		SUITE_TEST(ids_out_of_range),
 		SUITE_TEST(squatting_is_in_vain),
 		SUITE_TEST(another_users_service_is_not_met),
 		SUITE_TEST(figures_are_for_those_let_in),
