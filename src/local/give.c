@@ -370,11 +370,17 @@ int aph_local_offer(struct aph_local_service *ls, int sock, const struct aph_hel
 	giving->source.on_ready = giver_ready;
 	aph_list_init(&giving->link);
 	aph_list_init(&giving->leaving);
-	r = say_listener(giving);
-	if (r == 0)
-		r = aph_source_add(ls->base.ep, sock, &giving->source, GIVER_EVENTS);
+	r = aph_source_add(ls->base.ep, sock, &giving->source, GIVER_EVENTS);
 	if (r < 0) {
 		free(giving);
+		return r;
+	}
+	/* The last that can fail: whoever has the listener believes that it has the name. */
+	r = say_listener(giving);
+	if (r < 0) {
+		giving->sock = -1;
+		aph_source_remove(ls->base.ep, sock);
+		aph_bury(ls->base.ep, &giving->grave, giving);
 		return r;
 	}
 	ls->giving = giving;
