@@ -199,8 +199,6 @@ void aph_local_ring(struct aph_local_channel *lc);
 int aph_local_send_fds(struct aph_local_channel *lc, const int *fds, size_t n);
 /* Takes the message that belongs to a record with `n` descriptors. 0, -EPROTO, -EMFILE, -ENOMEM. */
 int aph_local_recv_fds(struct aph_local_channel *lc, int *fds, size_t n);
-/* Reads what is on the socket. 0, or -EPROTO, -ENOMEM. */
-int aph_local_drain_socket(struct aph_local_channel *lc);
 /* Keeps descriptors of one message, which are taken in any case. 0, -EPROTO, -ENOMEM. */
 int aph_local_stash_add(struct aph_local_channel *lc, const int *fds, size_t n, bool truncated);
 void aph_local_stash_free(struct aph_local_channel *lc);

@@ -249,16 +249,19 @@ static int keep(struct aph_local_channel *lc, const struct arrival *arrival)
 	return aph_local_stash_add(lc, arrival->fds, arrival->n_fds, arrival->truncated);
 }
 
-int aph_local_drain_socket(struct aph_local_channel *lc)
+/* Reads what is there. 0; -EPROTO: the peer's fault; else ours. */
+static int drain(struct aph_local_channel *lc)
 {
 	struct arrival arrival;
 	int i, r;
 
 	for (i = 0; i < DRAIN_MAX; i++) {
 		r = receive(lc, &arrival);
-		if (r == 1 && arrival.byte == APH_SOCKET_FDS)
-			r = keep(lc, &arrival) < 0 ? -EPROTO : 1;
 		if (r <= 0)
+			return r;
+		if (arrival.byte == APH_SOCKET_FDS)
+			r = keep(lc, &arrival);
+		if (r < 0)
 			return r;
 	}
 	/* More may be there, and the edge is used up: ask for a new one. */
@@ -316,10 +319,13 @@ static void sock_ready(struct aph_source *source, uint32_t events)
 {
 	struct aph_local_channel *lc = aph_container(source, struct aph_local_channel, sock_source);
 
+	int r;
+
 	if (lc->base.state == APH_CHANNEL_ENDED)
 		return;
-	if ((events & EPOLLIN) && aph_local_drain_socket(lc) < 0) {
-		aph_local_doom(lc, APH_REASON_PROTOCOL);
+	r = events & EPOLLIN ? drain(lc) : 0;
+	if (r < 0) {
+		aph_local_doom(lc, r == -EPROTO ? APH_REASON_PROTOCOL : APH_REASON_RESOURCES);
 		return;
 	}
 	if (events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR)) {
