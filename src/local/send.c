@@ -15,11 +15,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PIECES_PER_ARENA 8u    /* pieces of 32 KiB keep both cores busy in an arena of 256 KiB */
-#define PIECE_LEAST	 8192u /* rather wait than send less of a long body */
-#define SPARE_PART	 8u /* this part of the arena is kept free of bodies that fill half of it */
-#define PATIENCE_NS	 50000u /* how long send_all() waits for a client that may be reading */
-#define PATIENT_UP_TO	 (4u << 20)
+#define PIECES_PER_ARENA   8u	 /* pieces of 32 KiB keep both cores busy in an arena of 256 KiB */
+#define PIECE_LEAST	   8192u /* rather wait than send less of a long body */
+#define SPARE_PART	   8u /* this part of the arena is kept free of bodies that fill half of it */
+#define PATIENCE_NS	   50000u   /* how long send_all() waits for a client that may be reading */
+#define PATIENCE_IN_ALL_NS 1000000u /* the same for all of a reply */
+#define PATIENT_UP_TO	   (4u << 20)
 
 static struct aph_local_channel *channel_of(const struct aph_local_call *call)
 {
@@ -458,22 +459,24 @@ int aph_local_commit(struct aph_call *base, size_t len, bool more)
 
 /* -- whole replies ---------------------------------------------------------------------------------------------- */
 
-/* Waits a moment for a client that is reading right now. */
-static bool wait_for_room(struct aph_local_channel *lc)
+/* Waits a moment for a client that is reading right now, at most for what is left of `patience_ns`. */
+static bool wait_for_room(struct aph_local_channel *lc, uint64_t *patience_ns)
 {
-	uint64_t until;
+	uint64_t began, waited = 0;
 
 	if (lc->peer_cpu == (uint8_t)aph_cpu() || atomic_load(&lc->words->client.wait))
 		return false;
-	until = aph_time_ns() + PATIENCE_NS;
+	began = aph_time_ns();
 	while (!aph_ring_has_room(&lc->out) || !aph_arena_has_returns(&lc->out_arena)) {
 		int i;
 
 		for (i = 0; i < 16; i++)
 			aph_pause();
-		if (aph_time_ns() > until)
+		waited = aph_time_ns() - began;
+		if (waited > PATIENCE_NS || waited > *patience_ns)
 			return false;
 	}
+	*patience_ns -= waited;
 	return true;
 }
 
@@ -516,6 +519,7 @@ static APH_APART int send_all_long(struct aph_local_call *call, const void *data
 {
 	struct aph_local_channel *lc = channel_of(call);
 	const uint8_t *bytes = data ? data : (const void *)"";
+	uint64_t patience_ns = PATIENCE_IN_ALL_NS;
 	size_t sent = 0, n;
 	int r = check_channel(lc);
 
@@ -528,7 +532,7 @@ static APH_APART int send_all_long(struct aph_local_call *call, const void *data
 		r = send_piece(call, bytes + sent, &n, NULL, 0, false);
 		if (r == 0)
 			sent += n;
-		else if (r != -EAGAIN || len > PATIENT_UP_TO || !wait_for_room(lc))
+		else if (r != -EAGAIN || len > PATIENT_UP_TO || !wait_for_room(lc, &patience_ns))
 			break;
 	} while (sent < len || (r != 0 && len == 0));
 	if (r == 0) {
