@@ -34,7 +34,7 @@ APH_BEGIN_DECLS
  * Returns the outcome: 0 (APH_ANSWERED), or APH_REFUSED, APH_ABORTED, APH_LOST; aph_channel_result() has the
  * reason and the code. Or a negative error: -EMSGSIZE (answered, but the reply is longer than the buffer;
  * *reply_len is its length), -EINVAL, -ENOTCONN (channel closed before, nothing was sent), -EAGAIN
- * (calls_max in progress), -ENOMEM.
+ * (calls_max in progress), -ENOMEM; with all but the first nothing was sent.
  * Other events of the endpoint are kept for aph_endpoint_next(). A signal does not interrupt it.
  */
 APH_API int aph_call(struct aph_channel *channel, const void *request, size_t len, void *reply,

@@ -34,7 +34,7 @@ enum aph_reason {
 	APH_REASON_DEADLINE = 6,      /* the call's deadline passed */
 	APH_REASON_CANCELLED = 7,     /* the client cancelled */
 	APH_REASON_PROTOCOL = 8,      /* the other side broke the protocol; its channel was ended */
-	APH_REASON_RESOURCES = 9,     /* the receiver ran out of descriptors or memory */
+	APH_REASON_RESOURCES = 9,     /* one of the two ran out of descriptors or memory */
 };
 
 /* One terminal result of a call. `code` is the service's own number and is 0 unless APH_ABORTED. */

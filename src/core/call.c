@@ -239,8 +239,7 @@ void aph_call_writable(struct aph_call *call)
 	tell(call, APH_EVENT_WRITABLE);
 }
 
-/* Client: gives up. Whether the request may have run is for the transport to prove. */
-static void give_up(struct aph_call *call, enum aph_reason reason)
+void aph_call_give_up(struct aph_call *call, enum aph_reason reason)
 {
 	const struct aph_channel_ops *ops = call->channel->ops;
 	bool unseen = call->state == APH_CALL_NEW || ops->revoke(call);
@@ -255,7 +254,7 @@ static void expire(struct aph_timer *timer)
 	struct aph_call *call = aph_container(timer, struct aph_call, timer);
 
 	if (call->is_client)
-		give_up(call, APH_REASON_DEADLINE);
+		aph_call_give_up(call, APH_REASON_DEADLINE);
 	else if (call->state != APH_CALL_REPLIED)
 		aph_call_end(call, APH_GONE, APH_REASON_DEADLINE, 0);
 }
@@ -423,7 +422,7 @@ static int cancel(struct aph_call *call, int32_t reason)
 {
 	if (call->state == APH_CALL_ENDED)
 		return -EALREADY;
-	give_up(call, (enum aph_reason)reason);
+	aph_call_give_up(call, (enum aph_reason)reason);
 	return 0;
 }
 
@@ -477,7 +476,7 @@ void aph_call_drop(struct aph_call *call)
 	call->user_holds = false;
 	aph_pending_clear(&call->pending);
 	if (call->is_client && call->state != APH_CALL_ENDED)
-		give_up(call, APH_REASON_CANCELLED);
+		aph_call_give_up(call, APH_REASON_CANCELLED);
 	else if (call->is_client) {
 		aph_call_dispose(call);
 		aph_call_settle(call);

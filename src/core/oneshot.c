@@ -27,7 +27,7 @@ struct exchange {
 	size_t reply_len; /* all that came, also beyond reply_max */
 };
 
-/* Sends what has room. 0 or a negative error that ends the attempt. */
+/* Sends what has room. 0 or a negative error, with which nothing has been sent. */
 static int push_request(struct aph_call *call, struct exchange *x)
 {
 	ssize_t n;
@@ -46,8 +46,13 @@ static int push_request(struct aph_call *call, struct exchange *x)
 		call->out_last = true;
 		return 0;
 	}
-	if (n < 0)
+	if (n < 0 && call->state == APH_CALL_NEW)
 		return (int)n;
+	if (n < 0) {
+		/* An error would say that nothing has happened; but the service may be at work on the beginning. */
+		aph_call_give_up(call, APH_REASON_RESOURCES);
+		return 0;
+	}
 	x->sent += (size_t)n;
 	aph_call_sent(call, x->sent == x->request_len);
 	return 0;

@@ -113,6 +113,10 @@ ssize_t aph_remote_send(struct aph_call *call, const void *data, size_t len, con
 		return (ssize_t)len;
 	if (r == -EPROTO || r == -ESHUTDOWN)
 		return aph_err(-EPIPE, "the call takes no more of this body");
+	if (r == -ENOMEM)
+		return aph_err(-ENOMEM, "no memory for a body");
+	if (r == -EFBIG)
+		return aph_err(-EFBIG, "a body over the network has at most 2^32 packets");
 	return r;
 }
 
