@@ -117,19 +117,24 @@ static int parse_part(struct aph_name *name, const char *part)
 /* Skips the scheme. What other libraries carry is told apart from what nobody carries. */
 static int skip_scheme(const char **address)
 {
-	static const char *const others[] = { "rx:", "srv:", "chan:" };
+	static const char *const others[] = { "srv:", "chan:" };
 	size_t i;
 
 	if (strncmp(*address, "caps:", 5) == 0) {
 		*address += 5;
 		return 0;
 	}
+	if (strncmp(*address, "rx:", 3) == 0)
+		return aph_err(-EPROTONOSUPPORT,
+			       "'%s' is not the name of a service on this host, as caps:NAME is",
+			       *address);
 	for (i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
 		if (strncmp(*address, others[i], strlen(others[i])) == 0)
 			return aph_err(
 				-EPROTONOSUPPORT,
-				"'%s' is not the name of a service on this host, as caps:NAME is",
-				*address);
+				"addresses that begin with '%s' are not supported yet: use caps:NAME or "
+				"rx:HOST:PORT/SERVICE",
+				others[i]);
 	}
 	return 0;
 }

@@ -61,6 +61,7 @@ static void bad_addresses(void **state)
 		{ "caps:x,gid=no_such_group_here", -ENOENT },
 		{ "rx:host:7000/1", -EPROTONOSUPPORT },
 		{ "chan:x", -EPROTONOSUPPORT },
+		{ "srv:x.example.org", -EPROTONOSUPPORT },
 		{ "caps:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 		  -EINVAL },
 	};
@@ -76,11 +77,21 @@ static void bad_addresses(void **state)
 	}
 }
 
+static void a_scheme_that_is_still_to_come(void **state)
+{
+	struct aph_name name;
+
+	(void)state;
+	assert_int_equal(aph_name_parse(&name, "srv:x.example.org"), -EPROTONOSUPPORT);
+	assert_non_null(strstr(aph_error(), "not supported"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(good_addresses),
 		cmocka_unit_test(bad_addresses),
+		cmocka_unit_test(a_scheme_that_is_still_to_come),
 	};
 
 	return cmocka_run_group_tests_name("name", tests, NULL, NULL);
