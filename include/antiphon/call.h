@@ -108,7 +108,7 @@ APH_API int aph_call_refuse(struct aph_call *call, enum aph_reason reason);
  * were taken, which may be less than `len`: send the rest after WRITABLE; the body is finished only when a
  * send without APH_MORE was taken whole. A piece of 0 bytes without APH_MORE finishes a body; one with it
  * is delivered as "the body has begun", over rx: with the bytes that follow. -EAGAIN (no room; WRITABLE
- * follows), -EPIPE (the body was finished or the call has ended), -EINVAL, -ENOTCONN.
+ * follows), -EPIPE (the body was finished or the call has ended), -EINVAL, -ENOTCONN, -ENOMEM.
  */
 APH_API ssize_t aph_call_send(struct aph_call *call, const void *data, size_t len, unsigned flags);
 
@@ -152,7 +152,7 @@ APH_API ssize_t aph_call_take_fds(struct aph_call *call, int *fds, size_t max);
  * piece. Build the piece there and hand it over with aph_call_commit(). One reservation per call at a time;
  * it is given back by aph_call_commit() with 0 bytes and APH_MORE, or when the call ends.
  * 0; -EAGAIN (WRITABLE follows; a reservation stays), -EPIPE, -EBUSY (one is open already), -ENOTCONN,
- * -EINVAL.
+ * -EINVAL, -ENOMEM.
  */
 APH_API int aph_call_reserve(struct aph_call *call, void **data, size_t *len);
 APH_API int aph_call_commit(struct aph_call *call, size_t len, unsigned flags);

@@ -8,8 +8,9 @@
  * No thread may be cancelled (pthread_cancel(3)) in a function of the library: it would leave the endpoint locked, or
  * waited for by nobody, for ever. Wake it with aph_endpoint_wake(), or disable cancellation around the calls.
  *
- * Fork: an endpoint belongs to the process that made it. In a child made by fork() every function on it
- * answers -ENOTCONN and the library has let go of its descriptors there; free it, and make a new one.
+ * Fork: an endpoint belongs to the process that made it. In a child made by fork() the library has let go of its
+ * descriptors, and every function on it, its services and channels answers -ENOTCONN; its calls have ended there, and
+ * functions on them say so (-EPIPE, -EALREADY, -ECANCELED). Free it, and make a new one.
  */
 #ifndef ANTIPHON_ENDPOINT_H
 #define ANTIPHON_ENDPOINT_H
@@ -33,7 +34,7 @@ struct aph_endpoint_options {
 
 #define APH_SPIN_NEVER UINT32_MAX
 
-/* 0, -ENOMEM, -EMFILE, -ENFILE. `options` may be NULL. Free with aph_endpoint_free(). */
+/* 0, -ENOMEM, -EMFILE, -ENFILE, -EINVAL. `options` may be NULL. Free with aph_endpoint_free(). */
 APH_API int aph_endpoint_new(struct aph_endpoint **out, const struct aph_endpoint_options *options);
 
 /*
@@ -54,13 +55,13 @@ APH_API int aph_endpoint_next(struct aph_endpoint *ep, struct aph_event *event,
  * Keeps the endpoint going without taking anything from it: lets newcomers in, moves bodies, keeps
  * deadlines. Requests stay where they are, and so can still be withdrawn. For a thread that looks after
  * an endpoint while nobody calls aph_endpoint_next(); where somebody does, or a loop waits on aph_endpoint_fd(), it takes
- * requests in for them. -ETIMEDOUT, -EINTR, -ECANCELED (woken), -ENOTCONN.
+ * requests in for them. -ETIMEDOUT, -EAGAIN (the deadline was APH_NOW), -EINTR, -ECANCELED (woken), -ENOTCONN.
  */
 APH_API int aph_endpoint_serve(struct aph_endpoint *ep, uint64_t deadline_ns);
 
 /*
  * Makes one aph_endpoint_next() that waits, or else the next one to be called, return -ECANCELED.
- * Async-signal-safe. 0 or -errno.
+ * Async-signal-safe. 0, -ENOTCONN in a forked child.
  */
 APH_API int aph_endpoint_wake(struct aph_endpoint *ep);
 

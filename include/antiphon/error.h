@@ -50,7 +50,8 @@ APH_API const char *aph_reason_name(enum aph_reason reason);
 
 /*
  * A sentence about the last failure of a function of this library in this thread: what was tried, what
- * went wrong, what to do about it. Meaningful right after a negative return value; never NULL. The text
+ * went wrong, what to do about it. Meaningful right after a negative return value, but for -EAGAIN and -ENODATA of
+ * the functions for bodies, which are no failures, and for aph_endpoint_wake(); never NULL. The text
  * belongs to the thread and changes with its next failure.
  */
 APH_API const char *aph_error(void);

@@ -34,7 +34,7 @@ enum aph_event_type {
 
 /*
  * `call` is set for the first five and SIGNAL, `channel` always but for TERMINATE, `service` on the service's side.
- * `result` is set for END, CLOSED and DISCONNECT, its code alone for SIGNAL. All pointers are borrowed: see call.h and channel.h for their lives.
+ * `result` is set for END, its reason alone for CLOSED and DISCONNECT, its code alone for SIGNAL. All pointers are borrowed: see call.h and channel.h for their lives.
  */
 struct aph_event {
 	enum aph_event_type type;

@@ -97,6 +97,8 @@ int aph_call_commit(struct aph_call *call, size_t len, unsigned flags)
 	bool more = flags & APH_MORE;
 	int r;
 
+	if (flags & ~APH_MORE)
+		return aph_err(-EINVAL, "there is no flag but APH_MORE");
 	aph_lock(ep);
 	r = aph_call_check_sender(call);
 	if (r == 0)

@@ -418,10 +418,15 @@ static int tell_service(struct aph_call *call, int (*word)(struct aph_call *call
 	return r;
 }
 
+static int has_ended(void)
+{
+	return aph_err(-EALREADY, "the call has ended already");
+}
+
 static int cancel(struct aph_call *call, int32_t reason)
 {
 	if (call->state == APH_CALL_ENDED)
-		return -EALREADY;
+		return has_ended();
 	aph_call_give_up(call, (enum aph_reason)reason);
 	return 0;
 }
@@ -434,7 +439,7 @@ int aph_call_cancel(struct aph_call *call)
 static int withdraw(struct aph_call *call, int32_t reason)
 {
 	if (call->state == APH_CALL_ENDED)
-		return -EALREADY;
+		return has_ended();
 	if (call->state != APH_CALL_NEW && !call->channel->ops->revoke(call))
 		return aph_err(-EBUSY,
 			       "the service has received the request: cancel the call instead");

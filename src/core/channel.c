@@ -145,7 +145,9 @@ int aph_channel_pidfd(const struct aph_channel *channel)
 	int r;
 
 	aph_lock(channel->ep);
-	r = channel->ops->pidfd(channel);
+	r = aph_endpoint_check(channel->ep);
+	if (r == 0)
+		r = channel->ops->pidfd(channel);
 	aph_unlock(channel->ep);
 	return r;
 }

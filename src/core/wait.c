@@ -5,6 +5,7 @@
  * that has a faster way. The other threads follow: they wait on a condition until the leader has queued something
  * for them or steps down. A single thread is always the leader and pays for none of this.
  */
+#include "base/apart.h"
 #include "base/error.h"
 #include "base/time.h"
 #include "core/transport.h"
@@ -345,6 +346,22 @@ static int check_time(uint64_t deadline_ns, unsigned n)
 	return aph_time_ns() < deadline_ns ? 0 : -ETIMEDOUT;
 }
 
+/* Why nobody waits any longer, for aph_error(); other failures have said it where they happened. */
+static APH_APART int tell_why(int r)
+{
+	switch (r) {
+	case -EAGAIN:
+	case -ETIMEDOUT:
+		return aph_err(r, "no event came in time");
+	case -EINTR:
+		return aph_err(r, "a signal came: try again");
+	case -ECANCELED:
+		return aph_err(r, "aph_endpoint_wake() was called");
+	default:
+		return r;
+	}
+}
+
 static int wait_turns(struct aph_endpoint *ep, bool (*done)(void *arg), void *arg,
 		      uint64_t deadline_ns, enum aph_waiter waiter)
 {
@@ -355,9 +372,9 @@ static int wait_turns(struct aph_endpoint *ep, bool (*done)(void *arg), void *ar
 		if (done(arg))
 			return 0;
 		if (r < 0)
-			return r;
+			return tell_why(r);
 		if (waiter >= APH_WAITER_TENDER && was_woken(ep))
-			return -ECANCELED;
+			return tell_why(-ECANCELED);
 		if (ep->led) {
 			r = follow(ep, deadline_ns, waiter);
 		} else {

@@ -88,6 +88,21 @@ static int check_reserved(const struct aph_remote_call *rc)
 	return rc->reserved ? aph_err(-EBUSY, "commit the piece that is reserved first") : 0;
 }
 
+/* A piece of a body that the engine does not take. */
+static int not_taken(int r)
+{
+	switch (r) {
+	case -EAGAIN:
+		return r;
+	case -ENOMEM:
+		return aph_err(r, "no memory for a body");
+	case -EFBIG:
+		return aph_err(r, "a body over the network has at most 2^32 packets");
+	default:
+		return aph_err(-EPIPE, "the call takes no more of this body");
+	}
+}
+
 /* What was sent is delivered even if the rest takes its time. */
 #define FLAGS_OF(more) ((more) ? APH_RX_MORE | APH_RX_PUSH : 0)
 
@@ -111,13 +126,7 @@ ssize_t aph_remote_send(struct aph_call *call, const void *data, size_t len, con
 	/* A service that has begun to reply does not want the rest of the request. */
 	if (r == -EPROTO && call->is_client && !call->out_last)
 		return (ssize_t)len;
-	if (r == -EPROTO || r == -ESHUTDOWN)
-		return aph_err(-EPIPE, "the call takes no more of this body");
-	if (r == -ENOMEM)
-		return aph_err(-ENOMEM, "no memory for a body");
-	if (r == -EFBIG)
-		return aph_err(-EFBIG, "a body over the network has at most 2^32 packets");
-	return r;
+	return r < 0 ? not_taken((int)r) : r;
 }
 
 /* The rest of a request that was answered without it. */
@@ -163,7 +172,8 @@ int aph_remote_send_all(struct aph_call *call, const void *data, size_t len)
 		return 0;
 	}
 	if (r < 0 && r != -EAGAIN && !early)
-		return r == -ENOMEM ? aph_err(-ENOMEM, "no memory for the reply") : -ECANCELED;
+		return r == -ENOMEM ? aph_err(-ENOMEM, "no memory for the reply")
+				    : aph_err(-ECANCELED, "the client of this call is gone");
 	rc->kept_len = len - done;
 	rc->kept_off = 0;
 	rc->kept = malloc(rc->kept_len ? rc->kept_len : 1);
@@ -171,7 +181,7 @@ int aph_remote_send_all(struct aph_call *call, const void *data, size_t len)
 		if (!done)
 			return aph_err(-ENOMEM, "no memory for the reply");
 		aph_remote_farewell(call, APH_FAREWELL_LOSE, APH_REASON_RESOURCES);
-		return -ECANCELED;
+		return aph_err(-ECANCELED, "no memory for the rest of a reply: the call is lost");
 	}
 	if (rc->kept_len)
 		memcpy(rc->kept, (const uint8_t *)data + done, rc->kept_len);
@@ -195,7 +205,7 @@ int aph_remote_reserve(struct aph_call *call, void **data, size_t *len)
 	if (is_early(rc, r))
 		return too_early();
 	if (r < 0)
-		return r == -EAGAIN || r == -ENOMEM ? r : -EPIPE;
+		return not_taken(r);
 	if (*len > room)
 		*len = room;
 	rc->reserved = *len;
@@ -217,7 +227,7 @@ int aph_remote_commit(struct aph_call *call, size_t len, bool more)
 	}
 	r = aph_rx_call_commit(rc->rx, len, FLAGS_OF(more));
 	if (r < 0)
-		return r == -ENOMEM ? aph_err(r, "cannot commit %zu bytes", len) : -EPIPE;
+		return not_taken(r);
 	rc->reserved = 0;
 	aph_remote_flush(port_of(call));
 	return 0;

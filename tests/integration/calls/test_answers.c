@@ -159,6 +159,71 @@ static void lost_when_dropped(void **state)
 	service_stop(&service);
 }
 
+/* The next failure leaves a text of its own. */
+static void forget_text(void)
+{
+	struct aph_name name;
+
+	assert_int_equal(aph_name_parse(&name, "not/a/name"), -EINVAL);
+}
+
+static void check_text(const char *part)
+{
+	if (!strstr(aph_error(), part))
+		fail_msg("'%s' says nothing of '%s'", aph_error(), part);
+	forget_text();
+}
+
+static void failures_are_told_in_words(void **state)
+{
+	const char *address = scheme_address();
+	struct service service;
+	struct client client;
+	struct aph_call *call;
+	struct aph_event ev;
+	const void *data;
+	size_t len = 10;
+	void *room;
+
+	(void)state;
+	service_start_simple(&service, suite_mode, address);
+	client_open(&client, address);
+	call = client_begin(client.channel, "e", 1, APH_FOREVER);
+	client_check_result(client_end(client.ep, call, NULL, NULL), APH_ANSWERED, APH_REASON_NONE);
+	forget_text();
+	assert_int_equal(aph_call_cancel(call), -EALREADY);
+	check_text("ended");
+	assert_int_equal(aph_call_withdraw(call), -EALREADY);
+	check_text("ended");
+	assert_int_equal(aph_call_send(call, "x", 1, 0), -EPIPE);
+	check_text("body");
+	assert_int_equal(aph_call_reserve(call, &room, &len), -EPIPE);
+	check_text("body");
+	aph_call_free(call);
+	assert_int_equal(aph_call_new(&call, client.channel, APH_FOREVER, NULL), 0);
+	assert_int_equal(aph_call_wait(call, APH_NOW), -EAGAIN);
+	check_text("in time");
+	assert_int_equal(aph_call_wait(call, aph_deadline_ms(1)), -ETIMEDOUT);
+	check_text("in time");
+	assert_int_equal(aph_call_reserve(call, &room, &len), 0);
+	assert_int_equal(aph_call_commit(call, 1, APH_MORE << 1), -EINVAL);
+	check_text("APH_MORE");
+	assert_int_equal(aph_call_commit(call, len + 100000, APH_MORE), -EINVAL);
+	check_text("reserved");
+	assert_int_equal(aph_call_release(call, 1), -EINVAL);
+	check_text("release");
+	/* Not a failure. */
+	assert_int_equal(aph_call_borrow(call, &data, &len), -EAGAIN);
+	aph_call_free(call);
+	assert_int_equal(aph_endpoint_serve(client.ep, aph_deadline_ms(1)), -ETIMEDOUT);
+	check_text("in time");
+	assert_int_equal(aph_endpoint_wake(client.ep), 0);
+	assert_int_equal(aph_endpoint_next(client.ep, &ev, APH_FOREVER), -ECANCELED);
+	check_text("aph_endpoint_wake");
+	client_close(&client);
+	service_stop(&service);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -168,6 +233,7 @@ int main(int argc, char **argv)
 		SUITE_TEST(aborted),
 		SUITE_TEST(aborted_after_part_of_the_reply),
 		SUITE_TEST(lost_when_dropped),
+		SUITE_TEST(failures_are_told_in_words),
 	};
 
 	scheme_choose(argc, argv);
