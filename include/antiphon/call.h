@@ -64,20 +64,20 @@ APH_API int aph_call_new(struct aph_call **out, struct aph_channel *channel, uin
 
 /*
  * Gives the call up. Refused if no one had received the request, else lost; END follows unless it came
- * before. The service is told. 0, or -EALREADY when the call has ended.
+ * before. Over rx it is lost once a packet of it has left. The service is told. 0, or -EALREADY when the call has ended.
  */
 APH_API int aph_call_cancel(struct aph_call *call);
 
 /*
  * Gives the call up only if nobody has received the request: 0, and END with REFUSED follows; -EBUSY when it
- * was received, and nothing has changed; -EALREADY when the call has ended.
+ * was received (over rx: may have been), and nothing has changed; -EALREADY when the call has ended.
  */
 APH_API int aph_call_withdraw(struct aph_call *call);
 
 /*
  * A word to the service about a call that goes on, such as "hurry" or "stop if you can": it gets SIGNAL
  * with the code, unless the call ends first. Of several that were not delivered yet the last one counts.
- * 0, -EPIPE (not begun, or ended), -EAGAIN (no room), -ENOTCONN.
+ * 0, -EPIPE (not begun, or ended), -EAGAIN (no room), -ENOTCONN, -EOPNOTSUPP (over rx).
  */
 APH_API int aph_call_signal(struct aph_call *call, int32_t code);
 
@@ -182,7 +182,8 @@ APH_API struct aph_channel *aph_call_channel(const struct aph_call *call);
 APH_API struct aph_service *aph_call_service(
 	const struct aph_call *call); /* NULL at a client, and once the service was closed */
 APH_API const struct aph_credentials *aph_call_credentials(const struct aph_call *call);
-APH_API uint64_t aph_call_deadline(const struct aph_call *call);
+APH_API uint64_t
+aph_call_deadline(const struct aph_call *call); /* APH_FOREVER at a service over rx */
 APH_API void *aph_call_data(const struct aph_call *call);
 APH_API void aph_call_set_data(struct aph_call *call, void *data);
 

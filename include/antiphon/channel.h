@@ -116,7 +116,7 @@ struct aph_channel_options {
  * Connects to the newest service of that name that lets the caller in. 0, or -EINVAL, -ENOENT (nobody
  * serves the name), -EACCES (not permitted), -EBUSY (it takes no more channels), -ETIMEDOUT, -EINTR,
  * -EPROTO (it does not speak this protocol), -EMFILE, -ENOMEM; see aph_error(). Opening is the only
- * thing that can block here, and APH_CHANNEL_ASYNC avoids it.
+ * thing that can block here, and APH_CHANNEL_ASYNC avoids it, but for the look-up of a host's name.
  */
 APH_API int aph_channel_open(struct aph_channel **out, struct aph_endpoint *ep, const char *address,
 			     const struct aph_channel_options *options);
