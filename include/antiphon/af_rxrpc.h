@@ -41,7 +41,7 @@ APH_API int aph_rxrpc_close(int fd);
 
 /*
  * Moves all sockets of this process to a process of their own, as fork() does: so that they survive a program that is
- * started in place of this one, or by posix_spawn(). 0; EAGAIN, ENOMEM, EMFILE: they are still here.
+ * started in place of this one, or by posix_spawn(). 0; EAGAIN: they are still here.
  */
 APH_API int aph_rxrpc_share(void);
 

@@ -13,7 +13,7 @@
  *
  * All of them return 0 or a negative error. Those that any may return: -ENOENT (no such name, or nobody
  * keeps anything here), -EACCES (not permitted), -EINVAL, -ETIMEDOUT, -EMFILE, -ENOMEM, -EPROTO (the other side is
- * no keeper), -EINTR never.
+ * no keeper), -ECONNRESET (the keeper died in the middle of what cannot be repeated), -EINTR never.
  */
 #ifndef ANTIPHON_HOLD_H
 #define ANTIPHON_HOLD_H
