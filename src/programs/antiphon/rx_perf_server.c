@@ -4,6 +4,7 @@
  * who does not keep to it is aborted.
  */
 #include "rx_perf.h"
+#include "json.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -246,12 +247,30 @@ static int serve_until_interrupted(struct aph_rx_udp *udp)
 	return r;
 }
 
+/* It can be called now, and where. */
+static void announce(const struct perf_options *options, const struct aph_rx_address *address)
+{
+	char text[RX_ADDRESS_TEXT];
+	struct json json;
+
+	(void)rx_address_text(text, sizeof(text), address);
+	if (options->json) {
+		json_init(&json, stdout);
+		json_begin_object(&json, NULL);
+		json_uint(&json, "service", options->service);
+		json_string(&json, "address", text);
+		json_end(&json);
+	} else {
+		printf("service %u at %s\n", options->service, text);
+	}
+	fflush(stdout);
+}
+
 int perf_server(const struct perf_options *options)
 {
 	struct aph_rx_service *service;
 	struct aph_rx_address address;
 	struct aph_rx_udp *udp;
-	char text[RX_ADDRESS_TEXT];
 	int r;
 
 	if (perf_open(&udp, &options->address, options->window) < 0)
@@ -261,9 +280,7 @@ int perf_server(const struct perf_options *options)
 	if (r == 0)
 		r = aph_rx_udp_address(udp, &address);
 	if (r == 0) {
-		printf("service %u at %s\n", options->service,
-		       rx_address_text(text, sizeof(text), &address));
-		fflush(stdout);
+		announce(options, &address);
 		r = serve_until_interrupted(udp);
 	} else {
 		cli_error("cannot serve: %s", strerror(-r));

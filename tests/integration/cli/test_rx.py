@@ -297,6 +297,19 @@ def perf_server_for_others_is_on_request(box):
         process.wait()
 
 
+@test
+def perf_server_says_where_in_json(box):
+    process = box.start("rx", "perf", "--serve", "--json", "--service", "9", "127.0.0.1:0")
+    try:
+        told = json.loads(process.stdout.readline())
+        assert told["service"] == 9, told
+        done = box.run("rx", "perf", "--service", "9", "--count", "1", told["address"], "rpc")
+        assert done.returncode == ANSWERED, done
+    finally:
+        process.kill()
+        process.wait()
+
+
 def one_call(sock, address, number, body):
     """A request of one packet; what the reply says, or the code that it was aborted with."""
     host, port = address.split(":")
