@@ -17,7 +17,9 @@ import sys
 LINES_MAX = 40
 
 HEADERS = """
+#include <afdt.h>
 #include <antiphon/af_rxrpc.h>
+#include <antiphon/afdt.h>
 #include <antiphon/antiphon.h>
 #include <antiphon/hold.h>
 #include <antiphon/rx.h>
@@ -27,6 +29,7 @@ HEADERS = """
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/rxrpc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Manual pages are well formed, and programs and their pages agree on the options.
 
-manuals.py ROOT pages                 mandoc is quiet at its warning level; redirects lead somewhere
+manuals.py ROOT pages                 mandoc is quiet at its warning level; redirects lead somewhere, others have examples
 manuals.py ROOT options NAME PROGRAM  the options in --help and in man1/NAME.1 (or man8) are the same set
 
 An option counts as documented in --help when a line starts with it, and in a page when it stands after
@@ -45,6 +45,8 @@ def check_pages(root, findings):
             elif redirect(root / "man" / target) is not None:
                 findings.add(page, 1, f"redirects to man/{target}, itself a redirect")
             continue
+        if not re.search(r"^\.Sh EXAMPLES$", page.read_text(encoding="utf-8"), re.M):
+            findings.add(page, 1, "has no section EXAMPLES")
         done = subprocess.run(
             ["mandoc", "-T", "lint", "-W", "warning", page], capture_output=True, text=True, check=False
         )

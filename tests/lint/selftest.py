@@ -30,6 +30,8 @@ The options are:
 .It Fl j , Fl -json
 Print JSON.
 .El
+.Sh EXAMPLES
+prog
 """
 )
 HELP = "#!/bin/sh\n" + HASH + "cat <<'X'\nUsage: prog [--json]\n\nOptions:\n%s\nX\n"
@@ -83,6 +85,7 @@ VIOLATIONS = [
     ("pure_engine", ["ENGINE"], "engine.c", C + "#include <stdlib.h>\nvoid *m(void) { return malloc(9); }\n", "malloc"),
     ("symbols", ["LIB", "SYM"], "man/man3/aph_b.3", None, "no page"),
     ("manuals", ["pages"], "man/man1/prog.1", PAGE.replace(".El\n", ""), "prog.1:"),
+    ("manuals", ["pages"], "man/man1/prog.1", PAGE.replace(".Sh EXAMPLES\n", ".Pp\n"), "EXAMPLES"),
     ("manuals", ["pages"], "man/man3/aph_b.3", ".so man3/gone.3\n", "does not exist"),
     ("manuals", ["options", "prog", "PROG"], "prog", HELP % "  --json\n  --new  more", "--new is in --help"),
     ("manuals", ["options", "prog", "PROG"], "prog", HELP % "  --json  only", "-j is in the page"),
