@@ -71,7 +71,7 @@ static int control(struct aph_endpoint *ep, int op, int fd, struct aph_source *s
 	if (epoll_ctl(ep->epoll_fd, op, fd, &event) < 0) {
 		int e = errno;
 
-		return aph_err(-e, "cannot watch a descriptor: %s", strerror(e));
+		return aph_err(-e, "cannot watch a descriptor: %s%s", strerror(e), aph_advice(e));
 	}
 	/* Who sleeps elsewhere does not see it. */
 	if (atomic_load(&ep->in_driver))
@@ -465,10 +465,7 @@ static int open_descriptors(struct aph_endpoint *ep)
 	if (ep->epoll_fd < 0 || ep->wake_fd < 0 || ep->timer_fd < 0) {
 		int e = errno;
 
-		return aph_err(
-			-e,
-			"cannot make an endpoint: %s; raise the limit on open files (ulimit -n)",
-			strerror(e));
+		return aph_err(-e, "cannot make an endpoint: %s%s", strerror(e), aph_advice(e));
 	}
 	ep->wake_source.on_ready = wake_ready;
 	ep->timer_source.on_ready = timer_ready;

@@ -558,7 +558,8 @@ static int watch_directories(const struct vigil *vigil)
 	if (n)
 		return 0;
 	return r < 0 ? r
-		     : aph_err(-errno, "cannot watch the runtime directory: %s", strerror(errno));
+		     : aph_err(-errno, "cannot watch the runtime directory: %s%s", strerror(errno),
+			       aph_advice(errno));
 }
 
 static int begin_vigil(struct vigil *vigil, struct aph_endpoint *ep)
@@ -569,7 +570,8 @@ static int begin_vigil(struct vigil *vigil, struct aph_endpoint *ep)
 	vigil->source.on_ready = directory_changed;
 	vigil->fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 	if (vigil->fd < 0)
-		return aph_err(-errno, "cannot watch the runtime directory: %s", strerror(errno));
+		return aph_err(-errno, "cannot watch the runtime directory: %s%s", strerror(errno),
+			       aph_advice(errno));
 	r = aph_source_add(ep, vigil->fd, &vigil->source, EPOLLIN);
 	if (r < 0)
 		(void)close(vigil->fd);

@@ -164,8 +164,10 @@ static int open_dir(const char *path)
 	int r;
 
 	if (fd < 0)
-		return aph_err(-errno, "cannot open the runtime directory %s: %s", path,
-			       strerror(errno));
+		return aph_err(-errno, "cannot open the runtime directory %s: %s%s", path,
+			       strerror(errno),
+			       errno == ENOTDIR ? "; set ANTIPHON_RUNTIME_DIR to a directory"
+						: aph_advice(errno));
 	r = check_dir(fd, path);
 	if (r < 0) {
 		(void)close(fd);
@@ -181,8 +183,10 @@ static int make_dir(const char *path)
 	int fd;
 
 	if (!made && errno != EEXIST)
-		return aph_err(-errno, "cannot make the runtime directory %s: %s", path,
-			       strerror(errno));
+		return aph_err(-errno, "cannot make the runtime directory %s: %s%s", path,
+			       strerror(errno),
+			       errno == ENOENT ? "; make the directory that it is to lie in"
+					       : aph_advice(errno));
 	fd = open_dir(path);
 	/* What somebody else has made meanwhile is not ours to open: it may be a link to anywhere. */
 	if (fd >= 0 && made && geteuid() == 0 && fchmod(fd, 01777) < 0) {
@@ -403,7 +407,8 @@ static int new_socket(void)
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	if (fd < 0)
-		return aph_err(-errno, "cannot make a socket: %s", strerror(errno));
+		return aph_err(-errno, "cannot make a socket: %s%s", strerror(errno),
+			       aph_advice(errno));
 	/* The first message tells who sent it: real ids, and at a client the process that accepts. */
 	(void)setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
 	return fd;
@@ -511,14 +516,15 @@ static int bind_and_listen(int sock, int dir_fd, const char *file, const char *h
 
 	address_of(&address, dir_fd, hidden);
 	if (bind(sock, (struct sockaddr *)&address, sizeof(address)) < 0)
-		return aph_err(-errno, "cannot register %s: %s", file, strerror(errno));
+		return aph_err(-errno, "cannot register %s: %s%s", file, strerror(errno),
+			       aph_advice(errno));
 	/* Who gets in is decided by the service, which knows more than a file's mode can say. */
 	if (fchmodat(dir_fd, hidden, 0666, 0) < 0 || listen(sock, BACKLOG) < 0 ||
 	    renameat(dir_fd, hidden, dir_fd, file) < 0) {
 		int e = errno;
 
 		(void)unlinkat(dir_fd, hidden, 0);
-		return aph_err(-e, "cannot register %s: %s", file, strerror(e));
+		return aph_err(-e, "cannot register %s: %s%s", file, strerror(e), aph_advice(e));
 	}
 	return 0;
 }

@@ -19,7 +19,8 @@ static int fail(const char *what)
 {
 	int e = errno;
 
-	return aph_err(-e, "cannot make shared memory (%s): %s", what, strerror(e));
+	return aph_err(-e, "cannot make shared memory (%s): %s%s", what, strerror(e),
+		       aph_advice(e));
 }
 
 /* A forked child must not keep the mapping: it would go on with rings that belong to the parent. */

@@ -163,7 +163,8 @@ static int enter_opened(struct aph_rx_udp *udp, struct aph_udp_port *port, uint3
 	if (udp->event_fd < 0)
 		udp->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (udp->event_fd < 0)
-		return aph_err(-errno, "cannot make an eventfd: %s", strerror(errno));
+		return aph_err(-errno, "cannot make an eventfd: %s%s", strerror(errno),
+			       aph_advice(errno));
 	udp->port = port;
 	udp->fd = port->fd;
 	use_facts(udp, &port->facts, flags);
@@ -179,7 +180,8 @@ int aph_udp_port_join(struct aph_rx_udp *udp, const struct aph_rx_udp_options *o
 	udp->member.last = &udp->member.first;
 	udp->member.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (udp->member.fd < 0)
-		return aph_err(-errno, "cannot make an eventfd: %s", strerror(errno));
+		return aph_err(-errno, "cannot make an eventfd: %s%s", strerror(errno),
+			       aph_advice(errno));
 	(void)pthread_mutex_lock(&lock);
 	port = find(options);
 	r = port ? 0 : open_port(udp, options);

@@ -63,7 +63,7 @@ static int bind_socket(struct aph_rx_udp *udp, const struct aph_rx_address *loca
 	udp->fd = socket(local->family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (udp->fd < 0) {
 		r = -errno;
-		return aph_err(r, "cannot make a UDP socket: %s", strerror(-r));
+		return aph_err(r, "cannot make a UDP socket: %s%s", strerror(-r), aph_advice(-r));
 	}
 	if (udp->is_v6)
 		(void)set_int(udp->fd, IPPROTO_IPV6, IPV6_V6ONLY, (flags & APH_RX_UDP_V6ONLY) != 0);
@@ -205,7 +205,8 @@ int aph_udp_socket_open(struct aph_rx_udp *udp, const struct aph_rx_udp_options 
 
 	udp->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (udp->event_fd < 0)
-		return aph_err(-errno, "cannot make an eventfd: %s", strerror(errno));
+		return aph_err(-errno, "cannot make an eventfd: %s%s", strerror(errno),
+			       aph_advice(errno));
 	r = options->local.family == AF_UNSPEC ? bind_any(udp, options->flags)
 					       : bind_socket(udp, &options->local, options->flags);
 	if (r == 0)

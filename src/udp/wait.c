@@ -180,7 +180,7 @@ int aph_rx_udp_fd(struct aph_rx_udp *udp)
 	if (udp->timer_fd >= 0)
 		(void)close(udp->timer_fd);
 	udp->epoll_fd = udp->timer_fd = -1;
-	return aph_err(r, "cannot make a descriptor to poll: %s", strerror(-r));
+	return aph_err(r, "cannot make a descriptor to poll: %s%s", strerror(-r), aph_advice(-r));
 }
 
 /* -- sleeping ------------------------------------------------------------------------------------------------- */

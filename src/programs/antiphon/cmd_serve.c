@@ -297,7 +297,8 @@ static int begin(struct serve *serve)
 	if (r == 0)
 		r = watch_signals(serve);
 	if (r < 0) {
-		cli_error("cannot set up the event loop: %s", strerror(-r));
+		cli_error("cannot set up the event loop: %s%s", strerror(-r),
+			  r == -EMFILE ? "; raise the limit on open files (ulimit -n)" : "");
 		return CLI_FAILED;
 	}
 	status = open_service(serve);
