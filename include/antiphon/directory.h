@@ -34,14 +34,14 @@ struct aph_service_info {
 /*
  * Lists the services of the runtime directories that the caller can see, newest first within a name, and this
  * host's services at addresses of RxRPC, which show themselves there. A service that does not answer by
- * `deadline_ns` is listed without figures. `*list` is the caller's, to be freed with free(3). 0, -ENOENT or
- * -EACCES (no usable runtime directory), -ENOMEM.
+ * `deadline_ns` is listed without figures. `*list` is the caller's, to be freed with free(3). 0 (`*n` is 0 where there
+ * is no runtime directory, so that nobody serves anything), -EACCES or -ENOTDIR (it is not usable), -EMFILE, -ENOMEM.
  */
 APH_API int aph_directory_list(struct aph_service_info **list, size_t *n, uint64_t deadline_ns);
 
 /*
- * The directory in which services of this process register, made if it has to be. 0, -ENOENT, -EACCES,
- * -ENAMETOOLONG; aph_error() says what to do.
+ * The directory in which services of this process register, made if it has to be. 0, -ENOENT, -EACCES, -ENOTDIR,
+ * -EMFILE, -ENAMETOOLONG; aph_error() says what to do.
  */
 APH_API int aph_directory_path(char *buf, size_t size);
 
