@@ -17,6 +17,7 @@ help:			## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
 
 $(BUILD)/build.ninja:
+	@tools/install-deps --build
 	@tools/quietly configure $(MESON) setup $(BUILD) --buildtype=release --prefix=$(PREFIX)
 
 # A PREFIX that somebody gives is meant for a build that is there already, too.
