@@ -40,7 +40,10 @@ APH_BEGIN_DECLS
 APH_API int aph_call(struct aph_channel *channel, const void *request, size_t len, void *reply,
 		     size_t *reply_len, uint64_t deadline_ns);
 
-/* The result of the last aph_call() on this channel by this thread. */
+/*
+ * The result of this thread's last aph_call(), if that was on this channel; else LOST without a reason. Where aph_call()
+ * failed and sent nothing it is REFUSED without a reason.
+ */
 APH_API struct aph_result aph_channel_result(const struct aph_channel *channel);
 
 /*

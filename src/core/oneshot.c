@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* Calls that wait: aph_call(), built from the same steps as an asynchronous call, and aph_call_wait(). */
+#include "base/apart.h"
 #include "base/error.h"
 #include "core/call.h"
 
 #include <errno.h>
 #include <string.h>
 
-/* The result that aph_channel_result() gives to the thread that called. */
-/* Initial exec: reached without a call to the dynamic linker, and small enough for a library loaded late. */
+/*
+ * The result that aph_channel_result() gives to the thread that called.
+ * Initial exec: reached without a call to the dynamic linker, and small enough for a library loaded late.
+ */
 static _Thread_local __attribute__((tls_model("initial-exec"))) struct {
 	const struct aph_channel *channel;
 	struct aph_result result;
@@ -115,6 +118,14 @@ static int finish(struct aph_channel *channel, struct aph_call *call, const stru
 	return 0;
 }
 
+/* What aph_channel_result() says where there is an error and no result. Returns the error. */
+static APH_APART int failed(const struct aph_channel *channel, bool sent, int r)
+{
+	last_result.channel = channel;
+	last_result.result = (struct aph_result){ .outcome = sent ? APH_LOST : APH_REFUSED };
+	return r;
+}
+
 int aph_call(struct aph_channel *channel, const void *request, size_t len, void *reply,
 	     size_t *reply_len, uint64_t deadline_ns)
 {
@@ -134,17 +145,19 @@ int aph_call(struct aph_channel *channel, const void *request, size_t len, void 
 	if (channel->state != APH_CHANNEL_OPEN) {
 		r = aph_err(-ENOTCONN, "the channel is not open (%s): open a new one",
 			    aph_reason_name(channel->reason));
+		r = failed(channel, false, r);
 		goto out;
 	}
 	r = aph_call_make(&call, channel, deadline_ns);
-	if (r < 0)
+	if (r < 0) {
+		r = failed(channel, false, r);
 		goto out;
+	}
 	call->private = true;
 	call->user_holds = true;
 	call->n_waiting = 1;
 	r = run(call, &x);
-	if (r == 0)
-		r = finish(channel, call, &x);
+	r = r == 0 ? finish(channel, call, &x) : failed(channel, call->state != APH_CALL_NEW, r);
 	if (reply_len)
 		*reply_len = x.reply_len;
 	call->n_waiting = 0;
@@ -156,7 +169,7 @@ out:
 
 struct aph_result aph_channel_result(const struct aph_channel *channel)
 {
-	struct aph_result none = { .outcome = APH_REFUSED, .reason = APH_REASON_NONE };
+	struct aph_result none = { .outcome = APH_LOST, .reason = APH_REASON_NONE };
 
 	return last_result.channel == channel ? last_result.result : none;
 }

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -174,6 +175,40 @@ static void check_text(const char *part)
 	forget_text();
 }
 
+/* The thread's last call counts, and of another channel nobody can say more than LOST does. */
+static void the_result_of_the_last_call(void **state)
+{
+	char addresses[2][64];
+	struct service services[2];
+	struct client clients[2];
+	struct aph_channel *a, *b;
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		(void)snprintf(addresses[i], sizeof(addresses[i]), "%s", scheme_address());
+		if (!scheme_is_remote())
+			(void)snprintf(addresses[i], sizeof(addresses[i]), "last%d", i);
+		service_start_simple(&services[i], suite_mode, addresses[i]);
+		client_open(&clients[i], addresses[i]);
+	}
+	a = clients[0].channel;
+	b = clients[1].channel;
+	client_echo(a);
+	client_echo(b);
+	client_check_result(aph_channel_result(b), APH_ANSWERED, APH_REASON_NONE);
+	client_check_result(aph_channel_result(a), APH_LOST, APH_REASON_NONE);
+	/* A call that was not made has not run. */
+	service_stop(&services[1]);
+	if (!scheme_is_remote()) {
+		client_expect(clients[1].ep, APH_EVENT_CLOSED, NULL);
+		assert_int_equal(aph_call(b, "e", 1, NULL, NULL, APH_FOREVER), -ENOTCONN);
+		client_check_result(aph_channel_result(b), APH_REFUSED, APH_REASON_NONE);
+	}
+	client_close(&clients[0]);
+	client_close(&clients[1]);
+	service_stop(&services[0]);
+}
+
 static void failures_are_told_in_words(void **state)
 {
 	const char *address = scheme_address();
@@ -233,6 +268,7 @@ int main(int argc, char **argv)
 		SUITE_TEST(aborted),
 		SUITE_TEST(aborted_after_part_of_the_reply),
 		SUITE_TEST(lost_when_dropped),
+		SUITE_TEST(the_result_of_the_last_call),
 		SUITE_TEST(failures_are_told_in_words),
 	};
 
