@@ -89,6 +89,21 @@ static void keep_alive(struct aph_rx_call *call)
 	aph_rx_call_wants_to_send(call);
 }
 
+/*
+ * Who was away for most of the silence has not listened: what has come meanwhile is looked at first, and if there is
+ * nothing the silence begins with our return. Once: who comes by as seldom as that hears nothing either.
+ */
+static bool is_spared(struct aph_rx_call *call)
+{
+	const struct aph_rx *rx = call->rx;
+
+	if (rx->away_ns < call->dead_ns / 2 || call->heard_ns >= rx->back_ns ||
+	    call->heard_ns == call->spared_ns)
+		return false;
+	call->heard_ns = call->spared_ns = rx->back_ns;
+	return true;
+}
+
 void aph_rx_call_expired(struct aph_rx_call *call)
 {
 	uint64_t now = call->rx->now_ns;
@@ -104,7 +119,8 @@ void aph_rx_call_expired(struct aph_rx_call *call)
 			aph_rx_call_abort_now(call, APH_RX_TIMED_OUT, APH_RX_CALL_TIMEOUT);
 		return;
 	}
-	if (expects_peer(call) && now >= later_by(call->heard_ns, call->dead_ns)) {
+	if (expects_peer(call) && now >= later_by(call->heard_ns, call->dead_ns) &&
+	    !is_spared(call)) {
 		aph_rx_call_abort_now(call, APH_RX_TIMED_OUT, APH_RX_CALL_DEAD);
 		return;
 	}

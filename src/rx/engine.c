@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define JUMP_NS	  (5000 * APH_RX_MS)
+#define AWAY_NS	  (100 * APH_RX_MS)
 #define SETTLE_NS (2 * APH_RX_MS)
 
 /* -- small things that all need -------------------------------------------------------------------------------- */
@@ -269,9 +270,16 @@ static void settle_receipts(struct aph_rx *rx, uint64_t until_ns)
  */
 static APH_APART void note_jump(struct aph_rx *rx, uint64_t now_ns, uint64_t late_ns)
 {
+	uint64_t due_ns;
+
 	settle_timers(rx, now_ns);
 	settle_receipts(rx, now_ns);
-	if (next_due(rx) < now_ns - JUMP_NS)
+	due_ns = next_due(rx);
+	if (due_ns < now_ns - AWAY_NS) {
+		rx->away_ns = earlier(now_ns - due_ns, late_ns);
+		rx->back_ns = now_ns;
+	}
+	if (late_ns > JUMP_NS && due_ns < now_ns - JUMP_NS)
 		rx->late_ns += late_ns;
 }
 
@@ -296,7 +304,7 @@ void aph_rx_set_now(struct aph_rx *rx, uint64_t now_ns)
 
 	if (!aph_list_empty(&rx->fresh))
 		freshen(rx, late_ns);
-	if (late_ns > JUMP_NS)
+	if (late_ns > AWAY_NS)
 		note_jump(rx, now_ns, late_ns);
 	rx->now_ns += late_ns;
 }

@@ -335,6 +335,7 @@ struct aph_rx_call {
 	uint32_t n_sent, n_resent;
 	bool bounced;		   /* client: the only copy of its first packet came back */
 	uint64_t heard_ns;	   /* a packet of the call, or a sign of life */
+	uint64_t spared_ns;	   /* heard_ns as it was set because we had been away */
 	uint64_t data_ns;	   /* data moved */
 	uint64_t ping_ns;	   /* next keep-alive */
 	uint64_t dead_ns, idle_ns; /* how long each may last; idle 0: no limit */
@@ -404,6 +405,8 @@ struct aph_rx {
 	struct aph_rx_config config;
 	uint64_t now_ns;
 	uint64_t late_ns; /* in all, by which the clock has jumped: no connection was idle then */
+	uint64_t away_ns; /* how late we were told the time, the last time that it mattered */
+	uint64_t back_ns; /* when that was over */
 	uint64_t key[2];  /* of the hash tables */
 	uint64_t proof_key[2]; /* of questions to addresses */
 	uint32_t epoch;

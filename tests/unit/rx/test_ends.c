@@ -57,6 +57,45 @@ static void a_late_first_word_to_nobody(void **state)
 	two_end(&t);
 }
 
+/* Who was away for longer than silence may last finds the reply all the same, where there is one. */
+static void away(void **state)
+{
+	const struct aph_rx_config config = a_config(0);
+	struct aph_rx_event event;
+	struct aph_rx_call *call;
+
+	(void)state;
+	for (int replies = 0; replies < 2; replies++) {
+		struct two t;
+
+		two_begin(&t, &config);
+		assert_int_equal(aph_rx_call_new(&call, t.client, NULL), 0);
+		assert_int_equal(aph_rx_call_write(call, "hello", 5, 0), 5);
+		two_talk(&t);
+		event = expect(t.theirs, APH_RX_EVENT_CALL);
+		assert_int_equal(aph_rx_call_write(event.call, "hello", 5, 0), 5);
+		now_ns += 13 * S;
+		aph_rx_tick(t.ours, now_ns);
+		assert_false(aph_rx_has_event(t.ours));
+		if (replies) {
+			(void)deliver(t.theirs, t.ours, &t.there);
+			(void)expect(t.ours, APH_RX_EVENT_READABLE);
+		}
+		for (unsigned i = 0; i < 1190 && !replies; i++) {
+			now_ns += 10 * MS;
+			aph_rx_tick(t.ours, now_ns);
+			(void)deliver(t.ours, NULL, NULL);
+		}
+		assert_int_equal(aph_rx_has_event(t.ours), replies);
+		now_ns += 110 * MS;
+		aph_rx_tick(t.ours, now_ns);
+		event = expect(t.ours, APH_RX_EVENT_END);
+		assert_int_equal(event.end.outcome, replies ? APH_RX_DONE : APH_RX_TIMED_OUT);
+		(void)aph_rx_call_free(call);
+		two_end(&t);
+	}
+}
+
 /* A new limit is about the silence from then on, and the server is asked as often as it demands. */
 static void a_shorter_patience(void **state)
 {
@@ -411,6 +450,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_late_first_word),
 		cmocka_unit_test(a_late_first_word_to_nobody),
+		cmocka_unit_test(away),
 		cmocka_unit_test(a_shorter_patience),
 		cmocka_unit_test(a_loss_after_a_long_wait),
 		cmocka_unit_test(limits_after_the_reply),
