@@ -382,7 +382,7 @@ struct aph_rx_call_info {
 APH_API void aph_rx_call_info(const struct aph_rx_call *call, struct aph_rx_call_info *info);
 APH_API void *aph_rx_call_data(const struct aph_rx_call *call);
 APH_API void aph_rx_call_set_data(struct aph_rx_call *call, void *data);
-/* Changes the limits of a call that goes on; 0 leaves one as it is. */
+/* Changes the limits of a call that goes on; 0 leaves one as it is. A shorter dead_ms is about the silence from now on. */
 APH_API void aph_rx_call_set_timeouts(struct aph_rx_call *call, uint32_t dead_ms, uint32_t idle_ms,
 				      uint32_t hard_ms);
 
