@@ -8,8 +8,10 @@
 #include "pattern.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define FAR ((size_t)16 << 20) /* bytes: more than any window takes */
 
@@ -362,6 +364,73 @@ static void reserve_and_commit(void **state)
 	free(reply);
 }
 
+/* Answers one request with a long body, built in place, and waits where there is no room. Returns how often. */
+static void *reserve_and_wait(void *arg)
+{
+	struct aph_event ev;
+	size_t left = FAR, len;
+	intptr_t n = 0;
+	void *room;
+	int r;
+
+	CHECK_OK(aph_endpoint_next(arg, &ev, aph_deadline_ms((uint64_t)check_hang_ms(5000))));
+	while (left) {
+		len = left;
+		r = aph_call_reserve(ev.call, &room, &len);
+		if (r == -EAGAIN) {
+			n++;
+			CHECK_OK(aph_call_wait(ev.call,
+					       aph_deadline_ms((uint64_t)check_hang_ms(5000))));
+			continue;
+		}
+		CHECK_OK(r);
+		memset(room, 0, len);
+		left -= len;
+		CHECK_OK(aph_call_commit(ev.call, len, left ? APH_MORE : 0));
+	}
+	CHECK(aph_endpoint_serve(arg, APH_FOREVER) == -ECANCELED);
+	return (void *)n;
+}
+
+/* A service that finds no room for the next piece sleeps until there is some. */
+static void waiting_for_a_place(void **state)
+{
+	const char *address = scheme_address();
+	struct aph_endpoint *ep;
+	struct client client;
+	struct aph_call *call;
+	pthread_t thread;
+	char *piece = malloc(1 << 20);
+	size_t got = 0;
+	ssize_t n;
+	void *waits;
+
+	(void)state;
+	assert_non_null(piece);
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	assert_int_equal(aph_service_open(NULL, ep, address, NULL), 0);
+	assert_int_equal(pthread_create(&thread, NULL, reserve_and_wait, ep), 0);
+	client_open(&client, address);
+	call = client_begin(client.channel, "", 0, APH_FOREVER);
+	/* It has filled what there is long since. */
+	client_expect(client.ep, APH_EVENT_REPLY, call);
+	nanosleep(&(struct timespec){ .tv_nsec = 200000000 }, NULL);
+	while ((n = aph_call_read(call, piece, 1 << 20)) != 0) {
+		if (n == -EAGAIN)
+			n = aph_call_wait(call, aph_deadline_ms((uint64_t)check_hang_ms(5000)));
+		assert_true(n >= 0);
+		got += (size_t)n;
+	}
+	assert_int_equal(got, FAR);
+	assert_int_equal(aph_endpoint_wake(ep), 0);
+	assert_int_equal(pthread_join(thread, &waits), 0);
+	assert_true((intptr_t)waits < 20000);
+	aph_call_free(call);
+	client_close(&client);
+	aph_endpoint_free(ep);
+	free(piece);
+}
+
 /* Each time exactly what is there is read, and no read comes up empty: whoever waits is told of more all the same. */
 static void waiting_after_exact_reads(void **state)
 {
@@ -468,6 +537,7 @@ int main(int argc, char **argv)
 		SUITE_TEST(writable_follows),
 		SUITE_TEST(the_service_waits_for_a_slow_reader),
 		SUITE_TEST(reserve_and_commit),
+		SUITE_TEST(waiting_for_a_place),
 		SUITE_TEST(waiting_after_exact_reads),
 		SUITE_TEST(one_shot_reply_does_not_fit),
 		SUITE_TEST(one_shot_keeps_other_events),
