@@ -204,10 +204,11 @@ size_t aph_call_available(const struct aph_call *call)
 
 int aph_call_body_complete(const struct aph_call *call)
 {
+	const struct aph_channel_ops *ops = call->channel->ops;
 	int complete;
 
 	aph_lock(call->channel->ep);
-	complete = call->in_last;
+	complete = call->in_last || (ops->is_complete && ops->is_complete(call));
 	aph_unlock(call->channel->ep);
 	return complete;
 }

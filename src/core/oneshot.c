@@ -76,7 +76,8 @@ static void pull_reply(struct aph_call *call, struct exchange *x)
 			return;
 		x->reply_len += (size_t)n;
 	}
-	while (ops->available(call) && ops->borrow(call, &data, &len) == 0) {
+	/* More may come: until one look is in vain, as a transport may tell only then of what arrives. */
+	while ((!call->in_last || ops->available(call)) && ops->borrow(call, &data, &len) == 0) {
 		x->reply_len += len;
 		ops->release(call, len);
 	}
@@ -175,11 +176,15 @@ struct aph_result aph_channel_result(const struct aph_channel *channel)
 }
 
 /* Whether a read, or a send that was short, would do better than -EAGAIN. */
-static bool can_go_on(const struct aph_call *call)
+static bool can_go_on(struct aph_call *call)
 {
-	if (call->has_room || call->state == APH_CALL_ENDED)
+	const struct aph_channel_ops *ops = call->channel->ops;
+	uint8_t byte;
+
+	if (call->has_room || call->state == APH_CALL_ENDED || ops->available(call) > 0)
 		return true;
-	return call->channel->ops->available(call) > 0 || (call->in_last && !call->was_short);
+	/* A transport may tell of what arrives only to those who have looked in vain, and of an end then. */
+	return ops->read(call, &byte, 1, false) > 0 || (call->in_last && !call->was_short);
 }
 
 int aph_call_wait(struct aph_call *call, uint64_t deadline_ns)

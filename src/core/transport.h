@@ -48,6 +48,8 @@ struct aph_channel_ops {
 	/* Bodies in. They return -EAGAIN where nothing is there; core knows whether more will come. */
 	ssize_t (*read)(struct aph_call *call, void *buf, size_t max, bool consume);
 	size_t (*available)(const struct aph_call *call);
+	/* Whether all of it is here, for transports that may not have told the core yet; or NULL. */
+	bool (*is_complete)(const struct aph_call *call);
 	int (*borrow)(struct aph_call *call, const void **data, size_t *len);
 	void (*release)(struct aph_call *call, size_t len);
 	ssize_t (*take_fds)(struct aph_call *call, int *fds, size_t max);

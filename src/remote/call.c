@@ -267,6 +267,11 @@ size_t aph_remote_available(const struct aph_call *call)
 	return aph_rx_call_available(aph_remote_call(call)->rx);
 }
 
+bool aph_remote_is_complete(const struct aph_call *call)
+{
+	return aph_rx_call_is_complete(aph_remote_call(call)->rx);
+}
+
 int aph_remote_borrow(struct aph_call *call, const void **data, size_t *len)
 {
 	struct aph_remote_call *rc = aph_remote_call(call);

@@ -119,6 +119,7 @@ const struct aph_channel_ops aph_remote_channel_ops = {
 	.commit = aph_remote_commit,
 	.read = aph_remote_read,
 	.available = aph_remote_available,
+	.is_complete = aph_remote_is_complete,
 	.borrow = aph_remote_borrow,
 	.release = aph_remote_release,
 	.take_fds = aph_remote_take_fds,

@@ -177,6 +177,7 @@ int aph_remote_reserve(struct aph_call *call, void **data, size_t *len);
 int aph_remote_commit(struct aph_call *call, size_t len, bool more);
 ssize_t aph_remote_read(struct aph_call *call, void *buf, size_t max, bool consume);
 size_t aph_remote_available(const struct aph_call *call);
+bool aph_remote_is_complete(const struct aph_call *call);
 int aph_remote_borrow(struct aph_call *call, const void **data, size_t *len);
 void aph_remote_release(struct aph_call *call, size_t len);
 ssize_t aph_remote_take_fds(struct aph_call *call, int *fds, size_t max);

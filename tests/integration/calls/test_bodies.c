@@ -169,6 +169,140 @@ static void peek_and_available(void **state)
 	service_stop(&service);
 }
 
+/* A client that wants none of a long reply, or only its beginning, has it sent to its end all the same. */
+static void a_long_reply_that_is_dropped(void **state)
+{
+	struct service_get get = { .len = 40000000, .seed = 3 };
+	const char *address = scheme_address();
+	char request[1 + sizeof(get)] = "g", buf[10];
+	struct service service;
+	struct client client;
+	size_t len;
+
+	(void)state;
+	memcpy(request + 1, &get, sizeof(get));
+	service_start_simple(&service, suite_mode, address);
+	client_open(&client, address);
+	assert_int_equal(aph_call(client.channel, request, sizeof(request), NULL, NULL,
+				  aph_deadline_ms((uint64_t)check_hang_ms(10000))),
+			 APH_ANSWERED);
+	len = sizeof(buf);
+	assert_int_equal(aph_call(client.channel, request, sizeof(request), buf, &len,
+				  aph_deadline_ms((uint64_t)check_hang_ms(10000))),
+			 -EMSGSIZE);
+	assert_int_equal(len, get.len);
+	client_close(&client);
+	service_stop(&service);
+}
+
+/* A service in this thread has `call`, of whose request one byte is here, and the client's end of it is `*ours`. */
+struct two_ends {
+	struct aph_endpoint *server;
+	struct client client;
+	struct aph_call *ours, *call;
+};
+
+static void begin_two_ends(struct two_ends *two)
+{
+	const char *address = scheme_address();
+	struct aph_channel_options options = { .size = sizeof(options),
+					       .flags = APH_CHANNEL_ASYNC };
+	struct aph_event ev;
+
+	assert_int_equal(aph_endpoint_new(&two->server, NULL), 0);
+	assert_int_equal(aph_service_open(NULL, two->server, address, NULL), 0);
+	assert_int_equal(aph_endpoint_new(&two->client.ep, NULL), 0);
+	assert_int_equal(aph_channel_open(&two->client.channel, two->client.ep, address, &options),
+			 0);
+	while (!aph_channel_is_open(two->client.channel)) {
+		(void)aph_endpoint_serve(two->server, aph_deadline_ms(1));
+		(void)aph_endpoint_serve(two->client.ep, aph_deadline_ms(1));
+	}
+	assert_int_equal(aph_call_new(&two->ours, two->client.channel, APH_FOREVER, NULL), 0);
+	assert_int_equal(aph_call_send(two->ours, "a", 1, APH_MORE), 1);
+	(void)aph_endpoint_serve(two->client.ep, APH_NOW);
+	client_next(two->server, &ev, 3000);
+	assert_int_equal(ev.type, APH_EVENT_REQUEST);
+	two->call = ev.call;
+}
+
+static void end_two_ends(struct two_ends *two)
+{
+	assert_int_equal(aph_call_reply(two->call, NULL, 0), 0);
+	(void)aph_endpoint_serve(two->server, APH_NOW);
+	aph_call_free(two->ours);
+	client_close(&two->client);
+	aph_endpoint_free(two->server);
+}
+
+/* Who has read what there was, and has not looked in vain, is told of the rest and of the end. */
+static void the_end_of_a_body_that_was_read(void **state)
+{
+	struct two_ends two;
+	char byte;
+
+	(void)state;
+	begin_two_ends(&two);
+	assert_false(aph_call_body_complete(two.call));
+	assert_int_equal(aph_call_read(two.call, &byte, 1), 1);
+	assert_int_equal(aph_call_send(two.ours, NULL, 0, 0), 0);
+	(void)aph_endpoint_serve(two.client.ep, APH_NOW);
+	assert_int_equal(aph_call_wait(two.call, aph_deadline_ms((uint64_t)check_hang_ms(3000))),
+			 0);
+	assert_true(aph_call_body_complete(two.call));
+	assert_int_equal(aph_call_read(two.call, &byte, 1), 0);
+	end_two_ends(&two);
+}
+
+static void a_body_that_is_complete_and_unread(void **state)
+{
+	struct two_ends two;
+	char buf[10];
+
+	(void)state;
+	begin_two_ends(&two);
+	assert_int_equal(aph_call_send(two.ours, "bc", 2, 0), 2);
+	(void)aph_endpoint_serve(two.client.ep, APH_NOW);
+	for (int i = 0; i < 1000 && aph_call_available(two.call) < 3; i++)
+		(void)aph_endpoint_serve(two.server, aph_deadline_ms(1));
+	assert_true(aph_call_body_complete(two.call));
+	assert_int_equal(aph_call_read(two.call, buf, sizeof(buf)), 3);
+	end_two_ends(&two);
+}
+
+static void *say_more_later(void *arg)
+{
+	struct two_ends *two = arg;
+
+	(void)aph_endpoint_serve(two->client.ep, aph_deadline_ms(50));
+	CHECK(aph_call_send(two->ours, "b", 1, APH_MORE) == 1);
+	(void)aph_endpoint_serve(two->client.ep, aph_deadline_ms(50));
+	CHECK(aph_call_send(two->ours, NULL, 0, 0) == 0);
+	(void)aph_endpoint_serve(two->client.ep, aph_deadline_ms(50));
+	return NULL;
+}
+
+static void a_body_that_goes_on_during_the_wait(void **state)
+{
+	struct two_ends two;
+	pthread_t thread;
+	char byte;
+
+	(void)state;
+	begin_two_ends(&two);
+	assert_int_equal(aph_call_read(two.call, &byte, 1), 1);
+	assert_int_equal(pthread_create(&thread, NULL, say_more_later, &two), 0);
+	assert_int_equal(aph_call_wait(two.call, aph_deadline_ms((uint64_t)check_hang_ms(3000))),
+			 0);
+	assert_int_equal(aph_call_read(two.call, &byte, 1), 1);
+	assert_int_equal(byte, 'b');
+	assert_int_equal(aph_call_wait(two.call, aph_deadline_ms((uint64_t)check_hang_ms(3000))),
+			 0);
+	assert_int_equal(aph_call_read(two.call, &byte, 1), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	end_two_ends(&two);
+}
+
 /* What a reader finds in a body that has begun and stands still. */
 static void a_body_that_stands_still(void **state)
 {
@@ -533,6 +667,10 @@ int main(int argc, char **argv)
 		SUITE_TEST(echo_streams_both_ways),
 		SUITE_TEST(pieces_of_any_size),
 		SUITE_TEST(peek_and_available),
+		SUITE_TEST(a_long_reply_that_is_dropped),
+		SUITE_TEST(the_end_of_a_body_that_was_read),
+		SUITE_TEST(a_body_that_is_complete_and_unread),
+		SUITE_TEST(a_body_that_goes_on_during_the_wait),
 		SUITE_TEST(a_body_that_stands_still),
 		SUITE_TEST(writable_follows),
 		SUITE_TEST(the_service_waits_for_a_slow_reader),
