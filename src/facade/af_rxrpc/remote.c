@@ -13,7 +13,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define VALUE_MAX 4096 /* of an option: more is refused, whatever it is */
+#define VALUE_MAX 4096		      /* of an option: more is refused, whatever it is */
+#define NOW_MAX	  (UINT32_C(1) << 20) /* of a body that may not wait */
+
+static_assert(NOW_MAX > APH_AFRX_SEND_MAX, "more than a call takes");
 
 /* -- which there are --------------------------------------------------------------------------------------- */
 
@@ -586,6 +589,15 @@ static int put_message(struct connection *c, const struct msghdr *message,
 	return r;
 }
 
+/* How much of a body is given to the broker at a time: the caller hears of the rest, as of any short count. */
+static size_t limit_body(int fd, size_t len, int flags)
+{
+	/* A call that may not wait takes no more than there is room for, which is less than this. */
+	if (len > NOW_MAX && aph_afrx_deadline(fd, SO_SNDTIMEO, flags) == APH_NOW)
+		return NOW_MAX;
+	return len < APH_AFRX_BODY_MAX ? len : APH_AFRX_BODY_MAX;
+}
+
 ssize_t aph_afrx_remote_sendmsg(int fd, const struct msghdr *message, int flags)
 {
 	struct aph_afrx_vector body = { .left = 0 };
@@ -597,11 +609,9 @@ ssize_t aph_afrx_remote_sendmsg(int fd, const struct msghdr *message, int flags)
 	r = aph_afrx_message_copy(&copy, &body, message);
 	if (r < 0)
 		return aph_afrx_result(r);
-	len = body.left;
-	if (len > APH_AFRX_BODY_MAX) {
-		len = APH_AFRX_BODY_MAX;
-		flags |= MSG_MORE; /* the caller hears of it, as of any short count */
-	}
+	len = limit_body(fd, body.left, flags);
+	if (len < body.left)
+		flags |= MSG_MORE;
 	c = begin(fd, len, &r);
 	if (c) {
 		c->body = &body;
