@@ -92,6 +92,7 @@ static int accept_call(struct aph_afrx_socket *s, const struct aph_afrx_request 
 
 /* -- beginning a call --------------------------------------------------------------------------------------- */
 
+/* As much as the engine takes; the manual says so. */
 static uint32_t hard_ms(const struct aph_afrx_request *req)
 {
 	uint64_t ms = (uint64_t)req->hard_s * 1000;
