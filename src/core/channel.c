@@ -146,8 +146,9 @@ int aph_channel_pidfd(const struct aph_channel *channel)
 
 	aph_lock(channel->ep);
 	r = aph_endpoint_check(channel->ep);
+	/* It may have to learn first who that is. */
 	if (r == 0)
-		r = channel->ops->pidfd(channel);
+		r = channel->ops->pidfd((struct aph_channel *)(uintptr_t)channel);
 	aph_unlock(channel->ep);
 	return r;
 }

@@ -70,7 +70,7 @@ struct aph_channel_ops {
 	void (*free)(struct aph_channel *channel);
 	int64_t (*generation)(const struct aph_channel *channel);
 	void (*set_generation)(struct aph_channel *channel, int64_t generation);
-	int (*pidfd)(const struct aph_channel *channel);
+	int (*pidfd)(struct aph_channel *channel);
 	/* In a forked child: closes descriptors, touches nothing shared. */
 	void (*abandon)(struct aph_channel *channel);
 };

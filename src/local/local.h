@@ -199,6 +199,8 @@ void aph_local_ring(struct aph_local_channel *lc);
 int aph_local_send_fds(struct aph_local_channel *lc, const int *fds, size_t n);
 /* Takes the message that belongs to a record with `n` descriptors. 0, -EPROTO, -EMFILE, -ENOMEM. */
 int aph_local_recv_fds(struct aph_local_channel *lc, int *fds, size_t n);
+/* Takes in what lies on the socket. 0, or an error, and the channel is doomed. */
+int aph_local_read_socket(struct aph_local_channel *lc);
 /* Keeps descriptors of one message, which are taken in any case. 0, -EPROTO, -ENOMEM. */
 int aph_local_stash_add(struct aph_local_channel *lc, const int *fds, size_t n, bool truncated);
 void aph_local_stash_free(struct aph_local_channel *lc);
@@ -279,7 +281,7 @@ int aph_segment_map(void **out_map, int fd, size_t size, bool writable);
 
 /* -- peer.c: who is at the other end, as the kernel says */
 int aph_local_peer_credentials(struct aph_channel *channel, int sock);
-int aph_local_pidfd(const struct aph_channel *channel);
+int aph_local_pidfd(struct aph_channel *channel);
 /* Whether the other end of the socket is closed. */
 bool aph_local_has_left(const struct aph_local_channel *lc);
 

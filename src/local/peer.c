@@ -85,9 +85,9 @@ bool aph_local_has_left(const struct aph_local_channel *lc)
 	return poll(&poller, 1, 0) > 0 && (poller.revents & (POLLRDHUP | POLLHUP));
 }
 
-int aph_local_pidfd(const struct aph_channel *channel)
+int aph_local_pidfd(struct aph_channel *channel)
 {
-	const struct aph_local_channel *lc = aph_container(channel, struct aph_local_channel, base);
+	struct aph_local_channel *lc = aph_local_channel(channel);
 	socklen_t len = sizeof(int);
 	int fd;
 
@@ -98,6 +98,9 @@ int aph_local_pidfd(const struct aph_channel *channel)
 	if (lc->sock >= 0 && !channel->is_client &&
 	    getsockopt(lc->sock, SOL_SOCKET, SO_PEERPIDFD, &fd, &len) == 0)
 		return fd;
+	/* Who has taken the service over has said so here, if nobody has looked yet. */
+	if (channel->state == APH_CHANNEL_OPEN && channel->is_client)
+		(void)aph_local_read_socket(lc);
 	if (channel->state == APH_CHANNEL_ENDED)
 		return aph_err(-ESRCH, "the process at the other end has gone");
 	fd = (int)syscall(SYS_pidfd_open, channel->peer.pid, 0);

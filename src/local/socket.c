@@ -315,19 +315,22 @@ int aph_local_recv_fds(struct aph_local_channel *lc, int *fds, size_t n)
 
 /* -- watching --------------------------------------------------------------------------------------------------- */
 
+int aph_local_read_socket(struct aph_local_channel *lc)
+{
+	int r = drain(lc);
+
+	if (r < 0)
+		aph_local_doom(lc, r == -EPROTO ? APH_REASON_PROTOCOL : APH_REASON_RESOURCES);
+	return r;
+}
+
 static void sock_ready(struct aph_source *source, uint32_t events)
 {
 	struct aph_local_channel *lc = aph_container(source, struct aph_local_channel, sock_source);
 
-	int r;
-
-	if (lc->base.state == APH_CHANNEL_ENDED)
+	if (lc->base.state == APH_CHANNEL_ENDED ||
+	    ((events & EPOLLIN) && aph_local_read_socket(lc) < 0))
 		return;
-	r = events & EPOLLIN ? drain(lc) : 0;
-	if (r < 0) {
-		aph_local_doom(lc, r == -EPROTO ? APH_REASON_PROTOCOL : APH_REASON_RESOURCES);
-		return;
-	}
 	if (events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR)) {
 		aph_local_hangup(lc);
 		return;

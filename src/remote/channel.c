@@ -97,7 +97,7 @@ static void set_generation(struct aph_channel *channel, int64_t number)
 	(void)number;
 }
 
-static int pidfd(const struct aph_channel *channel)
+static int pidfd(struct aph_channel *channel)
 {
 	(void)channel;
 	return aph_err(-EOPNOTSUPP, "the other end is not a process of this host");

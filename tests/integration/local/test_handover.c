@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -188,6 +189,47 @@ static void the_caller_is_known(void **state)
 	assert_memory_equal(&before, &after, sizeof(before));
 	client_close(&client);
 	service_stop(&second);
+}
+
+/* The pid that a pidfd stands for. */
+static pid_t pid_of(int pidfd)
+{
+	char path[64], line[128];
+	int pid = -1;
+	FILE *info;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
+	info = fopen(path, "re");
+	assert_non_null(info);
+	while (fgets(line, sizeof(line), info))
+		(void)sscanf(line, "Pid: %d", &pid);
+	fclose(info);
+	return pid;
+}
+
+/* Also to a client that has not looked since, while the giver still lives. */
+static void the_newcomer_is_known(void **state)
+{
+	struct service_config config = relay(0);
+	struct service services[2];
+	struct client client;
+	int fd;
+
+	(void)state;
+	config.end_on_terminate = false;
+	service_start(&services[0], SERVICE_PROCESS, &config);
+	client_open(&client, "relay");
+	config.options.flags |= APH_SERVICE_TAKE;
+	service_start(&services[1], SERVICE_PROCESS, &config);
+	service_await(&services[0].seen->terminates, 1);
+	fd = aph_channel_pidfd(client.channel);
+	assert_true(fd >= 0);
+	assert_int_equal(pid_of(fd), services[1].child.pid);
+	close(fd);
+	client_echo(client.channel);
+	client_close(&client);
+	for (int i = 0; i < 2; i++)
+		service_stop(&services[i]);
 }
 
 static void set_generation(struct aph_channel *channel, int64_t number)
@@ -658,6 +700,7 @@ int main(void)
 		SUITE_TEST(without_a_bell),
 		SUITE_TEST(within_one_endpoint),
 		SUITE_TEST(the_caller_is_known),
+		SUITE_TEST(the_newcomer_is_known),
 		SUITE_TEST(the_generation_goes_on),
 		SUITE_TEST(unread_replies_survive),
 		SUITE_TEST(unread_requests_go_along),
