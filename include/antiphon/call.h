@@ -50,9 +50,8 @@ APH_API struct aph_result aph_channel_result(const struct aph_channel *channel);
  * Service: the whole reply at once. It never waits for a slow client: what does not fit into the channel
  * now is copied and sent as room appears. 0 once the reply is the library's, and the call is no longer the
  * caller's (but see APH_SERVICE_RECEIPTS); -ECANCELED when the client is gone, or was told LOST because memory ran
- * out in the middle, with the same effect;
- * -ENOMEM, -EINVAL (a reply was finished before): nothing has changed. May follow aph_call_send() with
- * MORE, as the last piece.
+ * out in the middle, with the same effect; -ENOMEM, -EBUSY (a reservation is open: commit it first), -EINVAL (a reply was
+ * finished before): nothing has changed. May follow aph_call_send() with MORE, as the last piece.
  */
 APH_API int aph_call_reply(struct aph_call *call, const void *data, size_t len);
 

@@ -27,8 +27,9 @@ APH_BEGIN_DECLS
  */
 #define APH_SERVICE_EVENTS 0x20u
 /*
- * Deliver END for every call, also after the reply: DISPOSED or GONE. The service then frees each call
- * with aph_call_free() when it has had its END. Without this flag a call ends for the service with its
+ * Deliver END for every call, also after the reply: DISPOSED or GONE, or what the service did itself: ABORTED, REFUSED,
+ * or LOST where memory ran out in the middle of its reply. The service then frees each call with aph_call_free() when it
+ * has had its END. Without this flag a call ends for the service with its
  * reply, abort or refusal, and only a client that goes away before that is told, by END with GONE.
  */
 #define APH_SERVICE_RECEIPTS	 0x40u

@@ -13,7 +13,10 @@
 
 APH_BEGIN_DECLS
 
-/* How a call ended. The first four are told to the client, the last two to the service. */
+/*
+ * How a call ended. The first four are told to the client, the last two to the service; one with APH_SERVICE_RECEIPTS is
+ * told of the others too, where it has brought them about.
+ */
 enum aph_outcome {
 	APH_ANSWERED = 0, /* the whole reply is there: the request ran once */
 	APH_REFUSED = 1,  /* it did not run and never will: safe to repeat */

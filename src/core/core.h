@@ -173,7 +173,12 @@ struct aph_channel {
  *                                 is wanted, all of the reply on its way    DISPOSED
  *     any                         CANCEL, channel ended; before REPLIED
  *                                 also the deadline                         GONE
- *     REQUEST, REPLY              the service aborts, refuses or frees      (its own doing: no event)
+ *     REQUEST, REPLY              the service aborts or refuses, or memory
+ *                                 runs out in the middle of its reply       ABORTED, REFUSED, LOST
+ *     REQUEST, REPLY              the service frees                         LOST
+ *
+ * A client gets END for each of its calls. A service gets it for what it did not do itself, and with receipts for all
+ * calls that it has not freed.
  *
  * ENDED is entered once, by aph_call_end(), and nothing leaves it.
  */
