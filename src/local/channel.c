@@ -63,7 +63,7 @@ void aph_local_channel_attach(struct aph_local_channel *lc, uint32_t depth, uint
 	}
 }
 
-static void close_fd(int *fd)
+void aph_local_close_fd(int *fd)
 {
 	if (*fd >= 0)
 		(void)close(*fd);
@@ -72,9 +72,9 @@ static void close_fd(int *fd)
 
 static void close_descriptors(struct aph_local_channel *lc)
 {
-	close_fd(&lc->sock);
-	close_fd(&lc->bell);
-	close_fd(&lc->give);
+	aph_local_close_fd(&lc->sock);
+	aph_local_close_fd(&lc->bell);
+	aph_local_close_fd(&lc->give);
 	aph_local_stash_free(lc);
 }
 

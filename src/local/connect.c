@@ -64,19 +64,6 @@ void aph_local_connecting_free(struct aph_local_channel *lc)
 
 /* -- who serves ------------------------------------------------------------------------------------------------- */
 
-static bool is_member(const struct aph_credentials *who, int64_t gid)
-{
-	size_t i;
-
-	if (who->euid == 0 || (int64_t)who->egid == gid)
-		return true;
-	for (i = 0; i < who->n_groups; i++) {
-		if ((int64_t)who->groups[i] == gid)
-			return true;
-	}
-	return false;
-}
-
 /* The kernel's word against the file's: whoever listens must be the file's owner, or root. */
 static int check_server(struct aph_local_channel *lc, const struct aph_rendezvous_entry *entry)
 {
@@ -88,7 +75,8 @@ static int check_server(struct aph_local_channel *lc, const struct aph_rendezvou
 	if (who->euid != entry->owner && who->euid != 0)
 		return aph_err(-EACCES, "%s is served by user %u under a file of user %u",
 			       entry->file, (unsigned)who->euid, (unsigned)entry->owner);
-	if (lc->connecting->wanted_gid >= 0 && !is_member(who, lc->connecting->wanted_gid))
+	if (lc->connecting->wanted_gid >= 0 && who->euid != 0 &&
+	    !aph_local_is_in_group(who, lc->connecting->wanted_gid))
 		return aph_err(-EACCES, "%s is served by user %u, who is not in group %lld",
 			       entry->file, (unsigned)who->euid,
 			       (long long)lc->connecting->wanted_gid);

@@ -35,13 +35,6 @@ struct aph_giving {
 	unsigned stash_message, stash_fd;
 };
 
-static void close_fd(int *fd)
-{
-	if (*fd >= 0)
-		(void)close(*fd);
-	*fd = -1;
-}
-
 static struct aph_local_service *service_of(const struct aph_local_channel *lc)
 {
 	struct aph_service *service = lc->base.service;
@@ -140,7 +133,7 @@ static int say_stash(struct aph_giving *giving)
 			return r;
 		giving->stash_message++;
 		while (n--)
-			close_fd(&stash->fds[giving->stash_fd++]);
+			aph_local_close_fd(&stash->fds[giving->stash_fd++]);
 	}
 	free(stash);
 	giving->stash = NULL;
@@ -190,7 +183,7 @@ static void free_stash(struct aph_giving *giving)
 	if (!giving->stash)
 		return;
 	while (giving->stash_fd < giving->stash->n_fds)
-		close_fd(&giving->stash->fds[giving->stash_fd++]);
+		aph_local_close_fd(&giving->stash->fds[giving->stash_fd++]);
 	free(giving->stash);
 	giving->stash = NULL;
 }
@@ -209,7 +202,7 @@ static void stop_giving(struct aph_giving *giving)
 	free_stash(giving);
 	if (!ls->base.ep->forked)
 		aph_source_remove(ls->base.ep, giving->sock);
-	close_fd(&giving->sock);
+	aph_local_close_fd(&giving->sock);
 	aph_bury(ls->base.ep, &giving->grave, giving);
 }
 

@@ -58,13 +58,6 @@ struct aph_taking {
 	uint32_t n_missing;
 };
 
-static void close_fd(int *fd)
-{
-	if (*fd >= 0)
-		(void)close(*fd);
-	*fd = -1;
-}
-
 /* -- a channel ---------------------------------------------------------------------------------------------------- */
 
 static bool is_sane(const struct aph_handover *message, size_t n_fds)
@@ -155,7 +148,7 @@ static void adopt(struct aph_local_service *ls, struct aph_local_channel *lc)
 	lc->local->n_moved++;
 	introduce(lc);
 	if (!(ls->base.flags & APH_SERVICE_GIVE))
-		close_fd(&lc->give);
+		aph_local_close_fd(&lc->give);
 	aph_channel_init(&lc->base, ls->base.ep, &ls->base);
 	aph_channel_opened(&lc->base, ls->base.flags & APH_SERVICE_EVENTS);
 	aph_local_may_leave(lc);
@@ -221,7 +214,7 @@ static void stop_taking(struct aph_taking *taking)
 	aph_local_taken_all(ls);
 	if (!ls->base.ep->forked)
 		aph_source_remove(ls->base.ep, taking->sock);
-	close_fd(&taking->sock);
+	aph_local_close_fd(&taking->sock);
 	aph_bury(ls->base.ep, &taking->grave, taking);
 }
 

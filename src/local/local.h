@@ -171,6 +171,11 @@ static inline struct aph_local_call *aph_local_call(struct aph_call *call)
 	return aph_container(call, struct aph_local_call, base);
 }
 
+static inline struct aph_local_channel *aph_local_channel_of(const struct aph_local_call *call)
+{
+	return aph_local_channel(call->base.channel);
+}
+
 /* -- transport.c: the instance of an endpoint */
 int aph_local_get(struct aph_local **out, struct aph_endpoint *ep);
 /* Makes the page that clients read; once there is a service. 0 or -errno. */
@@ -192,6 +197,8 @@ void aph_local_doom(struct aph_local_channel *lc, enum aph_reason reason);
 /* Looks at this channel without being rung for it. */
 void aph_local_scan(struct aph_local_channel *lc);
 void aph_local_unscan(struct aph_local_channel *lc);
+/* Closes it, if it is one, and forgets it. */
+void aph_local_close_fd(int *fd);
 
 /* -- socket.c: bells and descriptors */
 void aph_local_ring(struct aph_local_channel *lc);
@@ -281,6 +288,7 @@ int aph_segment_map(void **out_map, int fd, size_t size, bool writable);
 
 /* -- peer.c: who is at the other end, as the kernel says */
 int aph_local_peer_credentials(struct aph_channel *channel, int sock);
+bool aph_local_is_in_group(const struct aph_credentials *who, int64_t gid);
 int aph_local_pidfd(struct aph_channel *channel);
 /* Whether the other end of the socket is closed. */
 bool aph_local_has_left(const struct aph_local_channel *lc);

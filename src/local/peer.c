@@ -78,6 +78,19 @@ int aph_local_peer_credentials(struct aph_channel *channel, int sock)
 	return r;
 }
 
+bool aph_local_is_in_group(const struct aph_credentials *who, int64_t gid)
+{
+	size_t i;
+
+	if ((int64_t)who->egid == gid)
+		return true;
+	for (i = 0; i < who->n_groups; i++) {
+		if ((int64_t)who->groups[i] == gid)
+			return true;
+	}
+	return false;
+}
+
 bool aph_local_has_left(const struct aph_local_channel *lc)
 {
 	struct pollfd poller = { .fd = lc->sock, .events = POLLRDHUP };

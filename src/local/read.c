@@ -12,11 +12,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static struct aph_local_channel *channel_of(const struct aph_local_call *call)
-{
-	return aph_local_channel(call->base.channel);
-}
-
 /* A piece was used up. Tells a sender that waits for the room. */
 static void release_piece(struct aph_local_channel *lc, uint16_t piece)
 {
@@ -27,7 +22,7 @@ static void release_piece(struct aph_local_channel *lc, uint16_t piece)
 /* The bytes that come next, in one piece; 0 when none are here. */
 static size_t front(const struct aph_local_call *call, const uint8_t **data)
 {
-	const struct aph_local_channel *lc = channel_of(call);
+	const struct aph_local_channel *lc = aph_local_channel_of(call);
 
 	if (call->inline_off < call->inline_len) {
 		*data = call->inline_data + call->inline_off;
@@ -41,7 +36,7 @@ static size_t front(const struct aph_local_call *call, const uint8_t **data)
 
 static void advance(struct aph_local_call *call, size_t n)
 {
-	struct aph_local_channel *lc = channel_of(call);
+	struct aph_local_channel *lc = aph_local_channel_of(call);
 	uint16_t piece = call->head;
 
 	call->available -= n;
@@ -60,7 +55,7 @@ static void advance(struct aph_local_call *call, size_t n)
 /* A look ahead that takes nothing: walks the pieces. */
 static APH_APART size_t peek(const struct aph_local_call *call, uint8_t *buf, size_t max)
 {
-	const struct aph_local_channel *lc = channel_of(call);
+	const struct aph_local_channel *lc = aph_local_channel_of(call);
 	const uint8_t *data;
 	size_t n = front(call, &data), done = 0;
 	uint16_t piece = call->head;
@@ -156,13 +151,13 @@ ssize_t aph_local_take_fds(struct aph_call *base, int *fds, size_t max)
 	if (n)
 		memcpy(fds, call->fds + call->fds_off, n * sizeof(int));
 	call->fds_off = (uint16_t)(call->fds_off + n);
-	channel_of(call)->n_call_fds -= (uint32_t)n;
+	aph_local_channel_of(call)->n_call_fds -= (uint32_t)n;
 	return (ssize_t)n;
 }
 
 APH_APART void aph_local_drop_rest(struct aph_local_call *call)
 {
-	struct aph_local_channel *lc = channel_of(call);
+	struct aph_local_channel *lc = aph_local_channel_of(call);
 
 	if (call->available)
 		aph_local_release(&call->base, call->available);

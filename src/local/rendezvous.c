@@ -532,13 +532,12 @@ static int bind_and_listen(int sock, int dir_fd, const char *file, const char *h
 int aph_rendezvous_listen(int dir_fd, const char *file)
 {
 	/* Nobody finds the name before somebody listens. */
-	const char *serial = strrchr(file, ',');
 	int sock = new_socket(), r;
 	char hidden[32];
 
 	if (sock < 0)
 		return sock;
-	(void)snprintf(hidden, sizeof(hidden), ".%s", serial ? serial + 1 : "new");
+	(void)snprintf(hidden, sizeof(hidden), ".%s", strrchr(file, ',') + 1);
 	r = bind_and_listen(sock, dir_fd, file, hidden);
 	if (r < 0) {
 		(void)close(sock);

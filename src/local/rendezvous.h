@@ -59,7 +59,7 @@ int aph_rendezvous_open_notice(const struct aph_rendezvous_entry *entry);
 /* Removes the file of a process that is gone, if that is ours to do. */
 void aph_rendezvous_remove(const struct aph_rendezvous_entry *entry);
 
-/* Makes a listening socket and shows it as `file` in the directory. The socket or -errno. */
+/* Makes a listening socket and shows it as `file`, which aph_rendezvous_format() made. The socket or -errno. */
 int aph_rendezvous_listen(int dir_fd, const char *file);
 
 /*

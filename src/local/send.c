@@ -22,11 +22,6 @@
 #define PATIENCE_IN_ALL_NS 1000000u /* the same for all of a reply */
 #define PATIENT_UP_TO	   (4u << 20)
 
-static struct aph_local_channel *channel_of(const struct aph_local_call *call)
-{
-	return aph_local_channel(call->base.channel);
-}
-
 /* -- publishing -------------------------------------------------------------------------------------------- */
 
 /* Whether the page that this client sees says nothing about who serves now. Argued in handover.c. */
@@ -122,7 +117,7 @@ static void publish(struct aph_local_channel *lc, const struct aph_record *head,
 
 static void block(struct aph_local_call *call)
 {
-	struct aph_local_channel *lc = channel_of(call);
+	struct aph_local_channel *lc = aph_local_channel_of(call);
 
 	/* The only one that waits has just seen all that there is. */
 	if (aph_list_empty(&lc->blocked))
@@ -180,7 +175,7 @@ static bool get_ring_room(struct aph_local_channel *lc)
  */
 static int get_arena_room(struct aph_local_call *call, uint32_t *off, uint32_t *len)
 {
-	struct aph_local_channel *lc = channel_of(call);
+	struct aph_local_channel *lc = aph_local_channel_of(call);
 	uint32_t least = *len < PIECE_LEAST ? *len : PIECE_LEAST;
 	uint32_t spare = call->sent < lc->arena_size / 2 ? 0 : lc->arena_size / SPARE_PART;
 	int r = aph_arena_alloc(&lc->out_arena, off, len, least, spare);
@@ -259,7 +254,7 @@ static void begin_record(const struct aph_local_call *call, struct aph_record *h
 
 static void record_sent(struct aph_local_call *call)
 {
-	struct aph_local_channel *lc = channel_of(call);
+	struct aph_local_channel *lc = aph_local_channel_of(call);
 
 	if (!call->begun && call->base.is_client)
 		call->first_record = lc->out.next;
@@ -269,7 +264,7 @@ static void record_sent(struct aph_local_call *call)
 /* The first pieces are small, so that the other side has something to read early. */
 static uint32_t piece_max(const struct aph_local_call *call)
 {
-	size_t most = channel_of(call)->arena_size / PIECES_PER_ARENA;
+	size_t most = aph_local_channel_of(call)->arena_size / PIECES_PER_ARENA;
 	size_t first = call->sent > PIECE_LEAST ? call->sent : PIECE_LEAST;
 
 	return (uint32_t)(first < most ? first : most);
@@ -279,7 +274,7 @@ static uint32_t piece_max(const struct aph_local_call *call)
 static APH_APART int send_piece(struct aph_local_call *call, const void *data, size_t *len,
 				const int *fds, size_t n_fds, bool more)
 {
-	struct aph_local_channel *lc = channel_of(call);
+	struct aph_local_channel *lc = aph_local_channel_of(call);
 	uint32_t most = piece_max(call);
 	uint32_t n = *len < most ? (uint32_t)*len : most;
 	bool in_record = n == 0 || (!call->begun && n <= APH_INLINE_MAX);
@@ -329,7 +324,7 @@ static int check_channel(const struct aph_local_channel *lc)
 /* What most calls are: a short body at once, written straight into its record. False: take the long way. */
 static inline bool send_short(struct aph_local_call *call, const void *data, size_t len, bool more)
 {
-	struct aph_local_channel *lc = channel_of(call);
+	struct aph_local_channel *lc = aph_local_channel_of(call);
 	bool client = lc->base.is_client;
 	struct aph_record *slot;
 
@@ -358,7 +353,7 @@ static inline bool send_short(struct aph_local_call *call, const void *data, siz
 static APH_APART ssize_t send_long(struct aph_local_call *call, const void *data, size_t len,
 				   const int *fds, size_t n_fds, bool more)
 {
-	struct aph_local_channel *lc = channel_of(call);
+	struct aph_local_channel *lc = aph_local_channel_of(call);
 	const uint8_t *bytes = data ? data : (const void *)"";
 	size_t sent = 0;
 	int r = check_channel(lc);
@@ -400,7 +395,7 @@ ssize_t aph_local_send(struct aph_call *base, const void *data, size_t len, cons
 int aph_local_reserve(struct aph_call *base, void **data, size_t *len)
 {
 	struct aph_local_call *call = aph_local_call(base);
-	struct aph_local_channel *lc = channel_of(call);
+	struct aph_local_channel *lc = aph_local_channel_of(call);
 	uint32_t most = lc->arena_size / 2, n, off;
 	int r = check_channel(lc);
 
@@ -427,7 +422,7 @@ int aph_local_reserve(struct aph_call *base, void **data, size_t *len)
 int aph_local_commit(struct aph_call *base, size_t len, bool more)
 {
 	struct aph_local_call *call = aph_local_call(base);
-	struct aph_local_channel *lc = channel_of(call);
+	struct aph_local_channel *lc = aph_local_channel_of(call);
 	struct aph_record head;
 	int r = check_channel(lc);
 
@@ -484,7 +479,7 @@ void aph_local_drop_kept(struct aph_local_call *call)
 {
 	if (!call->kept)
 		return;
-	channel_of(call)->n_kept -= call->kept_len;
+	aph_local_channel_of(call)->n_kept -= call->kept_len;
 	free(call->kept);
 	call->kept = NULL;
 }
@@ -499,7 +494,7 @@ static void pump(struct aph_local_call *call)
 		if (r == -EAGAIN)
 			block(call);
 		else if (r < 0)
-			aph_local_doom(channel_of(call), APH_REASON_RESOURCES);
+			aph_local_doom(aph_local_channel_of(call), APH_REASON_RESOURCES);
 		if (r < 0)
 			return;
 		call->kept_off += n;
@@ -517,7 +512,7 @@ static int give_up_reply(struct aph_local_call *call)
 
 static APH_APART int send_all_long(struct aph_local_call *call, const void *data, size_t len)
 {
-	struct aph_local_channel *lc = channel_of(call);
+	struct aph_local_channel *lc = aph_local_channel_of(call);
 	const uint8_t *bytes = data ? data : (const void *)"";
 	uint64_t patience_ns = PATIENCE_IN_ALL_NS;
 	size_t sent = 0, n;
@@ -572,13 +567,14 @@ bool aph_local_revoke(struct aph_call *base)
 	struct aph_local_call *call = aph_local_call(base);
 
 	/* On a channel that has ended too: a service that has not noticed yet may still be taking requests. */
-	return !call->begun || aph_ring_withdraw(&channel_of(call)->out, call->first_record);
+	return !call->begun ||
+	       aph_ring_withdraw(&aph_local_channel_of(call)->out, call->first_record);
 }
 
 int aph_local_signal(struct aph_call *base, int32_t code)
 {
 	struct aph_local_call *call = aph_local_call(base);
-	struct aph_local_channel *lc = channel_of(call);
+	struct aph_local_channel *lc = aph_local_channel_of(call);
 	struct aph_record head = {
 		.type = APH_RECORD_SIGNAL,
 		.tag = call->tag,
@@ -609,7 +605,7 @@ static uint8_t record_of(enum aph_farewell kind)
 
 static bool send_farewell(struct aph_local_call *call)
 {
-	struct aph_local_channel *lc = channel_of(call);
+	struct aph_local_channel *lc = aph_local_channel_of(call);
 	struct aph_record head = {
 		.type = call->farewell,
 		.tag = call->tag,
@@ -630,8 +626,8 @@ void aph_local_farewell(struct aph_call *base, enum aph_farewell kind, int32_t v
 {
 	struct aph_local_call *call = aph_local_call(base);
 
-	if (check_channel(channel_of(call)) < 0 ||
-	    (kind == APH_FAREWELL_DISPOSE && !channel_of(call)->base.receipts))
+	if (check_channel(aph_local_channel_of(call)) < 0 ||
+	    (kind == APH_FAREWELL_DISPOSE && !aph_local_channel_of(call)->base.receipts))
 		return;
 	aph_local_drop_kept(call);
 	call->farewell = record_of(kind);

@@ -9,19 +9,6 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-static bool is_in_group(const struct aph_credentials *who, gid_t gid)
-{
-	size_t i;
-
-	if (who->egid == gid)
-		return true;
-	for (i = 0; i < who->n_groups; i++) {
-		if (who->groups[i] == gid)
-			return true;
-	}
-	return false;
-}
-
 bool aph_local_is_allowed(const struct aph_service *service, const struct aph_credentials *who,
 			  uint32_t allow)
 {
@@ -32,7 +19,7 @@ bool aph_local_is_allowed(const struct aph_service *service, const struct aph_cr
 	if ((both & APH_ALLOW_USER) && service->name.uid == (int64_t)who->euid)
 		return true;
 	return (both & APH_ALLOW_GROUP) && service->name.gid >= 0 &&
-	       is_in_group(who, (gid_t)service->name.gid);
+	       aph_local_is_in_group(who, service->name.gid);
 }
 
 bool aph_local_may_enter(const struct aph_service *service, const struct aph_credentials *who)
