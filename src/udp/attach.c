@@ -15,10 +15,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <time.h>
 #include <unistd.h>
 
-#define TRIES	    5 /* of 10 ms: who has just bound the port, or will take it over, needs a moment */
 #define PATIENCE_NS UINT64_C(2000000000) /* an owner has for its welcome */
 #define COMING_NS \
 	UINT64_C( \
@@ -167,8 +165,8 @@ static int receive_gift(int link, struct gift *gift)
 	if (r <= 0)
 		return r < 0 ? -errno : -ETIMEDOUT;
 	n = recvmsg(link, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	if (n < 0)
-		return -errno;
+	if (n <= 0)
+		return n < 0 ? -errno : -ECONNRESET;
 	c = CMSG_FIRSTHDR(&header);
 	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
 		memcpy(gift->fds, CMSG_DATA(c),
@@ -226,24 +224,10 @@ static int move_in(struct aph_udp_port *port, const struct aph_rx_address *addre
 	return 0;
 }
 
-/* Who has bound the port and does not listen yet, or takes it over from a dead one, will be there in a moment. */
-static int meet_patiently(struct aph_udp_port *port, const struct aph_rx_address *address)
-{
-	const struct timespec nap = { .tv_nsec = 10000000 };
-	int fd = -ECONNREFUSED;
-
-	for (int i = 0; i < TRIES && (fd == -ECONNREFUSED || fd == -EAGAIN); i++) {
-		if (i)
-			(void)nanosleep(&nap, NULL);
-		fd = meet_any(port, address);
-	}
-	return fd;
-}
-
 int aph_udp_attach(struct aph_udp_port *port, const struct aph_rx_address *address)
 {
 	struct gift gift = { .fds = { -1, -1 } };
-	int link = meet_patiently(port, address), r = link;
+	int link = meet_any(port, address), r = link;
 
 	if (link >= 0)
 		r = receive_gift(link, &gift);
@@ -256,6 +240,11 @@ int aph_udp_attach(struct aph_udp_port *port, const struct aph_rx_address *addre
 	for (size_t i = 0; i < 2; i++)
 		if (gift.fds[i] >= 0)
 			(void)close(gift.fds[i]);
+	return r;
+}
+
+int aph_udp_attach_error(int r)
+{
 	return aph_err(-EADDRINUSE, "%s",
 		       r == -ECONNREFUSED ? "the port is in use by another program"
 		       : r == -EACCES	  ? "the port is in use by another user"

@@ -72,10 +72,12 @@ void aph_udp_links_close(struct aph_udp_port *port);
 /* The owner's: from now on others may come. A port without a listener is good for this process alone. */
 int aph_udp_listen(struct aph_udp_port *port);
 /*
- * Another process may have the port: makes it ours as well. 0; -EADDRINUSE: nobody of ours has it, or nobody that
- * lets us in or answers.
+ * Another process may have the port: makes it ours as well. 0; -ECONNREFUSED: nobody of ours has it; what a connection
+ * says whose other end has gone; -EACCES, -ETIMEDOUT, ...
  */
 int aph_udp_attach(struct aph_udp_port *port, const struct aph_rx_address *address);
+/* Says what that means; -EADDRINUSE. */
+int aph_udp_attach_error(int r);
 /* The owner is gone: becomes the owner, or finds the new one. */
 void aph_udp_take_over(struct aph_udp_port *port);
 /* Whether the other end of the connection is of a user whom we let in. */

@@ -9,7 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
+
+#define REFUSED_MAX 5 /* in a row, 10 ms apart */
+#define LEFT_MAX    100
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of those who change the list */
 static _Atomic(struct aph_udp_port *) ports;
@@ -109,14 +113,12 @@ static void use_facts(struct aph_rx_udp *udp, const struct aph_udp_facts *facts,
 	udp->budget = udp->budget_max = facts->budget_max;
 }
 
-/* The socket is in another process, which lets us in. */
-static int attach_port(struct aph_udp_port *port, struct aph_rx_udp *udp,
-		       const struct aph_rx_udp_options *options)
+/* The socket is in another process, which has let us in. */
+static int learn_port(struct aph_udp_port *port, struct aph_rx_udp *udp,
+		      const struct aph_rx_udp_options *options)
 {
-	int r = aph_udp_attach(port, &options->local);
+	int r;
 
-	if (r < 0)
-		return r;
 	udp->fd = port->fd;
 	udp->is_v6 = options->local.family == AF_INET6;
 	udp->has_segment = port->facts.has_segment;
@@ -128,7 +130,40 @@ static int attach_port(struct aph_udp_port *port, struct aph_rx_udp *udp,
 	return r;
 }
 
-/* Opens the socket, or gets it from the process that has it. */
+/*
+ * Opens the socket, or gets it from the process that has it. Who has just bound the port and does not listen yet, or takes
+ * it over from one that is gone, will be there in a moment; and one that has let us in may go at the same time.
+ */
+static int open_or_attach(struct aph_udp_port *port, struct aph_rx_udp *udp,
+			  const struct aph_rx_udp_options *options)
+{
+	const struct timespec nap = { .tv_nsec = 10000000 };
+	unsigned n_refused = 0, n_left = 0;
+	int r;
+
+	for (;;) {
+		r = aph_udp_socket_open(udp, options);
+		if (r != -EADDRINUSE || !has_number(&options->local))
+			return r;
+		r = aph_udp_attach(port, &options->local);
+		if (r == 0)
+			return learn_port(port, udp, options);
+		if (r == -ECONNRESET || r == -EPIPE) {
+			n_refused = 0;
+			n_left++;
+		} else if (r == -ECONNREFUSED || r == -EAGAIN) {
+			n_refused++;
+		} else {
+			break;
+		}
+		if (n_refused == REFUSED_MAX || n_left == LEFT_MAX)
+			break;
+		if (n_refused)
+			(void)nanosleep(&nap, NULL);
+	}
+	return aph_udp_attach_error(r);
+}
+
 static int open_port(struct aph_rx_udp *udp, const struct aph_rx_udp_options *options)
 {
 	struct aph_udp_port *port = new_port(options->flags);
@@ -136,17 +171,15 @@ static int open_port(struct aph_rx_udp *udp, const struct aph_rx_udp_options *op
 
 	if (!port)
 		return aph_err(-ENOMEM, "no memory for a UDP port");
-	r = aph_udp_socket_open(udp, options);
-	if (r == 0) {
-		note_facts(port, udp);
-		/* Without it others of this process may come all the same. */
-		(void)aph_udp_listen(port);
-	} else if (r == -EADDRINUSE && has_number(&options->local)) {
-		r = attach_port(port, udp, options);
-	}
+	r = open_or_attach(port, udp, options);
 	if (r < 0) {
 		port_free(port);
 		return r;
+	}
+	if (!port->is_attached) {
+		note_facts(port, udp);
+		/* Without it others of this process may come all the same. */
+		(void)aph_udp_listen(port);
 	}
 	/* In a child it may be closed twice, but it is closed. */
 	atomic_store(&port->next, atomic_load(&ports));

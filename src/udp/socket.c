@@ -203,7 +203,8 @@ int aph_udp_socket_open(struct aph_rx_udp *udp, const struct aph_rx_udp_options 
 {
 	int r;
 
-	udp->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (udp->event_fd < 0)
+		udp->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (udp->event_fd < 0)
 		return aph_err(-errno, "cannot make an eventfd: %s%s", strerror(errno),
 			       aph_advice(errno));

@@ -239,6 +239,39 @@ static int knock_as_nobody(int ctl, void *arg)
 	return 0;
 }
 
+static int come_and_go(int ctl, void *address)
+{
+	struct rng rng = { (uint64_t)getpid() };
+	struct aph_service *service;
+	struct aph_endpoint *ep;
+	struct aph_event ev;
+
+	(void)ctl;
+	CHECK_OK(aph_endpoint_new(&ep, NULL));
+	for (int i = 0; i < 300; i++) {
+		CHECK_OK(aph_service_open(&service, ep, address, NULL));
+		(void)aph_endpoint_next(ep, &ev, aph_time_ns() + rng_below(&rng, 2000000));
+		aph_service_close(service);
+	}
+	aph_endpoint_free(ep);
+	return 0;
+}
+
+/* Who would let a newcomer in may be about to go: the port is the newcomer's then. */
+static void coming_while_others_go(void **state)
+{
+	char addresses[2][64];
+	struct child children[2];
+
+	(void)state;
+	snprintf(addresses[0], sizeof(addresses[0]), "%s", remote_address());
+	snprintf(addresses[1], sizeof(addresses[1]), "%s", remote_other(addresses[0], 200));
+	for (int i = 0; i < 2; i++)
+		child_start(&children[i], come_and_go, addresses[i]);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(child_finish(&children[i], check_hang_ms(20000)), 0);
+}
+
 static void other_users_stay_outside(void **state)
 {
 	struct child child;
@@ -415,6 +448,7 @@ int main(void)
 		SUITE_TEST(another_one_dies),
 		SUITE_TEST(all_die),
 		SUITE_TEST(killed_in_turns),
+		SUITE_TEST(coming_while_others_go),
 		SUITE_TEST(other_users_stay_outside),
 		SUITE_TEST(a_false_owner),
 		SUITE_TEST(among_users),
