@@ -305,9 +305,17 @@ static int check_answerable(struct aph_call *call)
 	return 0;
 }
 
+/* It lives on for a while: what was to be told of it is not told to a user who has let go of it. */
+static void fall_silent(struct aph_call *call)
+{
+	if (!call->user_holds)
+		aph_pending_clear(&call->pending);
+}
+
 static int gone(struct aph_call *call)
 {
 	call->user_holds = call->receipts;
+	fall_silent(call);
 	aph_call_settle(call);
 	return aph_err(-ECANCELED, "the client of this call is gone");
 }
@@ -326,6 +334,8 @@ int aph_call_reply(struct aph_call *call, const void *data, size_t len)
 		r = channel->ops->send_all(call, data, len);
 		if (r >= 0) {
 			call->user_holds = call->receipts;
+			if (r > 0)
+				fall_silent(call);
 			aph_call_replied(call, r == 0);
 			r = 0;
 		} else if (r == -ECANCELED) {

@@ -407,6 +407,43 @@ static void a_client_that_is_thrown_out(void **state)
 	throw_out(APH_SERVICE_EVENTS | APH_SERVICE_RECEIPTS_NOW);
 }
 
+/* A reply that is on its way for a while takes with it what was to be told of its call. */
+static void nothing_after_the_reply(void **state)
+{
+	static char reply[1 << 20];
+	struct aph_endpoint *server, *client;
+	struct aph_channel *channel;
+	struct aph_call *call;
+	struct aph_event ev;
+	size_t len = 0;
+
+	(void)state;
+	assert_int_equal(aph_endpoint_new(&server, NULL), 0);
+	assert_int_equal(aph_endpoint_new(&client, NULL), 0);
+	assert_int_equal(aph_service_open(NULL, server, "out", NULL), 0);
+	channel = open_beside(server, client);
+	call = client_begin(channel, "x", 1, APH_FOREVER);
+	ev = client_expect(server, APH_EVENT_REQUEST, NULL);
+	assert_int_equal(aph_call_signal(call, 5), 0);
+	assert_int_equal(aph_endpoint_serve(server, aph_deadline_ms(5)), -ETIMEDOUT);
+	assert_int_equal(aph_call_reply(ev.call, reply, sizeof(reply)), 0);
+	client_quiet(server, 20);
+	while (aph_endpoint_next(client, &ev, aph_deadline_ms(5)) == -ETIMEDOUT ||
+	       ev.type != APH_EVENT_END) {
+		ssize_t n;
+
+		while ((n = aph_call_read(call, reply, sizeof(reply))) > 0)
+			len += (size_t)n;
+		client_quiet(server, 1);
+	}
+	assert_int_equal(ev.result.outcome, APH_ANSWERED);
+	assert_int_equal(len + aph_call_available(call), sizeof(reply));
+	aph_call_free(call);
+	aph_channel_close(channel);
+	aph_endpoint_free(client);
+	aph_endpoint_free(server);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -421,6 +458,7 @@ int main(void)
 		SUITE_TEST(asynchronous_open),
 		SUITE_TEST(a_service_that_does_not_answer),
 		SUITE_TEST(a_client_that_is_thrown_out),
+		SUITE_TEST(nothing_after_the_reply),
 		SUITE_TEST(wake),
 	};
 
