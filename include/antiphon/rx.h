@@ -378,6 +378,7 @@ struct aph_rx_call_info {
 	uint32_t rtt_us;  /* to the peer and back, smoothed; 0: not known */
 	bool received;	  /* the peer has acknowledged something of it, or answered */
 	bool bounced; /* the network gave back the only copy of its first packet: nobody has it */
+	bool vague; /* what has ended it was said of its connection, and may be about another call */
 };
 APH_API void aph_rx_call_info(const struct aph_rx_call *call, struct aph_rx_call_info *info);
 APH_API void *aph_rx_call_data(const struct aph_rx_call *call);

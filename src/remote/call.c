@@ -368,13 +368,23 @@ void aph_remote_farewell(struct aph_call *call, enum aph_farewell kind, int32_t 
 /* -- what the engine says ----------------------------------------------------------------------------------------------- */
 
 /*
- * The service says that it has not run the request. Who answers may have taken the place of one that has: if there was
- * more than one copy of a packet, the answer is about that copy.
+ * Whoever says that the request was not run may have taken the place of one that has run it. The service itself says so
+ * behind the first packet: it is the only one who has had it, if there was one copy.
  */
-static void refuse(struct aph_call *call, const struct aph_rx_call_info *info,
-		   enum aph_reason reason)
+static bool is_refusal_of_service(const struct aph_rx_call_info *info)
 {
-	aph_call_end(call, info->n_resent ? APH_LOST : APH_REFUSED, reason, 0);
+	return !info->n_resent;
+}
+
+/* A server that does not begin the call says so to any packet: it is about the call if there was one packet. */
+static bool is_refusal_of_server(const struct aph_rx_call_info *info)
+{
+	return info->n_sent == 1 && !info->received && !info->vague;
+}
+
+static void refuse(struct aph_call *call, bool proven, enum aph_reason reason)
+{
+	aph_call_end(call, proven ? APH_REFUSED : APH_LOST, reason, 0);
 }
 
 static void end_aborted(struct aph_remote_call *rc, int32_t code,
@@ -384,16 +394,13 @@ static void end_aborted(struct aph_remote_call *rc, int32_t code,
 	enum aph_reason reason = (enum aph_reason)(code & APH_REMOTE_REASON);
 
 	if (is_own_code(code, APH_REMOTE_REFUSED))
-		refuse(call, info, reason);
+		refuse(call, is_refusal_of_service(info), reason);
 	else if (is_own_code(code, APH_REMOTE_LOST))
 		aph_call_end(call, APH_LOST, reason, 0);
 	else if (code == APH_RX_RESTARTING)
-		refuse(call, info, APH_REASON_BUSY);
-	else if (code == APH_RX_INVALID_OPERATION && !info->received)
-		refuse(call, info, APH_REASON_NO_SERVICE);
+		refuse(call, is_refusal_of_server(info), APH_REASON_BUSY);
 	else if (code == APH_RX_INVALID_OPERATION)
-		/* Not from whoever has received it, who would know the service. */
-		aph_call_end(call, APH_LOST, APH_REASON_NO_SERVICE, 0);
+		refuse(call, is_refusal_of_server(info), APH_REASON_NO_SERVICE);
 	else if (code == APH_RX_CALL_DEAD)
 		aph_call_end(call, APH_LOST, APH_REASON_CLOSED, 0);
 	else
@@ -404,11 +411,9 @@ static void end_client(struct aph_remote_call *rc, const struct aph_rx_end *end)
 {
 	struct aph_call *call = &rc->base;
 	struct aph_rx_call_info info;
-	bool once, nobody;
+	bool nobody;
 
 	aph_rx_call_info(rc->rx, &info);
-	/* Each packet left once: nothing of it is still on its way. */
-	once = !info.n_resent && !info.received;
 	switch (end->outcome) {
 	case APH_RX_DONE:
 		aph_call_arrived(call, true);
@@ -417,7 +422,7 @@ static void end_client(struct aph_remote_call *rc, const struct aph_rx_end *end)
 		end_aborted(rc, end->code, &info);
 		return;
 	case APH_RX_BUSY:
-		aph_call_end(call, once ? APH_REFUSED : APH_LOST, APH_REASON_BUSY, 0);
+		refuse(call, is_refusal_of_server(&info), APH_REASON_BUSY);
 		return;
 	case APH_RX_NET_ERROR:
 	case APH_RX_LOCAL_ERROR:

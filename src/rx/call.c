@@ -389,6 +389,7 @@ void aph_rx_call_info(const struct aph_rx_call *call, struct aph_rx_call_info *i
 		.rtt_us = call->peer->rtt.srtt_us,
 		.received = call->received,
 		.bounced = call->bounced,
+		.vague = call->vague,
 	};
 	if (call->conn)
 		info->security = call->conn->class->index;

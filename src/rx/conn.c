@@ -380,10 +380,12 @@ void aph_rx_conn_release(struct aph_rx_conn *conn, struct aph_rx_call *call)
 	ch->call = NULL;
 	ch->done = call->end.outcome == APH_RX_DONE;
 	ch->abort_code = 0;
-	if (!ch->done)
+	if (!ch->done) {
 		ch->abort_code = call->end.code < 0 || call->end.outcome == APH_RX_ABORTED_HERE
 					 ? call->end.code
 					 : APH_RX_CALL_DEAD;
+		conn->unheard |= call->n_sent && !call->received;
+	}
 	ch->abort_due = ch->abort_due && !ch->done;
 	if (ch->done && conn->is_client)
 		owe_receipt(conn, ch, call);
@@ -396,8 +398,19 @@ void aph_rx_conn_release(struct aph_rx_conn *conn, struct aph_rx_call *call)
 	aph_rx_client_assign(conn->client);
 }
 
+/* Whether what is said of the connection may answer packets of more calls than one. */
+static bool is_vague(const struct aph_rx_conn *conn)
+{
+	unsigned i, n = conn->unheard;
+
+	for (i = 0; i < 4; i++)
+		n += conn->channels[i].call && conn->channels[i].call->n_sent;
+	return n > 1;
+}
+
 void aph_rx_conn_fail(struct aph_rx_conn *conn, enum aph_rx_outcome outcome, int32_t code)
 {
+	bool vague = is_vague(conn);
 	unsigned i;
 
 	conn->failed = true;
@@ -407,8 +420,10 @@ void aph_rx_conn_fail(struct aph_rx_conn *conn, enum aph_rx_outcome outcome, int
 	for (i = 0; i < 4; i++) {
 		struct aph_rx_call *call = conn->channels[i].call;
 
-		if (call)
-			aph_rx_call_end(call, outcome, code);
+		if (!call)
+			continue;
+		call->vague = vague;
+		aph_rx_call_end(call, outcome, code);
 	}
 	if (conn->is_client && !conn->n_calls)
 		make_idle(conn);

@@ -167,6 +167,7 @@ struct aph_rx_conn {
 	bool asked;    /* client: its first call asked for an upgrade */
 	bool probing;  /* client: asked for an upgrade and has no answer yet */
 	bool answered; /* client: something has come back */
+	bool unheard;  /* client: a call has ended of which nothing was heard */
 	bool upgraded;
 	int32_t abort_code; /* of the connection, when it failed by ABORT */
 	struct aph_rx_channel channels[4];
@@ -333,7 +334,8 @@ struct aph_rx_call {
 	uint64_t proof_ns; /* when an address that is not proven may be asked again */
 	uint32_t n_busy;
 	uint32_t n_sent, n_resent;
-	bool bounced;		   /* client: the only copy of its first packet came back */
+	bool bounced; /* client: the only copy of its first packet came back */
+	bool vague; /* what has ended it may have been said about another call of its connection */
 	uint64_t heard_ns;	   /* a packet of the call, or a sign of life */
 	uint64_t spared_ns;	   /* heard_ns as it was set because we had been away */
 	uint64_t data_ns;	   /* data moved */

@@ -297,6 +297,62 @@ static void no_service_any_more(void **state)
 	close(fd);
 }
 
+/* The next DATA; the socket waits for it. */
+static void receive_data(int fd, uint8_t packet[1500], struct sockaddr_in *from)
+{
+	socklen_t len = sizeof(*from);
+
+	do {
+		assert_true(recvfrom(fd, packet, 1500, 0, (struct sockaddr *)from, &len) >= 28);
+	} while (packet[20] != 1);
+}
+
+static void send_no_service(int fd, uint8_t packet[1500], const struct sockaddr_in *to, bool of_all)
+{
+	packet[20] = 4; /* ABORT */
+	packet[21] = 0;
+	if (of_all)
+		memset(packet + 8, 0, 4); /* the call's number */
+	memset(packet + 12, 0, 8);
+	memcpy(packet + 28, &(uint32_t){ htonl(0xfffffffe) }, 4);
+	assert_int_equal(sendto(fd, packet, 32, 0, (const struct sockaddr *)to, sizeof(*to)), 32);
+}
+
+/*
+ * Whoever does not know the service may have come in place of one that has died with the other call of the connection,
+ * or with the first packet of a request, in his hands.
+ */
+static void no_service_for_another_packet(void **state)
+{
+	struct timeval patience = { .tv_sec = 2 };
+	struct sockaddr_in from;
+	uint8_t packet[1500];
+	struct aph_call *calls[2];
+	struct client client;
+	char address[64];
+	int fd = open_socket(address, sizeof(address));
+
+	(void)state;
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
+	client_open(&client, address);
+	for (size_t i = 0; i < SUITE_LEN(calls); i++)
+		calls[i] = client_begin(client.channel, "e", 1, aph_deadline_ms(20000));
+	receive_data(fd, packet, &from);
+	send_no_service(fd, packet, &from, true);
+	client_expect_ends(&client, calls, SUITE_LEN(calls), APH_LOST, APH_REASON_NO_SERVICE, false,
+			   5000);
+	assert_int_equal(aph_call_new(&calls[0], client.channel, aph_deadline_ms(20000), NULL), 0);
+	assert_int_equal(aph_call_send(calls[0], "ab", 2, APH_MORE), 2);
+	assert_int_equal(aph_call_send(calls[0], "c", 1, 0), 1);
+	do {
+		receive_data(fd, packet, &from);
+	} while (packet[15] != 2); /* seq */
+	send_no_service(fd, packet, &from, false);
+	client_expect_ends(&client, calls, 1, APH_LOST, APH_REASON_NO_SERVICE, false, 5000);
+	client_close(&client);
+	close(fd);
+}
+
 static void busy(void **state)
 {
 	struct service_config config = { .address = remote_address() };
@@ -614,6 +670,7 @@ int main(void)
 		SUITE_TEST(nobody_is_there),
 		SUITE_TEST(refused_too_late),
 		SUITE_TEST(no_service_any_more),
+		SUITE_TEST(no_service_for_another_packet),
 		SUITE_TEST(busy),
 		SUITE_TEST(receipts),
 		SUITE_TEST(the_service_is_killed),
