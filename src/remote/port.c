@@ -306,7 +306,8 @@ static void socket_ready(struct aph_source *source, uint32_t events)
 	const struct aph_remote_port *port = aph_container(source, struct aph_remote_port, source);
 
 	/* It is read by the next poll; that an error is there no call may say, if another process has met it. */
-	port->udp->errors_there = port->udp->errors_there || events & EPOLLERR;
+	if (port->udp)
+		port->udp->errors_there = port->udp->errors_there || events & EPOLLERR;
 }
 
 static void queue_ready(struct aph_source *source, uint32_t events)
@@ -336,7 +337,8 @@ static void others_ready(struct aph_source *source, uint32_t events)
 	const struct aph_remote_port *port = aph_container(source, struct aph_remote_port, others);
 
 	(void)events;
-	aph_udp_port_look(port->udp->port, aph_time_ns());
+	if (port->udp)
+		aph_udp_port_look(port->udp->port, aph_time_ns());
 }
 
 static int watch_port(struct aph_remote_port *port)
@@ -475,8 +477,8 @@ static void free_port(struct aph_remote_port *port)
 		unwatch_port(port);
 	while (!ep->forked && atomic_load(&port->remote->n_wakers))
 		(void)sched_yield();
-	(void)aph_rx_udp_close(port->udp);
-	/* A thread may be on its way back from epoll with a pointer to the source. */
+	/* A thread may be on its way back from epoll with a pointer to one of the sources. */
+	port->udp = aph_rx_udp_close(port->udp);
 	aph_bury(ep, &port->grave, port);
 }
 
