@@ -153,7 +153,8 @@ APH_API ssize_t aph_call_take_fds(struct aph_call *call, int *fds, size_t max);
 /*
  * Room for up to `*len` bytes in memory that the peer will read: `*len` is lowered to what there is in one
  * piece. Build the piece there and hand it over with aph_call_commit(). One reservation per call at a time;
- * it is given back by aph_call_commit() with 0 bytes and APH_MORE, or when the call ends.
+ * it is given back by aph_call_commit() with 0 bytes and APH_MORE, or when the call is freed. Until then nothing
+ * else can be sent of the body, and the memory is there, also when the call has ended meanwhile.
  * 0; -EAGAIN (WRITABLE follows; a reservation stays), -EPIPE, -EBUSY (one is open already), -ENOTCONN,
  * -EINVAL, -ENOMEM.
  */

@@ -339,8 +339,8 @@ APH_API ssize_t aph_rx_call_write(struct aph_rx_call *call, const void *data, si
 				  uint32_t flags);
 
 /*
- * Room for a piece of the body to be built in place: at least 1 byte, `*len` of it. Then commit what was filled
- * in. Errors as aph_rx_call_write().
+ * Room for a piece of the body to be built in place: at least 1 byte, `*len` of it. It stays until the commit or the
+ * free, also when the call ends meanwhile. Then commit what was filled in. Errors as aph_rx_call_write().
  */
 APH_API int aph_rx_call_reserve(struct aph_rx_call *call, void **data, size_t *len);
 APH_API int aph_rx_call_commit(struct aph_rx_call *call, size_t len, uint32_t flags);

@@ -254,6 +254,8 @@ void aph_rx_call_settle(struct aph_rx_call *call)
 	drop_events(call, 0);
 	aph_list_remove(&call->link);
 	aph_rx_in_deinit(call);
+	if (call->out.lent)
+		aph_rx_out_settle(call);
 	if (!call->is_client) {
 		call->rx->n_served--;
 		call->rx->limits[call->peer->group].n_calls--;

@@ -240,10 +240,12 @@ struct aph_rx_out {
 	bool finished; /* packet end - 1 is the last */
 	bool started;  /* something was written */
 	bool short_write;
-	bool early_write;     /* a reply was begun before the whole request was here */
-	uint32_t window_end;  /* first packet that the peer does not take yet */
-	uint32_t previous;    /* highest previousPacket seen */
-	uint32_t base_serial; /* last one used when base moved */
+	bool early_write;	   /* a reply was begun before the whole request was here */
+	bool reserved;		   /* the user may write to packet `end` */
+	struct aph_rx_chunk *lent; /* and still may, when the call has ended: the chunk with it */
+	uint32_t window_end;	   /* first packet that the peer does not take yet */
+	uint32_t previous;	   /* highest previousPacket seen */
+	uint32_t base_serial;	   /* last one used when base moved */
 	/* recovery */
 	uint32_t n_flying, n_lost, n_sacked;
 	uint32_t flying_head, flying_tail; /* in order of their last transmission */
@@ -619,6 +621,8 @@ void aph_rx_call_begin(struct aph_rx_call *call);
 /* -- write.c: what the user writes */
 void aph_rx_out_init(struct aph_rx_call *call);
 void aph_rx_out_deinit(struct aph_rx_call *call);
+/* The user has let go of the call, and of what was reserved. */
+void aph_rx_out_settle(struct aph_rx_call *call);
 static inline struct aph_rx_chunk **aph_rx_chunk_place(struct aph_rx_out *out, uint32_t seq)
 {
 	return &out->chunks[((seq - 1) / APH_RX_CHUNK_SLOTS) & (out->n_chunks - 1)];

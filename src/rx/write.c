@@ -57,10 +57,22 @@ void aph_rx_out_deinit(struct aph_rx_call *call)
 
 	if (out->base > LEARN_MIN)
 		call->peer->ssthresh = aph_rx_congest_learnt(&out->congest, call->peer->ssthresh);
+	if (out->reserved) {
+		struct aph_rx_chunk **place = aph_rx_chunk_place(out, out->end);
+
+		out->lent = *place;
+		*place = NULL;
+	}
 	free_chunks(call->rx, out);
 	out->next = out->end = out->base;
 	out->n_flying = out->n_lost = out->n_sacked = 0;
 	out->timeout_ns = out->reorder_ns = out->pace_wait_ns = UINT64_MAX;
+}
+
+void aph_rx_out_settle(struct aph_rx_call *call)
+{
+	aph_rx_chunk_free(call->rx, call->out.lent);
+	call->out.lent = NULL;
 }
 
 void aph_rx_out_trim(struct aph_rx_call *call, uint32_t old_base)
@@ -288,7 +300,7 @@ int aph_rx_call_reserve(struct aph_rx_call *call, void **data, size_t *len)
 		if (!open_packet(call))
 			return -ENOMEM;
 	}
-	out->started = true;
+	out->started = out->reserved = true;
 	*data = aph_rx_out_packet(out, out->end) + APH_RX_HEADER + out->layout.header + out->fill;
 	*len = (size_t)(out->payload_max - out->fill);
 	return 0;
@@ -303,6 +315,7 @@ int aph_rx_call_commit(struct aph_rx_call *call, size_t len, uint32_t flags)
 		return r;
 	if (!out->started || len > (size_t)(out->payload_max - out->fill))
 		return -EINVAL;
+	out->reserved = false;
 	begin_reply(call);
 	out->fill = (uint16_t)(out->fill + len);
 	if (!(flags & APH_RX_MORE)) {

@@ -602,6 +602,39 @@ static void waiting_after_exact_reads(void **state)
 	free(piece);
 }
 
+/* A call may end while another thread builds a piece: what was reserved is nobody else's until the call is freed. */
+static void a_reservation_outlives_its_call(void **state)
+{
+	struct service service;
+	struct client client;
+	struct aph_call *calls[20];
+	struct aph_event ev;
+	void *rooms[20];
+	size_t len[20];
+
+	(void)state;
+	service_start_simple(&service, suite_mode, scheme_address());
+	client_open(&client, service.config.address);
+	for (uint32_t i = 0; i < SUITE_LEN(calls); i++) {
+		len[i] = 500;
+		assert_int_equal(aph_call_new(&calls[i], client.channel, APH_FOREVER, NULL), 0);
+		assert_int_equal(aph_call_send(calls[i], "d", 1, APH_MORE), 1);
+		assert_int_equal(aph_call_reserve(calls[i], &rooms[i], &len[i]), 0);
+		assert_int_equal(aph_call_cancel(calls[i]), 0);
+		ev = client_expect(client.ep, APH_EVENT_END, calls[i]);
+		assert_int_equal(ev.result.reason, APH_REASON_CANCELLED);
+		pattern_fill(rooms[i], len[i], 0, i);
+	}
+	for (uint32_t i = 0; i < SUITE_LEN(calls); i++) {
+		assert_int_equal(pattern_check(rooms[i], len[i], 0, i), len[i]);
+		assert_int_equal(aph_call_commit(calls[i], len[i], 0), -EPIPE);
+		aph_call_free(calls[i]);
+	}
+	client_echo(client.channel);
+	client_close(&client);
+	service_stop(&service);
+}
+
 static void one_shot_reply_does_not_fit(void **state)
 {
 	const char *address = scheme_address();
@@ -677,6 +710,7 @@ int main(int argc, char **argv)
 		SUITE_TEST(reserve_and_commit),
 		SUITE_TEST(waiting_for_a_place),
 		SUITE_TEST(waiting_after_exact_reads),
+		SUITE_TEST(a_reservation_outlives_its_call),
 		SUITE_TEST(one_shot_reply_does_not_fit),
 		SUITE_TEST(one_shot_keeps_other_events),
 	};
