@@ -183,6 +183,17 @@ void aph_service_init(struct aph_service *service)
 	aph_list_append(&service->ep->services, &service->link);
 }
 
+/* Lets go of a channel of a service that is gone. Of one that was not announced yet the user never hears. */
+static void lose_service(struct aph_channel *channel)
+{
+	channel->service = NULL;
+	if (!(channel->pending.events & 1u << APH_EVENT_CONNECT))
+		return;
+	aph_pending_clear(&channel->pending);
+	channel->user_holds = false;
+	aph_channel_unref(channel);
+}
+
 void aph_service_end(struct aph_service *service)
 {
 	struct aph_endpoint *ep = service->ep;
@@ -199,7 +210,7 @@ void aph_service_end(struct aph_service *service)
 		aph_channel_end(channel, APH_REASON_CLOSED);
 		aph_list_for_each(call, next, &channel->calls)
 			aph_pending_clear(&aph_container(call, struct aph_call, link)->pending);
-		channel->service = NULL;
+		lose_service(channel);
 		aph_channel_unref(channel);
 	}
 	/* Channels that ended before may still be held by calls or by the user. */
@@ -207,7 +218,7 @@ void aph_service_end(struct aph_service *service)
 		struct aph_channel *channel = aph_container(pos, struct aph_channel, link);
 
 		if (channel->service == service)
-			channel->service = NULL;
+			lose_service(channel);
 	}
 	aph_list_remove(&service->link);
 	aph_local_hide(service);

@@ -407,6 +407,49 @@ static void a_client_that_is_thrown_out(void **state)
 	throw_out(APH_SERVICE_EVENTS | APH_SERVICE_RECEIPTS_NOW);
 }
 
+/* Of whoever came and was not announced before the service closed the program never hears; the others go. */
+static void closing_with_newcomers(void **state)
+{
+	struct aph_service_options options = { .size = sizeof(options),
+					       .flags = APH_SERVICE_EVENTS };
+	struct aph_channel_options later = { .size = sizeof(later), .flags = APH_CHANNEL_ASYNC };
+	struct aph_endpoint *server, *client;
+	struct aph_channel *channels[3];
+	struct aph_service *service;
+	struct aph_event ev = { .channel = NULL };
+
+	(void)state;
+	assert_int_equal(aph_endpoint_new(&server, NULL), 0);
+	assert_int_equal(aph_endpoint_new(&client, NULL), 0);
+	assert_int_equal(aph_service_open(&service, server, "out", &options), 0);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(aph_channel_open(&channels[i], client, "out", &later), 0);
+		while (!aph_channel_is_open(channels[i])) {
+			(void)aph_endpoint_serve(server, aph_deadline_ms(1));
+			(void)aph_endpoint_serve(client, APH_NOW);
+		}
+		(void)client_expect(client, APH_EVENT_OPEN, NULL);
+		if (i == 0)
+			ev = client_expect(server, APH_EVENT_CONNECT, NULL);
+	}
+	/* One has gone before. */
+	aph_channel_close(channels[2]);
+	assert_int_equal(aph_endpoint_serve(server, aph_deadline_ms(5)), -ETIMEDOUT);
+	aph_service_close(service);
+	channels[2] = ev.channel;
+	ev = client_expect(server, APH_EVENT_DISCONNECT, NULL);
+	assert_ptr_equal(ev.channel, channels[2]);
+	assert_null(ev.service);
+	aph_channel_close(ev.channel);
+	client_quiet(server, 20);
+	for (int i = 0; i < 2; i++) {
+		(void)client_expect(client, APH_EVENT_CLOSED, NULL);
+		aph_channel_close(channels[i]);
+	}
+	aph_endpoint_free(client);
+	aph_endpoint_free(server);
+}
+
 /* A reply that is on its way for a while takes with it what was to be told of its call. */
 static void nothing_after_the_reply(void **state)
 {
@@ -459,6 +502,7 @@ int main(void)
 		SUITE_TEST(a_service_that_does_not_answer),
 		SUITE_TEST(a_client_that_is_thrown_out),
 		SUITE_TEST(nothing_after_the_reply),
+		SUITE_TEST(closing_with_newcomers),
 		SUITE_TEST(wake),
 	};
 
