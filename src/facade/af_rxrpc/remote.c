@@ -382,6 +382,7 @@ static int hear_answer(struct connection *c, char *what)
 		return aph_afrx_hear(c->fd, what, fds);
 	pthread_cleanup_push(be_cancelled, c);
 	aph_afrx_release();
+	/* For system calls alone. NOLINTNEXTLINE(concurrency-thread-canceltype-asynchronous) */
 	(void)pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
 	r = aph_afrx_hear(c->fd, what, fds);
 	(void)pthread_setcanceltype(type, NULL);

@@ -228,6 +228,7 @@ static int wait_for_word(struct sleep *sleep)
 	pthread_cleanup_push(be_cancelled, sleep);
 	aph_afrx_release();
 	/* The C library has no function for this that could be cancelled. */
+	/* For system calls alone. NOLINTNEXTLINE(concurrency-thread-canceltype-asynchronous) */
 	(void)pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
 	r = (int)syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, seen, limit, NULL,
 			 FUTEX_BITSET_MATCH_ANY);
