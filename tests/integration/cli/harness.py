@@ -236,6 +236,8 @@ def main():
     """For each test script: SCRIPT PROGRAM [WORD-IN-NAME]"""
     # A shell that starts us in the background ignores it, and so would all that we start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # So does nohup(1) with this.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     program = os.path.abspath(sys.argv[1])
     wanted = [f for f in _tests if len(sys.argv) < 3 or sys.argv[2] in f.__name__]
     good = True
