@@ -234,8 +234,7 @@ void aph_unlock_among_threads(struct aph_endpoint *ep);
 
 static inline void aph_lock(struct aph_endpoint *ep)
 {
-	/* Nobody to lock out; and nobody can come before the unlock, as nothing in between makes threads of
-	 * the program. */
+	/* Nobody to lock out; and nobody can come before the unlock, as nothing in between makes threads. */
 	if (!__libc_single_threaded)
 		aph_lock_among_threads(ep);
 }

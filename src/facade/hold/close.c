@@ -4,14 +4,9 @@
  *
  * The last close(2) of a connection with SO_LINGER waits until its peer has taken what was sent, for as long as
  * whoever gave it to us has set: nobody else would be served meanwhile. It does not wait in a process that is
- * exiting. So such a socket is closed by a child that has a copy of it, and of all else, and exits. What may take
- * long otherwise is closed by threads, as the library does.
+ * exiting. So such a socket is closed by a child that has a copy of it, and of all else, and exits.
  */
 #include "close.h"
-
-#include "../../base/close.h"
-
-#include <antiphon/hold.h>
 
 #include <errno.h>
 #include <fcntl.h>
@@ -72,20 +67,13 @@ bool hold_may_linger(int fd, int *domain)
 	return *domain != AF_UNSPEC && *domain != AF_UNIX;
 }
 
-void hold_close(uid_t whose, const int *fds, uint32_t n)
+void hold_close(const int *fds, uint32_t n)
 {
-	int rest[APH_HOLD_FDS_MAX + 1];
-	uint32_t n_rest = 0;
-
 	for (uint32_t i = 0; i < n; i++) {
 		if (lingers(fds[i]))
 			close_lingering(fds[i]);
 		else
-			rest[n_rest++] = fds[i];
-		if (n_rest == sizeof(rest) / sizeof(rest[0]) || i + 1 == n) {
-			aph_close_received(whose, rest, n_rest);
-			n_rest = 0;
-		}
+			(void)close(fds[i]);
 	}
 }
 

@@ -5,14 +5,12 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 /* Whether it is a socket whose close may wait, now or once somebody has set that; and the socket's domain. */
 bool hold_may_linger(int fd, int *domain);
 
-/* `whose` gave them to us; what cannot be closed at once counts as that user's. */
-void hold_close(uid_t whose, const int *fds, uint32_t n);
-/* The same for those that are quick and cannot linger, with fewer system calls. */
+void hold_close(const int *fds, uint32_t n);
+/* The same for those that cannot linger, with fewer system calls. */
 void hold_close_plain(const int *fds, uint32_t n);
 
 #endif

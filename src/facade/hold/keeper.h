@@ -136,7 +136,7 @@ bool hold_is_offered(const struct hold_entry *entry, uid_t *to);
 /* Sends everybody who waits away; they come again. */
 void hold_transfer_suspend(struct hold_keeper *keeper);
 
-/* True when a child has died that nobody has looked after yet; in a twin, when its keeper has. */
+/* True when a child has died that nobody has looked after yet. */
 bool hold_child_has_died(void);
 
 /* twin.c */

@@ -82,7 +82,7 @@ void hold_entry_free(struct hold_entry *entry)
 	if (entry->plain)
 		hold_close_plain(entry->fds, entry->n_fds);
 	else
-		hold_close(entry->owner, entry->fds, entry->n_fds);
+		hold_close(entry->fds, entry->n_fds);
 	free(entry);
 }
 

@@ -15,10 +15,6 @@
  */
 #include "keeper.h"
 
-#include "../../base/close.h"
-#include "../../base/quick.h"
-#include "close.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -29,8 +25,6 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -220,38 +214,12 @@ static int compare(const void *a, const void *b)
 	return left < right ? -1 : left > right;
 }
 
-static void close_quick(int from, int to)
+static void close_span(int from, int to)
 {
 	if (from > to || close_range((unsigned)from, (unsigned)to, 0) == 0)
 		return;
 	for (int fd = from; fd <= to && fd <= FD_LAST; fd++)
 		(void)close(fd);
-}
-
-/* The keeper's own sockets and the like are closed here and now, as others are to find them closed. */
-static bool may_be_own(int fd)
-{
-	struct statx file;
-	int domain;
-
-	(void)hold_may_linger(fd, &domain);
-	if (domain != AF_UNSPEC)
-		return domain == AF_UNIX;
-	return statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &file) == 0 &&
-	       (file.stx_mode & S_IFMT) == 0;
-}
-
-/* What the keeper had not closed yet may not let us close it either. */
-static void close_span(int from, int to)
-{
-	for (int fd = from; fd <= to && fd <= FD_LAST; fd++) {
-		if (aph_closes_quickly(fd) || may_be_own(fd))
-			continue;
-		close_quick(from, fd - 1);
-		aph_close_received(APH_CLOSE_ANYBODY, &fd, 1);
-		from = fd + 1;
-	}
-	close_quick(from, to);
 }
 
 struct numbers {
@@ -326,7 +294,7 @@ static bool keeper_has_died(const struct hold_keeper *keeper, const sigset_t *si
 	struct pollfd wait = { .fd = keeper->self, .events = POLLIN };
 
 	while (!*stop) {
-		if (ppoll(&wait, 1, NULL, signals) > 0 || hold_child_has_died())
+		if (ppoll(&wait, 1, NULL, signals) > 0)
 			return true;
 	}
 	return false;
@@ -342,10 +310,7 @@ enum hold_role hold_twin_sleep(struct hold_keeper *keeper, volatile const int *s
 	(void)sigemptyset(&signals);
 	(void)sigaddset(&signals, SIGTERM);
 	(void)sigaddset(&signals, SIGINT);
-	(void)sigaddset(&signals, SIGCHLD);
 	(void)sigprocmask(SIG_BLOCK, &signals, &before);
-	/* A thread that cannot finish closing something outlives the keeper: its descriptor does not tell then. */
-	(void)prctl(PR_SET_PDEATHSIG, SIGCHLD);
 	(void)sigemptyset(&signals);
 	if (keeper_has_died(keeper, &signals, stop)) {
 		while (take_over(keeper) < 0) {
@@ -358,7 +323,6 @@ enum hold_role hold_twin_sleep(struct hold_keeper *keeper, volatile const int *s
 		_exit(0);
 	}
 	(void)sigprocmask(SIG_SETMASK, &before, NULL);
-	(void)prctl(PR_SET_PDEATHSIG, 0);
 	(void)prctl(PR_SET_NAME, "antiphon");
 	return role;
 }
