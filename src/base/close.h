@@ -6,8 +6,9 @@
 #include <stddef.h>
 
 /*
- * Closes them without waiting for anybody: the last close(2) of a connection with SO_LINGER would wait until its
- * peer has taken what was sent, for as long as whoever gave it to us has set. That option is taken from it.
+ * Closes them without waiting for the peer of a connection: the last close(2) of one with SO_LINGER would wait until
+ * that has taken what was sent, for as long as whoever gave it to us has set. That option is taken from it. How
+ * long a file system takes to close a file is not in our hands: see SECURITY.md.
  */
 void aph_close_received(const int *fds, size_t n);
 
