@@ -783,10 +783,11 @@ static void a_flood_of_nothing(void **state)
 		began = own_time_ns();
 		assert_int_equal(aph_endpoint_next(ep, &ev, APH_NOW), -EAGAIN);
 		took = own_time_ns() - began;
-		n_slow += took > 3000000;
+		n_slow += took > (uint64_t)check_ms(1) * 1000000;
 	}
-	/* A host takes the processor away now and then, and counts that as ours; all of them would be slow. */
-	assert_true(n_slow < 8);
+	/* A host takes the processor away now and then, and counts that as ours. Without a bound it was 100 to 175. */
+	print_message("%d looks took long\n", n_slow);
+	assert_true(n_slow < 30);
 	for (int i = 0; i < 2; i++)
 		assert_int_equal(child_finish(&children[i], check_hang_ms(5000)), 0);
 	aph_endpoint_free(ep);
