@@ -425,7 +425,8 @@ struct aph_rx_udp_options {
 	size_t size;		     /* sizeof(struct aph_rx_udp_options) */
 	struct aph_rx_address local; /* none: the wildcard address of IPv6 and IPv4, any port */
 	uint32_t flags;
-	uint32_t spin_max_us;	 /* before a wait sleeps; 0: 25; UINT32_MAX: never */
+	/* Before a wait sleeps; 0: 25, or up to 100 where wake-ups turn out to be slow; UINT32_MAX: never. */
+	uint32_t spin_max_us;
 	uint32_t receive_buffer; /* bytes of SO_RCVBUF to ask for; 0: 4 MiB */
 	const struct aph_rx_config *
 		config; /* NULL: defaults. What is not given of memory and randomness is filled in */

@@ -94,7 +94,8 @@ struct aph_endpoint {
 	struct aph_transport *remote;
 	_Atomic bool in_driver; /* the leader sleeps in `remote`, without the lock */
 	uint32_t spin_max_us;
-	struct aph_list all; /* every endpoint of the process, for fork */
+	bool spin_is_default; /* transports that know better may do so */
+	struct aph_list all;  /* every endpoint of the process, for fork */
 };
 
 /* How a service does. Other processes may read it while it changes: each word is right by itself. */

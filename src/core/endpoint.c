@@ -503,7 +503,8 @@ int aph_endpoint_new(struct aph_endpoint **out, const struct aph_endpoint_option
 	aph_list_init(&ep->ready);
 	aph_list_init(&ep->services);
 	aph_list_init(&ep->channels);
-	ep->spin_max_us = options && options->spin_max_us ? options->spin_max_us : 30;
+	ep->spin_is_default = !options || !options->spin_max_us;
+	ep->spin_max_us = ep->spin_is_default ? 30 : options->spin_max_us;
 	if (ep->spin_max_us == APH_SPIN_NEVER)
 		ep->spin_max_us = 0;
 	r = open_descriptors(ep);

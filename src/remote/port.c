@@ -394,7 +394,9 @@ static int open_port(struct aph_remote_port *port, const struct aph_rx_address *
 	struct aph_rx_config config = { .size = sizeof(config), .flags = APH_RX_BUSY_ENDS };
 	struct aph_rx_udp_options options = {
 		.size = sizeof(options),
-		.spin_max_us = ep->spin_max_us ? ep->spin_max_us : UINT32_MAX,
+		.spin_max_us = ep->spin_is_default ? 0
+			       : ep->spin_max_us   ? ep->spin_max_us
+						   : UINT32_MAX,
 		.config = &config,
 		.lock = lock,
 		.unlock = unlock,

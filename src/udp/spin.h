@@ -10,6 +10,18 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Whether spinning for longer pays, as it does where wake-ups are slow: what that is judged by. */
+struct aph_udp_spin_far {
+	uint64_t max_ns;   /* 0: never */
+	uint64_t sum_ns;   /* of the waits of this round, so far */
+	uint64_t slept_ns; /* what a round took without it */
+	unsigned n;	   /* waits of this round */
+	unsigned n_vain;   /* spins of it */
+	unsigned n_rest;   /* waits before the next round */
+	unsigned n_rest_next;
+	bool on;
+};
+
 struct aph_udp_spin {
 	uint64_t max_ns;       /* 0: never */
 	uint64_t began_ns;     /* of the wait that goes on */
@@ -23,9 +35,12 @@ struct aph_udp_spin {
 	uint8_t shorts;	       /* the last eight waits, bit 0 the latest: was it a short one? */
 	uint8_t busy;	       /* the same: did the program's threads need the CPUs? */
 	bool spinning;
+	struct aph_udp_spin_far far;
 };
 
-void aph_udp_spin_init(struct aph_udp_spin *spin, uint64_t max_ns, unsigned n_cpus);
+/* For up to `max_ns`, and for up to `far_ns` where that has turned out to pay; 0: never. */
+void aph_udp_spin_init(struct aph_udp_spin *spin, uint64_t max_ns, uint64_t far_ns,
+		       unsigned n_cpus);
 /* This thread sends while another one waits. */
 void aph_udp_spin_note_other(struct aph_udp_spin *spin);
 /* A wait begins. Returns until when to spin; `now_ns` or less: not at all. */

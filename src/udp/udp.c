@@ -13,6 +13,7 @@
 #include <sys/random.h>
 
 #define SPIN_MAX_US 25
+#define SPIN_FAR_US 100 /* where wake-ups are slow */
 #define EPOCH_TRIES 8
 
 static void *default_alloc(void *arg, size_t size)
@@ -117,7 +118,7 @@ static int enter_port(struct aph_rx_udp *udp, const struct aph_rx_config *config
 int aph_rx_udp_open(struct aph_rx_udp **out, const struct aph_rx_udp_options *options)
 {
 	struct aph_rx_udp_options defaults = { .size = sizeof(defaults) };
-	uint32_t spin_us = SPIN_MAX_US;
+	uint32_t spin_us = SPIN_MAX_US, far_us = SPIN_FAR_US;
 	struct aph_rx_udp *udp;
 	int r;
 
@@ -128,9 +129,11 @@ int aph_rx_udp_open(struct aph_rx_udp **out, const struct aph_rx_udp_options *op
 	udp = calloc(1, sizeof(*udp));
 	if (!udp)
 		return aph_err(-ENOMEM, "no memory for a UDP driver");
-	if (options->spin_max_us)
+	if (options->spin_max_us) {
 		spin_us = options->spin_max_us == UINT32_MAX ? 0 : options->spin_max_us;
-	aph_udp_spin_init(&udp->spin, spin_us * UINT64_C(1000), n_cpus());
+		far_us = 0;
+	}
+	aph_udp_spin_init(&udp->spin, spin_us * UINT64_C(1000), far_us * UINT64_C(1000), n_cpus());
 	udp->lock = options->lock;
 	udp->unlock = options->unlock;
 	udp->lock_arg = options->lock_arg;

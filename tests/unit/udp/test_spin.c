@@ -10,6 +10,7 @@
 
 #define US     UINT64_C(1000)
 #define MAX    (25 * US)
+#define FAR    (100 * US)
 #define N_CPUS 3
 
 static struct aph_udp_spin spin;
@@ -17,7 +18,7 @@ static uint64_t now;
 
 static void set_up(uint64_t max_ns)
 {
-	aph_udp_spin_init(&spin, max_ns, N_CPUS);
+	aph_udp_spin_init(&spin, max_ns, max_ns ? FAR : 0, N_CPUS);
 	now = 1000000 * US;
 }
 
@@ -140,6 +141,59 @@ static void busy_threads_are_given_way(void **state)
 	assert_true(one_wait(6, 1, false));
 }
 
+/* Waits where somebody who sleeps takes longer to wake up: how many of them span. */
+static unsigned n_spins_of(unsigned n, uint64_t asleep_us, uint64_t awake_us)
+{
+	unsigned sum = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t start = now, until = aph_udp_spin_begin(&spin, now);
+		bool in_time = start + awake_us * US < until;
+
+		now = start + (in_time ? awake_us : asleep_us) * US;
+		if (until > start && !in_time)
+			aph_udp_spin_fail(&spin);
+		aph_udp_spin_end(&spin, false, now);
+		now += US;
+		sum += until > start;
+	}
+	return sum;
+}
+
+/* Nobody's waits are short as long as both ends sleep; or only this end can spare wake-ups. */
+static void slow_wake_ups_are_avoided(void **state)
+{
+	(void)state;
+	set_up(MAX);
+	assert_in_range(n_spins_of(100, 64, 9), 90, 100);
+	set_up(MAX);
+	assert_in_range(n_spins_of(100, 93, 60), 90, 100);
+}
+
+/* A service that takes that long for its answer: it is tried ever more seldom. */
+static void slow_answers_are_slept_for(void **state)
+{
+	(void)state;
+	set_up(MAX);
+	assert_in_range(n_spins_of(100, 65, 60), 8, 20);
+	(void)n_spins_of(10000, 65, 60);
+	assert_in_range(n_spins_of(8192, 65, 60), 8, 24);
+	/* Nor is anything spent on what takes longer still. */
+	set_up(MAX);
+	assert_in_range(n_spins_of(1000, 130, 110), 0, 2);
+	/* The peer needs this CPU: two spins of each try are in vain. */
+	set_up(MAX);
+	assert_in_range(n_spins_of(1000, 64, 1000), 2, 10);
+}
+
+/* A program that comes back later than that has its own pace. */
+static void slow_programs_do_not_spin_far(void **state)
+{
+	(void)state;
+	set_up(MAX);
+	assert_in_range(n_spins(1000, 64, 30, false), 0, 2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -148,6 +202,9 @@ int main(void)
 		cmocka_unit_test(slow_calls_do_not),
 		cmocka_unit_test(same_cpu_is_learned),
 		cmocka_unit_test(at_once_proves_nothing),
+		cmocka_unit_test(slow_wake_ups_are_avoided),
+		cmocka_unit_test(slow_answers_are_slept_for),
+		cmocka_unit_test(slow_programs_do_not_spin_far),
 		cmocka_unit_test(busy_threads_are_given_way),
 	};
 
