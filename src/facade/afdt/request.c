@@ -166,18 +166,26 @@ static void read_on(struct aph_afdt_request *request, bool late)
 	aph_afdt_request_fail(request, AFDT_HANDLE_REQUEST, &err);
 }
 
+/* The one that has been reading for the longest, or of those that hold descriptors; NULL: none. */
+static struct aph_afdt_request *oldest(struct aph_afdt_server *server, bool with_fds)
+{
+	for (struct aph_afdt_link *link = server->reading.next; link != &server->reading;
+	     link = link->next) {
+		struct aph_afdt_request *request =
+			APH_AFDT_CONTAINER(link, struct aph_afdt_request, reading_link);
+
+		if (!with_fds || request->in.n_fds)
+			return request;
+	}
+	return NULL;
+}
+
 bool aph_afdt_request_evict(struct aph_afdt_server *server, bool with_fds)
 {
 	struct afdt_error_t err = AFDT_ERROR_T_INIT;
-	struct aph_afdt_request *request = NULL;
-	struct aph_afdt_link *link = server->reading.next;
+	struct aph_afdt_request *request = oldest(server, with_fds);
 
-	for (; link != &server->reading; link = link->next) {
-		request = APH_AFDT_CONTAINER(link, struct aph_afdt_request, reading_link);
-		if (!with_fds || request->in.n_fds)
-			break;
-	}
-	if (link == &server->reading)
+	if (!request)
 		return false;
 	(void)aph_afdt_fail(&err, AFDT_TIMEOUT, EBUSY,
 			    "a client that has not sent its request makes room for others");
