@@ -392,7 +392,7 @@ static bool spin(struct aph_transport *transport, bool requests, uint64_t deadli
 	struct aph_local *local = of(transport);
 	struct aph_endpoint *ep = local->base.ep;
 	struct aph_wake_scene scene = { 0 };
-	uint64_t now = ep->ticks, until;
+	uint64_t now = ep->ticks, until, cap_us;
 	enum aph_wake_mode mode;
 
 	if (!ep->spin_max_us ||
@@ -408,9 +408,10 @@ static bool spin(struct aph_transport *transport, bool requests, uint64_t deadli
 		return true;
 	}
 	aph_wake_goes_on(&local->wake, now);
-	if (mode == APH_WAKE_SLEEP || is_near(deadline_ns, ep->spin_max_us))
+	cap_us = aph_wake_cap_us(&local->wake, ep->spin_max_us, ep->spin_is_default);
+	if (mode == APH_WAKE_SLEEP || is_near(deadline_ns, cap_us))
 		return false;
-	until = now + aph_wake_ticks(&local->wake, ep->spin_max_us);
+	until = now + aph_wake_ticks(&local->wake, cap_us);
 	while (now < until) {
 		bool yields = mode == APH_WAKE_YIELD;
 

@@ -2,7 +2,10 @@
 /*
  * The rules, each with its reason (measured on two-core machines, see docs/spec/local-transport.md):
  *
- * - A client spins only when the service was awake: one that had to be rung takes longer than a spin.
+ * - A client spins when the service was awake: one that had to be rung takes longer than a spin. But on some virtual
+ *   machines a wake-up takes 30 us, and about as much of the processors. There it costs nothing more to wait for a rung
+ *   service without sleep, and takes half the time. Whether it is so is tried (base/trial.h): it must spare 20 us, and
+ *   two fifths of the wait, which a service that takes its time does not allow.
  * - Nobody spins on the CPU that the peer needs.
  * - A client spins when 2 of its last 8 waits were short, a service when 4 were; a client probes every
  *   16th time anyway. A call every 200 us teaches both not to.
@@ -25,6 +28,8 @@
 #define PROBE_EVERY	  16u
 #define TICKS_PER_US	  2000u /* until measured */
 #define MEASURE_NS	  UINT64_C(10000000)
+#define SLOW_WAKE_UP_US	  20u
+#define RUNG_MAX_US	  100u
 
 void aph_wake_init(struct aph_wake *wake)
 {
@@ -68,6 +73,28 @@ static bool is_single_cpu(struct aph_wake *wake, uint64_t now)
 	return wake->single_cpu;
 }
 
+/* A wait for a service that had to be rung is over. */
+static void learn_rung(struct aph_wake *wake, uint64_t took)
+{
+	struct aph_trial *rung = &wake->rung;
+	uint64_t spared = aph_wake_ticks(wake, SLOW_WAKE_UP_US) * APH_TRIAL_ROUND;
+	uint64_t most = aph_wake_ticks(wake, RUNG_MAX_US) * APH_TRIAL_ROUND;
+
+	if (!aph_trial_add(rung, took))
+		return;
+	if (!rung->on)
+		aph_trial_try(rung, rung->sum > 2 * spared && rung->sum <= 2 * most);
+	else if (rung->sum + spared <= rung->without && rung->sum / 3 <= rung->without / 5)
+		aph_trial_go_on(rung);
+	else
+		aph_trial_give_up(rung);
+}
+
+uint64_t aph_wake_cap_us(const struct aph_wake *wake, uint64_t cap_us, bool is_default)
+{
+	return wake->is_rung && is_default ? RUNG_MAX_US : cap_us;
+}
+
 /* Whether the last waits say that this one will be short. */
 static bool pays(struct aph_wake_history *history, bool reply)
 {
@@ -90,6 +117,7 @@ enum aph_wake_mode aph_wake_begin(struct aph_wake *wake, const struct aph_wake_s
 	bool crowded = scene->n_busy > wake->n_cpus;
 
 	wake->counts_as_reply = scene->reply;
+	wake->is_rung = false;
 	if (!wake->knows_ticks)
 		measure_ticks(wake, now);
 	if (wake->back_off_until) {
@@ -97,8 +125,9 @@ enum aph_wake_mode aph_wake_begin(struct aph_wake *wake, const struct aph_wake_s
 			return APH_WAKE_SLEEP;
 		wake->back_off_until = 0;
 	}
-	if (scene->rang && scene->reply && !crowded && scene->peer_apart)
-		return APH_WAKE_SLEEP;
+	wake->is_rung = scene->rang && scene->reply && !crowded && scene->peer_apart;
+	if (wake->is_rung)
+		return wake->rung.on ? APH_WAKE_SPIN : APH_WAKE_SLEEP;
 	if (!pays(history, scene->reply))
 		return APH_WAKE_SLEEP;
 	if (crowded)
@@ -128,9 +157,15 @@ void aph_wake_goes_on(struct aph_wake *wake, uint64_t now)
 
 void aph_wake_end(struct aph_wake *wake, uint64_t now, uint64_t cap_us)
 {
+	uint64_t took = now - wake->began;
+
 	if (!wake->began)
 		return;
-	remember(wake, now - wake->began <= aph_wake_ticks(wake, cap_us + WAKE_UP_US));
+	remember(wake, took <= aph_wake_ticks(wake, cap_us + WAKE_UP_US));
+	if (wake->is_rung && wake->rung.on && took > aph_wake_ticks(wake, RUNG_MAX_US))
+		aph_trial_fail(&wake->rung);
+	else if (wake->is_rung)
+		learn_rung(wake, took);
 	wake->began = 0;
 }
 

@@ -5,6 +5,8 @@
 #ifndef ANTIPHON_LOCAL_WAKE_H
 #define ANTIPHON_LOCAL_WAKE_H
 
+#include "base/trial.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -23,7 +25,9 @@ struct aph_wake_history {
 struct aph_wake {
 	struct aph_wake_history replies;  /* of a client that waits for a reply */
 	struct aph_wake_history requests; /* of a service that waits for a request */
+	struct aph_trial rung;		  /* of a client that had to ring: to spin all the same */
 	bool counts_as_reply;		  /* the wait that goes on */
+	bool is_rung;			  /* the same */
 	uint64_t began;			  /* 0: no wait goes on */
 	uint64_t back_off_until;
 	uint64_t back_off_us;
@@ -54,6 +58,8 @@ void aph_wake_init(struct aph_wake *wake);
 /* A wait begins: how to spend its first moments. */
 enum aph_wake_mode aph_wake_begin(struct aph_wake *wake, const struct aph_wake_scene *scene,
 				  uint64_t now);
+/* How long it may spin: `cap_us`, or longer where that is a mere default. */
+uint64_t aph_wake_cap_us(const struct aph_wake *wake, uint64_t cap_us, bool is_default);
 /* It was over before anybody looked at a clock. */
 void aph_wake_end_at_once(struct aph_wake *wake);
 /* It goes on; this is when it began, or nearly so. */

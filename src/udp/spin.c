@@ -12,9 +12,9 @@
  * - Nor on the CPU that the program itself needs: when its threads have sent in turns during a wait, as often as there
  *   are other CPUs, the next waits go without.
  * - Some virtual machines take 30 us and more for a wake-up. Two ends that sleep would never see a short wait there, and
- *   never begin to spin. So when eight waits in a row took longer than a spin but not much longer, the next eight spin
- *   for as long as that; and the next, as long as it makes the waits a quarter shorter. If it does not, what is waited
- *   for takes its time: it is tried again after 64 waits, 128, and so on up to 4,096.
+ *   never begin to spin. So when eight waits in a row took longer than a spin but not much longer, it is tried
+ *   (base/trial.h) whether to spin for as long as that makes them a quarter shorter. If not, what is waited for takes
+ *   its time.
  */
 #include "udp/spin.h"
 
@@ -26,10 +26,6 @@
 #define N_SKIP_FEW     4u /* as long as a spin in vain costs no more than that, spins pay */
 #define SHORTS_NEEDED  4
 #define SHORT_GAPS_MIN 4u
-#define N_ROUND	       8u /* waits that are taken together to see whether to spin far pays */
-#define N_VAIN_MAX     1u
-#define N_REST_MIN     64u
-#define N_REST_MAX     4096u
 
 void aph_udp_spin_init(struct aph_udp_spin *spin, uint64_t max_ns, uint64_t far_ns, unsigned n_cpus)
 {
@@ -37,7 +33,7 @@ void aph_udp_spin_init(struct aph_udp_spin *spin, uint64_t max_ns, uint64_t far_
 		.max_ns = max_ns,
 		.n_cpus = n_cpus,
 		.shorts = 0xff,
-		.far.max_ns = far_ns,
+		.far_max_ns = far_ns,
 	};
 }
 
@@ -50,50 +46,21 @@ void aph_udp_spin_note_other(struct aph_udp_spin *spin)
 	spin->last_other = self;
 }
 
-/* -- farther than usual ----------------------------------------------------------------------------------- */
-
-static void begin_round(struct aph_udp_spin_far *far, bool on)
-{
-	far->on = on;
-	far->n = far->n_vain = 0;
-	far->sum_ns = 0;
-}
-
-static void rest(struct aph_udp_spin_far *far)
-{
-	far->n_rest_next = far->n_rest_next ? far->n_rest_next * 2 : N_REST_MIN;
-	if (far->n_rest_next > N_REST_MAX)
-		far->n_rest_next = N_REST_MAX;
-	far->n_rest = far->n_rest_next;
-	begin_round(far, false);
-}
-
-/* The wait that is over has taken so long. */
+/* The wait that is over has taken so long: was it one of those that spinning far makes shorter? */
 static void learn_far(struct aph_udp_spin *spin, uint64_t took_ns)
 {
-	struct aph_udp_spin_far *far = &spin->far;
+	struct aph_trial *far = &spin->far;
 
-	if (far->n_rest) {
-		far->n_rest--;
+	if (!aph_trial_add(far, took_ns))
 		return;
-	}
-	far->sum_ns += took_ns;
-	far->n++;
-	if (far->n < N_ROUND)
-		return;
-	if (!far->on) {
-		far->slept_ns = far->sum_ns;
-		begin_round(far, far->sum_ns > N_ROUND * spin->max_ns &&
-					 far->sum_ns <= N_ROUND * far->max_ns);
-	} else if (far->sum_ns / 3 <= far->slept_ns / 4) {
-		far->n_rest_next = 0;
-		begin_round(far, true);
-	} else {
-		rest(far);
-	}
+	if (!far->on)
+		aph_trial_try(far, far->sum > APH_TRIAL_ROUND * spin->max_ns &&
+					   far->sum <= APH_TRIAL_ROUND * spin->far_max_ns);
+	else if (far->sum / 3 <= far->without / 4)
+		aph_trial_go_on(far);
+	else
+		aph_trial_give_up(far);
 }
-
-/* -- as far as usual -------------------------------------------------------------------------------------- */
 
 /* Whether four of the last eight waits were short. */
 static bool were_short(unsigned shorts)
@@ -114,7 +81,7 @@ uint64_t aph_udp_spin_begin(struct aph_udp_spin *spin, uint64_t now_ns)
 	if (!spin->max_ns)
 		return 0;
 	if (now_ns - spin->ended_ns > spin->max_ns)
-		begin_round(&spin->far, false);
+		aph_trial_begin(&spin->far, false);
 	if (now_ns - spin->ended_ns > GAPS_PER_SPIN * spin->max_ns)
 		spin->n_short_gaps = 0;
 	else if (spin->n_short_gaps < SHORT_GAPS_MIN)
@@ -123,7 +90,7 @@ uint64_t aph_udp_spin_begin(struct aph_udp_spin *spin, uint64_t now_ns)
 		return 0;
 	if (spin->far.on) {
 		spin->spinning = true;
-		return now_ns + spin->far.max_ns;
+		return now_ns + spin->far_max_ns;
 	}
 	if (spin->n_skip) {
 		spin->n_skip--;
@@ -141,8 +108,7 @@ void aph_udp_spin_fail(struct aph_udp_spin *spin)
 		return;
 	spin->spinning = false;
 	if (spin->far.on) {
-		if (++spin->far.n_vain > N_VAIN_MAX)
-			rest(&spin->far);
+		aph_trial_fail(&spin->far);
 		return;
 	}
 	spin->n_skip_next = spin->n_skip_next ? spin->n_skip_next * 2 : 1;
@@ -160,7 +126,7 @@ void aph_udp_spin_end(struct aph_udp_spin *spin, bool at_once, uint64_t now_ns)
 		spin->n_skip_next /= 4;
 	spin->spinning = false;
 	spin->ended_ns = now_ns;
-	if (spin->far.max_ns)
+	if (spin->far_max_ns)
 		learn_far(spin, now_ns - spin->began_ns);
 }
 

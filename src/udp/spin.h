@@ -6,21 +6,11 @@
 #ifndef ANTIPHON_UDP_SPIN_H
 #define ANTIPHON_UDP_SPIN_H
 
+#include "base/trial.h"
+
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
-
-/* Whether spinning for longer pays, as it does where wake-ups are slow: what that is judged by. */
-struct aph_udp_spin_far {
-	uint64_t max_ns;   /* 0: never */
-	uint64_t sum_ns;   /* of the waits of this round, so far */
-	uint64_t slept_ns; /* what a round took without it */
-	unsigned n;	   /* waits of this round */
-	unsigned n_vain;   /* spins of it */
-	unsigned n_rest;   /* waits before the next round */
-	unsigned n_rest_next;
-	bool on;
-};
 
 struct aph_udp_spin {
 	uint64_t max_ns;       /* 0: never */
@@ -35,7 +25,8 @@ struct aph_udp_spin {
 	uint8_t shorts;	       /* the last eight waits, bit 0 the latest: was it a short one? */
 	uint8_t busy;	       /* the same: did the program's threads need the CPUs? */
 	bool spinning;
-	struct aph_udp_spin_far far;
+	uint64_t far_max_ns; /* 0: never */
+	struct aph_trial far;
 };
 
 /* For up to `max_ns`, and for up to `far_ns` where that has turned out to pay; 0: never. */
