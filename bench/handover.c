@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The floor under handing over descriptors: a plain program that does the exchange of libafdt and nothing
- * else. Connect, request, answer with a descriptor, close; a server that accepts and blocks.
+ * The floor under handing over descriptors: a plain program that does the exchange of libafdt and
+ * nothing else. Connect, request, answer with a descriptor, close; a server that accepts and
+ * blocks.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -2,10 +2,11 @@
 /*
  * The harness under every benchmark program.
  *
- * A program describes what it measures (a floor, a peer or antiphon) as a struct bench_who and hands
- * it to bench_main(). One run of the program measures one case: it forks one service and as many
- * clients as the case wants, pins them, lets them warm up, times them, counts the processor time of
- * both ends, and prints one JSON object. bench/run drives the programs and computes the ratios.
+ * A program describes what it measures (a floor, a peer or antiphon) as a struct bench_who and
+ * hands it to bench_main(). One run of the program measures one case: it forks one service and as
+ * many clients as the case wants, pins them, lets them warm up, times them, counts the processor
+ * time of both ends, and prints one JSON object. bench/run drives the programs and computes the
+ * ratios.
  *
  * Bodies are checked, so that nobody wins by not reading: both ends add up what they received with
  * bench_sum(), and the harness compares the sums.
@@ -76,7 +77,9 @@ struct bench_job {
 	struct bench_shared *shared;
 	pid_t children[BENCH_CHILDREN_MAX];
 	unsigned n_children;
-	/* Processes whose time is charged to the calls besides the client: the service, a broker. */
+	/*
+	 * Processes whose time is charged to the calls besides the client: the service, a broker.
+	 */
 	pid_t charged[4];
 	unsigned n_charged;
 };
@@ -121,8 +124,8 @@ uint64_t bench_sum(const void *data, size_t len);
 
 /*
  * What the service answers to a request with that sum: @small, which it fills in, or the body. In
- * BENCH_DEATH cases this does not return if the service is to die, and is NULL if the client is: the
- * service then does not answer and goes on to wait for what comes.
+ * BENCH_DEATH cases this does not return if the service is to die, and is NULL if the client is:
+ * the service then does not answer and goes on to wait for what comes.
  */
 const void *bench_answer(const struct bench_job *job, uint64_t sum, uint32_t *small, size_t *len);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The keeper, with its twin, as antiphon hold runs it: storing in place of what is there, or retrieving, by name. The
- * descriptors are the harness's, and those that come back are closed again.
+ * The keeper, with its twin, as antiphon hold runs it: storing in place of what is there, or
+ * retrieving, by name. The descriptors are the harness's, and those that come back are closed
+ * again.
  */
 #include <antiphon/antiphon.h>
 #include <antiphon/hold.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * nng: req/rep over ipc. One call at a time uses the sockets themselves, several in flight use nng's
- * contexts on one socket at either end.
+ * nng: req/rep over ipc. One call at a time uses the sockets themselves, several in flight use
+ * nng's contexts on one socket at either end.
  */
 #include <errno.h>
 #include <stdio.h>

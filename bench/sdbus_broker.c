@@ -16,8 +16,8 @@
 
 /*
  * A policy is: what holds per uid, what holds per gid and uid range, SELinux names, and AppArmor. A
- * batch is: may connect, and the verdicts on owning names, on sending and on receiving, each with its
- * priority.
+ * batch is: may connect, and the verdicts on owning names, on sending and on receiving, each with
+ * its priority.
  */
 #define VERDICTS "bta(btbs)a(btssssuutt)a(btssssuutt)"
 #define POLICY	 "(a(u(" VERDICTS "))a(buu(" VERDICTS "))a(ss)bs)"

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* One call to another machine, again for as long as it cannot have been run: rx_client [ADDRESS]. */
+/*
+ * One call to another machine, again for as long as it cannot have been run: rx_client [ADDRESS].
+ */
 #include <antiphon/antiphon.h>
 
 #include <err.h>

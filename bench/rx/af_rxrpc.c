@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * AF_RXRPC sockets of libafrxrpc: blocking calls, one at a time, as a program makes them that waits in recvmsg(). A
- * socket gives the news of any of its calls to whoever waits, so each thread has one of its own; they share a port. As
- * "af_rxrpc:moved" both ends have forked, so that other processes have their sockets.
+ * AF_RXRPC sockets of libafrxrpc: blocking calls, one at a time, as a program makes them that waits
+ * in recvmsg(). A socket gives the news of any of its calls to whoever waits, so each thread has
+ * one of its own; they share a port. As "af_rxrpc:moved" both ends have forked, so that other
+ * processes have their sockets.
  */
 #include "harness.h"
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * This project's engine and UDP driver, used directly: blocking calls of one thread or of many, calls in
- * flight on one endpoint, bulk in one call, idle connections. As "antiphon:block" it never spins, as
- * "antiphon:plain" it does without UDP_SEGMENT and UDP_GRO.
+ * This project's engine and UDP driver, used directly: blocking calls of one thread or of many,
+ * calls in flight on one endpoint, bulk in one call, idle connections. As "antiphon:block" it never
+ * spins, as "antiphon:plain" it does without UDP_SEGMENT and UDP_GRO.
  *
- * Threads share the driver as its users do: one leads and receives for all, the others wait for the leader to
- * tell them that their call is over, or that it is their turn to lead.
+ * Threads share the driver as its users do: one leads and receives for all, the others wait for the
+ * leader to tell them that their call is over, or that it is their turn to lead.
  */
 #include "harness.h"
 
@@ -32,7 +32,7 @@ static char buffer[CHUNK + 4];
 
 static int start(const char *who, unsigned port, bool threads);
 
-/* -- server ----------------------------------------------------------------------------------------------------- */
+/* -- server ------------------------------------------------------------------------------------ */
 
 /* How far a call has come. */
 struct work {
@@ -64,7 +64,10 @@ static size_t words_of(const struct work *work)
 	return work->n_words >= 8 && ntohl(work->words[1]) == RXB_RPC ? 24 : 20;
 }
 
-/* Reads the words that a request begins with, and what else there is room for. True when they are there. */
+/*
+ * Reads the words that a request begins with, and what else there is room for. True when they are
+ * there.
+ */
 static bool read_words(struct aph_rx_call *call, struct work *work)
 {
 	while (work->n_words < words_of(work)) {
@@ -173,7 +176,7 @@ static int serve(const char *who, const char *name)
 	return -1;
 }
 
-/* -- leader and followers --------------------------------------------------------------------------------------- */
+/* -- leader and followers ---------------------------------------------------------------------- */
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
@@ -215,7 +218,7 @@ static void unlock(void *arg)
 		sem_post(&told[i]->wake);
 }
 
-/* -- client ----------------------------------------------------------------------------------------------------- */
+/* -- client ------------------------------------------------------------------------------------ */
 
 static int start(const char *who, unsigned port, bool threads)
 {
@@ -356,7 +359,10 @@ static int call_shared(unsigned thread)
 		aph_rx_udp_flush(udp);
 	own->waits = true;
 	while (is_led) {
-		/* Either the call is over, and then nobody touches it any more, or it is this one's turn to lead. */
+		/*
+		 * Either the call is over, and then nobody touches it any more, or it is this one's
+		 * turn to lead.
+		 */
 		unlock(NULL);
 		sem_wait(&own->wake);
 		if (own->is_told)
@@ -406,7 +412,7 @@ static int flight(unsigned depth, uint64_t end_ns, uint64_t *n_calls)
 	return 0;
 }
 
-/* -- bulk ------------------------------------------------------------------------------------------------------- */
+/* -- bulk -------------------------------------------------------------------------------------- */
 
 struct transfer {
 	char words[24];

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What UDP itself costs, with nothing on top: a ping-pong that blocks in recv(), and a stream of datagrams of
- * 1412 bytes under credit, that is: the receiver says how much it has taken, and the sender keeps no more on
- * the way than the receive buffer holds. The stream goes with sendmmsg(), or with UDP_SEGMENT and UDP_GRO.
+ * What UDP itself costs, with nothing on top: a ping-pong that blocks in recv(), and a stream of
+ * datagrams of 1412 bytes under credit, that is: the receiver says how much it has taken, and the
+ * sender keeps no more on the way than the receive buffer holds. The stream goes with sendmmsg(),
+ * or with UDP_SEGMENT and UDP_GRO.
  */
 #include "harness.h"
 

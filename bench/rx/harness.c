@@ -2,8 +2,8 @@
 /*
  * Processes, cases, time and processor time. See harness.h.
  *
- * Processor time is that of both processes, spinning and helper threads included. A case lasts as long as it
- * is told; what it warms up with is not counted.
+ * Processor time is that of both processes, spinning and helper threads included. A case lasts as
+ * long as it is told; what it warms up with is not counted.
  */
 #include "harness.h"
 
@@ -99,7 +99,7 @@ void rxb_ready(unsigned port)
 	fflush(stdout);
 }
 
-/* -- processes ------------------------------------------------------------------------------------------------- */
+/* -- processes --------------------------------------------------------------------------------- */
 
 static void pin(int cpu)
 {
@@ -205,7 +205,7 @@ static double resident_kib(pid_t pid)
 	return sum;
 }
 
-/* -- cases ------------------------------------------------------------------------------------------------------ */
+/* -- cases ------------------------------------------------------------------------------------- */
 
 static int compare(const void *a, const void *b)
 {
@@ -358,7 +358,10 @@ static int run_bulk(unsigned ms, bool up)
 	return 0;
 }
 
-/* A call's latency alone and among idle connections, what they hold, and what they cost while nothing happens. */
+/*
+ * A call's latency alone and among idle connections, what they hold, and what they cost while
+ * nothing happens.
+ */
 static int run_idle(unsigned ms)
 {
 	double server_kib, client_kib, cpu, alone;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The harness under the RxRPC benchmarks. Two processes on loopback speak the protocol of OpenAFS's rxperf
- * (service 147): a server, of one program, and a client, of the same or of another one. A client measures one
- * case and prints one JSON object; bench/run-rx drives it and computes the ratios.
+ * The harness under the RxRPC benchmarks. Two processes on loopback speak the protocol of OpenAFS's
+ * rxperf (service 147): a server, of one program, and a client, of the same or of another one. A
+ * client measures one case and prints one JSON object; bench/run-rx drives it and computes the
+ * ratios.
  *
- *	PROGRAM --list                                who there is, and what each can do
- *	PROGRAM serve WHO CASE CPU                    prints its port, then serves until its input ends
- *	PROGRAM run WHO CASE MS SERVER-PROGRAM WHO    starts the server, measures, prints, ends it
+ *	PROGRAM --list                              who there is, and what each can do
+ *	PROGRAM serve WHO CASE CPU                  prints its port, serves until its input ends
+ *	PROGRAM run WHO CASE MS SERVER-PROGRAM WHO  starts the server, measures, prints, ends it
  */
 #ifndef BENCH_RX_HARNESS_H
 #define BENCH_RX_HARNESS_H
@@ -24,13 +25,19 @@
 
 #define RXB_IDLE 100000
 
-/* What a program is: a floor, a peer, or antiphon. A NULL member means that its cases are not there. */
+/*
+ * What a program is: a floor, a peer, or antiphon. A NULL member means that its cases are not
+ * there.
+ */
 struct rxb_peer {
 	const char *name;
 	int (*serve)(const char *who, const char *name); /* calls rxb_ready(), does not return */
 	int (*open)(const char *who, const char *name, unsigned port);
 	int (*call)(unsigned thread); /* a small call; from 16 threads in the cases with threads */
-	/* Keeps `depth` small calls in flight until `end_ns`; threads do it for who has no such thing. */
+	/*
+	 * Keeps `depth` small calls in flight until `end_ns`; threads do it for who has no such
+	 * thing.
+	 */
 	int (*flight)(unsigned depth, uint64_t end_ns, uint64_t *n_calls);
 	int (*bulk)(bool up, size_t len); /* one call with a long request or reply */
 	/* Makes that many idle connections to the server. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * OpenAFS's own Rx, from libafsrpc (the one for programs with threads), at its best tuning: jumbograms, a
- * receiver that hands its thread to the call (hot thread), 4 MiB of socket buffer. As "openafs:stock" it is what
- * servers are as installed: none of it.
+ * OpenAFS's own Rx, from libafsrpc (the one for programs with threads), at its best tuning:
+ * jumbograms, a receiver that hands its thread to the call (hot thread), 4 MiB of socket buffer. As
+ * "openafs:stock" it is what servers are as installed: none of it.
  */
 #include "harness.h"
 
@@ -57,7 +57,7 @@ static afs_int32 write_all(struct rx_call *call, char *buffer, size_t len)
 	return 0;
 }
 
-/* -- server ----------------------------------------------------------------------------------------------------- */
+/* -- server ------------------------------------------------------------------------------------ */
 
 static __thread char buffer[CHUNK];
 
@@ -102,7 +102,7 @@ static int serve(const char *who, const char *name)
 		pause();
 }
 
-/* -- client ----------------------------------------------------------------------------------------------------- */
+/* -- client ------------------------------------------------------------------------------------ */
 
 static struct rx_connection *connections[CALLS_MAX / CALLS_PER_CONNECTION];
 

@@ -2,8 +2,8 @@
 /*
  * What every public header needs: the export mark, C++ linkage, and time.
  *
- * Time is CLOCK_MONOTONIC in nanoseconds. A deadline is an absolute point on that clock; 0 means "now"
- * (do not wait at all) and APH_FOREVER means "no deadline".
+ * Time is CLOCK_MONOTONIC in nanoseconds. A deadline is an absolute point on that clock; 0 means
+ * "now" (do not wait at all) and APH_FOREVER means "no deadline".
  */
 #ifndef ANTIPHON_API_H
 #define ANTIPHON_API_H

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Credentials: who is at the other end of a channel, as the kernel says. They are taken when the channel
- * is opened and do not change in its life: a process that later changes its user keeps calling as who it
- * was when it connected. A service that another process has taken over is that process from then on.
+ * Credentials: who is at the other end of a channel, as the kernel says. They are taken when the
+ * channel is opened and do not change in its life: a process that later changes its user keeps
+ * calling as who it was when it connected. A service that another process has taken over is that
+ * process from then on.
  */
 #ifndef ANTIPHON_CREDENTIALS_H
 #define ANTIPHON_CREDENTIALS_H

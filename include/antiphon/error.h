@@ -2,9 +2,9 @@
 /*
  * How things end: outcomes of calls, reasons for them, and the text of the last failure.
  *
- * Two kinds of trouble are kept apart. A function that could not do what it was asked returns -errno and
- * has changed nothing. A call that was made ends with an outcome, which is data, not an error: it tells
- * the caller the one thing it must know to go on, whether the request may have run.
+ * Two kinds of trouble are kept apart. A function that could not do what it was asked returns
+ * -errno and has changed nothing. A call that was made ends with an outcome, which is data, not an
+ * error: it tells the caller the one thing it must know to go on, whether the request may have run.
  */
 #ifndef ANTIPHON_ERROR_H
 #define ANTIPHON_ERROR_H
@@ -14,8 +14,8 @@
 APH_BEGIN_DECLS
 
 /*
- * How a call ended. The first four are told to the client, the last two to the service; one with APH_SERVICE_RECEIPTS is
- * told of the others too, where it has brought them about.
+ * How a call ended. The first four are told to the client, the last two to the service; one with
+ * APH_SERVICE_RECEIPTS is told of the others too, where it has brought them about.
  */
 enum aph_outcome {
 	APH_ANSWERED = 0, /* the whole reply is there: the request ran once */
@@ -52,10 +52,11 @@ APH_API const char *aph_outcome_name(enum aph_outcome outcome);
 APH_API const char *aph_reason_name(enum aph_reason reason);
 
 /*
- * A sentence about the last failure of a function of this library in this thread: what was tried, what
- * went wrong, what to do about it. Meaningful right after a negative return value, but for -EAGAIN and -ENODATA of
- * the functions for bodies, which are no failures, and for aph_endpoint_wake(); never NULL. The text
- * belongs to the thread and changes with its next failure.
+ * A sentence about the last failure of a function of this library in this thread: what was tried,
+ * what went wrong, what to do about it. Meaningful right after a negative return value, but for
+ * -EAGAIN and -ENODATA of the functions for bodies, which are no failures, and for
+ * aph_endpoint_wake(); never NULL. The text belongs to the thread and changes with its next
+ * failure.
  */
 APH_API const char *aph_error(void);
 

@@ -2,7 +2,8 @@
 /*
  * Events: what aph_endpoint_next() hands out. Each belongs to one call, one channel or one service.
  *
- * A call's events end with exactly one terminal event (END); nothing is delivered on the call afterwards.
+ * A call's events end with exactly one terminal event (END); nothing is delivered on the call
+ * afterwards.
  */
 #ifndef ANTIPHON_EVENT_H
 #define ANTIPHON_EVENT_H
@@ -33,8 +34,9 @@ enum aph_event_type {
 };
 
 /*
- * `call` is set for the first five and SIGNAL, `channel` always but for TERMINATE, `service` on the service's side.
- * `result` is set for END, its reason alone for CLOSED and DISCONNECT, its code alone for SIGNAL. All pointers are borrowed: see call.h and channel.h for their lives.
+ * `call` is set for the first five and SIGNAL, `channel` always but for TERMINATE, `service` on the
+ * service's side. `result` is set for END, its reason alone for CLOSED and DISCONNECT, its code
+ * alone for SIGNAL. All pointers are borrowed: see call.h and channel.h for their lives.
  */
 struct aph_event {
 	enum aph_event_type type;

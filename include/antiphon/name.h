@@ -5,13 +5,14 @@
  * A local name is the triple (name, uid, gid), written `caps:NAME[,uid=U][,gid=G]`, or just `NAME`.
  *
  *   uid, gid given      U or G is a number, or the name of a user or group
- *   uid=any, gid=any    for a client: whoever serves it; for a service: not found by searches for an id
+ *   uid=any, gid=any    for a client: whoever serves it; for a service: not found by searches for
+ *                       an id
  *   uid not given       for a client: served by the caller's own effective user, else by root;
  *                       for a service: the caller's effective user
  *   gid not given       for a client: any; for a service: none
  *
- * A name proves who serves it: the kernel says who listens, and a service found under uid=U is run by U or
- * by root. Nobody else can take the name.
+ * A name proves who serves it: the kernel says who listens, and a service found under uid=U is run
+ * by U or by root. Nobody else can take the name.
  */
 #ifndef ANTIPHON_NAME_H
 #define ANTIPHON_NAME_H
@@ -33,8 +34,9 @@ struct aph_name {
 };
 
 /*
- * Reads an address. 0, or -EINVAL (not well formed), -ENOENT (no such user or group), -EPROTONOSUPPORT
- * (a scheme that this build does not carry), -ENOMEM; aph_error() says which part. Any thread.
+ * Reads an address. 0, or -EINVAL (not well formed), -ENOENT (no such user or group),
+ * -EPROTONOSUPPORT (a scheme that this build does not carry), -ENOMEM; aph_error() says which part.
+ * Any thread.
  */
 APH_API int aph_name_parse(struct aph_name *out, const char *address);
 

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What any Rx endpoint tells about itself: its version, and what the rxdebug protocol asks for (figures, connections,
- * counters, peers). Packets to bytes and back; sending them is the caller's business, from any UDP socket:
+ * What any Rx endpoint tells about itself: its version, and what the rxdebug protocol asks for
+ * (figures, connections, counters, peers). Packets to bytes and back; sending them is the caller's
+ * business, from any UDP socket:
  *
  *   len = aph_rx_query_encode(packet, APH_RX_QUERY_STATS, 0, id);
  *   send(fd, packet, len, 0);
  *   len = recv(fd, packet, sizeof(packet), 0);
  *   r = aph_rx_answer_decode(&answer, packet, len, APH_RX_QUERY_STATS, id);
  *
- * Nothing in an answer can be trusted, nor where it comes from. Names of fields are those of the protocol, which
- * docs/spec/rx.md describes in section 20. Threads: these functions keep nothing.
+ * Nothing in an answer can be trusted, nor where it comes from. Names of fields are those of the
+ * protocol, which docs/spec/rx.md describes in section 20. Threads: these functions keep nothing.
  */
 #ifndef ANTIPHON_RXDEBUG_H
 #define ANTIPHON_RXDEBUG_H
@@ -122,15 +123,16 @@ struct aph_rx_answer {
 };
 
 /*
- * Writes the packet of a query to `packet`, APH_RX_QUERY_SIZE_MAX bytes, and returns its length. `index` counts from 0
- * and is only for lists; `id` comes back with the answer.
+ * Writes the packet of a query to `packet`, APH_RX_QUERY_SIZE_MAX bytes, and returns its length.
+ * `index` counts from 0 and is only for lists; `id` comes back with the answer.
  */
 APH_API size_t aph_rx_query_encode(void *packet, enum aph_rx_query query, uint32_t index,
 				   uint32_t id);
 
 /*
- * Reads the answer to that query. Fields that an old peer does not send are 0; a version has only printable
- * characters. 0; -ENOMSG: it is no answer, or one to another query; -EBADMSG: it is malformed.
+ * Reads the answer to that query. Fields that an old peer does not send are 0; a version has only
+ * printable characters. 0; -ENOMSG: it is no answer, or one to another query; -EBADMSG: it is
+ * malformed.
  */
 APH_API int aph_rx_answer_decode(struct aph_rx_answer *out, const void *packet, size_t len,
 				 enum aph_rx_query query, uint32_t id);

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The text behind aph_error(): where an error is born, say what was tried and what to do about it. */
+/*
+ * The text behind aph_error(): where an error is born, say what was tried and what to do about it.
+ */
 #ifndef ANTIPHON_BASE_ERROR_H
 #define ANTIPHON_BASE_ERROR_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Doubly linked list, embedded in its members. A head and an unlinked member point to themselves, so that
- * aph_list_remove() may be called on a member that is in no list.
+ * Doubly linked list, embedded in its members. A head and an unlinked member point to themselves,
+ * so that aph_list_remove() may be called on a member that is in no list.
  */
 #ifndef ANTIPHON_BASE_LIST_H
 #define ANTIPHON_BASE_LIST_H

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Time and the CPU: ticks for cheap intervals, a pause for spin loops, the CPU this thread runs on. */
+/*
+ * Time and the CPU: ticks for cheap intervals, a pause for spin loops, the CPU this thread runs on.
+ */
 #ifndef ANTIPHON_BASE_TIME_H
 #define ANTIPHON_BASE_TIME_H
 
@@ -14,8 +16,8 @@
 #endif
 
 /*
- * A counter that grows steadily and costs little to read; only good for "about that long": one tick is
- * between 0.2 and 1 ns.
+ * A counter that grows steadily and costs little to read; only good for "about that long": one tick
+ * is between 0.2 and 1 ns.
  */
 static inline uint64_t aph_ticks(void)
 {
@@ -47,8 +49,9 @@ static inline void aph_prefetch_to_write(const void *line)
 }
 
 /*
- * A full fence: no later load is done before all earlier stores can be seen. ThreadSanitizer knows no fences; the
- * operations around this one are atomic in themselves, which is all that it asks for.
+ * A full fence: no later load is done before all earlier stores can be seen. ThreadSanitizer knows
+ * no fences; the operations around this one are atomic in themselves, which is all that it asks
+ * for.
  */
 static inline void aph_fence(void)
 {
@@ -68,7 +71,10 @@ static inline unsigned aph_cpu(void)
 	int cpu;
 
 #if defined(RSEQ_SIG) && (defined(__x86_64__) || defined(__aarch64__))
-	/* The kernel keeps it up to date in the thread's own memory, where the C library has asked for that. */
+	/*
+	 * The kernel keeps it up to date in the thread's own memory, where the C library has asked
+	 * for that.
+	 */
 	cpu = *(volatile const int *)((const char *)__builtin_thread_pointer() + __rseq_offset +
 				      offsetof(struct rseq, cpu_id));
 	if (__rseq_size && cpu >= 0)

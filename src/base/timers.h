@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Timers: a binary heap of deadlines, embedded in what they belong to. Room is reserved when an object is
- * made, so that starting a timer cannot fail.
+ * Timers: a binary heap of deadlines, embedded in what they belong to. Room is reserved when an
+ * object is made, so that starting a timer cannot fail.
  */
 #ifndef ANTIPHON_BASE_TIMERS_H
 #define ANTIPHON_BASE_TIMERS_H

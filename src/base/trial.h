@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Whether to spin where one would sleep, found out by trying: eight waits without it, eight with it. As long as it
- * pays it goes on, and is compared anew now and then. If it does not pay it is tried again after 64 waits, 128,
- * and so on up to 4,096. What a wait costs, and what pays, is for the user to say.
+ * Whether to spin where one would sleep, found out by trying: eight waits without it, eight with
+ * it. As long as it pays it goes on, and is compared anew now and then. If it does not pay it is
+ * tried again after 64 waits, 128, and so on up to 4,096. What a wait costs, and what pays, is for
+ * the user to say.
  */
 #ifndef ANTIPHON_BASE_TRIAL_H
 #define ANTIPHON_BASE_TRIAL_H

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Bodies of calls. They belong to the transport; this file decides what may be done with them when, and what that
- * means for the call.
+ * Bodies of calls. They belong to the transport; this file decides what may be done with them when,
+ * and what that means for the call.
  */
 #include "base/error.h"
 #include "core/call.h"
 
 #include <errno.h>
 
-/* -- bodies out ------------------------------------------------------------------------------------------------------- */
+/* -- bodies out -------------------------------------------------------------------------------- */
 
 int aph_call_check_sender(struct aph_call *call)
 {
@@ -32,7 +32,10 @@ void aph_call_sent(struct aph_call *call, bool last)
 	}
 }
 
-/* A reservation, or what became of one, tells aph_call_wait() whether to wait for room, as a send does. */
+/*
+ * A reservation, or what became of one, tells aph_call_wait() whether to wait for room, as a send
+ * does.
+ */
 static void note_room(struct aph_call *call, int r)
 {
 	if (r < 0 && r != -EAGAIN)
@@ -110,7 +113,7 @@ int aph_call_commit(struct aph_call *call, size_t len, unsigned flags)
 	return r;
 }
 
-/* -- bodies in -------------------------------------------------------------------------------------------------------- */
+/* -- bodies in --------------------------------------------------------------------------------- */
 
 /* What "nothing is here" means: the end, the end of hope, or a little patience. */
 static int nothing_to_read(struct aph_call *call, int at_end)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The life of a call: the state machine of core.h, implemented once for every transport and both sides. What is sent
- * and read on the way is in body.c.
+ * The life of a call: the state machine of core.h, implemented once for every transport and both
+ * sides. What is sent and read on the way is in body.c.
  */
 #include "base/error.h"
 #include "base/time.h"
@@ -17,7 +17,7 @@
 #define SAMPLE_TICKS \
 	1000000u /* the clock is too dear to read for every call: once in 250 us to 1 ms */
 
-/* -- life --------------------------------------------------------------------------------------------------- */
+/* -- life -------------------------------------------------------------------------------------- */
 
 static struct aph_call *allocate(struct aph_channel *channel)
 {
@@ -122,7 +122,7 @@ void aph_call_recycle(struct aph_call *call)
 	aph_channel_unref(channel);
 }
 
-/* -- events from the transport -------------------------------------------------------------------------------- */
+/* -- events from the transport ----------------------------------------------------------------- */
 
 /* Tells whoever waits for this call, or queues the event. */
 static inline void tell(struct aph_call *call, enum aph_event_type type)
@@ -259,7 +259,7 @@ static void expire(struct aph_timer *timer)
 		aph_call_end(call, APH_GONE, APH_REASON_DEADLINE, 0);
 }
 
-/* -- the service's end of a call ---------------------------------------------------------------------------------- */
+/* -- the service's end of a call --------------------------------------------------------------- */
 
 static APH_APART void take_sample(struct aph_call *call)
 {
@@ -382,7 +382,7 @@ int aph_call_refuse(struct aph_call *call, enum aph_reason reason)
 	return end_by_service(call, APH_FAREWELL_REFUSE, (int32_t)reason);
 }
 
-/* -- the client's end of a call -------------------------------------------------------------------------------------- */
+/* -- the client's end of a call ---------------------------------------------------------------- */
 
 int aph_call_new(struct aph_call **out, struct aph_channel *channel, uint64_t deadline_ns,
 		 void *data)
@@ -516,7 +516,7 @@ struct aph_call *aph_call_free(struct aph_call *call)
 	return NULL;
 }
 
-/* -- what is known of a call -------------------------------------------------------------------------------------------- */
+/* -- what is known of a call ------------------------------------------------------------------- */
 
 int aph_call_result(const struct aph_call *call, struct aph_result *result)
 {

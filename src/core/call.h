@@ -22,7 +22,10 @@ static inline bool aph_call_owes_receipt(const struct aph_call *call)
 
 /* Client: the receipt, once, when the call was answered. */
 void aph_call_dispose(struct aph_call *call);
-/* Client: ends a call that has not ended. Whether the request may have run is for the transport to prove. */
+/*
+ * Client: ends a call that has not ended. Whether the request may have run is for the transport to
+ * prove.
+ */
 void aph_call_give_up(struct aph_call *call, enum aph_reason reason);
 /* aph_call_free() */
 void aph_call_drop(struct aph_call *call);

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* -- life ------------------------------------------------------------------------------------------------- */
+/* -- life -------------------------------------------------------------------------------------- */
 
 void aph_channel_init(struct aph_channel *channel, struct aph_endpoint *ep,
 		      struct aph_service *service)
@@ -128,7 +128,7 @@ struct aph_channel *aph_channel_close(struct aph_channel *channel)
 	return NULL;
 }
 
-/* -- what is known of a channel -------------------------------------------------------------------------------- */
+/* -- what is known of a channel ---------------------------------------------------------------- */
 
 int64_t aph_channel_generation(const struct aph_channel *channel)
 {
@@ -173,7 +173,7 @@ int aph_channel_is_open(const struct aph_channel *channel)
 	return open;
 }
 
-/* -- services ---------------------------------------------------------------------------------------------------- */
+/* -- services ---------------------------------------------------------------------------------- */
 
 void aph_service_init(struct aph_service *service)
 {
@@ -183,7 +183,10 @@ void aph_service_init(struct aph_service *service)
 	aph_list_append(&service->ep->services, &service->link);
 }
 
-/* Lets go of a channel of a service that is gone. Of one that was not announced yet the user never hears. */
+/*
+ * Lets go of a channel of a service that is gone. Of one that was not announced yet the user never
+ * hears.
+ */
 static void lose_service(struct aph_channel *channel)
 {
 	channel->service = NULL;
@@ -201,7 +204,9 @@ void aph_service_end(struct aph_service *service)
 
 	service->ops->retire(service);
 	aph_pending_clear(&service->pending);
-	/* Nobody new first, then those who are in: their calls end without events, they outlive us. */
+	/*
+	 * Nobody new first, then those who are in: their calls end without events, they outlive us.
+	 */
 	aph_list_for_each(pos, tmp, &service->channels) {
 		struct aph_channel *channel = aph_container(pos, struct aph_channel, service_link);
 		struct aph_list *call, *next;

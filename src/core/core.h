@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The objects of the call model, as core and the transports see them. Everything here is protected by the
- * endpoint's lock unless it says otherwise.
+ * The objects of the call model, as core and the transports see them. Everything here is protected
+ * by the endpoint's lock unless it says otherwise.
  *
- * Ownership: an endpoint owns its services and channels. A channel is kept alive by references: one of
- * whoever may still close it (the user at a client, the library or a user who asked for CONNECT at a
- * service), one of the transport while it is connected, and one of every call.
+ * Ownership: an endpoint owns its services and channels. A channel is kept alive by references: one
+ * of whoever may still close it (the user at a client, the library or a user who asked for CONNECT
+ * at a service), one of the transport while it is connected, and one of every call.
  */
 #ifndef ANTIPHON_CORE_CORE_H
 #define ANTIPHON_CORE_CORE_H
@@ -23,7 +23,10 @@
 
 struct aph_transport;
 
-/* Something that has events for the user; linked in the endpoint's `ready` list while `events` is not 0. */
+/*
+ * Something that has events for the user; linked in the endpoint's `ready` list while `events` is
+ * not 0.
+ */
 enum aph_pending_kind {
 	APH_PENDING_CALL,
 	APH_PENDING_CHANNEL,
@@ -53,8 +56,8 @@ struct aph_endpoint {
 	_Atomic unsigned
 		n_contending; /* threads that found the lock taken: a spinner lets them in */
 	/*
-	 * One thread, the leader, polls, spins and sleeps for all that wait; the others follow until it
-	 * finds what they wait for or steps down.
+	 * One thread, the leader, polls, spins and sleeps for all that wait; the others follow
+	 * until it finds what they wait for or steps down.
 	 */
 	bool led;
 	bool in_epoll;		    /* the leader is in epoll_wait(), without the lock */
@@ -79,7 +82,8 @@ struct aph_endpoint {
 	_Atomic unsigned wakes; /* by aph_endpoint_wake(), not answered for yet */
 	bool external; /* aph_endpoint_fd() was called: somebody else's loop waits for us */
 	int loop_fd;   /* what that loop polls: `epoll_fd` and `alarm_fd`; -1 without one */
-	int alarm_fd; /* eventfd: what a leader has found for the loop, who does not wake up for it itself */
+	/* eventfd: what a leader has found for the loop, who does not wake up for it itself. */
+	int alarm_fd;
 	bool alarmed; /* it is readable */
 	bool raised;  /* wake_fd is readable */
 	bool asleep;  /* the transports were told that we sleep */
@@ -98,7 +102,9 @@ struct aph_endpoint {
 	struct aph_list all;  /* every endpoint of the process, for fork */
 };
 
-/* How a service does. Other processes may read it while it changes: each word is right by itself. */
+/*
+ * How a service does. Other processes may read it while it changes: each word is right by itself.
+ */
 struct aph_service_stats {
 	uint64_t channels, calls, open;
 	uint64_t disposed, aborted, gone, violations;
@@ -160,15 +166,18 @@ struct aph_channel {
 /*
  * The life of a call.
  *
- *   client:   NEW --first piece of the request sent--> REQUEST --first piece of the reply--> REPLY --> ENDED
- *   service:  REQUEST --first piece of the reply sent--> REPLY --last piece sent--> REPLIED --> ENDED
+ *   client:   NEW --first piece of the request sent--> REQUEST --first piece of the reply--> REPLY
+ *             --> ENDED
+ *   service:  REQUEST --first piece of the reply sent--> REPLY --last piece sent--> REPLIED
+ *             --> ENDED
  *
  *   to ENDED at the client        by                                        outcome
  *     REQUEST, REPLY              last piece of the reply                   ANSWERED
  *     REQUEST, REPLY              ABORT, REFUSE or LOSE from the service    ABORTED, REFUSED, LOST
- *     any                         cancel, deadline, channel ended           REFUSED if the transport can
- *                                                                           prove that no one received the
- *                                                                           request, else LOST
+ *     any                         cancel, deadline, channel ended           REFUSED if the
+ *                                                                           transport can prove
+ *                                                                           that no one received
+ *                                                                           the request, else LOST
  *   to ENDED at the service
  *     REPLIED                     DISPOSE from the client; where no receipt
  *                                 is wanted, all of the reply on its way    DISPOSED
@@ -178,8 +187,8 @@ struct aph_channel {
  *                                 runs out in the middle of its reply       ABORTED, REFUSED, LOST
  *     REQUEST, REPLY              the service frees                         LOST
  *
- * A client gets END for each of its calls. A service gets it for what it did not do itself, and with receipts for all
- * calls that it has not freed.
+ * A client gets END for each of its calls. A service gets it for what it did not do itself, and
+ * with receipts for all calls that it has not freed.
  *
  * ENDED is entered once, by aph_call_end(), and nothing leaves it.
  */
@@ -205,8 +214,8 @@ struct aph_call {
 	enum aph_call_state state;
 	unsigned n_waiting; /* threads that wait for it */
 	/*
-	 * What is set once stays apart from what has just been written when it is read: compilers test neighbours
-	 * in one load, which waits for each store that it overlaps.
+	 * What is set once stays apart from what has just been written when it is read: compilers
+	 * test neighbours in one load, which waits for each store that it overlaps.
 	 */
 	bool is_client;
 	bool receipts;		     /* the service wants END after its reply as well */
@@ -227,7 +236,7 @@ struct aph_call {
 	struct aph_timer timer;	  /* when `timed` */
 };
 
-/* -- what transports fill in (core/transport.h) and call ------------------------------------------------ */
+/* -- what transports fill in (core/transport.h) and call --------------------------------------- */
 
 /* -- endpoint.c */
 void aph_lock_among_threads(struct aph_endpoint *ep);
@@ -235,7 +244,10 @@ void aph_unlock_among_threads(struct aph_endpoint *ep);
 
 static inline void aph_lock(struct aph_endpoint *ep)
 {
-	/* Nobody to lock out; and nobody can come before the unlock, as nothing in between makes threads. */
+	/*
+	 * Nobody to lock out; and nobody can come before the unlock, as nothing in between makes
+	 * threads.
+	 */
 	if (!__libc_single_threaded)
 		aph_lock_among_threads(ep);
 }
@@ -280,11 +292,16 @@ APH_API void aph_endpoint_changed(struct aph_endpoint *ep);
 /* Starts a timer, and makes sure that a sleeping leader knows. */
 APH_API void aph_endpoint_start_timer(struct aph_endpoint *ep, struct aph_timer *timer,
 				      uint64_t deadline_ns);
-/* The loop's descriptor is readable on its own account while there is something to take, and not beyond. */
+/*
+ * The loop's descriptor is readable on its own account while there is something to take, and not
+ * beyond.
+ */
 void aph_endpoint_set_alarm(struct aph_endpoint *ep);
 /* Brings the leader back from its sleep. */
 void aph_endpoint_raise(struct aph_endpoint *ep);
-/* There is something that only a look finds: brings back whoever sleeps for us all, a loop as well. */
+/*
+ * There is something that only a look finds: brings back whoever sleeps for us all, a loop as well.
+ */
 static inline void aph_endpoint_needs_look(struct aph_endpoint *ep)
 {
 	if (ep->in_epoll || ep->external)
@@ -299,15 +316,17 @@ APH_API void aph_endpoint_driver_woke(struct aph_endpoint *ep);
 int aph_endpoint_check(const struct aph_endpoint *ep);
 /* What a thread waits for, and so which arrivals it may take in. */
 enum aph_waiter {
-	APH_WAITER_CLIENT,  /* a call of a client: requests stay where they are */
-	APH_WAITER_OPENER,  /* somebody to call: likewise */
-	APH_WAITER_SERVICE, /* a call of a service: requests that stand before its body are queued */
-	APH_WAITER_TENDER,  /* nothing: keeps the endpoint going, as aph_endpoint_serve() */
+	APH_WAITER_CLIENT, /* a call of a client: requests stay where they are */
+	APH_WAITER_OPENER, /* somebody to call: likewise */
+	/* A call of a service: requests that stand before its body are queued. */
+	APH_WAITER_SERVICE,
+	APH_WAITER_TENDER,   /* nothing: keeps the endpoint going, as aph_endpoint_serve() */
 	APH_WAITER_RECEIVER, /* any event: a request is taken when no event is queued */
 };
 /*
- * Waits until done(arg), polling all sources meanwhile; other events are queued. 0, -EAGAIN, -ETIMEDOUT;
- * -EINTR but for APH_WAITER_CLIENT; -ECANCELED for APH_WAITER_TENDER and APH_WAITER_RECEIVER.
+ * Waits until done(arg), polling all sources meanwhile; other events are queued. 0, -EAGAIN,
+ * -ETIMEDOUT; -EINTR but for APH_WAITER_CLIENT; -ECANCELED for APH_WAITER_TENDER and
+ * APH_WAITER_RECEIVER.
  */
 int aph_endpoint_wait(struct aph_endpoint *ep, bool (*done)(void *arg), void *arg,
 		      uint64_t deadline_ns, enum aph_waiter waiter);
@@ -343,11 +362,15 @@ static inline void aph_channel_unref(struct aph_channel *channel)
 
 /* The channel can be used: OPEN or CONNECT where they were asked for. */
 APH_API void aph_channel_opened(struct aph_channel *channel, bool announce);
-/* The channel is over: ends its calls, then says CLOSED or DISCONNECT. Only the first time counts. */
+/*
+ * The channel is over: ends its calls, then says CLOSED or DISCONNECT. Only the first time counts.
+ */
 APH_API void aph_channel_end(struct aph_channel *channel, enum aph_reason reason);
 
 /* -- call.c */
-/* Service: a request has begun to arrive. NULL when memory is short. The caller fills in the body. */
+/*
+ * Service: a request has begun to arrive. NULL when memory is short. The caller fills in the body.
+ */
 APH_API struct aph_call *aph_call_incoming(struct aph_channel *channel, uint64_t deadline_ns);
 /* More of the body is here; with `last`, all of it. */
 APH_API void aph_call_arrived(struct aph_call *call, bool last);

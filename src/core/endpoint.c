@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The endpoint: its life, its lock, its one queue of events, what wakes it, and what becomes of it in a child. */
+/*
+ * The endpoint: its life, its lock, its one queue of events, what wakes it, and what becomes of it
+ * in a child.
+ */
 #include "base/error.h"
 #include "base/time.h"
 #include "core/transport.h"
@@ -16,7 +19,7 @@
 static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct aph_list all_endpoints = { &all_endpoints, &all_endpoints };
 
-/* -- lock ---------------------------------------------------------------------------------------------- */
+/* -- lock -------------------------------------------------------------------------------------- */
 
 void aph_lock_among_threads(struct aph_endpoint *ep)
 {
@@ -43,7 +46,7 @@ int aph_endpoint_check(const struct aph_endpoint *ep)
 	return 0;
 }
 
-/* -- descriptors ----------------------------------------------------------------------------------------- */
+/* -- descriptors ------------------------------------------------------------------------------- */
 
 static void close_fd(int *fd)
 {
@@ -61,7 +64,7 @@ static void close_descriptors(struct aph_endpoint *ep)
 	close_fd(&ep->timer_fd);
 }
 
-/* -- sources -------------------------------------------------------------------------------------------- */
+/* -- sources ----------------------------------------------------------------------------------- */
 
 static int control(struct aph_endpoint *ep, int op, int fd, struct aph_source *source,
 		   uint32_t events)
@@ -111,7 +114,7 @@ void aph_graves_free(struct aph_endpoint *ep)
 	}
 }
 
-/* -- waking ----------------------------------------------------------------------------------------------- */
+/* -- waking ------------------------------------------------------------------------------------ */
 
 void aph_endpoint_raise(struct aph_endpoint *ep)
 {
@@ -229,7 +232,7 @@ int aph_endpoint_wake(struct aph_endpoint *ep)
 	return 0;
 }
 
-/* -- events ------------------------------------------------------------------------------------------------ */
+/* -- events ------------------------------------------------------------------------------------ */
 
 static void fill_call(struct aph_call *call, struct aph_event *event)
 {
@@ -250,7 +253,10 @@ static void fill_channel(struct aph_channel *channel, struct aph_event *event)
 		event->result.reason = channel->reason;
 }
 
-/* Takes the oldest pending object's first event: types are numbered in the order they are delivered in. */
+/*
+ * Takes the oldest pending object's first event: types are numbered in the order they are delivered
+ * in.
+ */
 static inline bool take_event(struct aph_endpoint *ep, struct aph_event *event)
 {
 	struct aph_pending *pending;
@@ -333,8 +339,8 @@ int aph_endpoint_serve(struct aph_endpoint *ep, uint64_t deadline_ns)
 }
 
 /*
- * The loop gets a descriptor that holds ours, and an alarm beside it: a thread that leads uses up what makes ours
- * readable, and must be able to sleep while the loop has not come yet.
+ * The loop gets a descriptor that holds ours, and an alarm beside it: a thread that leads uses up
+ * what makes ours readable, and must be able to sleep while the loop has not come yet.
  */
 static int open_for_loop(struct aph_endpoint *ep)
 {
@@ -370,7 +376,7 @@ int aph_endpoint_fd(struct aph_endpoint *ep)
 	return r;
 }
 
-/* -- fork ---------------------------------------------------------------------------------------------------- */
+/* -- fork -------------------------------------------------------------------------------------- */
 
 static void before_fork(void)
 {
@@ -452,7 +458,7 @@ static void watch_fork(void)
 	(void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
-/* -- life ------------------------------------------------------------------------------------------------------ */
+/* -- life -------------------------------------------------------------------------------------- */
 
 static int open_descriptors(struct aph_endpoint *ep)
 {

@@ -47,7 +47,10 @@ static int parse_number(int64_t *out, const char *text)
 	return 0;
 }
 
-/* Looks once, with so much room for what comes along with the id: 0, or what getpwnam_r() says; -1: nobody. */
+/*
+ * Looks once, with so much room for what comes along with the id: 0, or what getpwnam_r() says; -1:
+ * nobody.
+ */
 static int find_id(int64_t *out, const char *text, bool is_uid, char *buf, size_t size)
 {
 	struct passwd pw, *user = NULL;

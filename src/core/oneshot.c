@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Calls that wait: aph_call(), built from the same steps as an asynchronous call, and aph_call_wait(). */
+/*
+ * Calls that wait: aph_call(), built from the same steps as an asynchronous call, and
+ * aph_call_wait().
+ */
 #include "base/apart.h"
 #include "base/error.h"
 #include "core/call.h"
@@ -8,8 +11,8 @@
 #include <string.h>
 
 /*
- * The result that aph_channel_result() gives to the thread that called.
- * Initial exec: reached without a call to the dynamic linker, and small enough for a library loaded late.
+ * The result that aph_channel_result() gives to the thread that called. Initial exec: reached
+ * without a call to the dynamic linker, and small enough for a library loaded late.
  */
 static _Thread_local __attribute__((tls_model("initial-exec"))) struct {
 	const struct aph_channel *channel;
@@ -43,8 +46,8 @@ static int push_request(struct aph_call *call, struct exchange *x)
 		return 0;
 	if (n == -EPIPE || (n == -ENOTCONN && call->state != APH_CALL_NEW)) {
 		/*
-		 * The service has answered without the rest of the request, or the channel is about to end:
-		 * how the call ends is still to be told.
+		 * The service has answered without the rest of the request, or the channel is about
+		 * to end: how the call ends is still to be told.
 		 */
 		call->out_last = true;
 		return 0;
@@ -52,7 +55,10 @@ static int push_request(struct aph_call *call, struct exchange *x)
 	if (n < 0 && call->state == APH_CALL_NEW)
 		return (int)n;
 	if (n < 0) {
-		/* An error would say that nothing has happened; but the service may be at work on the beginning. */
+		/*
+		 * An error would say that nothing has happened; but the service may be at work on
+		 * the beginning.
+		 */
 		aph_call_give_up(call, APH_REASON_RESOURCES);
 		return 0;
 	}
@@ -76,7 +82,10 @@ static void pull_reply(struct aph_call *call, struct exchange *x)
 			return;
 		x->reply_len += (size_t)n;
 	}
-	/* More may come: until one look is in vain, as a transport may tell only then of what arrives. */
+	/*
+	 * More may come: until one look is in vain, as a transport may tell only then of what
+	 * arrives.
+	 */
 	while ((!call->in_last || ops->available(call)) && ops->borrow(call, &data, &len) == 0) {
 		x->reply_len += len;
 		ops->release(call, len);
@@ -183,7 +192,10 @@ static bool can_go_on(struct aph_call *call)
 
 	if (call->has_room || call->state == APH_CALL_ENDED || ops->available(call) > 0)
 		return true;
-	/* A transport may tell of what arrives only to those who have looked in vain, and of an end then. */
+	/*
+	 * A transport may tell of what arrives only to those who have looked in vain, and of an end
+	 * then.
+	 */
 	return ops->read(call, &byte, 1, false) > 0 || (call->in_last && !call->was_short);
 }
 

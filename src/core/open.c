@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Opening services and channels: options are checked and filled in here, and the address says which transport it is
- * for. What carries other schemes than that of this host lies in other libraries: loaded when first asked for, so
- * that who calls nobody far away pays nothing.
+ * Opening services and channels: options are checked and filled in here, and the address says which
+ * transport it is for. What carries other schemes than that of this host lies in other libraries:
+ * loaded when first asked for, so that who calls nobody far away pays nothing.
  */
 #include "base/error.h"
 #include "core/transport.h"
@@ -17,7 +17,7 @@
 	 APH_SERVICE_RECEIPTS_NOW | APH_SERVICE_TERMINATE | APH_SERVICE_TAKE | APH_SERVICE_GIVE | \
 	 APH_ALLOW_ANONYMOUS)
 
-/* -- schemes ------------------------------------------------------------------------------------------------------ */
+/* -- schemes ----------------------------------------------------------------------------------- */
 
 /* There when the program is linked with libantiphon-rx itself. */
 #pragma weak aph_rx_scheme
@@ -54,7 +54,7 @@ int aph_scheme_find(const struct aph_scheme **out, const char *address)
 	return 0;
 }
 
-/* -- channels ------------------------------------------------------------------------------------------------------ */
+/* -- channels ---------------------------------------------------------------------------------- */
 
 static int check_channel_options(struct aph_channel_options *filled,
 				 const struct aph_channel_options *options)
@@ -126,7 +126,7 @@ int aph_channel_open(struct aph_channel **out, struct aph_endpoint *ep, const ch
 	return r;
 }
 
-/* -- services ------------------------------------------------------------------------------------------------------ */
+/* -- services ---------------------------------------------------------------------------------- */
 
 static int check_service_options(struct aph_service_options *filled,
 				 const struct aph_service_options *options)

@@ -21,13 +21,13 @@ enum aph_farewell {
 struct aph_channel_ops {
 	size_t call_size; /* of the transport's call, which begins with struct aph_call */
 	/*
-	 * A fresh call. Behind struct aph_call is what an earlier one has left, or 0. 0, or -EAGAIN when no more can
-	 * be in progress.
+	 * A fresh call. Behind struct aph_call is what an earlier one has left, or 0. 0, or -EAGAIN
+	 * when no more can be in progress.
 	 */
 	int (*call_init)(struct aph_call *call);
 	/*
-	 * Service: it has ended, and the peer may use its place for another call from now on. Left out where
-	 * call_deinit() follows at once.
+	 * Service: it has ended, and the peer may use its place for another call from now on. Left
+	 * out where call_deinit() follows at once.
 	 */
 	void (*call_ended)(struct aph_call *call);
 	/* Gives back all that the call holds: its place, body memory, descriptors. */
@@ -37,26 +37,30 @@ struct aph_channel_ops {
 	ssize_t (*send)(struct aph_call *call, const void *data, size_t len, const int *fds,
 			size_t n_fds, bool more);
 	/*
-	 * Takes all of `data` and finishes the body. 0: all is on its way; 1: a copy of the rest is kept, and
-	 * aph_call_flushed() follows; -ENOMEM, -EBUSY: nothing has changed; -ECANCELED: memory ran out in
-	 * the middle, and the peer was told LOSE.
+	 * Takes all of `data` and finishes the body. 0: all is on its way; 1: a copy of the rest is
+	 * kept, and aph_call_flushed() follows; -ENOMEM, -EBUSY: nothing has changed; -ECANCELED:
+	 * memory ran out in the middle, and the peer was told LOSE.
 	 */
 	int (*send_all)(struct aph_call *call, const void *data, size_t len);
 	int (*reserve)(struct aph_call *call, void **data, size_t *len);
 	int (*commit)(struct aph_call *call, size_t len, bool more);
 
-	/* Bodies in. They return -EAGAIN where nothing is there; core knows whether more will come. */
+	/*
+	 * Bodies in. They return -EAGAIN where nothing is there; core knows whether more will come.
+	 */
 	ssize_t (*read)(struct aph_call *call, void *buf, size_t max, bool consume);
 	size_t (*available)(const struct aph_call *call);
-	/* Whether all of it is here, for transports that may not have told the core yet; or NULL. */
+	/*
+	 * Whether all of it is here, for transports that may not have told the core yet; or NULL.
+	 */
 	bool (*is_complete)(const struct aph_call *call);
 	int (*borrow)(struct aph_call *call, const void **data, size_t *len);
 	void (*release)(struct aph_call *call, size_t len);
 	ssize_t (*take_fds)(struct aph_call *call, int *fds, size_t max);
 
 	/*
-	 * Client: withdraws a request. True when it is proven that nobody has received it and nobody will.
-	 * For a channel that has ended: whether nobody had.
+	 * Client: withdraws a request. True when it is proven that nobody has received it and
+	 * nobody will. For a channel that has ended: whether nobody had.
 	 */
 	bool (*revoke)(struct aph_call *call);
 	/* Client: a word to the service about a call that goes on. 0 or -EAGAIN. */
@@ -93,20 +97,26 @@ struct aph_transport {
 
 struct aph_transport_ops {
 	/*
-	 * Takes what has arrived: replies, and with `requests` at most one request. True when that changed
-	 * anything that somebody may wait for.
+	 * Takes what has arrived: replies, and with `requests` at most one request. True when that
+	 * changed anything that somebody may wait for.
 	 */
 	bool (*poll)(struct aph_transport *transport, bool requests);
-	/* Lets go of what has gone quiet: called now and then by a busy thread, and before a sleep. */
+	/*
+	 * Lets go of what has gone quiet: called now and then by a busy thread, and before a sleep.
+	 */
 	void (*tidy)(struct aph_transport *transport);
 	/* Spins as long as that is likely to pay. True when poll may find something. */
 	bool (*spin)(struct aph_transport *transport, bool requests, uint64_t deadline_ns);
-	/* This thread is about to sleep. False when there is something after all that poll() would take. */
+	/*
+	 * This thread is about to sleep. False when there is something after all that poll() would
+	 * take.
+	 */
 	bool (*sleep)(struct aph_transport *transport, bool requests);
 	/*
-	 * The three are NULL, or: whether all that it waits for can be waited for without epoll; such a wait,
-	 * in which it calls aph_endpoint_driver_sleeps(), until something has changed or the deadline has come
-	 * (0, -ETIMEDOUT, -EINTR, ...); and the end of a wait, from any thread or signal handler.
+	 * The three are NULL, or: whether all that it waits for can be waited for without epoll;
+	 * such a wait, in which it calls aph_endpoint_driver_sleeps(), until something has changed
+	 * or the deadline has come (0, -ETIMEDOUT, -EINTR, ...); and the end of a wait, from any
+	 * thread or signal handler.
 	 */
 	bool (*can_wait)(struct aph_transport *transport);
 	int (*wait)(struct aph_transport *transport, bool requests, uint64_t deadline_ns);
@@ -127,9 +137,15 @@ struct aph_place {
 
 /* What carries addresses of one scheme. */
 struct aph_scheme {
-	/* Reads the address; may ask the network and take its time. `passive`: to be served. Without the lock. */
+	/*
+	 * Reads the address; may ask the network and take its time. `passive`: to be served.
+	 * Without the lock.
+	 */
 	int (*resolve)(struct aph_place *out, const char *address, bool passive);
-	/* As the functions of channel.h, options filled in, under the lock; `address` is for what they have to say. */
+	/*
+	 * As the functions of channel.h, options filled in, under the lock; `address` is for what
+	 * they have to say.
+	 */
 	int (*service_open)(struct aph_service **out, struct aph_endpoint *ep,
 			    const struct aph_place *at, const char *address,
 			    const struct aph_service_options *options);
@@ -151,8 +167,9 @@ int aph_local_channel_open(struct aph_channel **out, struct aph_endpoint *ep,
 			   const struct aph_name *name, const struct aph_channel_options *options);
 
 /*
- * Shows a service of another transport to aph_directory_list(), and counts where that can see it. Where there is
- * no runtime directory it serves all the same. Hidden once it ends; forgotten in a forked child.
+ * Shows a service of another transport to aph_directory_list(), and counts where that can see it.
+ * Where there is no runtime directory it serves all the same. Hidden once it ends; forgotten in a
+ * forked child.
  */
 void aph_local_show(struct aph_service *service);
 void aph_local_hide(struct aph_service *service);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Waiting. The threads that wait on an endpoint choose a leader. It asks the transports for what has arrived,
- * spins while they expect that to pay, and sleeps without the lock: in epoll, or in the one transport there is, if
- * that has a faster way. The other threads follow: they wait on a condition until the leader has queued something
- * for them or steps down. A single thread is always the leader and pays for none of this.
+ * Waiting. The threads that wait on an endpoint choose a leader. It asks the transports for what
+ * has arrived, spins while they expect that to pay, and sleeps without the lock: in epoll, or in
+ * the one transport there is, if that has a faster way. The other threads follow: they wait on a
+ * condition until the leader has queued something for them or steps down. A single thread is always
+ * the leader and pays for none of this.
  */
 #include "base/apart.h"
 #include "base/error.h"
@@ -19,7 +20,10 @@
 
 #define EPOLL_BATCH 64
 #define TIDY_TICKS  100000u /* 25 to 100 us */
-/* Who does not wait comes back after so many looks that found something, but no event: peers may go on for ever. */
+/*
+ * Who does not wait comes back after so many looks that found something, but no event: peers may go
+ * on for ever.
+ */
 #define LOOKS_NOW 64u
 
 static bool poll_transports(struct aph_endpoint *ep, bool requests)
@@ -45,8 +49,8 @@ static bool expire_timers(struct aph_endpoint *ep, uint64_t now_ns)
 }
 
 /*
- * Runs what epoll has found, and sleeps for it without the lock if `sleeps`. The count of events, or -errno.
- * Whoever sleeps with a deadline has set the timer.
+ * Runs what epoll has found, and sleeps for it without the lock if `sleeps`. The count of events,
+ * or -errno. Whoever sleeps with a deadline has set the timer.
  */
 static int run_epoll(struct aph_endpoint *ep, bool sleeps)
 {
@@ -108,8 +112,9 @@ static bool tidy(struct aph_endpoint *ep)
 }
 
 /*
- * Has the timer wake us at `until_ns` at the latest. One that is set to go off earlier stays: it costs a look when
- * it does, whereas setting it for every call would cost more than falling asleep does.
+ * Has the timer wake us at `until_ns` at the latest. One that is set to go off earlier stays: it
+ * costs a look when it does, whereas setting it for every call would cost more than falling asleep
+ * does.
  */
 static void set_timer(struct aph_endpoint *ep, uint64_t until_ns)
 {
@@ -205,8 +210,9 @@ static int lead_in_driver(struct aph_endpoint *ep, uint64_t deadline_ns, bool re
 }
 
 /*
- * Somebody else's loop waits for events, and this thread, which takes none, uses up what would have brought it: does
- * the loop's part, and tells it of what was found. False where that loop is the only thread there is.
+ * Somebody else's loop waits for events, and this thread, which takes none, uses up what would have
+ * brought it: does the loop's part, and tells it of what was found. False where that loop is the
+ * only thread there is.
  */
 static APH_APART bool lead_for_loop(struct aph_endpoint *ep)
 {
@@ -243,7 +249,9 @@ static int lead(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter w
 		(void)poll_transports(ep, requests);
 		found = true;
 	}
-	/* A thread that is never idle must not forget the rest; one that sleeps looks at it anyway. */
+	/*
+	 * A thread that is never idle must not forget the rest; one that sleeps looks at it anyway.
+	 */
 	if (found) {
 		if (ep->ticks - ep->tidied > TIDY_TICKS)
 			(void)tidy(ep);
@@ -253,9 +261,9 @@ static int lead(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter w
 }
 
 /*
- * Somebody else's loop has taken all events, and another thread leads, which has left in the rings what lay behind
- * them. It sleeps, or has lent us the lock: what comes later brings it back, and it tells of that. The other transport
- * has clocks that it sleeps by, and so is left to it.
+ * Somebody else's loop has taken all events, and another thread leads, which has left in the rings
+ * what lay behind them. It sleeps, or has lent us the lock: what comes later brings it back, and it
+ * tells of that. The other transport has clocks that it sleeps by, and so is left to it.
  */
 static int look_beside_leader(struct aph_endpoint *ep)
 {
@@ -308,8 +316,8 @@ void aph_endpoint_hand_over(struct aph_endpoint *ep)
 	else if (!ep->led && ep->n_callers)
 		(void)pthread_cond_signal(&ep->for_callers);
 	/*
-	 * Somebody else's loop polls our descriptor, and our peers do not ring, as we are awake: stay
-	 * readable until a look has found nothing and has put us to sleep.
+	 * Somebody else's loop polls our descriptor, and our peers do not ring, as we are awake:
+	 * stay readable until a look has found nothing and has put us to sleep.
 	 */
 	if (ep->external && !ep->asleep)
 		aph_endpoint_raise(ep);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Arena: first fit over a bitmap of at most 512 units. First fit keeps the pages and cache lines in use
- * few, and what has come back is collected only when the rest does not suffice.
+ * Arena: first fit over a bitmap of at most 512 units. First fit keeps the pages and cache lines in
+ * use few, and what has come back is collected only when the rest does not suffice.
  */
 #include "local/arena.h"
 
@@ -200,7 +200,7 @@ bool aph_arena_has_returns(const struct aph_arena *arena)
 	return false;
 }
 
-/* -- receiver ----------------------------------------------------------------------------------------- */
+/* -- receiver ---------------------------------------------------------------------------------- */
 
 void aph_intake_init(struct aph_intake *intake, const uint8_t *base, uint32_t size,
 		     _Atomic uint64_t *released)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The memory of bodies in one direction. The sender allocates pieces of it in units, the receiver gives
- * pieces back by setting one bit for each, in any order.
+ * The memory of bodies in one direction. The sender allocates pieces of it in units, the receiver
+ * gives pieces back by setting one bit for each, in any order.
  */
 #ifndef ANTIPHON_LOCAL_ARENA_H
 #define ANTIPHON_LOCAL_ARENA_H
@@ -21,13 +21,17 @@ struct aph_arena {
 	uint32_t n_units;
 	_Atomic uint64_t *released; /* shared, set by the receiver */
 	uint32_t n_used;
-	bool regained; /* something has become free: set here, taken back by who has told all that wait */
+	/* Something has become free: set here, taken back by who has told all that wait. */
+	bool regained;
 	uint64_t used[APH_ARENA_WORDS];
-	uint16_t *
-		n_of; /* by first unit: units of the piece that begins there, else 0; made when needed */
+	/* By first unit: units of the piece that begins there, else 0; made when needed. */
+	uint16_t *n_of;
 };
 
-/* A unit is the smallest power of two that lets the bits of one line cover the arena, at least 1 KiB. */
+/*
+ * A unit is the smallest power of two that lets the bits of one line cover the arena, at least 1
+ * KiB.
+ */
 uint32_t aph_arena_unit(uint32_t size);
 
 void aph_arena_init(struct aph_arena *arena, uint8_t *base, uint32_t size,
@@ -41,8 +45,9 @@ enum aph_arena_result {
 };
 
 /*
- * Finds room for a piece of `*len` bytes, or for less, but not less than `least`; `*len` is lowered to what
- * there is. At least `spare` bytes stay free. OK, FULL, BROKEN (the receiver gave back what it did not have), or -ENOMEM.
+ * Finds room for a piece of `*len` bytes, or for less, but not less than `least`; `*len` is lowered
+ * to what there is. At least `spare` bytes stay free. OK, FULL, BROKEN (the receiver gave back what
+ * it did not have), or -ENOMEM.
  */
 int aph_arena_alloc(struct aph_arena *arena, uint32_t *off, uint32_t *len, uint32_t least,
 		    uint32_t spare);
@@ -51,8 +56,8 @@ int aph_arena_alloc(struct aph_arena *arena, uint32_t *off, uint32_t *len, uint3
 void aph_arena_trim(struct aph_arena *arena, uint32_t off, uint32_t len);
 
 /*
- * Writes down what is in use, by first unit, for somebody else to go on with. False when nothing is, and
- * nothing was written.
+ * Writes down what is in use, by first unit, for somebody else to go on with. False when nothing
+ * is, and nothing was written.
  */
 bool aph_arena_save(const struct aph_arena *arena, uint16_t n_of[APH_ARENA_UNITS_MAX]);
 /* Goes on with that. 0, -EPROTO (it makes no sense), -ENOMEM. */
@@ -61,7 +66,10 @@ int aph_arena_restore(struct aph_arena *arena, const uint16_t n_of[APH_ARENA_UNI
 /* Whether the receiver has given anything back that was not collected yet. */
 bool aph_arena_has_returns(const struct aph_arena *arena);
 
-/* The receiver's end: pieces that have arrived and were not given back, in lists by their first unit. */
+/*
+ * The receiver's end: pieces that have arrived and were not given back, in lists by their first
+ * unit.
+ */
 struct aph_piece {
 	uint32_t len;
 	uint16_t next;

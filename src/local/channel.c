@@ -11,7 +11,7 @@
 
 #define DEEP_MIN 64u /* calls that were not alone */
 
-/* -- life ------------------------------------------------------------------------------------------------------ */
+/* -- life -------------------------------------------------------------------------------------- */
 
 struct aph_local_channel *aph_local_channel_new(struct aph_local *local)
 {
@@ -122,7 +122,7 @@ static void free_channel(struct aph_channel *channel)
 	aph_bury(channel->ep, &lc->grave, lc);
 }
 
-/* -- which channels are looked at ----------------------------------------------------------------------------------- */
+/* -- which channels are looked at -------------------------------------------------------------- */
 
 void aph_local_scan(struct aph_local_channel *lc)
 {
@@ -136,7 +136,10 @@ void aph_local_scan(struct aph_local_channel *lc)
 	lc->last_ticks = 0;
 	lc->burst = 0;
 	atomic_store_explicit(&local->page->n_active, local->n_scan, memory_order_relaxed);
-	/* Partner: the look in notify(). What was published before it saw this is found by the scan. */
+	/*
+	 * Partner: the look in notify(). What was published before it saw this is found by the
+	 * scan.
+	 */
 	(void)atomic_exchange(&lc->words->server.scanned, 1);
 }
 
@@ -204,7 +207,7 @@ static void abandon(struct aph_channel *channel)
 	}
 }
 
-/* -- calls ---------------------------------------------------------------------------------------------------------------- */
+/* -- calls ------------------------------------------------------------------------------------- */
 
 static APH_APART int grow_slots(struct aph_local_channel *lc)
 {
@@ -230,8 +233,8 @@ static APH_APART int grow_slots(struct aph_local_channel *lc)
 }
 
 /*
- * Client: where calls are not alone, records are published without a fence from some of them on. It takes some, as
- * whoever falls asleep pays for it.
+ * Client: where calls are not alone, records are published without a fence from some of them on. It
+ * takes some, as whoever falls asleep pays for it.
  */
 static APH_APART void note_depth(struct aph_local_channel *lc)
 {
@@ -239,7 +242,10 @@ static APH_APART void note_depth(struct aph_local_channel *lc)
 		return;
 	lc->n_deep = 0;
 	lc->pipelined = true;
-	/* Before the first record without a fence. Partner: is_pipelined() in transport.c, behind the exchanges there. */
+	/*
+	 * Before the first record without a fence. Partner: is_pipelined() in transport.c, behind
+	 * the exchanges there.
+	 */
 	(void)atomic_exchange(&lc->words->client.pipelined, 1);
 }
 
@@ -326,7 +332,7 @@ static void call_deinit(struct aph_call *base)
 	}
 }
 
-/* -- generation ---------------------------------------------------------------------------------------------------------------- */
+/* -- generation -------------------------------------------------------------------------------- */
 
 static int64_t generation(const struct aph_channel *channel)
 {

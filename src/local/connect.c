@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The client's side of the rendezvous: who serves the name, are they who they must be, and will they have us?
- * The candidates are tried one after the other; a blocking open waits for the same steps to end.
+ * The client's side of the rendezvous: who serves the name, are they who they must be, and will
+ * they have us? The candidates are tried one after the other; a blocking open waits for the same
+ * steps to end.
  */
 #include "base/close.h"
 #include "base/error.h"
@@ -62,7 +63,7 @@ void aph_local_connecting_free(struct aph_local_channel *lc)
 	lc->connecting = NULL;
 }
 
-/* -- who serves ------------------------------------------------------------------------------------------------- */
+/* -- who serves -------------------------------------------------------------------------------- */
 
 /* The kernel's word against the file's: whoever listens must be the file's owner, or root. */
 static int check_server(struct aph_local_channel *lc, const struct aph_rendezvous_entry *entry)
@@ -83,7 +84,7 @@ static int check_server(struct aph_local_channel *lc, const struct aph_rendezvou
 	return 0;
 }
 
-/* -- one candidate ------------------------------------------------------------------------------------------------ */
+/* -- one candidate ----------------------------------------------------------------------------- */
 
 static void answer_ready(struct aph_source *source, uint32_t events);
 
@@ -168,8 +169,8 @@ static bool was_tried(const struct aph_connecting *connecting,
 }
 
 /*
- * All candidates were gone: while we asked, somebody may have taken over from the last of them. True when
- * there are new ones.
+ * All candidates were gone: while we asked, somebody may have taken over from the last of them.
+ * True when there are new ones.
  */
 static bool search_again(struct aph_connecting *connecting)
 {
@@ -242,7 +243,7 @@ static void try_next(struct aph_local_channel *lc)
 	aph_channel_end(&lc->base, reason_of(lc->connect_error));
 }
 
-/* -- the answer ---------------------------------------------------------------------------------------------------- */
+/* -- the answer -------------------------------------------------------------------------------- */
 
 static bool is_sane(const struct aph_welcome *welcome, const struct aph_hello_message *message)
 {
@@ -256,8 +257,8 @@ static bool is_sane(const struct aph_welcome *welcome, const struct aph_hello_me
 }
 
 /*
- * Whether the bell is an eventfd. Whatever else it is, this side would write to it at every ring, and a full pipe
- * or a file of somebody's own making can hold up whoever does.
+ * Whether the bell is an eventfd. Whatever else it is, this side would write to it at every ring,
+ * and a full pipe or a file of somebody's own making can hold up whoever does.
  */
 static bool is_bell(int fd)
 {
@@ -300,7 +301,9 @@ static int attach(struct aph_local_channel *lc, const struct aph_welcome *welcom
 	return aph_local_watch(lc);
 }
 
-/* Who really answers: the socket names the process that listened, the message the one that sent it. */
+/*
+ * Who really answers: the socket names the process that listened, the message the one that sent it.
+ */
 static void note_sender(struct aph_local_channel *lc, const struct aph_hello_message *message)
 {
 	if (!message->has_cred)
@@ -361,7 +364,7 @@ static void answer_ready(struct aph_source *source, uint32_t events)
 	aph_endpoint_changed(lc->base.ep);
 }
 
-/* -- opening --------------------------------------------------------------------------------------------------------- */
+/* -- opening ----------------------------------------------------------------------------------- */
 
 static bool is_settled(void *arg)
 {
@@ -500,7 +503,7 @@ static int open_once(struct aph_channel **out, struct aph_local *local, const st
 	return 0;
 }
 
-/* -- waiting for somebody to serve the name ------------------------------------------------------------------------------ */
+/* -- waiting for somebody to serve the name ---------------------------------------------------- */
 
 struct vigil {
 	struct aph_grave
@@ -530,8 +533,9 @@ static bool has_moved(void *arg)
 }
 
 /*
- * Watches the directories in which it may appear, and makes the one that a first service would make, or there is
- * nothing to watch. Done again whenever one has changed, as it may have been removed.
+ * Watches the directories in which it may appear, and makes the one that a first service would
+ * make, or there is nothing to watch. Done again whenever one has changed, as it may have been
+ * removed.
  */
 static int watch_directories(const struct vigil *vigil)
 {

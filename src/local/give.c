@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The giver's side of a handover, which handover.c describes: what is idle goes to the newcomer, in messages
- * that never wait for it. What finds no room on the socket stays here, and is served here, until there is
- * room. A channel that was sent is gone: if the newcomer dies, it closes.
+ * The giver's side of a handover, which handover.c describes: what is idle goes to the newcomer, in
+ * messages that never wait for it. What finds no room on the socket stays here, and is served here,
+ * until there is room. A channel that was sent is gone: if the newcomer dies, it closes.
  *
- * A channel is idle when no call of it is open. Requests that lie in its ring are nobody's yet: the newcomer
- * goes on where the giver stopped. What the giver knows and the segment does not say, or what its client
- * could have changed there, travels in the message.
+ * A channel is idle when no call of it is open. Requests that lie in its ring are nobody's yet: the
+ * newcomer goes on where the giver stopped. What the giver knows and the segment does not say, or
+ * what its client could have changed there, travels in the message.
  */
 #include "local/hello.h"
 #include "local/local.h"
@@ -42,7 +42,7 @@ static struct aph_local_service *service_of(const struct aph_local_channel *lc)
 	return service ? aph_container(service, struct aph_local_service, base) : NULL;
 }
 
-/* -- what is idle -------------------------------------------------------------------------------------- */
+/* -- what is idle ------------------------------------------------------------------------------ */
 
 static bool is_wanted(const struct aph_giving *giving, const struct aph_local_channel *lc)
 {
@@ -52,7 +52,10 @@ static bool is_wanted(const struct aph_giving *giving, const struct aph_local_ch
 	       (lc->receipts_ring || !(giving->how.allow & APH_WELCOME_RECEIPTS_NOW));
 }
 
-/* Calls that have ended may still be the user's; they must not need anything of the channel any more. */
+/*
+ * Calls that have ended may still be the user's; they must not need anything of the channel any
+ * more.
+ */
 static bool is_idle(const struct aph_local_channel *lc)
 {
 	struct aph_list *pos, *tmp;
@@ -78,7 +81,7 @@ static void catch_up(struct aph_local_channel *lc)
 		n++;
 }
 
-/* -- messages ---------------------------------------------------------------------------------------------- */
+/* -- messages ---------------------------------------------------------------------------------- */
 
 static void fill_head(struct aph_handover *message, enum aph_handover_kind kind)
 {
@@ -176,7 +179,7 @@ static void let_go(struct aph_giving *giving, struct aph_local_channel *lc)
 	aph_channel_end(&lc->base, APH_REASON_CLOSED);
 }
 
-/* -- the conversation ------------------------------------------------------------------------------------------ */
+/* -- the conversation -------------------------------------------------------------------------- */
 
 static void free_stash(struct aph_giving *giving)
 {
@@ -350,7 +353,10 @@ int aph_local_offer(struct aph_local_service *ls, int sock, const struct aph_hel
 		return -EACCES;
 	if (ls->listener < 0)
 		return -EBUSY;
-	/* One that has not even said yes may be stopped for good: it must not be in the way of the next. */
+	/*
+	 * One that has not even said yes may be stopped for good: it must not be in the way of the
+	 * next.
+	 */
 	if (ls->giving)
 		stop_giving(ls->giving);
 	giving = calloc(1, sizeof(*giving));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Handover: a newcomer takes the name and the idle channels of the service that is there, while its clients
- * go on as if nothing happened.
+ * Handover: a newcomer takes the name and the idle channels of the service that is there, while its
+ * clients go on as if nothing happened.
  *
  *   newcomer                                  giver
  *     its own name, newer, so found first
@@ -17,21 +17,23 @@
  *
  * No lost wake-up
  *
- * A client keeps the page of the first server mapped, which says nothing about the newcomer and stands still
- * when that server has died. So on a channel that was taken over `scanned` alone counts, and it is 1 only
- * while the server is awake. Whoever publishes makes a full fence and then looks:
+ * A client keeps the page of the first server mapped, which says nothing about the newcomer and
+ * stands still when that server has died. So on a channel that was taken over `scanned` alone
+ * counts, and it is 1 only while the server is awake. Whoever publishes makes a full fence and then
+ * looks:
  *
  *   (1) page asleep, not rung for yet         rings
  *   (2) page asleep, rung for it, moved 0     does not
  *   (3) else                                  rings unless `scanned` is 1
  *
- * The newcomer exchanges `scanned` to 0, then `moved` to 1, and only then looks at the ring: its first look
- * is brought about by epoll, which reports once what it is told to watch. In case (2) the client has seen
- * moved 0 after it published: so the look comes later and finds the record. From the moment in which the giver
- * stops looking until then, case (3) may see a 1 of the giver's: the same look finds that. Afterwards a 1 is
- * the newcomer's own word, and before it sleeps, or stops looking at this ring, it exchanges it to 0 and
- * looks once more: if the client saw the 1, it published before the exchange, and is found; else it rings,
- * and a bell is an edge that epoll keeps.
+ * The newcomer exchanges `scanned` to 0, then `moved` to 1, and only then looks at the ring: its
+ * first look is brought about by epoll, which reports once what it is told to watch. In case (2)
+ * the client has seen moved 0 after it published: so the look comes later and finds the record.
+ * From the moment in which the giver stops looking until then, case (3) may see a 1 of the giver's:
+ * the same look finds that. Afterwards a 1 is the newcomer's own word, and before it sleeps, or
+ * stops looking at this ring, it exchanges it to 0 and looks once more: if the client saw the 1, it
+ * published before the exchange, and is found; else it rings, and a bell is an edge that epoll
+ * keeps.
  */
 #include "base/close.h"
 #include "local/hello.h"
@@ -58,7 +60,7 @@ struct aph_taking {
 	uint32_t n_missing;
 };
 
-/* -- a channel ---------------------------------------------------------------------------------------------------- */
+/* -- a channel --------------------------------------------------------------------------------- */
 
 static bool is_sane(const struct aph_handover *message, size_t n_fds)
 {
@@ -138,7 +140,9 @@ static void adopt(struct aph_local_service *ls, struct aph_local_channel *lc)
 	atomic_store_explicit(&words->generation, ls->base.generation, memory_order_release);
 	(void)atomic_exchange(&words->server.scanned, 0);
 	(void)atomic_exchange(&words->server.moved, 1);
-	/* A socket that rings by bytes reports, once, that there is room: that is its first look. */
+	/*
+	 * A socket that rings by bytes reports, once, that there is room: that is its first look.
+	 */
 	lc->fds_blocked = lc->bell < 0;
 	if (aph_local_watch(lc) < 0) {
 		aph_local_channel_discard(lc);
@@ -184,7 +188,7 @@ static void take_channel(struct aph_taking *taking, const struct aph_handover *h
 	taking->n_missing = handover->n_messages;
 }
 
-/* -- the conversation ------------------------------------------------------------------------------------------------ */
+/* -- the conversation -------------------------------------------------------------------------- */
 
 static void drop_arriving(struct aph_taking *taking)
 {
@@ -381,7 +385,7 @@ bool aph_local_take_over(struct aph_local_service *ls, int sock)
 	return ls->taken;
 }
 
-/* -- the end -------------------------------------------------------------------------------------------------------------------- */
+/* -- the end ----------------------------------------------------------------------------------- */
 
 void aph_local_handover_free(struct aph_local_service *ls)
 {
@@ -390,7 +394,7 @@ void aph_local_handover_free(struct aph_local_service *ls)
 		stop_taking(ls->taking);
 }
 
-/* -- sleep ---------------------------------------------------------------------------------------------------------------------- */
+/* -- sleep ------------------------------------------------------------------------------------- */
 
 static void set_scanned(struct aph_local *local, uint32_t value)
 {

@@ -53,7 +53,10 @@ int aph_hello_recv(int sock, void *buf, size_t max, struct aph_hello_message *me
 
 	memset(message, 0, sizeof(*message));
 	n = recvmsg(sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	/* A peer that closed with our messages unread: this is told once, ahead of what it has sent. */
+	/*
+	 * A peer that closed with our messages unread: this is told once, ahead of what it has
+	 * sent.
+	 */
 	if (n < 0 && errno == ECONNRESET) {
 		msg.msg_controllen = sizeof(control.space);
 		n = recvmsg(sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);

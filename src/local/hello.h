@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The first messages on a socket: whole structures, with descriptors and the sender's credentials. */
+/*
+ * The first messages on a socket: whole structures, with descriptors and the sender's credentials.
+ */
 #ifndef ANTIPHON_LOCAL_HELLO_H
 #define ANTIPHON_LOCAL_HELLO_H
 
@@ -18,9 +20,9 @@ struct aph_hello_message {
 };
 
 /*
- * Receives one message of at most `max` bytes without waiting. 0 with len 0 at the end of the stream;
- * -EAGAIN, -EPROTO (it was cut off, or brought more descriptors than fit), -EMFILE (this process has no room
- * for what it brought), -errno.
+ * Receives one message of at most `max` bytes without waiting. 0 with len 0 at the end of the
+ * stream; -EAGAIN, -EPROTO (it was cut off, or brought more descriptors than fit), -EMFILE (this
+ * process has no room for what it brought), -errno.
  */
 int aph_hello_recv(int sock, void *buf, size_t max, struct aph_hello_message *message);
 

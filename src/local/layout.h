@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What two processes of the local transport agree on: the messages of the rendezvous socket, the shared
- * segment of a channel, and the page of an endpoint. Any change here is a new APH_LOCAL_VERSION.
+ * What two processes of the local transport agree on: the messages of the rendezvous socket, the
+ * shared segment of a channel, and the page of an endpoint. Any change here is a new
+ * APH_LOCAL_VERSION.
  *
- * One cache line has one writer. The other side is hostile: every word it wrote is loaded once into a
- * private copy, checked, and only the copy is used.
+ * One cache line has one writer. The other side is hostile: every word it wrote is loaded once into
+ * a private copy, checked, and only the copy is used.
  *
  * Offsets in the segment, for a ring of `depth` records and arenas of `arena` bytes:
  *
@@ -38,7 +39,7 @@
 #define APH_ARENA_UNITS_MAX 512u
 #define APH_INLINE_MAX	    40u
 
-/* -- records ------------------------------------------------------------------------------------------ */
+/* -- records ----------------------------------------------------------------------------------- */
 
 enum aph_record_type {
 	APH_RECORD_REQUEST =
@@ -58,8 +59,8 @@ enum aph_record_type {
 #define APH_RECORD_ARENA 0x2u /* the piece lies in the arena at `off`, not in `data` */
 
 /*
- * One record, one cache line. `seq` is the record's number, from 1; it is stored last, with release, and
- * that publishes the record. There is no shared head or tail.
+ * One record, one cache line. `seq` is the record's number, from 1; it is stored last, with
+ * release, and that publishes the record. There is no shared head or tail.
  */
 struct aph_record {
 	_Atomic uint32_t seq;
@@ -82,7 +83,7 @@ static_assert(offsetof(struct aph_record, data) == 24, "forty bytes ride in the 
 #define APH_TAG(index, generation) ((uint32_t)(index) | (uint32_t)(generation) << 16)
 #define APH_TAG_INDEX(tag)	   ((tag)&0xffffu)
 
-/* -- the segment of a channel -------------------------------------------------------------------------- */
+/* -- the segment of a channel ------------------------------------------------------------------ */
 
 struct aph_segment_words {
 	/* Constant: written by the server before the client maps it. */
@@ -96,8 +97,8 @@ struct aph_segment_words {
 	} fixed;
 
 	/*
-	 * What is written seldom and read by the other side with every record stays apart from what is
-	 * written with every record and read seldom.
+	 * What is written seldom and read by the other side with every record stays apart from what
+	 * is written with every record and read seldom.
 	 */
 
 	/* Written by the client. `wait` and `want` are claimed (set to 0) by the server. */
@@ -105,8 +106,8 @@ struct aph_segment_words {
 		_Atomic uint32_t wait; /* 1: it sleeps and is to be rung for a reply */
 		_Atomic uint32_t want; /* 1: it is to be told when there is room */
 		/*
-		 * 1: neither side makes a fence between publishing a record and looking whether the other
-		 * sleeps; so who falls asleep has the kernel make one on every CPU.
+		 * 1: neither side makes a fence between publishing a record and looking whether the
+		 * other sleeps; so who falls asleep has the kernel make one on every CPU.
 		 */
 		_Atomic uint32_t pipelined;
 	} client;
@@ -126,16 +127,20 @@ struct aph_segment_words {
 
 	_Alignas(APH_LINE) _Atomic int64_t generation; /* of the service; written by the server */
 
-	/* A set bit: the piece that began at this unit was used up. Set by the receiver, cleared by the sender. */
+	/*
+	 * A set bit: the piece that began at this unit was used up. Set by the receiver, cleared by
+	 * the sender.
+	 */
 	_Alignas(APH_LINE) _Atomic uint64_t
 		reply_released[APH_ARENA_UNITS_MAX / 64]; /* by the client */
 	_Alignas(APH_LINE) _Atomic uint64_t
 		request_released[APH_ARENA_UNITS_MAX / 64]; /* by the server */
 
 	/*
-	 * revoked[i % (2 * depth)] 1: record i is withdrawn. Set by the client; cleared by the server, who drops
-	 * the record then, or by the client who sees that it was taken: who clears it has decided. Two laps,
-	 * as the server looks when it has taken the record, and so the next lap may have begun.
+	 * revoked[i % (2 * depth)] 1: record i is withdrawn. Set by the client; cleared by the
+	 * server, who drops the record then, or by the client who sees that it was taken: who
+	 * clears it has decided. Two laps, as the server looks when it has taken the record, and so
+	 * the next lap may have begun.
 	 */
 	_Alignas(APH_LINE) _Atomic uint8_t revoked[];
 };
@@ -162,7 +167,7 @@ static inline size_t aph_layout_size(uint32_t depth, uint32_t arena)
 	return aph_layout_arena(depth, arena, 1) + arena;
 }
 
-/* -- the page of an endpoint that serves: read-only to its clients ---------------------------------------- */
+/* -- the page of an endpoint that serves: read-only to its clients ----------------------------- */
 
 #define APH_PAGE_ASLEEP 0x1u /* low bit of `state`; the rest counts sleeps */
 
@@ -172,7 +177,7 @@ struct aph_endpoint_page {
 	_Atomic uint32_t n_active; /* channels that it scans */
 };
 
-/* -- messages on the socket ------------------------------------------------------------------------------ */
+/* -- messages on the socket -------------------------------------------------------------------- */
 
 enum aph_hello_kind {
 	APH_HELLO_CALLS = 1,	 /* open a channel */
@@ -182,8 +187,9 @@ enum aph_hello_kind {
 };
 
 /*
- * Client to server, the first message. With APH_HELLO_TAKE a newcomer says what it can take: APH_WELCOME_* in
- * `allow` (what its channels must bring), the number of channels in `depth`, and limits of each.
+ * Client to server, the first message. With APH_HELLO_TAKE a newcomer says what it can take:
+ * APH_WELCOME_* in `allow` (what its channels must bring), the number of channels in `depth`, and
+ * limits of each.
  */
 struct aph_hello {
 	uint32_t magic;
@@ -196,9 +202,10 @@ struct aph_hello {
 };
 
 /*
- * Server to client, the answer. With status 0 to APH_HELLO_CALLS it carries the segment, the endpoint's
- * page and, with APH_WELCOME_BELL, the eventfd, in this order. Segment: sealed against shrinking, growing and
- * further seals. Page: against shrinking, growing, future writing and further seals.
+ * Server to client, the answer. With status 0 to APH_HELLO_CALLS it carries the segment, the
+ * endpoint's page and, with APH_WELCOME_BELL, the eventfd, in this order. Segment: sealed against
+ * shrinking, growing and further seals. Page: against shrinking, growing, future writing and
+ * further seals.
  */
 struct aph_welcome {
 	uint32_t magic;
@@ -221,11 +228,11 @@ struct aph_welcome {
 #define APH_SOCKET_MOVED   'm' /* server, after a handover: carries the page of who serves now */
 #define APH_SOCKET_FDS_MAX 256 /* descriptors under way in one direction */
 
-/* -- handover: between two services of one user, both trusted ------------------------------------------------ */
+/* -- handover: between two services of one user, both trusted ---------------------------------- */
 
 /*
- * The giver answers APH_HELLO_TAKE with struct aph_welcome to refuse, or with the listener. It gives nothing
- * more, and goes on listening, until the newcomer has said APH_HANDOVER_YES.
+ * The giver answers APH_HELLO_TAKE with struct aph_welcome to refuse, or with the listener. It
+ * gives nothing more, and goes on listening, until the newcomer has said APH_HANDOVER_YES.
  */
 #define APH_HANDOVER_YES 'y'
 
@@ -253,7 +260,9 @@ struct aph_handover {
 	uint32_t fds_under_way; /* sent with replies that were not taken yet */
 	uint32_t uid, gid;	/* of the client, its real ones */
 	uint32_t truncated;	/* of descriptors: some did not arrive */
-	/* The reply arena: by first unit the units of the piece there. Left out when it is empty. */
+	/*
+	 * The reply arena: by first unit the units of the piece there. Left out when it is empty.
+	 */
 	uint16_t n_of[APH_ARENA_UNITS_MAX];
 };
 

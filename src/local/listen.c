@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The service's side of the rendezvous: letting clients in. A newcomer has five seconds and one message to
- * say what it wants; until then it costs a descriptor, and what one user may hold of those is bounded.
+ * The service's side of the rendezvous: letting clients in. A newcomer has five seconds and one
+ * message to say what it wants; until then it costs a descriptor, and what one user may hold of
+ * those is bounded.
  */
 #include "base/close.h"
 #include "base/error.h"
@@ -22,10 +23,11 @@
 #define NEWCOMERS_PER_USER 32u
 #define HELLO_TIME_MS	   5000u
 #define ACCEPTS_PER_TURN   64
-#define ACCEPTING_NS	   100000u	       /* in one turn: those who are in wait meanwhile */
-#define BELL_COUNT	   (UINT64_C(1) << 62) /* far from both ends, so that neither ringing can block */
+#define ACCEPTING_NS	   100000u /* in one turn: those who are in wait meanwhile */
+/* Far from both ends, so that neither ringing can block. */
+#define BELL_COUNT (UINT64_C(1) << 62)
 
-/* -- opening a channel ------------------------------------------------------------------------------------------------ */
+/* -- opening a channel ------------------------------------------------------------------------- */
 
 static uint32_t clamp_depth(uint32_t depth)
 {
@@ -142,7 +144,7 @@ static int open_channel(struct aph_local_channel *lc, struct aph_local_service *
 	return 0;
 }
 
-/* -- newcomers ---------------------------------------------------------------------------------------------------------- */
+/* -- newcomers --------------------------------------------------------------------------------- */
 
 static void forget(struct aph_local_channel *lc)
 {
@@ -391,7 +393,7 @@ static void listener_ready(struct aph_source *source, uint32_t events)
 		accept_some(ls, ls->listener);
 }
 
-/* -- the listener of the service before ------------------------------------------------------------------------------ */
+/* -- the listener of the service before -------------------------------------------------------- */
 
 static void inherited_ready(struct aph_source *source, uint32_t events)
 {
@@ -423,7 +425,7 @@ static void drop_inherited(struct aph_local_service *ls)
 	ls->inherited = -1;
 }
 
-/* -- the service ------------------------------------------------------------------------------------------- */
+/* -- the service ------------------------------------------------------------------------------- */
 
 void aph_local_stop_listening(struct aph_local_service *ls)
 {

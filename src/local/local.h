@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The local transport's own objects, and what its files offer each other. All under the endpoint's lock. */
+/*
+ * The local transport's own objects, and what its files offer each other. All under the endpoint's
+ * lock.
+ */
 #ifndef ANTIPHON_LOCAL_LOCAL_H
 #define ANTIPHON_LOCAL_LOCAL_H
 
@@ -74,8 +77,8 @@ struct aph_local_channel {
 	uint8_t n_deep;	      /* client: calls that were not alone, before it is set */
 	bool blocked_by_ring; /* something that is blocked needs a record, not the arena */
 	bool fds_blocked;     /* the socket is full of descriptors */
-	uint32_t
-		fds_refused; /* so many were under way when there was no room for more; 0: there was */
+	/* So many were under way when there was no room for more; 0: there was. */
+	uint32_t fds_refused;
 	uint8_t peer_cpu;
 
 	struct aph_fd_stash *stash;
@@ -137,7 +140,8 @@ struct aph_local {
 	unsigned n_moved;	   /* channels that were taken over */
 	unsigned n_scan, n_active, n_newcomers;
 	int spare_fd; /* given up to be able to turn somebody away */
-	int many_fds; /* half of what this process may open: from here on it counts whose they are */
+	/* Half of what this process may open: from here on it counts whose they are. */
+	int many_fds;
 	uint64_t window_began; /* ticks */
 	uint64_t yielded;      /* ticks: when a thread last let others run */
 	uint32_t streak;       /* waits in a crowd that ended without a yield */
@@ -154,7 +158,8 @@ struct aph_local_service {
 	int dir_fd;
 	char file[APH_NAME_MAX + 48];
 	uint64_t serial;
-	int inherited; /* the listener of the service before, whose backlog is let in, too; else -1 */
+	/* The listener of the service before, whose backlog is let in, too; else -1. */
+	int inherited;
 	struct aph_source inherited_source;
 	bool taken;		   /* this one has taken over its name */
 	struct aph_giving *giving; /* to the service that takes over */
@@ -185,7 +190,9 @@ int aph_local_need_page(struct aph_local *local);
 extern const struct aph_channel_ops aph_local_channel_ops;
 /* Memory for a channel, not yet known to anybody. NULL: out of memory. */
 struct aph_local_channel *aph_local_channel_new(struct aph_local *local);
-/* Lets go of what a peer's answer has brought, and of the socket. Another peer may be asked then. */
+/*
+ * Lets go of what a peer's answer has brought, and of the socket. Another peer may be asked then.
+ */
 void aph_local_channel_detach(struct aph_local_channel *lc);
 /* Frees one that aph_channel_init() has not seen, with its descriptors. */
 void aph_local_channel_discard(struct aph_local_channel *lc);
@@ -239,14 +246,20 @@ static inline bool aph_local_has_room(struct aph_local_channel *lc)
 /* The peer waits for room, and there is some. */
 void aph_local_tell_room(struct aph_local_channel *lc);
 
-/* This side has taken a record or given back a piece (after a full fence): tells a peer who waits for it. */
+/*
+ * This side has taken a record or given back a piece (after a full fence): tells a peer who waits
+ * for it.
+ */
 static inline void aph_local_made_room(struct aph_local_channel *lc)
 {
 	if (atomic_load(lc->peer_want))
 		aph_local_tell_room(lc);
 }
 
-/* Gives back what lies behind the first `len` bytes of a piece that was not sent. Others may wait for that room. */
+/*
+ * Gives back what lies behind the first `len` bytes of a piece that was not sent. Others may wait
+ * for that room.
+ */
 void aph_local_trim_piece(struct aph_local_channel *lc, uint32_t off, uint32_t len);
 
 /* Drops what send_all() kept. */
@@ -271,8 +284,8 @@ ssize_t aph_local_take_fds(struct aph_call *call, int *fds, size_t max);
 
 /* -- receive.c: records */
 /*
- * Takes one record if one is there. 1: taken; 0: none; with `requests` false a REQUEST is left alone and
- * counts as none. The channel may be doomed afterwards.
+ * Takes one record if one is there. 1: taken; 0: none; with `requests` false a REQUEST is left
+ * alone and counts as none. The channel may be doomed afterwards.
  */
 int aph_local_take(struct aph_local_channel *lc, bool requests);
 /* Client: takes all that are there. True when there was one. */
@@ -298,7 +311,10 @@ bool aph_local_has_left(const struct aph_local_channel *lc);
 void aph_local_connecting_free(struct aph_local_channel *lc);
 
 /* -- register.c */
-/* Shows the service's name, settles with others that have it, and tidies up after the dead. 0 or -errno. */
+/*
+ * Shows the service's name, settles with others that have it, and tidies up after the dead. 0 or
+ * -errno.
+ */
 int aph_local_register(struct aph_local_service *ls);
 
 /* -- share.c: who may come in, and how much of the service each user may have */
@@ -313,7 +329,9 @@ bool aph_local_is_master(const struct aph_credentials *who);
 bool aph_local_has_share(const struct aph_service *service, const struct aph_credentials *who);
 /* Whether this client may make us hold so many descriptors more. O(channels of the service). */
 bool aph_local_may_hold(const struct aph_local_channel *lc, size_t n_fds);
-/* The limit on open files may change while the service runs; who opens a channel pays for looking. */
+/*
+ * The limit on open files may change while the service runs; who opens a channel pays for looking.
+ */
 void aph_local_note_limit(struct aph_local *local);
 
 /* -- listen.c */
@@ -340,13 +358,18 @@ void aph_local_taken_all(struct aph_local_service *ls);
 
 /* -- handover.c: from the service before */
 /*
- * Asks who serves at the other end of `sock`, which is taken in any case, for its name and its channels, and
- * waits a while for them. True when the name is ours now.
+ * Asks who serves at the other end of `sock`, which is taken in any case, for its name and its
+ * channels, and waits a while for them. True when the name is ours now.
  */
 bool aph_local_take_over(struct aph_local_service *ls, int sock);
-/* The service ends, or we are in a child and it belongs to the parent: ends all talk with others. */
+/*
+ * The service ends, or we are in a child and it belongs to the parent: ends all talk with others.
+ */
 void aph_local_handover_free(struct aph_local_service *ls);
-/* The endpoint is about to sleep, or is awake again: what clients of channels that moved need to know. */
+/*
+ * The endpoint is about to sleep, or is awake again: what clients of channels that moved need to
+ * know.
+ */
 void aph_local_moved_asleep(struct aph_local *local);
 void aph_local_moved_awake(struct aph_local *local);
 

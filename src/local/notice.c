@@ -2,12 +2,14 @@
 /*
  * Notices: how services of the remote transport are shown in the runtime directory.
  *
- * Such a service waits in its UDP driver and nowhere else, so nobody can ask it by a socket. It has a regular file
- * there that it keeps mapped, and counts in it; who wants to know reads. The lock on the file (flock(2)) goes when
- * its process does, and so tells a notice from what a dead process has left. What is shown is no secret: RxRPC
- * itself tells more of it to anybody on this host (DEBUG packets).
+ * Such a service waits in its UDP driver and nowhere else, so nobody can ask it by a socket. It has
+ * a regular file there that it keeps mapped, and counts in it; who wants to know reads. The lock on
+ * the file (flock(2)) goes when its process does, and so tells a notice from what a dead process
+ * has left. What is shown is no secret: RxRPC itself tells more of it to anybody on this host
+ * (DEBUG packets).
  *
- * The file can be made shorter by its owner alone: who may do that to a service may as well kill it.
+ * The file can be made shorter by its owner alone: who may do that to a service may as well kill
+ * it.
  */
 #include "local/notice.h"
 #include "local/layout.h"
@@ -30,7 +32,7 @@ struct aph_notice {
 	char file[APH_RENDEZVOUS_FILE_MAX + 1];
 };
 
-/* -- reading ------------------------------------------------------------------------------------------------------- */
+/* -- reading ----------------------------------------------------------------------------------- */
 
 /* A process of its owner; 0 when the notice claims another one. */
 static pid_t check_pid(pid_t pid, uid_t owner)
@@ -76,7 +78,7 @@ static void remove_stale_ones(void)
 	free(entries);
 }
 
-/* -- writing ------------------------------------------------------------------------------------------------------- */
+/* -- writing ----------------------------------------------------------------------------------- */
 
 /* The file's size, mode, lock and mapping. 0, -errno. */
 static int map_whole(struct aph_notice *notice)

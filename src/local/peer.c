@@ -105,8 +105,8 @@ int aph_local_pidfd(struct aph_channel *channel)
 	int fd;
 
 	/*
-	 * At a client the socket names the process that called listen(); the one that answers is known by
-	 * the pid of its first message alone.
+	 * At a client the socket names the process that called listen(); the one that answers is
+	 * known by the pid of its first message alone.
 	 */
 	if (lc->sock >= 0 && !channel->is_client &&
 	    getsockopt(lc->sock, SOL_SOCKET, SO_PEERPIDFD, &fd, &len) == 0)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reading: what has arrived of a body and was not read yet. First the bytes that rode in the first record,
- * then pieces that lie in the peer's arena until they are used up.
+ * Reading: what has arrived of a body and was not read yet. First the bytes that rode in the first
+ * record, then pieces that lie in the peer's arena until they are used up.
  */
 #include "base/close.h"
 #include "base/copy.h"

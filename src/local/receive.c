@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Receiving: records from the ring, checked one by one. A record that an honest peer would not have written
- * dooms the channel, and nothing of it is used.
+ * Receiving: records from the ring, checked one by one. A record that an honest peer would not have
+ * written dooms the channel, and nothing of it is used.
  *
- * What may come for a call that is no more here is not an offence: the peer had not heard of its end. It
- * is dropped, with its memory given back and its descriptors closed.
+ * What may come for a call that is no more here is not an offence: the peer had not heard of its
+ * end. It is dropped, with its memory given back and its descriptors closed.
  */
 #include "base/close.h"
 #include "local/local.h"
@@ -21,7 +21,7 @@ static APH_APART void offend(struct aph_local_channel *lc)
 	aph_local_doom(lc, APH_REASON_PROTOCOL);
 }
 
-/* -- the table of calls -------------------------------------------------------------------------------------- */
+/* -- the table of calls ------------------------------------------------------------------------ */
 
 static struct aph_local_call *find_call(const struct aph_local_channel *lc, uint32_t tag)
 {
@@ -61,7 +61,7 @@ static int enter_call(struct aph_local_channel *lc, struct aph_local_call *call,
 	return 0;
 }
 
-/* -- what comes with a record ------------------------------------------------------------------------------------ */
+/* -- what comes with a record ------------------------------------------------------------------ */
 
 /* Memory and descriptors of a record that nobody wants. */
 static APH_APART void discard(struct aph_local_channel *lc, const struct aph_record *record,
@@ -166,8 +166,8 @@ static APH_APART void reject_piece(struct aph_local_channel *lc, struct aph_loca
 }
 
 /*
- * Adds a record to a call's body and tells core. `fds_error`: its descriptors did not come whole; the record has
- * none then.
+ * Adds a record to a call's body and tells core. `fds_error`: its descriptors did not come whole;
+ * the record has none then.
  */
 static inline void add_piece(struct aph_local_channel *lc, struct aph_local_call *call,
 			     const struct aph_record *record, const int *fds, int fds_error,
@@ -187,7 +187,7 @@ static inline void add_piece(struct aph_local_channel *lc, struct aph_local_call
 		call->base.in_last = !(record->flags & APH_RECORD_MORE);
 }
 
-/* -- records to a service --------------------------------------------------------------------------------------------- */
+/* -- records to a service ---------------------------------------------------------------------- */
 
 static void take_request(struct aph_local_channel *lc, const struct aph_record *record,
 			 const int *fds, int fds_error)
@@ -270,7 +270,7 @@ static void take_at_service(struct aph_local_channel *lc, const struct aph_recor
 	}
 }
 
-/* -- records to a client ------------------------------------------------------------------------------------------------ */
+/* -- records to a client ----------------------------------------------------------------------- */
 
 static APH_APART void take_end(struct aph_local_channel *lc, struct aph_local_call *call,
 			       const struct aph_record *record)
@@ -311,7 +311,7 @@ static void take_at_client(struct aph_local_channel *lc, const struct aph_record
 	}
 }
 
-/* -- the ring ------------------------------------------------------------------------------------------------------------- */
+/* -- the ring ---------------------------------------------------------------------------------- */
 
 static void take_whole(struct aph_local_channel *lc, const struct aph_record *record,
 		       const int *fds, int fds_error)

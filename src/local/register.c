@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Registering a service: as whom, under which file, and what becomes of others that have the same name, alive
- * or dead. The file is shown first and rivals are looked for then, so that of two who do so at once at least
- * one sees the other.
+ * Registering a service: as whom, under which file, and what becomes of others that have the same
+ * name, alive or dead. The file is shown first and rivals are looked for then, so that of two who
+ * do so at once at least one sees the other.
  */
 #include "base/error.h"
 #include "local/hello.h"
@@ -16,7 +16,10 @@
 #include <time.h>
 #include <unistd.h>
 
-/* How often, and for how long, an exclusive service looks whether a newer one gives way: 100 ms in all. */
+/*
+ * How often, and for how long, an exclusive service looks whether a newer one gives way: 100 ms in
+ * all.
+ */
 #define NAPS_MAX 20
 #define NAP_NS	 5000000
 
@@ -90,8 +93,8 @@ static bool is_rival(const struct aph_local_service *ls, const struct aph_rendez
 }
 
 /*
- * Connects to the newest of them. The socket, or -EAGAIN (there is one, and too many wait there), -ENOENT
- * (there is none) and other errors.
+ * Connects to the newest of them. The socket, or -EAGAIN (there is one, and too many wait there),
+ * -ENOENT (there is none) and other errors.
  */
 static int meet_rival(const struct aph_local_service *ls, enum rivals which)
 {
@@ -163,8 +166,8 @@ static int publish_name(struct aph_local_service *ls)
 }
 
 /*
- * Files that dead processes have left under the same triple go: connecting finds them out. So do those of
- * processes that died while they registered anything here.
+ * Files that dead processes have left under the same triple go: connecting finds them out. So do
+ * those of processes that died while they registered anything here.
  */
 static void sweep(const struct aph_local_service *ls)
 {
@@ -199,9 +202,9 @@ static void nap(struct aph_endpoint *ep)
 }
 
 /*
- * Whoever is to be the only one gives way to an older one that is there. A newer one gives way to us if it
- * looks now; if it had looked before we could be seen it stays, and we give way. That is told apart by waiting
- * a moment.
+ * Whoever is to be the only one gives way to an older one that is there. A newer one gives way to
+ * us if it looks now; if it had looked before we could be seen it stays, and we give way. That is
+ * told apart by waiting a moment.
  */
 static int be_the_only_one(const struct aph_local_service *ls)
 {

@@ -24,7 +24,7 @@
 #define LISTINGS_MAX 16
 #define HIDDEN_AGE_S 60 /* nobody takes so long from bind() to rename() */
 
-/* -- file names ------------------------------------------------------------------------------------------------ */
+/* -- file names -------------------------------------------------------------------------------- */
 
 static uint32_t id_to_file(int64_t id)
 {
@@ -45,7 +45,10 @@ void aph_rendezvous_format(char *file, const struct aph_name *name, uint64_t ser
 		*slash = '+';
 }
 
-/* Whether this is the address of a service of the remote transport, as it is written in a file's name. */
+/*
+ * Whether this is the address of a service of the remote transport, as it is written in a file's
+ * name.
+ */
 static bool is_remote(const char *name, size_t len)
 {
 	if (len > APH_NAME_MAX || strncmp(name, "rx:", 3) != 0)
@@ -109,7 +112,7 @@ bool aph_rendezvous_parse(struct aph_rendezvous_entry *entry, const char *file)
 	return true;
 }
 
-/* -- directories -------------------------------------------------------------------------------------------------- */
+/* -- directories ------------------------------------------------------------------------------- */
 
 /* The only directory that counts, where the user has named one. */
 static const char *named_dir(void)
@@ -188,7 +191,9 @@ static int make_dir(const char *path)
 			       errno == ENOENT ? "; make the directory that it is to lie in"
 					       : aph_advice(errno));
 	fd = open_dir(path);
-	/* What somebody else has made meanwhile is not ours to open: it may be a link to anywhere. */
+	/*
+	 * What somebody else has made meanwhile is not ours to open: it may be a link to anywhere.
+	 */
 	if (fd >= 0 && made && geteuid() == 0 && fchmod(fd, 01777) < 0) {
 		(void)close(fd);
 		return aph_err(-errno, "cannot open %s for all users: %s", path, strerror(errno));
@@ -250,7 +255,7 @@ int aph_directory_path(char *buf, size_t size)
 	return 0;
 }
 
-/* -- searching -------------------------------------------------------------------------------------------------------- */
+/* -- searching --------------------------------------------------------------------------------- */
 
 /* An entry's uid is honest when its owner is that user or root. */
 static bool is_honest(const struct aph_rendezvous_entry *entry)
@@ -279,7 +284,8 @@ static bool matches(const struct aph_rendezvous_entry *entry, const struct aph_n
 struct found {
 	struct aph_rendezvous_entry *entries;
 	size_t n, capacity;
-	bool vanished; /* a file was listed and is gone: who came in its place may not have been listed */
+	/* A file was listed and is gone: who came in its place may not have been listed. */
+	bool vanished;
 };
 
 static int add_found(struct found *found, const struct aph_rendezvous_entry *entry)
@@ -399,7 +405,7 @@ int aph_rendezvous_search(struct aph_rendezvous_entry **out, size_t *n,
 	return 0;
 }
 
-/* -- sockets ---------------------------------------------------------------------------------------------------------- */
+/* -- sockets ----------------------------------------------------------------------------------- */
 
 static int new_socket(void)
 {
@@ -409,7 +415,9 @@ static int new_socket(void)
 	if (fd < 0)
 		return aph_err(-errno, "cannot make a socket: %s%s", strerror(errno),
 			       aph_advice(errno));
-	/* The first message tells who sent it: real ids, and at a client the process that accepts. */
+	/*
+	 * The first message tells who sent it: real ids, and at a client the process that accepts.
+	 */
 	(void)setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
 	return fd;
 }

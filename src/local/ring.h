@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Rings of records: one writer, one reader, no shared head or tail. A record is published by storing its
- * number, which is the reader's private index plus one; the reader says how far it is by `taken`, which
- * the writer looks at only when its ring seems full. A record that was not taken can be withdrawn.
+ * Rings of records: one writer, one reader, no shared head or tail. A record is published by
+ * storing its number, which is the reader's private index plus one; the reader says how far it is
+ * by `taken`, which the writer looks at only when its ring seems full. A record that was not taken
+ * can be withdrawn.
  */
 #ifndef ANTIPHON_LOCAL_RING_H
 #define ANTIPHON_LOCAL_RING_H
@@ -62,7 +63,8 @@ static inline struct aph_record *aph_ring_slot(struct aph_ring *ring)
 }
 
 /*
- * Publishes the slot. Who has to know whether the reader sleeps makes a full fence afterwards, before he looks.
+ * Publishes the slot. Who has to know whether the reader sleeps makes a full fence afterwards,
+ * before he looks.
  */
 static inline void aph_ring_publish(struct aph_ring *ring)
 {
@@ -70,8 +72,8 @@ static inline void aph_ring_publish(struct aph_ring *ring)
 	uint32_t mask = ring->mask, at = ring->next;
 
 	/*
-	 * The line after next is still the reader's from the last lap; the next one he may be watching.
-	 * To own it in time spares the fence that follows a wait for it.
+	 * The line after next is still the reader's from the last lap; the next one he may be
+	 * watching. To own it in time spares the fence that follows a wait for it.
 	 */
 	aph_prefetch_to_write(&slots[(at + RING_AHEAD) & mask]);
 	ring->next = at + 1;
@@ -88,8 +90,9 @@ static inline bool aph_ring_claim(_Atomic uint8_t *mark)
 }
 
 /*
- * Whether the reader has taken this record, however long ago. What it has not taken is among the next `depth`
- * numbers; to compare which is greater would go wrong for a call that is as old as half of all numbers.
+ * Whether the reader has taken this record, however long ago. What it has not taken is among the
+ * next `depth` numbers; to compare which is greater would go wrong for a call that is as old as
+ * half of all numbers.
  */
 static inline bool aph_ring_was_taken(const struct aph_ring *ring, uint32_t number)
 {
@@ -97,9 +100,9 @@ static inline bool aph_ring_was_taken(const struct aph_ring *ring, uint32_t numb
 }
 
 /*
- * Withdraws a record. True: the reader drops it; false: the reader uses it, or has. Partner: the exchange in
- * aph_ring_take() and aph_ring_was_withdrawn(). Whichever fence comes first, one side sees the other; if
- * both do, whoever gets the mark decides.
+ * Withdraws a record. True: the reader drops it; false: the reader uses it, or has. Partner: the
+ * exchange in aph_ring_take() and aph_ring_was_withdrawn(). Whichever fence comes first, one side
+ * sees the other; if both do, whoever gets the mark decides.
  */
 static inline bool aph_ring_withdraw(struct aph_ring *ring, uint32_t number)
 {
@@ -142,7 +145,10 @@ static inline void aph_ring_copy(const struct aph_ring *ring, struct aph_record 
 {
 	const struct aph_record *slot = &ring->slots[ring->next & ring->mask];
 
-	/* In two parts, as they are read: what is loaded over the seam of two stores has to wait for both. */
+	/*
+	 * In two parts, as they are read: what is loaded over the seam of two stores has to wait
+	 * for both.
+	 */
 	memcpy((void *)copy, (const void *)slot, offsetof(struct aph_record, data));
 	memcpy(copy->data, slot->data, sizeof(copy->data));
 	/* The compiler must not go back to the shared one. */
@@ -150,8 +156,8 @@ static inline void aph_ring_copy(const struct aph_ring *ring, struct aph_record 
 }
 
 /*
- * Takes the record: its slot may be written again. A full fence: the writer who then withdraws or waits
- * for room either sees that it was taken, or we see what he did.
+ * Takes the record: its slot may be written again. A full fence: the writer who then withdraws or
+ * waits for room either sees that it was taken, or we see what he did.
  */
 static inline void aph_ring_take(struct aph_ring *ring)
 {
@@ -162,8 +168,8 @@ static inline void aph_ring_take(struct aph_ring *ring)
 }
 
 /*
- * The same in two steps, for a reader who takes several records that nobody withdraws: goes on to the next one,
- * and at last says once how far it is.
+ * The same in two steps, for a reader who takes several records that nobody withdraws: goes on to
+ * the next one, and at last says once how far it is.
  */
 static inline void aph_ring_pass(struct aph_ring *ring)
 {
@@ -177,8 +183,9 @@ static inline void aph_ring_tell(struct aph_ring *ring)
 }
 
 /*
- * Whether the record that was just taken was withdrawn and is to be dropped. Its mark is not used again before
- * the next record is taken, when the writer is one lap ahead; so what is claimed here is this record's.
+ * Whether the record that was just taken was withdrawn and is to be dropped. Its mark is not used
+ * again before the next record is taken, when the writer is one lap ahead; so what is claimed here
+ * is this record's.
  */
 static inline bool aph_ring_was_withdrawn(struct aph_ring *ring)
 {

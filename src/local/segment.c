@@ -29,7 +29,10 @@ static void *map(int fd, size_t size, int prot)
 	void *p = mmap(NULL, size, prot, MAP_SHARED, fd, 0);
 
 	if (p == MAP_FAILED) {
-		/* Too much would be locked (mlockall(2)). It does not mean "later", as EAGAIN does elsewhere. */
+		/*
+		 * Too much would be locked (mlockall(2)). It does not mean "later", as EAGAIN does
+		 * elsewhere.
+		 */
 		if (errno == EAGAIN)
 			errno = ENOMEM;
 		return NULL;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sending: the pieces of a body, and the records that end a call. A first piece of up to forty bytes rides
- * in its record; all else lies in this side's arena until the peer has read it.
+ * Sending: the pieces of a body, and the records that end a call. A first piece of up to forty
+ * bytes rides in its record; all else lies in this side's arena until the peer has read it.
  *
- * A call that finds no room is put on the channel's `blocked` list. Before it gives up it sets `want` and
- * looks once more; whoever makes room looks at `want` after a full fence. So one of the two sees the other.
+ * A call that finds no room is put on the channel's `blocked` list. Before it gives up it sets
+ * `want` and looks once more; whoever makes room looks at `want` after a full fence. So one of the
+ * two sees the other.
  */
 #include "base/copy.h"
 #include "base/error.h"
@@ -15,16 +16,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PIECES_PER_ARENA   8u	 /* pieces of 32 KiB keep both cores busy in an arena of 256 KiB */
-#define PIECE_LEAST	   8192u /* rather wait than send less of a long body */
-#define SPARE_PART	   8u /* this part of the arena is kept free of bodies that fill half of it */
+#define PIECES_PER_ARENA 8u    /* pieces of 32 KiB keep both cores busy in an arena of 256 KiB */
+#define PIECE_LEAST	 8192u /* rather wait than send less of a long body */
+/* This part of the arena is kept free of bodies that fill half of it. */
+#define SPARE_PART	   8u
 #define PATIENCE_NS	   50000u   /* how long send_all() waits for a client that may be reading */
 #define PATIENCE_IN_ALL_NS 1000000u /* the same for all of a reply */
 #define PATIENT_UP_TO	   (4u << 20)
 
-/* -- publishing -------------------------------------------------------------------------------------------- */
+/* -- publishing -------------------------------------------------------------------------------- */
 
-/* Whether the page that this client sees says nothing about who serves now. Argued in handover.c. */
+/*
+ * Whether the page that this client sees says nothing about who serves now. Argued in handover.c.
+ */
 static bool has_moved(const struct aph_local_channel *lc)
 {
 	return atomic_load_explicit(&lc->words->server.moved, memory_order_acquire);
@@ -73,8 +77,8 @@ static inline void announce(struct aph_local_channel *lc)
 }
 
 /*
- * Before the peer is told anything that it answers to: another thread, or somebody else's loop, sleeps for this
- * endpoint, and did not know of this channel when it lay down.
+ * Before the peer is told anything that it answers to: another thread, or somebody else's loop,
+ * sleeps for this endpoint, and did not know of this channel when it lay down.
  */
 static inline void note_sleeper(struct aph_local_channel *lc)
 {
@@ -91,7 +95,10 @@ static inline void publish_slot(struct aph_local_channel *lc)
 	aph_ring_publish(&lc->out);
 }
 
-/* Publishes the next record; the ring has room. `data` is copied into it unless it lies in the arena. */
+/*
+ * Publishes the next record; the ring has room. `data` is copied into it unless it lies in the
+ * arena.
+ */
 static void publish(struct aph_local_channel *lc, const struct aph_record *head, const void *data,
 		    bool wake)
 {
@@ -113,7 +120,7 @@ static void publish(struct aph_local_channel *lc, const struct aph_record *head,
 		announce(lc);
 }
 
-/* -- room --------------------------------------------------------------------------------------------------- */
+/* -- room -------------------------------------------------------------------------------------- */
 
 static void block(struct aph_local_call *call)
 {
@@ -170,8 +177,8 @@ static bool get_ring_room(struct aph_local_channel *lc)
 }
 
 /*
- * A piece of the arena. Long bodies leave a part of it to the short ones of other calls, which would
- * otherwise wait for whoever does not read a long one. 0, -EAGAIN, -ENOMEM or -ENOTCONN.
+ * A piece of the arena. Long bodies leave a part of it to the short ones of other calls, which
+ * would otherwise wait for whoever does not read a long one. 0, -EAGAIN, -ENOMEM or -ENOTCONN.
  */
 static int get_arena_room(struct aph_local_call *call, uint32_t *off, uint32_t *len)
 {
@@ -236,7 +243,7 @@ static int send_fds(struct aph_local_channel *lc, const int *fds, size_t n)
 	return 0;
 }
 
-/* -- sending ------------------------------------------------------------------------------------------------- */
+/* -- sending ----------------------------------------------------------------------------------- */
 
 static void begin_record(const struct aph_local_call *call, struct aph_record *head, size_t len,
 			 bool more)
@@ -270,7 +277,9 @@ static uint32_t piece_max(const struct aph_local_call *call)
 	return (uint32_t)(first < most ? first : most);
 }
 
-/* Sends one piece, of at most `*len` bytes. 0 and how many, or a negative error with nothing done. */
+/*
+ * Sends one piece, of at most `*len` bytes. 0 and how many, or a negative error with nothing done.
+ */
 static APH_APART int send_piece(struct aph_local_call *call, const void *data, size_t *len,
 				const int *fds, size_t n_fds, bool more)
 {
@@ -321,7 +330,10 @@ static int check_channel(const struct aph_local_channel *lc)
 	return is_usable(lc) ? 0 : aph_err(-ENOTCONN, "the channel has closed");
 }
 
-/* What most calls are: a short body at once, written straight into its record. False: take the long way. */
+/*
+ * What most calls are: a short body at once, written straight into its record. False: take the long
+ * way.
+ */
 static inline bool send_short(struct aph_local_call *call, const void *data, size_t len, bool more)
 {
 	struct aph_local_channel *lc = aph_local_channel_of(call);
@@ -452,9 +464,11 @@ int aph_local_commit(struct aph_call *base, size_t len, bool more)
 	return 0;
 }
 
-/* -- whole replies ---------------------------------------------------------------------------------------------- */
+/* -- whole replies ----------------------------------------------------------------------------- */
 
-/* Waits a moment for a client that is reading right now, at most for what is left of `patience_ns`. */
+/*
+ * Waits a moment for a client that is reading right now, at most for what is left of `patience_ns`.
+ */
 static bool wait_for_room(struct aph_local_channel *lc, uint64_t *patience_ns)
 {
 	uint64_t began, waited = 0;
@@ -560,13 +574,16 @@ int aph_local_send_all(struct aph_call *base, const void *data, size_t len)
 	return send_short(call, data, len, false) ? 0 : send_all_long(call, data, len);
 }
 
-/* -- ends ------------------------------------------------------------------------------------------------------------ */
+/* -- ends -------------------------------------------------------------------------------------- */
 
 bool aph_local_revoke(struct aph_call *base)
 {
 	struct aph_local_call *call = aph_local_call(base);
 
-	/* On a channel that has ended too: a service that has not noticed yet may still be taking requests. */
+	/*
+	 * On a channel that has ended too: a service that has not noticed yet may still be taking
+	 * requests.
+	 */
 	return !call->begun ||
 	       aph_ring_withdraw(&aph_local_channel_of(call)->out, call->first_record);
 }
@@ -668,7 +685,7 @@ void aph_local_unblock(struct aph_local_channel *lc)
 		aph_list_remove(waiting.next);
 }
 
-/* -- room for the peer -------------------------------------------------------------------------------- */
+/* -- room for the peer ------------------------------------------------------------------------- */
 
 void aph_local_tell_room(struct aph_local_channel *lc)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who may come in, and how much a user may make a service hold: by what the service allows, and by shares of its
- * channels and descriptors, so that nobody can lock the others out.
+ * Who may come in, and how much a user may make a service hold: by what the service allows, and by
+ * shares of its channels and descriptors, so that nobody can lock the others out.
  */
 #include "local/local.h"
 

@@ -2,10 +2,10 @@
 /*
  * What goes over a channel's socket and eventfd once it is open: bells and descriptors.
  *
- * The eventfd's counter starts in the middle and hardly moves, so it cannot saturate: the client rings by writing 0, which the
- * server sees as EPOLLIN; the server rings by reading without waiting, which the client sees as EPOLLOUT.
- * Both listen edge-triggered, so nobody drains anything. Neither call blocks, whatever the peer has done to
- * the file's flags or its counter.
+ * The eventfd's counter starts in the middle and hardly moves, so it cannot saturate: the client
+ * rings by writing 0, which the server sees as EPOLLIN; the server rings by reading without
+ * waiting, which the client sees as EPOLLOUT. Both listen edge-triggered, so nobody drains
+ * anything. Neither call blocks, whatever the peer has done to the file's flags or its counter.
  */
 #include "base/close.h"
 #include "base/error.h"
@@ -21,10 +21,13 @@
 #include <unistd.h>
 
 #define DRAIN_MAX 64 /* messages in one go */
-/* Ahead of descriptors: a bell for each record that the ring can hold, and then some that tell of room. */
+/*
+ * Ahead of descriptors: a bell for each record that the ring can hold, and then some that tell of
+ * room.
+ */
 #define BELLS_MAX (4 * APH_DEPTH_MAX)
 
-/* -- bells ---------------------------------------------------------------------------------------------- */
+/* -- bells ------------------------------------------------------------------------------------- */
 
 static void ring_by_byte(struct aph_local_channel *lc)
 {
@@ -48,7 +51,7 @@ void aph_local_ring(struct aph_local_channel *lc)
 	}
 }
 
-/* -- descriptors out -------------------------------------------------------------------------------------- */
+/* -- descriptors out --------------------------------------------------------------------------- */
 
 int aph_local_send_fds(struct aph_local_channel *lc, const int *fds, size_t n)
 {
@@ -91,7 +94,7 @@ int aph_local_send_fds(struct aph_local_channel *lc, const int *fds, size_t n)
 	}
 }
 
-/* -- descriptors in ----------------------------------------------------------------------------------------- */
+/* -- descriptors in ---------------------------------------------------------------------------- */
 
 void aph_local_stash_free(struct aph_local_channel *lc)
 {
@@ -138,7 +141,9 @@ static void take_control(struct msghdr *msg, struct arrival *arrival)
 	}
 }
 
-/* Client: another process serves the channel now. This is its page, and it is who the kernel says. */
+/*
+ * Client: another process serves the channel now. This is its page, and it is who the kernel says.
+ */
 static int meet(struct aph_local_channel *lc, struct arrival *arrival)
 {
 	void *page;
@@ -147,7 +152,9 @@ static int meet(struct aph_local_channel *lc, struct arrival *arrival)
 		aph_close_received(arrival->fds, arrival->n_fds);
 		return arrival->truncated ? 1 : -EPROTO;
 	}
-	/* The page is good for hints alone: what it says of sleep is not believed, see handover.c. */
+	/*
+	 * The page is good for hints alone: what it says of sleep is not believed, see handover.c.
+	 */
 	if (aph_segment_map(&page, arrival->fds[0], APH_PAGE, false) == 0) {
 		(void)munmap((void *)(uintptr_t)lc->page_map, APH_PAGE);
 		lc->page_map = page;
@@ -162,8 +169,8 @@ static int meet(struct aph_local_channel *lc, struct arrival *arrival)
 }
 
 /*
- * Where descriptors are getting scarce no client may make us hold more than its share: what it sends beyond that
- * is treated as if this process had no room for it.
+ * Where descriptors are getting scarce no client may make us hold more than its share: what it
+ * sends beyond that is treated as if this process had no room for it.
  */
 static void keep_to_share(const struct aph_local_channel *lc, struct arrival *arrival)
 {
@@ -194,7 +201,9 @@ static int receive(struct aph_local_channel *lc, struct arrival *arrival)
 	};
 	ssize_t n = recvmsg(lc->sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
-	/* A peer that died with our messages unread: this is told once, ahead of what it has sent. */
+	/*
+	 * A peer that died with our messages unread: this is told once, ahead of what it has sent.
+	 */
 	if (n < 0 && errno == ECONNRESET) {
 		msg.msg_controllen = sizeof(control.space);
 		n = recvmsg(lc->sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
@@ -313,7 +322,7 @@ int aph_local_recv_fds(struct aph_local_channel *lc, int *fds, size_t n)
 	return -EPROTO;
 }
 
-/* -- watching --------------------------------------------------------------------------------------------------- */
+/* -- watching ---------------------------------------------------------------------------------- */
 
 int aph_local_read_socket(struct aph_local_channel *lc)
 {
@@ -387,7 +396,10 @@ void aph_local_unwatch(struct aph_local_channel *lc)
 
 	if (!lc->sock_events)
 		return;
-	/* The peer, or a child, may hold copies of these: closing alone would leave them in our epoll. */
+	/*
+	 * The peer, or a child, may hold copies of these: closing alone would leave them in our
+	 * epoll.
+	 */
 	aph_source_remove(ep, lc->sock);
 	if (lc->bell >= 0)
 		aph_source_remove(ep, lc->bell);

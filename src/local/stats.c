@@ -143,7 +143,10 @@ static void collect_answers(struct question *questions, size_t n, struct pollfd 
 	}
 }
 
-/* A service of another host's calls: what it shows is all that there is to ask. False when its process is gone. */
+/*
+ * A service of another host's calls: what it shows is all that there is to ask. False when its
+ * process is gone.
+ */
 static bool read_notice(struct aph_service_info *info, const struct aph_rendezvous_entry *entry)
 {
 	struct aph_stats_message shown;

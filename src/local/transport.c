@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The local transport's instance in an endpoint: which rings are looked at, in which order, and how it falls
- * asleep without missing a bell (docs/spec/local-transport.md has the argument).
+ * The local transport's instance in an endpoint: which rings are looked at, in which order, and how
+ * it falls asleep without missing a bell (docs/spec/local-transport.md has the argument).
  */
 #include "base/barrier.h"
 #include "base/error.h"
@@ -14,12 +14,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define BURST_MAX	    8u	     /* records of one channel before the next has its turn */
-#define WINDOW_TICKS	    1200000u /* about half a millisecond */
-#define QUOTA_LEAST	    16u	     /* fewer requests in a window say nothing */
-#define QUOTA_SPARE	    14u /* what a channel may have above the mean: a fourteenth of it */
-#define STALE_TICKS	    4000000u /* 1 to 4 ms: a channel without a record for so long has to ring */
-#define LOOKS_WITHOUT_CLOCK 64	     /* one to two microseconds */
+#define BURST_MAX    8u	      /* records of one channel before the next has its turn */
+#define WINDOW_TICKS 1200000u /* about half a millisecond */
+#define QUOTA_LEAST  16u      /* fewer requests in a window say nothing */
+#define QUOTA_SPARE  14u      /* what a channel may have above the mean: a fourteenth of it */
+/* 1 to 4 ms: a channel without a record for so long has to ring. */
+#define STALE_TICKS	    4000000u
+#define LOOKS_WITHOUT_CLOCK 64 /* one to two microseconds */
 #define LOOKS_PER_CLOCK	    16
 #define GIVE_WAY_TICKS	    20000u /* 5 to 20 us */
 /* In a crowd, before yielding to it, if the peer runs on another CPU: */
@@ -37,7 +38,7 @@ static struct aph_local_channel *scanned(struct aph_list *link)
 	return aph_container(link, struct aph_local_channel, scan_link);
 }
 
-/* -- polling -------------------------------------------------------------------------------------------------------- */
+/* -- polling ----------------------------------------------------------------------------------- */
 
 static bool end_doomed(struct aph_local *local)
 {
@@ -76,12 +77,12 @@ static bool poll_clients(struct aph_local *local)
 	return any;
 }
 
-/* -- fairness -------------------------------------------------------------------------------------------------- */
+/* -- fairness ---------------------------------------------------------------------------------- */
 
 /*
- * In a crowd the scheduler, not the ring, decides who calls how often: whoever shares a CPU with nobody gets
- * more turns. So every half millisecond is a window, and nobody gets far more requests through in it than those
- * got on average who called about as fast in the last one.
+ * In a crowd the scheduler, not the ring, decides who calls how often: whoever shares a CPU with
+ * nobody gets more turns. So every half millisecond is a window, and nobody gets far more requests
+ * through in it than those got on average who called about as fast in the last one.
  */
 static bool is_crowded(const struct aph_local *local)
 {
@@ -138,7 +139,10 @@ static bool poll_service(struct aph_local_channel *lc, bool requests)
 	return any;
 }
 
-/* Clients and we ourselves want to know who shares a CPU. It seldom changes but where others had a turn. */
+/*
+ * Clients and we ourselves want to know who shares a CPU. It seldom changes but where others had a
+ * turn.
+ */
 static void note_cpu(struct aph_local *local)
 {
 	unsigned cpu = aph_cpu();
@@ -149,7 +153,10 @@ static void note_cpu(struct aph_local *local)
 	atomic_store_explicit(&local->page->cpu, cpu, memory_order_relaxed);
 }
 
-/* A service that always finds something to do on another CPU lets the clients on its own one run, too. */
+/*
+ * A service that always finds something to do on another CPU lets the clients on its own one run,
+ * too.
+ */
 static void give_way(struct aph_local *local)
 {
 	struct aph_endpoint *ep = local->base.ep;
@@ -205,7 +212,7 @@ static bool poll(struct aph_transport *transport, bool requests)
 	return any;
 }
 
-/* -- what there is to do ---------------------------------------------------------------------------------------------- */
+/* -- what there is to do ----------------------------------------------------------------------- */
 
 /* Whether aph_local_take() would take the record that is there. */
 static bool can_take(struct aph_local_channel *lc, bool requests)
@@ -220,11 +227,11 @@ static bool can_serve(struct aph_local_channel *lc, bool requests)
 	return can_take(lc, requests) || aph_local_has_room(lc);
 }
 
-/* -- quiet channels ----------------------------------------------------------------------------------------------------- */
+/* -- quiet channels ---------------------------------------------------------------------------- */
 
 /*
- * The peer may have claimed `want` for room of a kind that did not help: says again, before the last look,
- * that a call waits.
+ * The peer may have claimed `want` for room of a kind that did not help: says again, before the
+ * last look, that a call waits.
  */
 static void renew_want(struct aph_local_channel *lc)
 {
@@ -273,7 +280,7 @@ static void tidy(struct aph_transport *transport)
 		aph_local_newcomer_expire(local, aph_time_ns());
 }
 
-/* -- waiting --------------------------------------------------------------------------------------------------------------- */
+/* -- waiting ----------------------------------------------------------------------------------- */
 
 static bool has_replies(struct aph_local_channel *lc)
 {
@@ -367,8 +374,8 @@ static bool look(struct aph_local *local, bool requests, int n)
 }
 
 /*
- * In a crowd, before yielding: a peer on another CPU may be about to answer, and a moment's look costs less than
- * two switches. Not too often in a row, as others wait for this CPU.
+ * In a crowd, before yielding: a peer on another CPU may be about to answer, and a moment's look
+ * costs less than two switches. Not too often in a row, as others wait for this CPU.
  */
 static bool look_before_yield(struct aph_local *local, bool requests,
 			      const struct aph_wake_scene *scene)
@@ -421,7 +428,10 @@ static bool spin(struct aph_transport *transport, bool requests, uint64_t deadli
 		}
 		if (yields && !aph_wake_yield(&local->wake, &now))
 			return any_work(local, requests);
-		/* As of now: what poll() finds next, give_way() must not take for work that never ends. */
+		/*
+		 * As of now: what poll() finds next, give_way() must not take for work that never
+		 * ends.
+		 */
 		if (yields) {
 			local->yielded = ep->ticks = now;
 			note_cpu(local);
@@ -533,7 +543,7 @@ static void awake(struct aph_transport *transport, uint64_t ticks)
 	}
 }
 
-/* -- life --------------------------------------------------------------------------------------------------------------------- */
+/* -- life -------------------------------------------------------------------------------------- */
 
 static void free_local(struct aph_transport *transport)
 {

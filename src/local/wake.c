@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The rules, each with its reason (measured on two-core machines, see docs/spec/local-transport.md):
+ * The rules, each with its reason (measured on two-core machines, see
+ * docs/spec/local-transport.md):
  *
- * - A client spins when the service was awake: one that had to be rung takes longer than a spin. But on some virtual
- *   machines a wake-up takes 30 us, and about as much of the processors. There it costs nothing more to wait for a rung
- *   service without sleep, and takes half the time. Whether it is so is tried (base/trial.h): it must spare 20 us, and
- *   two fifths of the wait, which a service that takes its time does not allow.
+ * - A client spins when the service was awake: one that had to be rung takes longer than a spin.
+ *   But on some virtual machines a wake-up takes 30 us, and about as much of the processors. There
+ *   it costs nothing more to wait for a rung service without sleep, and takes half the time.
+ *   Whether it is so is tried (base/trial.h): it must spare 20 us, and two fifths of the wait,
+ *   which a service that takes its time does not allow.
  * - Nobody spins on the CPU that the peer needs.
- * - A client spins when 2 of its last 8 waits were short, a service when 4 were; a client probes every
- *   16th time anyway. A call every 200 us teaches both not to.
- * - In a crowd (more busy threads than CPUs), or pinned together on one CPU, yielding beats both spinning
- *   and sleeping: the other side answers before the scheduler is asked to wake anybody.
- * - A yield that took over 2 ms means that somebody else wants the CPU: back off, for 1 ms at first, four times
- *   as long each time up to 256 ms, forgotten after 256 good yields.
+ * - A client spins when 2 of its last 8 waits were short, a service when 4 were; a client probes
+ *   every 16th time anyway. A call every 200 us teaches both not to.
+ * - In a crowd (more busy threads than CPUs), or pinned together on one CPU, yielding beats both
+ *   spinning and sleeping: the other side answers before the scheduler is asked to wake anybody.
+ * - A yield that took over 2 ms means that somebody else wants the CPU: back off, for 1 ms at
+ *   first, four times as long each time up to 256 ms, forgotten after 256 good yields.
  */
 #include "local/wake.h"
 #include "base/time.h"

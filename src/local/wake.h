@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * When to spin, when to yield, when to sleep: what a waiting thread has learned. It knows nothing of rings.
+ * When to spin, when to yield, when to sleep: what a waiting thread has learned. It knows nothing
+ * of rings.
  */
 #ifndef ANTIPHON_LOCAL_WAKE_H
 #define ANTIPHON_LOCAL_WAKE_H
@@ -51,8 +52,8 @@ struct aph_wake_scene {
 void aph_wake_init(struct aph_wake *wake);
 
 /*
- * All times are in ticks (base/time.h): a clock that costs little to read, as a wait may be over in less time
- * than it takes to read the other.
+ * All times are in ticks (base/time.h): a clock that costs little to read, as a wait may be over in
+ * less time than it takes to read the other.
  */
 
 /* A wait begins: how to spend its first moments. */
@@ -67,8 +68,8 @@ void aph_wake_goes_on(struct aph_wake *wake, uint64_t now);
 /* It is over: was it a short one? `cap_us` is the longest spin. */
 void aph_wake_end(struct aph_wake *wake, uint64_t now, uint64_t cap_us);
 /*
- * Gives up the CPU once, and notes for how long: `*now` is the time before, then after. False when it is
- * better to sleep from here on.
+ * Gives up the CPU once, and notes for how long: `*now` is the time before, then after. False when
+ * it is better to sleep from here on.
  */
 bool aph_wake_yield(struct aph_wake *wake, uint64_t *now);
 /* So many microseconds in ticks. */

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Remote addresses: `rx:HOST:PORT/SERVICE`, HOST a name, an IPv4 address or an IPv6 address in brackets. */
+/*
+ * Remote addresses: `rx:HOST:PORT/SERVICE`, HOST a name, an IPv4 address or an IPv6 address in
+ * brackets.
+ */
 #include "base/error.h"
 #include "remote/remote.h"
 #include "udp/udp.h"
@@ -31,7 +34,10 @@ static int parse_number(uint16_t *out, const char *text, uint16_t least, const c
 	return 0;
 }
 
-/* Cuts the host off at the front: `[...]:` or up to the last colon. Returns what follows, NULL: malformed. */
+/*
+ * Cuts the host off at the front: `[...]:` or up to the last colon. Returns what follows, NULL:
+ * malformed.
+ */
 static char *split_host(char *text, char **host)
 {
 	char *end;
@@ -67,7 +73,10 @@ static int resolve(struct aph_rx_address *out, const char *host, uint16_t port, 
 		return aph_err(-ENOENT, "cannot find the host '%s': %s", host, gai_strerror(r));
 	memcpy(&name, found->ai_addr,
 	       found->ai_addrlen < sizeof(name) ? found->ai_addrlen : sizeof(name));
-	/* An IPv4 address that is written as one of IPv6 is an IPv4 address: that is where answers come from. */
+	/*
+	 * An IPv4 address that is written as one of IPv6 is an IPv4 address: that is where answers
+	 * come from.
+	 */
 	aph_udp_from_name(&name, out);
 	freeaddrinfo(found);
 	return 0;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A call of the core on a call of the engine: which words of the one mean which of the other. What decides between
- * REFUSED and LOST is whether anybody can have run the request; where nobody can prove that, it is LOST.
+ * A call of the core on a call of the engine: which words of the one mean which of the other. What
+ * decides between REFUSED and LOST is whether anybody can have run the request; where nobody can
+ * prove that, it is LOST.
  */
 #include "base/error.h"
 #include "remote/remote.h"
@@ -15,7 +16,7 @@ static struct aph_remote_port *port_of(const struct aph_call *call)
 	return aph_remote_channel(call->channel)->port;
 }
 
-/* -- life ------------------------------------------------------------------------------------------------------------ */
+/* -- life -------------------------------------------------------------------------------------- */
 
 int aph_remote_call_init(struct aph_call *call)
 {
@@ -62,7 +63,7 @@ void aph_remote_call_deinit(struct aph_call *call)
 		aph_remote_channel_quiet(aph_remote_channel(call->channel));
 }
 
-/* -- bodies out ------------------------------------------------------------------------------------------------------- */
+/* -- bodies out -------------------------------------------------------------------------------- */
 
 static int no_descriptors(void)
 {
@@ -233,7 +234,7 @@ int aph_remote_commit(struct aph_call *call, size_t len, bool more)
 	return 0;
 }
 
-/* -- bodies in --------------------------------------------------------------------------------------------------------- */
+/* -- bodies in --------------------------------------------------------------------------------- */
 
 /* The engine tells of the end of a body only to those who wait for it. */
 static void look_for_end(struct aph_remote_call *rc)
@@ -242,7 +243,10 @@ static void look_for_end(struct aph_remote_call *rc)
 		rc->base.in_last = true;
 }
 
-/* And of more to those whose last read came up empty. Those of the core who wait count on it after any read. */
+/*
+ * And of more to those whose last read came up empty. Those of the core who wait count on it after
+ * any read.
+ */
 static void has_read(struct aph_remote_call *rc)
 {
 	if (!aph_rx_call_available(rc->rx) && !aph_rx_call_is_complete(rc->rx))
@@ -298,7 +302,7 @@ ssize_t aph_remote_take_fds(struct aph_call *call, int *fds, size_t max)
 	return 0;
 }
 
-/* -- ends ---------------------------------------------------------------------------------------------------------------- */
+/* -- ends -------------------------------------------------------------------------------------- */
 
 bool aph_remote_revoke(struct aph_call *call)
 {
@@ -326,7 +330,10 @@ static bool is_own_code(int32_t code, int32_t kind)
 	       (code & APH_REMOTE_REASON) <= APH_REASON_RESOURCES;
 }
 
-/* Codes that the protocol, or the other end of ours, takes for something else than a word of the service. */
+/*
+ * Codes that the protocol, or the other end of ours, takes for something else than a word of the
+ * service.
+ */
 static bool is_taken(int32_t code)
 {
 	switch (code) {
@@ -365,18 +372,22 @@ void aph_remote_farewell(struct aph_call *call, enum aph_farewell kind, int32_t 
 	aph_remote_flush(port_of(call));
 }
 
-/* -- what the engine says ----------------------------------------------------------------------------------------------- */
+/* -- what the engine says ---------------------------------------------------------------------- */
 
 /*
- * Whoever says that the request was not run may have taken the place of one that has run it. The service itself says so
- * behind the first packet: it is the only one who has had it, if there was one copy.
+ * Whoever says that the request was not run may have taken the place of one that has run it. The
+ * service itself says so behind the first packet: it is the only one who has had it, if there was
+ * one copy.
  */
 static bool is_refusal_of_service(const struct aph_rx_call_info *info)
 {
 	return !info->n_resent;
 }
 
-/* A server that does not begin the call says so to any packet: it is about the call if there was one packet. */
+/*
+ * A server that does not begin the call says so to any packet: it is about the call if there was
+ * one packet.
+ */
 static bool is_refusal_of_server(const struct aph_rx_call_info *info)
 {
 	return info->n_sent == 1 && !info->received && !info->vague;

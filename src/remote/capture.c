@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Packets in a file, for Wireshark and tcpdump: with ANTIPHON_RX_TRACE=NAME.pcap each packet that a port sends or receives
- * is added to that file. It needs no rights, and shows what this process sees: the IP and UDP headers are made up
- * from the addresses that are known.
+ * Packets in a file, for Wireshark and tcpdump: with ANTIPHON_RX_TRACE=NAME.pcap each packet that a
+ * port sends or receives is added to that file. It needs no rights, and shows what this process
+ * sees: the IP and UDP headers are made up from the addresses that are known.
  *
- * The format is libpcap's with times in nanoseconds (magic a1b23c4d), in the byte order of this machine; link type 101,
- * packets begin with their IP header.
+ * The format is libpcap's with times in nanoseconds (magic a1b23c4d), in the byte order of this
+ * machine; link type 101, packets begin with their IP header.
  */
 #include "remote/remote.h"
 
@@ -105,7 +105,7 @@ static void open_file(void)
 		(void)close(fd);
 }
 
-/* -- headers that might have been ---------------------------------------------------------------------------- */
+/* -- headers that might have been -------------------------------------------------------------- */
 
 static uint32_t add_words(uint32_t sum, const void *data, size_t len)
 {
@@ -189,7 +189,7 @@ static void make_headers(struct headers *headers, const struct aph_rx_trace *tra
 	headers->udp.uh_sum = fold(sum) ? fold(sum) : 0xffff;
 }
 
-/* -- one packet ------------------------------------------------------------------------------------------------ */
+/* -- one packet -------------------------------------------------------------------------------- */
 
 static void capture(void *arg, const struct aph_rx_trace *trace)
 {

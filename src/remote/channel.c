@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Channels and services of the remote transport. A client's channel is a client of the engine. At a service, who
- * calls from one address shares a channel; it is kept for a while after the last call, as the next one is likely to
- * come from there.
+ * Channels and services of the remote transport. A client's channel is a client of the engine. At a
+ * service, who calls from one address shares a channel; it is kept for a while after the last call,
+ * as the next one is likely to come from there.
  *
- * Nobody proves who he is yet: credentials say so, and a service that others than this host can reach has to say
- * that it takes anybody.
+ * Nobody proves who he is yet: credentials say so, and a service that others than this host can
+ * reach has to say that it takes anybody.
  */
 #include "base/error.h"
 #include "remote/remote.h"
@@ -18,7 +18,7 @@
 
 #define QUIET_MAX 1024 /* channels kept without calls */
 
-/* -- both sides ---------------------------------------------------------------------------------------------------- */
+/* -- both sides -------------------------------------------------------------------------------- */
 
 static struct aph_remote_channel *channel_new(struct aph_remote_port *port,
 					      const struct aph_rx_path *path)
@@ -40,7 +40,10 @@ static struct aph_remote_channel *channel_new(struct aph_remote_port *port,
 	return rc;
 }
 
-/* The client hears of it now: the service may hold what it has left for long. A reply that is written goes on. */
+/*
+ * The client hears of it now: the service may hold what it has left for long. A reply that is
+ * written goes on.
+ */
 static void abort_calls(struct aph_channel *channel)
 {
 	struct aph_list *pos, *tmp;
@@ -134,7 +137,7 @@ const struct aph_channel_ops aph_remote_channel_ops = {
 	.abandon = abandon_channel,
 };
 
-/* -- a client's --------------------------------------------------------------------------------------------------------- */
+/* -- a client's -------------------------------------------------------------------------------- */
 
 static int channel_open(struct aph_channel **out, struct aph_endpoint *ep,
 			const struct aph_place *place, const char *address,
@@ -173,7 +176,7 @@ static int channel_open(struct aph_channel **out, struct aph_endpoint *ep,
 	return 0;
 }
 
-/* -- a service's ---------------------------------------------------------------------------------------------------------- */
+/* -- a service's ------------------------------------------------------------------------------- */
 
 static struct aph_list *bucket(struct aph_remote_service *service, const struct aph_rx_address *a)
 {

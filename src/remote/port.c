@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The transport in an endpoint: its ports, what they receive, and how it sleeps. A single port that is all the
- * endpoint waits for sleeps in the driver's own way, which is the fastest; beside others its socket is in epoll.
+ * The transport in an endpoint: its ports, what they receive, and how it sleeps. A single port that
+ * is all the endpoint waits for sleeps in the driver's own way, which is the fastest; beside others
+ * its socket is in epoll.
  */
 #include "base/error.h"
 #include "base/time.h"
@@ -17,7 +18,10 @@
 	100000u /* 25 to 100 us: who takes longer for a request sends each answer at once */
 #define SLOW_TICKS \
 	UINT64_C(4000000) /* 1 to 4 ms: with one request; who takes that may take any time */
-/* No answer waits for the next one then for so many times as long, but not for longer than 1 to 4 s. */
+/*
+ * No answer waits for the next one then for so many times as long, but not for longer than 1 to 4
+ * s.
+ */
 #define CALM_TIMES 64u
 #define CALM_TICKS UINT64_C(4000000000)
 #define LOOKS_MAX  64 /* at what has come meanwhile, before it goes on */
@@ -32,7 +36,7 @@ static struct aph_remote_port *port_at(struct aph_list *link)
 	return aph_container(link, struct aph_remote_port, link);
 }
 
-/* -- what has happened --------------------------------------------------------------------------------------------- */
+/* -- what has happened ------------------------------------------------------------------------- */
 
 static void forget_incoming(struct aph_remote_incoming *incoming)
 {
@@ -40,7 +44,9 @@ static void forget_incoming(struct aph_remote_incoming *incoming)
 	free(incoming);
 }
 
-/* A new call waits here until the endpoint takes requests, and can end before anybody knew of it. */
+/*
+ * A new call waits here until the endpoint takes requests, and can end before anybody knew of it.
+ */
 static void take_call(struct aph_remote_port *port, const struct aph_rx_event *event)
 {
 	struct aph_remote_incoming *incoming = calloc(1, sizeof(*incoming));
@@ -56,7 +62,9 @@ static void take_call(struct aph_remote_port *port, const struct aph_rx_event *e
 	aph_rx_call_set_data(event->call, &incoming->user);
 }
 
-/* Of a call that somebody has a use for: a request that nobody was told of, or a call of the core. */
+/*
+ * Of a call that somebody has a use for: a request that nobody was told of, or a call of the core.
+ */
 static void tell_user(struct aph_remote_user *user, const struct aph_rx_event *event)
 {
 	if (user->is_told) {
@@ -104,8 +112,9 @@ static bool deliver(struct aph_remote_port *port)
 }
 
 /*
- * The program looks at us again: how long it was away with a request says how long it may be with the next one. True: for
- * so long that the network comes before a request that waits, or its peers would take us for dead behind a few of them.
+ * The program looks at us again: how long it was away with a request says how long it may be with
+ * the next one. True: for so long that the network comes before a request that waits, or its peers
+ * would take us for dead behind a few of them.
  */
 static bool note_return(struct aph_remote_port *port)
 {
@@ -167,7 +176,10 @@ static void set_timer(struct aph_remote_port *port)
 				 aph_rx_has_event(port->rx) ? 0 : aph_rx_deadline(port->rx));
 }
 
-/* Whether who was told of a request last has answered soon, and is likely to be as quick with the next one. */
+/*
+ * Whether who was told of a request last has answered soon, and is likely to be as quick with the
+ * next one.
+ */
 static bool is_quick(const struct aph_remote_port *port, uint64_t ticks)
 {
 	return ticks - port->delivered < TOGETHER_TICKS && ticks >= port->slow_until;
@@ -178,7 +190,10 @@ void aph_remote_flush(struct aph_remote_port *port)
 	struct aph_endpoint *ep = port->remote->base.ep;
 	bool sleeps = ep->in_epoll || ep->asleep;
 
-	/* More is to be done first: it leaves together, if those who do it will look at us soon. Who sleeps does not. */
+	/*
+	 * More is to be done first: it leaves together, if those who do it will look at us soon.
+	 * Who sleeps does not.
+	 */
 	if ((!aph_list_empty(&ep->ready) || !aph_list_empty(&port->incoming)) && !sleeps &&
 	    is_quick(port, aph_ticks()))
 		return;
@@ -196,7 +211,7 @@ void aph_remote_changed(struct aph_remote_port *port)
 		aph_remote_flush(port);
 }
 
-/* -- sleeping -------------------------------------------------------------------------------------------------------- */
+/* -- sleeping ---------------------------------------------------------------------------------- */
 
 static void tidy(struct aph_transport *transport)
 {
@@ -276,7 +291,9 @@ static int wait_in_driver(struct aph_transport *transport, bool requests, uint64
 	return r == -ECANCELED ? 0 : r;
 }
 
-/* Without the lock, and from signal handlers: whoever frees a port waits for those who are in here. */
+/*
+ * Without the lock, and from signal handlers: whoever frees a port waits for those who are in here.
+ */
 static void interrupt(struct aph_transport *transport)
 {
 	struct aph_remote *remote = of(transport);
@@ -299,13 +316,16 @@ static void unlock(void *arg)
 	aph_endpoint_driver_sleeps(arg);
 }
 
-/* -- ports ------------------------------------------------------------------------------------------------------------- */
+/* -- ports ------------------------------------------------------------------------------------- */
 
 static void socket_ready(struct aph_source *source, uint32_t events)
 {
 	const struct aph_remote_port *port = aph_container(source, struct aph_remote_port, source);
 
-	/* It is read by the next poll; that an error is there no call may say, if another process has met it. */
+	/*
+	 * It is read by the next poll; that an error is there no call may say, if another process
+	 * has met it.
+	 */
 	if (port->udp)
 		port->udp->errors_there = port->udp->errors_there || events & EPOLLERR;
 }

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The remote transport's objects: calls of the core carried as calls of RxRPC. It adds nothing to the protocol: a
- * channel is a client of the engine, or a client of ours as the service sees it; a call is a call.
+ * The remote transport's objects: calls of the core carried as calls of RxRPC. It adds nothing to
+ * the protocol: a channel is a client of the engine, or a client of ours as the service sees it; a
+ * call is a call.
  *
- * A port is a UDP socket with its engine. An endpoint has one for all its channels, and one for each address that
- * it serves at. All under the endpoint's lock, which is given back while a port sleeps.
+ * A port is a UDP socket with its engine. An endpoint has one for all its channels, and one for
+ * each address that it serves at. All under the endpoint's lock, which is given back while a port
+ * sleeps.
  */
 #ifndef ANTIPHON_REMOTE_REMOTE_H
 #define ANTIPHON_REMOTE_REMOTE_H
@@ -14,8 +16,8 @@
 #include <antiphon/rx.h>
 
 /*
- * Codes of ABORT packets between ends that both are antiphon; to others they are codes like any other. The lowest
- * byte is an enum aph_reason.
+ * Codes of ABORT packets between ends that both are antiphon; to others they are codes like any
+ * other. The lowest byte is an enum aph_reason.
  */
 #define APH_REMOTE_REFUSED INT32_C(0x41500100) /* the request did not run */
 #define APH_REMOTE_LOST	   INT32_C(0x41500200) /* it may have run */
@@ -123,7 +125,9 @@ struct aph_remote_parts {
 
 /* Takes `rx:HOST:PORT/SERVICE` apart, without asking anybody. 0, -EINVAL. */
 int aph_remote_address_split(struct aph_remote_parts *out, const char *address, bool passive);
-/* Reads `rx:HOST:PORT/SERVICE`; may ask the resolver. `passive`: to be served. 0, -EINVAL, -ENOENT. */
+/*
+ * Reads `rx:HOST:PORT/SERVICE`; may ask the resolver. `passive`: to be served. 0, -EINVAL, -ENOENT.
+ */
 int aph_remote_address_parse(struct aph_remote_address *out, const char *address, bool passive);
 
 /* In network byte order. */
@@ -138,13 +142,19 @@ static inline in_port_t aph_remote_port_of(const struct aph_rx_address *address)
 void aph_remote_address_text(char out[APH_REMOTE_TEXT_MAX], const struct aph_rx_address *address);
 
 /* -- port.c */
-/* The port for channels, or the one that serves at `address`. Give it back with aph_remote_port_put(). */
+/*
+ * The port for channels, or the one that serves at `address`. Give it back with
+ * aph_remote_port_put().
+ */
 int aph_remote_port_get(struct aph_remote_port **out, struct aph_endpoint *ep,
 			const struct aph_rx_address *address);
 void aph_remote_port_put(struct aph_remote_port *port);
 /* Something was written: it leaves now, or with what else the user does in this turn. */
 void aph_remote_flush(struct aph_remote_port *port);
-/* Something was read or given back: the engine may have to say so, or have room for what waited, while others sleep. */
+/*
+ * Something was read or given back: the engine may have to say so, or have room for what waited,
+ * while others sleep.
+ */
 void aph_remote_changed(struct aph_remote_port *port);
 
 /* -- trace.c */
@@ -157,7 +167,9 @@ void aph_remote_capture(struct aph_rx_config *config, struct aph_remote_port *po
 
 /* -- channel.c */
 extern const struct aph_channel_ops aph_remote_channel_ops;
-/* Service: the channel of whoever is at `path`. NULL: no memory, or as many as the service takes. */
+/*
+ * Service: the channel of whoever is at `path`. NULL: no memory, or as many as the service takes.
+ */
 struct aph_remote_channel *aph_remote_channel_for(struct aph_remote_service *service,
 						  const struct aph_rx_path *path);
 /* Service: a call begins or has been freed. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Packets as text, for people: with ANTIPHON_RX_TRACE in the environment each packet that a port sends or receives
- * is a line on standard error. It names types, flags and reasons as the protocol's documents do. Where the variable
- * is the name of a file, capture.c has the packets.
+ * Packets as text, for people: with ANTIPHON_RX_TRACE in the environment each packet that a port
+ * sends or receives is a line on standard error. It names types, flags and reasons as the
+ * protocol's documents do. Where the variable is the name of a file, capture.c has the packets.
  */
 #include "remote/remote.h"
 #include "rx/wire.h"

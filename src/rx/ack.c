@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Acknowledging: when, why and what. What arrives is noted; the acknowledgement leaves with the next aph_rx_send(),
- * after the user has read, so that it is one for a batch of packets and says "read" rather than "arrived" where
- * that is true by then. A reply says it better still and takes its place.
+ * Acknowledging: when, why and what. What arrives is noted; the acknowledgement leaves with the
+ * next aph_rx_send(), after the user has read, so that it is one for a batch of packets and says
+ * "read" rather than "arrived" where that is true by then. A reply says it better still and takes
+ * its place.
  */
 #include "rx/engine.h"
 
 #include <string.h>
 
 #define CONSUMED_MIN 8 /* packets read that are worth a word of their own */
-/* A path with a shorter round trip delivers a whole window at once: it must fit into the receive buffer. */
+/*
+ * A path with a shorter round trip delivers a whole window at once: it must fit into the receive
+ * buffer.
+ */
 #define SHORT_PATH_US 1000
 
 /* Of several reasons the strongest is named. */
@@ -119,7 +123,10 @@ uint32_t aph_rx_ack_window(const struct aph_rx_call *call)
 	uint64_t more = aph_rx_in_memory_left(call) / (APH_RX_CELL + APH_RX_PACKET_COST);
 	uint32_t held = call->in.next - call->in.base;
 
-	/* Who does not know the extension reads 255 at most; whether a peer knows it, a mere sender never says. */
+	/*
+	 * Who does not know the extension reads 255 at most; whether a peer knows it, a mere sender
+	 * never says.
+	 */
 	if (rx->config.receive_budget &&
 	    (!peer->rtt.n_samples || peer->rtt.min_us < SHORT_PATH_US)) {
 		uint32_t share = rx->config.receive_budget / (rx->n_bulk ? rx->n_bulk : 1);
@@ -149,13 +156,19 @@ void aph_rx_ack_offer(const struct aph_rx_peer *peer, uint32_t window, struct ap
 		ack->max_mtu = APH_RX_MTU_MAX;
 		ack->max_jumbo = 46;
 	} else {
-		/* Who takes jumbograms gets larger datagrams from stock peers; 4 is what OpenAFS and Linux say. */
+		/*
+		 * Who takes jumbograms gets larger datagrams from stock peers; 4 is what OpenAFS
+		 * and Linux say.
+		 */
 		ack->max_mtu = 5692;
 		ack->max_jumbo = 4;
 	}
 }
 
-/* acks[] and, beyond what it can say, ranges: what has arrived above the first packet that has not been read. */
+/*
+ * acks[] and, beyond what it can say, ranges: what has arrived above the first packet that has not
+ * been read.
+ */
 static void fill_acks(struct aph_rx_call *call, struct aph_rx_ack *ack, uint8_t *acks)
 {
 	struct aph_rx_in *in = &call->in;

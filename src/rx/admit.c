@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Requests that begin a call: whether there is such a service, and room for its caller. Addresses may be forged; those
- * who have not shown that theirs is not get a part of the room only.
+ * Requests that begin a call: whether there is such a service, and room for its caller. Addresses
+ * may be forged; those who have not shown that theirs is not get a part of the room only.
  */
 #include "rx/engine.h"
 #include "rx/input.h"
 #include "rx/proof.h"
 
 #define EVICT_MAX 64 /* connections for one request */
-/* Requests of such callers that are not whole yet: each is a place at the service that waits for a rest. */
+/*
+ * Requests of such callers that are not whole yet: each is a place at the service that waits for a
+ * rest.
+ */
 #define AWAITED_MAX 8
 
 /* What a client asks for may have moved to a better service. */
@@ -66,9 +69,10 @@ static bool is_whole(const struct aph_rx_header *header)
 }
 
 /*
- * Callers from one group of addresses get three quarters of what the others leave, so that none can take all. Those who
- * may have forged their address get half of that, and three quarters of each table: whoever they are, others find room. And
- * few of their requests may be such that the service waits for more of them, as some services do little at a time.
+ * Callers from one group of addresses get three quarters of what the others leave, so that none can
+ * take all. Those who may have forged their address get half of that, and three quarters of each
+ * table: whoever they are, others find room. And few of their requests may be such that the service
+ * waits for more of them, as some services do little at a time.
  */
 static enum room room_for(const struct aph_rx_input *input, const struct aph_rx_conn *conn)
 {
@@ -95,7 +99,10 @@ static void say_busy(const struct aph_rx_input *input, const char *why)
 	aph_rx_input_drop(input, &input->rx->stats.rejected, why);
 }
 
-/* As long as it is unproven nothing is made for it: what the answer has to say is in the question's serial. */
+/*
+ * As long as it is unproven nothing is made for it: what the answer has to say is in the question's
+ * serial.
+ */
 static void ask_for_proof(const struct aph_rx_input *input)
 {
 	const struct aph_rx_ack ack = { .first = 1, .reason = APH_RX_ACK_PING };
@@ -112,7 +119,10 @@ static void ask_for_proof(const struct aph_rx_input *input)
 	uint8_t body[APH_RX_ACK_BODY_MAX];
 
 	(void)aph_rx_ack_encode(body, &ack);
-	/* Without what is there of a peer only; it is shorter than twice any packet that can draw it. */
+	/*
+	 * Without what is there of a peer only; it is shorter than twice any packet that can draw
+	 * it.
+	 */
 	aph_rx_raw_send(input->rx, input->path, &header, body,
 			APH_RX_ACK_FIXED + APH_RX_ACK_PADDING);
 	aph_rx_input_drop(input, &input->rx->stats.rejected, "its address is to be proven first");

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Answers to DEBUG packets (section 20): what this endpoint is doing, in the structures of rxdebug. Read-only, and only
- * for loopback addresses unless the user wants more: the query is forgeable, and the answer is larger.
+ * Answers to DEBUG packets (section 20): what this endpoint is doing, in the structures of rxdebug.
+ * Read-only, and only for loopback addresses unless the user wants more: the query is forgeable,
+ * and the answer is larger.
  *
- * Lists are asked for by index, one entry a query. So that asking for all n does not take n^2 steps, the engine keeps
- * where the last answer of a list came from; lists that change in between may skip or repeat entries, as the protocol
- * says.
+ * Lists are asked for by index, one entry a query. So that asking for all n does not take n^2
+ * steps, the engine keeps where the last answer of a list came from; lists that change in between
+ * may skip or repeat entries, as the protocol says.
  */
 #include "rx/debug.h"
 #include "rx/engine.h"
@@ -78,7 +79,7 @@ static struct aph_rx_debug_time show_us(uint64_t us)
 	};
 }
 
-/* -- lists --------------------------------------------------------------------------------------------------- */
+/* -- lists ------------------------------------------------------------------------------------- */
 
 static bool is_interesting(const struct aph_rx_conn *conn)
 {
@@ -95,7 +96,10 @@ static bool matches(enum aph_rx_query query, struct aph_rx_node *node)
 	return query != APH_RX_QUERY_CONNECTIONS || is_interesting(conn_of(node));
 }
 
-/* The entry of a list with this index, or NULL. The list is the chains of `first`, then those of `second`. */
+/*
+ * The entry of a list with this index, or NULL. The list is the chains of `first`, then those of
+ * `second`.
+ */
 static struct aph_rx_node *find_entry(struct aph_rx *rx, enum aph_rx_query query, uint32_t index,
 				      const struct aph_rx_table *first,
 				      const struct aph_rx_table *second)
@@ -122,7 +126,7 @@ static struct aph_rx_node *find_entry(struct aph_rx *rx, enum aph_rx_query query
 	return NULL;
 }
 
-/* -- what is shown --------------------------------------------------------------------------------------------- */
+/* -- what is shown ----------------------------------------------------------------------------- */
 
 static size_t show_stats(const struct aph_rx *rx, uint8_t *body)
 {

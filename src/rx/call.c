@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The life of a call: how it begins at a service, what it waits for, and the one way in which it ends. The states
- * are in engine.h.
+ * The life of a call: how it begins at a service, what it waits for, and the one way in which it
+ * ends. The states are in engine.h.
  */
 #include "rx/engine.h"
 
 #include <errno.h>
 
-/* -- events and the lists a call is in ------------------------------------------------------------------------- */
+/* -- events and the lists a call is in --------------------------------------------------------- */
 
 void aph_rx_call_post(struct aph_rx_call *call, enum aph_rx_event_type type)
 {
@@ -31,7 +31,7 @@ void aph_rx_call_wants_to_send(struct aph_rx_call *call)
 		aph_list_append(&call->rx->sending, &call->send_link);
 }
 
-/* -- time ------------------------------------------------------------------------------------------------------------ */
+/* -- time -------------------------------------------------------------------------------------- */
 
 static uint64_t earlier(uint64_t a, uint64_t b)
 {
@@ -75,7 +75,9 @@ static void keep_alive(struct aph_rx_call *call)
 	struct aph_rx *rx = call->rx;
 	uint64_t interval = call->dead_ns / 6;
 
-	/* A question about a call that has not reached the server would be answered: there is none. */
+	/*
+	 * A question about a call that has not reached the server would be answered: there is none.
+	 */
 	if (call->is_client && !call->received) {
 		call->ping_ns = later_by(rx->now_ns, interval);
 		return;
@@ -90,8 +92,9 @@ static void keep_alive(struct aph_rx_call *call)
 }
 
 /*
- * Who was away for most of the silence has not listened: what has come meanwhile is looked at first, and if there is
- * nothing the silence begins with our return. Once: who comes by as seldom as that hears nothing either.
+ * Who was away for most of the silence has not listened: what has come meanwhile is looked at
+ * first, and if there is nothing the silence begins with our return. Once: who comes by as seldom
+ * as that hears nothing either.
  */
 static bool is_spared(struct aph_rx_call *call)
 {
@@ -112,7 +115,10 @@ void aph_rx_call_expired(struct aph_rx_call *call)
 		return;
 	if (now >= call->hard_ns ||
 	    (call->idle_ns && now >= later_by(call->data_ns, call->idle_ns))) {
-		/* Who has all of the reply, and was told so, has no more to wait for; the server hears of that. */
+		/*
+		 * Who has all of the reply, and was told so, has no more to wait for; the server
+		 * hears of that.
+		 */
 		if (call->state == APH_RX_STATE_COMPLETE)
 			aph_rx_call_end(call, APH_RX_DONE, 0);
 		else
@@ -162,7 +168,10 @@ void aph_rx_call_freshen(struct aph_rx_call *call, uint64_t late_ns)
 		call->data_ns += late_ns;
 }
 
-/* The silence so far was no longer than the old limit allowed, and was asked about as often as that demanded. */
+/*
+ * The silence so far was no longer than the old limit allowed, and was asked about as often as that
+ * demanded.
+ */
 static void set_dead(struct aph_rx_call *call, uint64_t dead_ns)
 {
 	uint64_t now = call->rx->now_ns;
@@ -192,7 +201,7 @@ void aph_rx_call_set_timeouts(struct aph_rx_call *call, uint32_t dead_ms, uint32
 		aph_rx_call_arm(call, aph_rx_call_deadline(call));
 }
 
-/* -- beginning ------------------------------------------------------------------------------------------------------------- */
+/* -- beginning --------------------------------------------------------------------------------- */
 
 void aph_rx_call_begin(struct aph_rx_call *call)
 {
@@ -245,7 +254,7 @@ void aph_rx_call_not_awaited(struct aph_rx_call *call)
 	call->awaited = false;
 }
 
-/* -- ending ----------------------------------------------------------------------------------------------------------------- */
+/* -- ending ------------------------------------------------------------------------------------ */
 
 void aph_rx_call_settle(struct aph_rx_call *call)
 {
@@ -316,7 +325,10 @@ void aph_rx_call_end(struct aph_rx_call *call, enum aph_rx_outcome outcome, int3
 	aph_rx_call_settle(call);
 }
 
-/* When many calls end at once, as their service goes, there is no room for all: the others' leave from their channels. */
+/*
+ * When many calls end at once, as their service goes, there is no room for all: the others' leave
+ * from their channels.
+ */
 static void say_abort(struct aph_rx_call *call, int32_t code)
 {
 	if (aph_rx_send_abort(call->conn, call->cid, call->number, code))
@@ -374,7 +386,7 @@ struct aph_rx_call *aph_rx_call_free(struct aph_rx_call *call)
 	return NULL;
 }
 
-/* -- what is known of it ---------------------------------------------------------------------------------------------------- */
+/* -- what is known of it ----------------------------------------------------------------------- */
 
 void aph_rx_call_info(const struct aph_rx_call *call, struct aph_rx_call_info *info)
 {

@@ -7,8 +7,8 @@
 #include <string.h>
 
 /*
- * The C library's memset(): where gcc knows the size it puts "rep stos" in its place, and that takes longer than all
- * else that beginning a call takes.
+ * The C library's memset(): where gcc knows the size it puts "rep stos" in its place, and that
+ * takes longer than all else that beginning a call takes.
  */
 static inline void aph_rx_clear(void *memory, size_t size)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Clients: a bundle of connections to one service of one peer. A call takes a free channel of a connection that is
- * there, else of a new one, else it waits for its turn.
+ * Clients: a bundle of connections to one service of one peer. A call takes a free channel of a
+ * connection that is there, else of a new one, else it waits for its turn.
  */
 #include "rx/engine.h"
 
@@ -106,7 +106,10 @@ uint32_t aph_rx_client_free_channels(const struct aph_rx_client *client)
 	aph_list_for_each(pos, tmp, &client->conns) {
 		struct aph_rx_conn *conn = aph_container(pos, struct aph_rx_conn, bundle_link);
 
-		/* What became of a question for a better service shows with the next call, before others begin. */
+		/*
+		 * What became of a question for a better service shows with the next call, before
+		 * others begin.
+		 */
 		if (free_channel(conn) >= 0)
 			n += conn->probing ? 1 : 4u - conn->n_calls;
 	}
@@ -115,7 +118,10 @@ uint32_t aph_rx_client_free_channels(const struct aph_rx_client *client)
 
 static bool may_share(const struct aph_rx_conn *conn, const struct aph_rx_call *call)
 {
-	/* Who asks for a better service wants an answer to that, from this connection or an earlier question. */
+	/*
+	 * Who asks for a better service wants an answer to that, from this connection or an earlier
+	 * question.
+	 */
 	return !(call->flags & APH_RX_CALL_UPGRADE) || conn->asked;
 }
 

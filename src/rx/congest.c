@@ -1,25 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * NewReno (RFC 6582, with what selective acknowledgement tells), CUBIC (RFC 9438), and CUBIC that tolerates a few
- * losses without a queue. Slow start of all three ends as in RFC 9406, when the round trip grows, or with a loss.
- * docs/decisions/ has a page on the tolerance.
+ * NewReno (RFC 6582, with what selective acknowledgement tells), CUBIC (RFC 9438), and CUBIC that
+ * tolerates a few losses without a queue. Slow start of all three ends as in RFC 9406, when the
+ * round trip grows, or with a loss. docs/decisions/ has a page on the tolerance.
  *
- * Arithmetic is in integers: windows in packets, fractions of a packet in 1/65536, CUBIC's time in milliseconds.
+ * Arithmetic is in integers: windows in packets, fractions of a packet in 1/65536, CUBIC's time in
+ * milliseconds.
  */
 #include "rx/congest.h"
 
 #define CWND_MAX APH_RX_WINDOW_MAX
 /*
- * On a path as short as this, so many packets under way are more than any link or machine carries. A larger window
- * would only be a larger queue, in memory that has left the cache by the time it is read.
+ * On a path as short as this, so many packets under way are more than any link or machine carries.
+ * A larger window would only be a larger queue, in memory that has left the cache by the time it is
+ * read.
  */
 #define SHORT_RTT_US   200
 #define SHORT_CWND_MAX 512
 
 /*
- * RFC 9406, section 4.3, but that the delay is looked at several times a round: a paced window that is too large by
- * half fills a queue at the end of a round and leaves it empty at its beginning, and the whole round's smallest
- * sample shows nothing of it.
+ * RFC 9406, section 4.3, but that the delay is looked at several times a round: a paced window that
+ * is too large by half fills a queue at the end of a round and leaves it empty at its beginning,
+ * and the whole round's smallest sample shows nothing of it.
  */
 #define PART_SAMPLES	   8
 #define PART_DIVISOR	   8 /* of the window */
@@ -87,7 +89,7 @@ void aph_rx_congest_on_sent(struct aph_rx_congest *c, bool limited)
 		c->round_limited = true;
 }
 
-/* -- CUBIC ------------------------------------------------------------------------------------------------- */
+/* -- CUBIC ------------------------------------------------------------------------------------- */
 
 /* The smallest r with r^3 >= x. */
 static uint32_t cube_root(uint64_t x)
@@ -110,7 +112,10 @@ static void cubic_epoch(struct aph_rx_congest *c, uint64_t now_ns)
 	c->epoch_start_ns = now_ns ? now_ns : 1;
 	c->w_est = c->cwnd << 16;
 	if (c->cwnd < c->w_max) {
-		/* K = cbrt((W_max - cwnd) / 0.4) seconds: in milliseconds a factor of 10^9 under the root. */
+		/*
+		 * K = cbrt((W_max - cwnd) / 0.4) seconds: in milliseconds a factor of 10^9 under
+		 * the root.
+		 */
 		c->k_ms = cube_root((uint64_t)(c->w_max - c->cwnd) * UINT64_C(2500000000));
 	} else {
 		c->k_ms = 0;
@@ -167,7 +172,7 @@ static void cubic_reduce(struct aph_rx_congest *c)
 	c->epoch_start_ns = 0;
 }
 
-/* -- rounds and slow start --------------------------------------------------------------------------------- */
+/* -- rounds and slow start --------------------------------------------------------------------- */
 
 static void leave_slow_start(struct aph_rx_congest *c)
 {
@@ -227,7 +232,10 @@ static void end_round(struct aph_rx_congest *c, uint32_t seq, uint32_t next)
 		begin_share(c);
 	if (c->n_css_rounds > 0 && ++c->n_css_rounds > CSS_ROUNDS)
 		leave_slow_start(c);
-	/* After a round in which the sender had nothing more to send, the curve starts where the window is. */
+	/*
+	 * After a round in which the sender had nothing more to send, the curve starts where the
+	 * window is.
+	 */
 	if (!c->cwnd_limited && !c->round_limited)
 		c->epoch_start_ns = 0;
 	c->cwnd_limited = c->round_limited;
@@ -237,7 +245,7 @@ static void end_round(struct aph_rx_congest *c, uint32_t seq, uint32_t next)
 		c->recovery_end = seq - RECOVERY_BEHIND;
 }
 
-/* -- what happened ------------------------------------------------------------------------------------------ */
+/* -- what happened ----------------------------------------------------------------------------- */
 
 static uint32_t cwnd_max(const struct aph_rx_rtt *rtt)
 {
@@ -333,7 +341,10 @@ void aph_rx_congest_on_timeout(struct aph_rx_congest *c, uint32_t next, uint32_t
 		else
 			cubic_reduce(c);
 	}
-	/* Nothing is known of the path any more: the curve begins where slow start ends (RFC 9438, section 4.8). */
+	/*
+	 * Nothing is known of the path any more: the curve begins where slow start ends (RFC 9438,
+	 * section 4.8).
+	 */
 	c->w_max = 0;
 	c->cwnd = APH_RX_CWND_MIN;
 	c->n_css_rounds = 0;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Congestion control of one sending call: how many packets may be in flight, and how fast they leave. Three
- * algorithms behind one interface; all count packets. The caller tells what happened, with the number of packets
- * in flight (sent, neither acknowledged nor taken for lost) before it.
+ * Congestion control of one sending call: how many packets may be in flight, and how fast they
+ * leave. Three algorithms behind one interface; all count packets. The caller tells what happened,
+ * with the number of packets in flight (sent, neither acknowledged nor taken for lost) before it.
  *
  * A round is one flight: it ends when a packet that was sent after its beginning is acknowledged.
  */
@@ -50,15 +50,18 @@ struct aph_rx_congest {
 void aph_rx_congest_init(struct aph_rx_congest *c, enum aph_rx_congestion algorithm,
 			 uint32_t ssthresh);
 
-/* What to begin the next call with, after one that was no short one: `ssthresh` if it ended in slow start. */
+/*
+ * What to begin the next call with, after one that was no short one: `ssthresh` if it ended in slow
+ * start.
+ */
 uint32_t aph_rx_congest_learnt(const struct aph_rx_congest *c, uint32_t ssthresh);
 
 /* New packets were handed to the network; `limited`: more was there and only cwnd kept it back. */
 void aph_rx_congest_on_sent(struct aph_rx_congest *c, bool limited);
 
 /*
- * `n_acked` packets were newly acknowledged, softly or for good, the highest of them `seq`; `next` is the next
- * seq that will be sent for the first time.
+ * `n_acked` packets were newly acknowledged, softly or for good, the highest of them `seq`; `next`
+ * is the next seq that will be sent for the first time.
  */
 void aph_rx_congest_on_ack(struct aph_rx_congest *c, uint32_t n_acked, uint32_t seq, uint32_t next,
 			   uint32_t in_flight, const struct aph_rx_rtt *rtt, uint64_t now_ns);
@@ -74,8 +77,9 @@ void aph_rx_congest_on_timeout(struct aph_rx_congest *c, uint32_t next, uint32_t
 void aph_rx_congest_on_idle(struct aph_rx_congest *c);
 
 /*
- * Nanoseconds between two packets, 0: no pacing (no sample yet, or a path so short that timers are coarser than
- * its round trip). In slow start at twice the window per round trip, later at 1.25 times.
+ * Nanoseconds between two packets, 0: no pacing (no sample yet, or a path so short that timers are
+ * coarser than its round trip). In slow start at twice the window per round trip, later at 1.25
+ * times.
  */
 uint64_t aph_rx_congest_interval_ns(const struct aph_rx_congest *c, const struct aph_rx_rtt *rtt);
 

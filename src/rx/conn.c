@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Connections: four channels, each with one call at a time, between us and one peer. The client end numbers calls
- * and connections; the server end only remembers. An idle connection costs its structure and a place in a list
- * that is ordered by time, and no work.
+ * Connections: four channels, each with one call at a time, between us and one peer. The client end
+ * numbers calls and connections; the server end only remembers. An idle connection costs its
+ * structure and a place in a list that is ordered by time, and no work.
  */
 #include "rx/address.h"
 #include "rx/engine.h"
@@ -13,16 +13,22 @@
 #define CALL_NUMBER_MAX UINT32_C(0x7fffffff)
 /* An idle connection of a service that is younger than this is not thrown out for another one. */
 #define EVICT_NS (60000 * APH_RX_MS)
-/* Serials may leave out some; far enough for guessing to be hopeless, not so far that they would seem to go back. */
+/*
+ * Serials may leave out some; far enough for guessing to be hopeless, not so far that they would
+ * seem to go back.
+ */
 #define SKIP_MASK UINT32_C(0xffffff)
 /* Bits of a connection's number, above the two of the channel. */
 #define CID_HALF      15
 #define CID_HALF_MASK UINT32_C(0x7fff)
 #define CID_MASK      UINT32_C(0x3fffffff)
 
-/* -- finding ------------------------------------------------------------------------------------------------------- */
+/* -- finding ----------------------------------------------------------------------------------- */
 
-/* Ids with bit 31 of the epoch are unique by themselves (section 2.1); older clients' need the address. */
+/*
+ * Ids with bit 31 of the epoch are unique by themselves (section 2.1); older clients' need the
+ * address.
+ */
 static bool is_unique(uint32_t epoch)
 {
 	return epoch >> 31;
@@ -42,7 +48,10 @@ static bool matches(const struct aph_rx_conn *conn, const struct aph_rx_header *
 	return conn->cid == cid && conn->epoch == header->epoch && conn->is_client == is_client;
 }
 
-/* A server is found by its peer; a client of ours by the ids alone, and then it may insist on the address. */
+/*
+ * A server is found by its peer; a client of ours by the ids alone, and then it may insist on the
+ * address.
+ */
 static bool is_from(const struct aph_rx_conn *conn, const struct aph_rx_path *path,
 		    const struct aph_rx_peer *peer)
 {
@@ -83,7 +92,8 @@ struct aph_rx_conn *aph_rx_conn_find(struct aph_rx *rx, const struct aph_rx_path
 }
 
 /*
- * So that a request is not taken for a new one when its client's address changes between two transmissions.
+ * So that a request is not taken for a new one when its client's address changes between two
+ * transmissions.
  */
 struct aph_rx_conn *aph_rx_conn_find_elsewhere(struct aph_rx *rx,
 					       const struct aph_rx_header *header)
@@ -114,7 +124,7 @@ void aph_rx_conn_move(struct aph_rx_conn *conn, struct aph_rx_peer *peer)
 	aph_list_append(&peer->conns, &conn->peer_link);
 }
 
-/* -- life ------------------------------------------------------------------------------------------------------------- */
+/* -- life -------------------------------------------------------------------------------------- */
 
 static struct aph_list *idle_list(struct aph_rx_conn *conn)
 {
@@ -194,8 +204,9 @@ static uint32_t encipher(const uint64_t key[2], uint32_t n)
 }
 
 /*
- * Each connection has another number, as servers remember those of long ago; and a server learns nothing from its own
- * about the others: with the epoch, which it knows, it could take their place elsewhere (section 2).
+ * Each connection has another number, as servers remember those of long ago; and a server learns
+ * nothing from its own about the others: with the epoch, which it knows, it could take their place
+ * elsewhere (section 2).
  */
 static uint32_t next_cid(struct aph_rx *rx)
 {
@@ -257,7 +268,10 @@ bool aph_rx_conn_evict(struct aph_rx *rx)
 	return true;
 }
 
-/* As with calls, nobody can take all: a group of addresses has three quarters of what the others leave. */
+/*
+ * As with calls, nobody can take all: a group of addresses has three quarters of what the others
+ * leave.
+ */
 static bool has_room(const struct aph_rx *rx, uint32_t group)
 {
 	uint32_t n = rx->limits[group].n_conns;
@@ -309,7 +323,7 @@ void aph_rx_conn_free(struct aph_rx_conn *conn)
 	aph_rx_release(rx, conn, sizeof(*conn));
 }
 
-/* -- channels ------------------------------------------------------------------------------------------------------------ */
+/* -- channels ---------------------------------------------------------------------------------- */
 
 uint32_t aph_rx_conn_serial(struct aph_rx_conn *conn)
 {
@@ -365,7 +379,10 @@ static void owe_receipt(struct aph_rx_conn *conn, struct aph_rx_channel *ch,
 
 	ch->last_seq = call->in.last;
 	ch->receipt_serial = 0;
-	/* No ACK was hard for all of it: the call ends with the last packet that is read, or with some unread. */
+	/*
+	 * No ACK was hard for all of it: the call ends with the last packet that is read, or with
+	 * some unread.
+	 */
 	ch->receipt_due = true;
 	if (!aph_list_empty(&conn->receipt_link))
 		return;
@@ -429,7 +446,7 @@ void aph_rx_conn_fail(struct aph_rx_conn *conn, enum aph_rx_outcome outcome, int
 		make_idle(conn);
 }
 
-/* -- what is idle ------------------------------------------------------------------------------------------------------------ */
+/* -- what is idle ------------------------------------------------------------------------------ */
 
 static uint64_t expiry(const struct aph_rx *rx, const struct aph_list *list, uint32_t idle_ms)
 {
@@ -452,7 +469,10 @@ static uint32_t idle_client_ms(const struct aph_rx *rx)
 									  : config->idle_client_ms;
 }
 
-/* One that takes no new calls is only there to say again what became of its last ones, while servers may still ask. */
+/*
+ * One that takes no new calls is only there to say again what became of its last ones, while
+ * servers may still ask.
+ */
 static uint32_t idle_spent_ms(const struct aph_rx *rx)
 {
 	uint32_t idle_ms = idle_client_ms(rx);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * DATA packets out: how many may leave, and in which messages. They leave from where they were written, in runs that
- * the kernel cuts or as jumbograms; only small ones are copied.
+ * DATA packets out: how many may leave, and in which messages. They leave from where they were
+ * written, in runs that the kernel cuts or as jumbograms; only small ones are copied.
  */
 #include "rx/draft.h"
 #include "rx/engine.h"
@@ -70,7 +70,10 @@ static bool wants_ack(const struct aph_rx_call *call, const struct aph_rx_meta *
 
 	if (meta->n_sent)
 		return true;
-	/* A client that is asked for one at the end of a reply may leave it at that and send no receipt. */
+	/*
+	 * A client that is asked for one at the end of a reply may leave it at that and send no
+	 * receipt.
+	 */
 	if (meta->last && !call->is_client)
 		return false;
 	if (seq + 1 == out->window_end)
@@ -82,9 +85,10 @@ static bool wants_ack(const struct aph_rx_call *call, const struct aph_rx_meta *
 }
 
 /*
- * Whether packet `seq` may leave in fragments. What was cut for a path that has become narrower since has to. And
- * when packets are lost again and again it may be that routers drop what they could fragment, and do not say so: every
- * second try is in their hands. Not each, as there are others that drop fragments.
+ * Whether packet `seq` may leave in fragments. What was cut for a path that has become narrower
+ * since has to. And when packets are lost again and again it may be that routers drop what they
+ * could fragment, and do not say so: every second try is in their hands. Not each, as there are
+ * others that drop fragments.
  */
 static bool may_fragment(struct aph_rx_call *call, uint32_t seq)
 {
@@ -396,7 +400,10 @@ static bool send_lost(struct aph_rx_call *call)
 	return true;
 }
 
-/* New packets have left. The silence that counts begins with the first: before it the server knows of nothing. */
+/*
+ * New packets have left. The silence that counts begins with the first: before it the server knows
+ * of nothing.
+ */
 static void note_sent(struct aph_rx_call *call)
 {
 	struct aph_rx_out *out = &call->out;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The rxdebug protocol and VERSION packets, both sides. The bodies of answers are structures of OpenAFS as a
- * big-endian machine would lay them out. So that neither side can forget a field, each structure is walked by one
- * function for both directions; what differs is in struct walk.
+ * The rxdebug protocol and VERSION packets, both sides. The bodies of answers are structures of
+ * OpenAFS as a big-endian machine would lay them out. So that neither side can forget a field, each
+ * structure is walked by one function for both directions; what differs is in struct walk.
  */
 #include "rx/debug.h"
 
@@ -233,7 +233,7 @@ static void walk_peer(struct walk *w, struct aph_rx_debug_peer *peer)
 	u64(w, &peer->bytes_received);
 }
 
-/* -- answering ------------------------------------------------------------------------------------------------- */
+/* -- answering --------------------------------------------------------------------------------- */
 
 size_t aph_rx_debug_encode_stats(uint8_t *body, const struct aph_rx_debug_stats *stats)
 {
@@ -304,7 +304,7 @@ size_t aph_rx_version_encode(uint8_t *body, const char *text)
 	return APH_RX_VERSION_BODY;
 }
 
-/* -- asking ---------------------------------------------------------------------------------------------------- */
+/* -- asking ------------------------------------------------------------------------------------ */
 
 size_t aph_rx_query_encode(void *packet, enum aph_rx_query query, uint32_t index, uint32_t id)
 {

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The answering side of antiphon/rxdebug.h: structures to the bodies of DEBUG and VERSION packets. */
+/*
+ * The answering side of antiphon/rxdebug.h: structures to the bodies of DEBUG and VERSION packets.
+ */
 #ifndef ANTIPHON_RX_DEBUG_H
 #define ANTIPHON_RX_DEBUG_H
 

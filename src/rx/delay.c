@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * For tests: what arrives is kept for a while before it is looked at, as if the way were longer. In order, as all
- * wait for the same time; and bounded, as a socket's buffer is.
+ * For tests: what arrives is kept for a while before it is looked at, as if the way were longer. In
+ * order, as all wait for the same time; and bounded, as a socket's buffer is.
  */
 #include "rx/engine.h"
 

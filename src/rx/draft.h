@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Messages that are put together for the driver. Small packets are gathered in the staging area, where neighbours to
- * the same peer and of the same size become one message; runs of full packets leave from where they were written.
- * Nothing is copied twice, and a message is at most what one system call can take.
+ * Messages that are put together for the driver. Small packets are gathered in the staging area,
+ * where neighbours to the same peer and of the same size become one message; runs of full packets
+ * leave from where they were written. Nothing is copied twice, and a message is at most what one
+ * system call can take.
  */
 #ifndef ANTIPHON_RX_DRAFT_H
 #define ANTIPHON_RX_DRAFT_H
@@ -41,8 +42,8 @@ static inline void aph_rx_draft_charge(struct aph_rx_peer *peer, size_t len)
 }
 
 /*
- * Room for a packet of `len` bytes to `peer` in the staging area, as the next segment of the last message if that
- * fits. NULL: send what is there first.
+ * Room for a packet of `len` bytes to `peer` in the staging area, as the next segment of the last
+ * message if that fits. NULL: send what is there first.
  */
 uint8_t *aph_rx_draft_stage(struct aph_rx *rx, struct aph_rx_peer *peer, size_t len, bool alone);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The engine: its life, its services, its clock, and the events it hands out. What it does with packets is in the
- * files it calls.
+ * The engine: its life, its services, its clock, and the events it hands out. What it does with
+ * packets is in the files it calls.
  */
 #include "base/apart.h"
 #include "rx/engine.h"
@@ -13,7 +13,7 @@
 #define AWAY_NS	  (100 * APH_RX_MS)
 #define SETTLE_NS (2 * APH_RX_MS)
 
-/* -- small things that all need -------------------------------------------------------------------------------- */
+/* -- small things that all need ---------------------------------------------------------------- */
 
 static uint64_t mix(uint64_t x)
 {
@@ -25,7 +25,9 @@ static uint64_t mix(uint64_t x)
 	return x;
 }
 
-/* Keyed: two random words enter it between the data, so that chains cannot be chosen from outside. */
+/*
+ * Keyed: two random words enter it between the data, so that chains cannot be chosen from outside.
+ */
 uint32_t aph_rx_hash(const struct aph_rx *rx, const void *data, size_t len)
 {
 	const uint8_t *p = data;
@@ -80,7 +82,7 @@ void aph_rx_trace_call_now(struct aph_rx_call *call, enum aph_rx_trace_type type
 	rx->config.trace(rx->config.trace_arg, &trace);
 }
 
-/* -- life ------------------------------------------------------------------------------------------------------------ */
+/* -- life -------------------------------------------------------------------------------------- */
 
 static void set_default(uint32_t *value, uint32_t what)
 {
@@ -204,7 +206,7 @@ void aph_rx_get_stats(const struct aph_rx *rx, struct aph_rx_stats *stats)
 	*stats = rx->stats;
 }
 
-/* -- time ---------------------------------------------------------------------------------------------------------------- */
+/* -- time -------------------------------------------------------------------------------------- */
 
 static uint64_t receipts_due(const struct aph_rx *rx)
 {
@@ -265,8 +267,9 @@ static void settle_receipts(struct aph_rx *rx, uint64_t until_ns)
 }
 
 /*
- * When we should have been woken long before, the clock has jumped or the machine slept: peers may go on with what they
- * did, and what must not be done twice must not be forgotten. What the user has just begun woke nobody.
+ * When we should have been woken long before, the clock has jumped or the machine slept: peers may
+ * go on with what they did, and what must not be done twice must not be forgotten. What the user
+ * has just begun woke nobody.
  */
 static APH_APART void note_jump(struct aph_rx *rx, uint64_t now_ns, uint64_t late_ns)
 {
@@ -284,8 +287,8 @@ static APH_APART void note_jump(struct aph_rx *rx, uint64_t now_ns, uint64_t lat
 }
 
 /*
- * The user may begin a call long after it last told the time. What was reckoned from then is put right with the next
- * time that we hear, which is that of the send that follows.
+ * The user may begin a call long after it last told the time. What was reckoned from then is put
+ * right with the next time that we hear, which is that of the send that follows.
  */
 static APH_APART void freshen(struct aph_rx *rx, uint64_t late_ns)
 {
@@ -323,7 +326,7 @@ void aph_rx_tick(struct aph_rx *rx, uint64_t now_ns)
 	aph_rx_peer_expire(rx);
 }
 
-/* -- events ---------------------------------------------------------------------------------------------------------------- */
+/* -- events ------------------------------------------------------------------------------------ */
 
 bool aph_rx_has_event(const struct aph_rx *rx)
 {
@@ -354,7 +357,7 @@ bool aph_rx_next(struct aph_rx *rx, struct aph_rx_event *event)
 	return true;
 }
 
-/* -- services ---------------------------------------------------------------------------------------------------------------- */
+/* -- services ---------------------------------------------------------------------------------- */
 
 static struct aph_rx_service **service_head(struct aph_rx *rx, uint16_t id)
 {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The engine's objects, outermost first: engine, peer, connection, call with its two halves. One file for
- * each concern works on them; who does what is in docs/architecture.md.
+ * The engine's objects, outermost first: engine, peer, connection, call with its two halves. One
+ * file for each concern works on them; who does what is in docs/architecture.md.
  *
- * Ownership: the engine owns everything. A peer lives while connections or clients refer to it, and then for a
- * while; a connection while it has calls, and then for a while; a call until it has ended, its user has let go of
- * it and its peer has been told.
+ * Ownership: the engine owns everything. A peer lives while connections or clients refer to it, and
+ * then for a while; a connection while it has calls, and then for a while; a call until it has
+ * ended, its user has let go of it and its peer has been told.
  */
 #ifndef ANTIPHON_RX_ENGINE_H
 #define ANTIPHON_RX_ENGINE_H
@@ -35,16 +35,17 @@
 #define APH_RX_RAW_MAX	    320	  /* larger ones have memory of their own */
 #define APH_RX_LARGE_MAX    65000 /* the largest of those: tickets may be of many KiB */
 #define APH_RX_N_LIMITS	    256
-#define APH_RX_SEQ_MAX	    UINT32_C(0xfffffff0) /* of the longest body: numbers do not begin anew */
-#define APH_RX_WINDOW_SMALL 255			 /* what the trailer can say */
-#define APH_RX_WINDOW_START 16			 /* of a peer that has not said */
+/* Of the longest body: numbers do not begin anew. */
+#define APH_RX_SEQ_MAX	    UINT32_C(0xfffffff0)
+#define APH_RX_WINDOW_SMALL 255 /* what the trailer can say */
+#define APH_RX_WINDOW_START 16	/* of a peer that has not said */
 #define APH_RX_SMALL_CELL \
 	256 /* memory for a packet that arrives, if it is as small as that, or not larger */
 #define APH_RX_CELL	   1536
 #define APH_RX_PACKET_COST 128 /* what a packet is charged for beside the memory it lies in */
 #define APH_RX_PEERS_HELD  16  /* all peers together may make us hold so many times what one may */
 
-/* -- hash tables ------------------------------------------------------------------------------------------------- */
+/* -- hash tables ------------------------------------------------------------------------------- */
 
 struct aph_rx_node {
 	struct aph_rx_node *next;
@@ -57,7 +58,7 @@ struct aph_rx_table {
 	uint32_t n;
 };
 
-/* -- memory ---------------------------------------------------------------------------------------------------- */
+/* -- memory ------------------------------------------------------------------------------------ */
 
 /* Holds what arrived: a whole receive buffer, or a copy of one packet. */
 struct aph_rx_buffer {
@@ -88,7 +89,10 @@ enum aph_rx_packet_state {
 	APH_RX_PACKET_SACKED,
 };
 
-/* Packets of a body that leaves, header room first, back to back: a run of full ones is one range of bytes. */
+/*
+ * Packets of a body that leaves, header room first, back to back: a run of full ones is one range
+ * of bytes.
+ */
 struct aph_rx_chunk {
 	struct aph_rx_chunk *next; /* while it is free */
 	uint16_t lost, sacked;	   /* bit i: packet i is */
@@ -103,7 +107,7 @@ struct aph_rx_slot {
 	uint16_t len;
 };
 
-/* -- peers ----------------------------------------------------------------------------------------------------- */
+/* -- peers ------------------------------------------------------------------------------------- */
 
 struct aph_rx_peer {
 	struct aph_rx_node node; /* in the engine's peers */
@@ -131,7 +135,7 @@ struct aph_rx_peer {
 	bool stock;    /* it is known not to */
 };
 
-/* -- connections --------------------------------------------------------------------------------------------------- */
+/* -- connections ------------------------------------------------------------------------------- */
 
 struct aph_rx_channel {
 	struct aph_rx_call *call;
@@ -200,13 +204,16 @@ struct aph_rx_service {
 	void *data;
 };
 
-/* -- calls --------------------------------------------------------------------------------------------------------------- */
+/* -- calls ------------------------------------------------------------------------------------- */
 
 /*
- *   client:   WAITING --channel--> REQUEST --first reply DATA--> REPLY --all here--> COMPLETE --read or freed--> ENDED
- *   service:  REQUEST --all here--> WORK --first reply byte written--> REPLY --acknowledged for good--> ENDED
+ *   client:   WAITING --channel--> REQUEST --first reply DATA--> REPLY --all here-->
+ *             COMPLETE --read or freed--> ENDED
+ *   service:  REQUEST --all here--> WORK --first reply byte written--> REPLY
+ *             --acknowledged for good--> ENDED
  *
- * Anything leads to ENDED by an abort, a time-out or an error. END is told at COMPLETE (client) or ENDED.
+ * Anything leads to ENDED by an abort, a time-out or an error. END is told at COMPLETE (client) or
+ * ENDED.
  */
 enum aph_rx_state {
 	APH_RX_STATE_WAITING,
@@ -302,8 +309,8 @@ struct aph_rx_in {
 
 struct aph_rx_call {
 	/*
-	 * Not stopped when the call ends, nor when its memory waits for the next call: most expire so late that they
-	 * never do, and one that is too early only makes us look once too often.
+	 * Not stopped when the call ends, nor when its memory waits for the next call: most expire
+	 * so late that they never do, and one that is too early only makes us look once too often.
 	 */
 	struct aph_rx_timer timer;
 	/* From here up to out.congest all is cleared for a new call. */
@@ -331,7 +338,11 @@ struct aph_rx_call {
 	bool ping_due;
 	uint8_t fresh; /* APH_RX_FRESH_*: times that were set by a clock that may be old */
 	bool is_bulk;  /* it receives bulk, and counts for the receive budget */
-	bool awaited; /* at a service: the rest of its request is, from a caller who had proven nothing when it began */
+	/*
+	 * At a service: the rest of its request is, from a caller who had proven nothing when it
+	 * began.
+	 */
+	bool awaited;
 	uint32_t epoch, cid;
 	uint64_t proof_ns; /* when an address that is not proven may be asked again */
 	uint32_t n_busy;
@@ -349,7 +360,7 @@ struct aph_rx_call {
 	struct aph_rx_out out;
 };
 
-/* -- engine --------------------------------------------------------------------------------------------------------------------- */
+/* -- engine ------------------------------------------------------------------------------------ */
 
 /* Bytes of a packet that is sent once and is a large one: a RESPONSE. */
 struct aph_rx_large {
@@ -375,7 +386,10 @@ struct aph_rx_limit {
 	uint64_t filled_ns;
 };
 
-/* Where the last DEBUG answer out of a list came from: `index` entries lie in the chains before `head`. */
+/*
+ * Where the last DEBUG answer out of a list came from: `index` entries lie in the chains before
+ * `head`.
+ */
 struct aph_rx_cursor {
 	uint32_t query, n_heads;
 	uint32_t index, head;
@@ -517,12 +531,18 @@ static inline struct aph_rx_node *aph_rx_table_chain(const struct aph_rx_table *
 }
 
 /* -- peer.c */
-/* Whether what came that way is from the peer; our own address may have been unknown when a client was made. */
+/*
+ * Whether what came that way is from the peer; our own address may have been unknown when a client
+ * was made.
+ */
 bool aph_rx_peer_is_at(const struct aph_rx_peer *peer, const struct aph_rx_path *path);
 struct aph_rx_peer *aph_rx_peer_find(struct aph_rx *rx, const struct aph_rx_path *path);
 /* Finds or makes it. NULL: no memory, or peers_max. */
 struct aph_rx_peer *aph_rx_peer_get(struct aph_rx *rx, const struct aph_rx_path *path);
-/* The same for somebody who comes of his own accord. NULL as well: his group of addresses has its share. */
+/*
+ * The same for somebody who comes of his own accord. NULL as well: his group of addresses has its
+ * share.
+ */
 struct aph_rx_peer *aph_rx_peer_admit(struct aph_rx *rx, const struct aph_rx_path *path);
 void aph_rx_peer_ref(struct aph_rx_peer *peer);
 void aph_rx_peer_unref(struct aph_rx_peer *peer);
@@ -542,7 +562,9 @@ void aph_rx_peer_prove(struct aph_rx_peer *peer);
 /* -- conn.c */
 struct aph_rx_conn *aph_rx_conn_find(struct aph_rx *rx, const struct aph_rx_path *path,
 				     struct aph_rx_peer *peer, const struct aph_rx_header *header);
-/* A service's connection with these ids from whatever address, if they are said to be unique; NULL. */
+/*
+ * A service's connection with these ids from whatever address, if they are said to be unique; NULL.
+ */
 struct aph_rx_conn *aph_rx_conn_find_elsewhere(struct aph_rx *rx,
 					       const struct aph_rx_header *header);
 /* Its client, idle until now, has another address. */
@@ -551,7 +573,10 @@ struct aph_rx_conn *aph_rx_conn_new_client(struct aph_rx_client *client);
 struct aph_rx_conn *aph_rx_conn_new_service(struct aph_rx *rx, struct aph_rx_peer *peer,
 					    const struct aph_rx_header *header);
 void aph_rx_conn_free(struct aph_rx_conn *conn);
-/* The channel is free; `receipt`: the client owes one for a reply whose last packet is channel->last_seq. */
+/*
+ * The channel is free; `receipt`: the client owes one for a reply whose last packet is
+ * channel->last_seq.
+ */
 void aph_rx_conn_release(struct aph_rx_conn *conn, struct aph_rx_call *call);
 void aph_rx_conn_attach(struct aph_rx_conn *conn, unsigned channel, struct aph_rx_call *call,
 			uint32_t number);
@@ -569,7 +594,10 @@ static inline bool aph_rx_conn_owes(const struct aph_rx_conn *conn)
 	}
 	return false;
 }
-/* Forgets the connection of a service that has been idle for longest. False: there is none, or not for long. */
+/*
+ * Forgets the connection of a service that has been idle for longest. False: there is none, or not
+ * for long.
+ */
 bool aph_rx_conn_evict(struct aph_rx *rx);
 /* Ends all its calls; it takes no new ones. */
 void aph_rx_conn_fail(struct aph_rx_conn *conn, enum aph_rx_outcome outcome, int32_t code);
@@ -580,7 +608,10 @@ uint32_t aph_rx_conn_serial(struct aph_rx_conn *conn);
 void aph_rx_conn_skip_serials(struct aph_rx_conn *conn);
 
 /* -- client.c */
-/* A channel has become free: calls that wait for one get it with the next send, when nothing else is under way. */
+/*
+ * A channel has become free: calls that wait for one get it with the next send, when nothing else
+ * is under way.
+ */
 void aph_rx_client_assign(struct aph_rx_client *client);
 void aph_rx_clients_assign(struct aph_rx *rx);
 
@@ -684,7 +715,10 @@ size_t aph_rx_ack_build(struct aph_rx_call *call, uint8_t *body, enum aph_rx_ack
 /* -- recover.c: what their acknowledgements mean, and what to do when they do not come */
 /* Whether it is about packets that we sent. */
 bool aph_rx_recover_is_plausible(const struct aph_rx_call *call, const struct aph_rx_ack *ack);
-/* Of those that are not: whether a client has got more of a reply than we have sent, and so from somebody else. */
+/*
+ * Of those that are not: whether a client has got more of a reply than we have sent, and so from
+ * somebody else.
+ */
 bool aph_rx_recover_is_of_another_life(const struct aph_rx_call *call,
 				       const struct aph_rx_ack *ack);
 /* One that is plausible. */
@@ -720,8 +754,8 @@ bool aph_rx_data_send(struct aph_rx_call *call);
 
 /* -- raw.c */
 /*
- * Queues a packet that is sent once and remembered nowhere. False: it is dropped, as there is no room, or no memory for a
- * large one.
+ * Queues a packet that is sent once and remembered nowhere. False: it is dropped, as there is no
+ * room, or no memory for a large one.
  */
 bool aph_rx_raw_send(struct aph_rx *rx, const struct aph_rx_path *path,
 		     const struct aph_rx_header *header, const uint8_t *body, size_t len);

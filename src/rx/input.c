@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Datagrams in: each packet finds its connection, its channel and its call, or is answered or dropped as
- * docs/spec/rx.md says. Anybody can send anything here: nothing is believed that is not checked, nothing is made
- * that is not bounded, and what concerns one call ends at most that call.
+ * Datagrams in: each packet finds its connection, its channel and its call, or is answered or
+ * dropped as docs/spec/rx.md says. Anybody can send anything here: nothing is believed that is not
+ * checked, nothing is made that is not bounded, and what concerns one call ends at most that call.
  */
 #include "base/apart.h"
 #include "rx/engine.h"
@@ -10,12 +10,15 @@
 
 #include <string.h>
 
-/* A run of at least so many bytes is kept where it arrived; less is copied, so that it does not pin a buffer. */
+/*
+ * A run of at least so many bytes is kept where it arrived; less is copied, so that it does not pin
+ * a buffer.
+ */
 #define KEEP_MIN 16384
 
 #define RESTARTED_CODE APH_RX_CALL_DEAD
 
-/* -- what is done with those that no call takes -------------------------------------------------------------------- */
+/* -- what is done with those that no call takes ------------------------------------------------ */
 
 void aph_rx_input_ignore(const struct aph_rx_input *input, const char *why)
 {
@@ -57,7 +60,7 @@ void aph_rx_input_reject(const struct aph_rx_input *input, uint32_t call_number,
 	aph_rx_input_drop(input, &input->rx->stats.rejected, why);
 }
 
-/* -- DATA ---------------------------------------------------------------------------------------------------------- */
+/* -- DATA -------------------------------------------------------------------------------------- */
 
 static void tell_readable(struct aph_rx_call *call)
 {
@@ -75,8 +78,8 @@ static bool begin_reply(struct aph_rx_call *call)
 	if (call->out.next != call->out.end || call->out.fill)
 		return false;
 	/*
-	 * A server that has read all that it needs may reply before it has heard that nothing follows. It has then,
-	 * as far as it is concerned.
+	 * A server that has read all that it needs may reply before it has heard that nothing
+	 * follows. It has then, as far as it is concerned.
 	 */
 	if (!call->out.finished) {
 		if (call->out.end == 1 || call->peer->extended)
@@ -179,8 +182,9 @@ static APH_APART int32_t take_jumbo(const struct aph_rx_input *input, struct aph
 }
 
 /*
- * A server of ours writes into each packet of a reply which life of its own it is, where the security class leaves the
- * word free; others write 0 there. One that has restarted and begun the call anew must not be taken for the other.
+ * A server of ours writes into each packet of a reply which life of its own it is, where the
+ * security class leaves the word free; others write 0 there. One that has restarted and begun the
+ * call anew must not be taken for the other.
  */
 static bool is_of_another_life(struct aph_rx_call *call, const struct aph_rx_header *header)
 {
@@ -225,7 +229,7 @@ static void input_data(struct aph_rx_input *input, struct aph_rx_call *call)
 	input->call = call;
 }
 
-/* -- ACK ------------------------------------------------------------------------------------------------------------------- */
+/* -- ACK --------------------------------------------------------------------------------------- */
 
 static void take_trailer(struct aph_rx_peer *peer, const struct aph_rx_ack *ack)
 {
@@ -246,8 +250,8 @@ static void take_trailer(struct aph_rx_peer *peer, const struct aph_rx_ack *ack)
 }
 
 /*
- * Who knows the serial of a probe has got it. Mostly the ACK is a PING_RESPONSE; where the call is over by then at the
- * other end, it is the receipt once more.
+ * Who knows the serial of a probe has got it. Mostly the ACK is a PING_RESPONSE; where the call is
+ * over by then at the other end, it is the receipt once more.
  */
 static void note_probe(struct aph_rx_conn *conn, const struct aph_rx_ack *ack)
 {
@@ -268,8 +272,8 @@ static void answer_ping(struct aph_rx_call *call, const struct aph_rx_header *he
 }
 
 /*
- * A crowded service asks callers who have proven nothing whether they are where they say, and keeps nothing meanwhile:
- * the answer leaves, and behind it the request once more.
+ * A crowded service asks callers who have proven nothing whether they are where they say, and keeps
+ * nothing meanwhile: the answer leaves, and behind it the request once more.
  */
 static void take_question(struct aph_rx_call *call, const struct aph_rx_ack *ack)
 {
@@ -295,7 +299,10 @@ void aph_rx_input_ack(struct aph_rx_call *call, const struct aph_rx_header *head
 	}
 	if (!aph_rx_recover_is_plausible(call, &ack)) {
 		rx->stats.malformed++;
-		/* The client has it from whoever was here before us: what we send would not continue that. */
+		/*
+		 * The client has it from whoever was here before us: what we send would not
+		 * continue that.
+		 */
 		if (aph_rx_recover_is_of_another_life(call, &ack))
 			aph_rx_call_reset(call);
 		return;
@@ -314,7 +321,7 @@ static APH_APART void input_ackall(struct aph_rx_call *call)
 		aph_rx_recover_all_acked(call);
 }
 
-/* -- ABORT and BUSY ------------------------------------------------------------------------------------------------------------ */
+/* -- ABORT and BUSY ---------------------------------------------------------------------------- */
 
 static int32_t abort_code(const struct aph_rx_input *input)
 {
@@ -332,7 +339,7 @@ static APH_APART void input_busy(struct aph_rx_call *call)
 		aph_rx_recover_busy(call);
 }
 
-/* -- one call ----------------------------------------------------------------------------------------------------------------------- */
+/* -- one call ---------------------------------------------------------------------------------- */
 
 static APH_APART void input_other(struct aph_rx_input *input, struct aph_rx_call *call)
 {
@@ -373,7 +380,10 @@ void aph_rx_input_call(struct aph_rx_input *input, struct aph_rx_call *call)
 		input_other(input, call);
 }
 
-/* The channel has gone on to another call: what the peer says of the one before still tells of the path. */
+/*
+ * The channel has gone on to another call: what the peer says of the one before still tells of the
+ * path.
+ */
 static APH_APART void input_older(const struct aph_rx_input *input, struct aph_rx_conn *conn)
 {
 	struct aph_rx_ack ack;
@@ -416,7 +426,7 @@ static APH_APART void input_over(const struct aph_rx_input *input, struct aph_rx
 		aph_rx_send_abort(conn, header->cid, header->call_number, ch->abort_code);
 }
 
-/* -- connections -------------------------------------------------------------------------------------------------------------------------- */
+/* -- connections ------------------------------------------------------------------------------- */
 
 static APH_APART void input_connection_level(const struct aph_rx_input *input,
 					     struct aph_rx_conn *conn)
@@ -431,7 +441,10 @@ static APH_APART void input_connection_level(const struct aph_rx_input *input,
 		return;
 	case APH_RX_CHALLENGE:
 	case APH_RX_RESPONSE:
-		/* A connection without security has no business with either; forged ones must not end it. */
+		/*
+		 * A connection without security has no business with either; forged ones must not
+		 * end it.
+		 */
 		aph_rx_input_drop(input, &input->rx->stats.unknown, "security where there is none");
 		return;
 	default:
@@ -460,8 +473,9 @@ static bool is_service(struct aph_rx_conn *conn, const struct aph_rx_header *hea
 }
 
 /*
- * Not DATA, and of a call that we do not know. A client of our own kind asks about calls only that were acknowledged to
- * it: whoever was here before us has done that. Of others it may be that DATA is still to come.
+ * Not DATA, and of a call that we do not know. A client of our own kind asks about calls only that
+ * were acknowledged to it: whoever was here before us has done that. Of others it may be that DATA
+ * is still to come.
  */
 static APH_APART void input_future(struct aph_rx_input *input)
 {
@@ -518,9 +532,9 @@ static void input_conn(struct aph_rx_input *input, struct aph_rx_conn *conn)
 }
 
 /*
- * DATA on a connection that we know from another address. When that one is idle, the client has moved. A call that
- * we have seen must not begin a second time, nor can it be told apart from forgery while calls go on: the client
- * hears that its connection is over, and makes another one.
+ * DATA on a connection that we know from another address. When that one is idle, the client has
+ * moved. A call that we have seen must not begin a second time, nor can it be told apart from
+ * forgery while calls go on: the client hears that its connection is over, and makes another one.
  */
 static APH_APART void input_moved(struct aph_rx_input *input, struct aph_rx_conn *conn)
 {
@@ -563,7 +577,10 @@ static APH_APART void input_stranger(struct aph_rx_input *input)
 	if (aph_rx_take_proof(input))
 		return;
 	aph_rx_input_drop(input, &input->rx->stats.unknown, "a connection that is not known");
-	/* Who asks whether we are still there hears that we have forgotten; who replies to nobody, too. */
+	/*
+	 * Who asks whether we are still there hears that we have forgotten; who replies to nobody,
+	 * too.
+	 */
 	if (!header->call_number)
 		return;
 	if (header->type == APH_RX_ACK && input->len > APH_RX_HEADER + 16 &&
@@ -575,7 +592,7 @@ static APH_APART void input_stranger(struct aph_rx_input *input)
 				    "a reply to a forgotten call");
 }
 
-/* -- one datagram --------------------------------------------------------------------------------------------------------------------------- */
+/* -- one datagram ------------------------------------------------------------------------------ */
 
 static void input_packet(struct aph_rx_input *input)
 {
@@ -621,8 +638,8 @@ static void input_packet(struct aph_rx_input *input)
 }
 
 /*
- * Most packets of a run are DATA of the same call as the one before, which has passed all the checks above. `before`
- * is that packet. False: this one is not so, and nothing was done.
+ * Most packets of a run are DATA of the same call as the one before, which has passed all the
+ * checks above. `before` is that packet. False: this one is not so, and nothing was done.
  */
 static bool input_next(struct aph_rx_input *input, const uint8_t *before)
 {

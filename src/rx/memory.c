@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Memory of the hot path: receive buffers, cells for single packets, chunks of packets to be sent, and calls are
- * kept for the next one when they become free, so that a call in steady state allocates nothing.
+ * Memory of the hot path: receive buffers, cells for single packets, chunks of packets to be sent,
+ * and calls are kept for the next one when they become free, so that a call in steady state
+ * allocates nothing.
  */
 #include "rx/engine.h"
 
@@ -56,7 +57,7 @@ void aph_rx_release(struct aph_rx *rx, void *memory, size_t size)
 	rx->config.free(rx->config.alloc_arg, memory, size);
 }
 
-/* -- buffers and cells --------------------------------------------------------------------------------------------- */
+/* -- buffers and cells ------------------------------------------------------------------------- */
 
 static struct aph_rx_buffer *buffer_new(struct aph_rx *rx, struct aph_rx_buffer **free_list,
 					uint32_t *n_free, uint32_t size)
@@ -144,7 +145,7 @@ bool aph_rx_buffer_is_shared(const struct aph_rx_buffer *buffer)
 	return buffer->refs > 1;
 }
 
-/* -- chunks and calls ------------------------------------------------------------------------------------------------ */
+/* -- chunks and calls -------------------------------------------------------------------------- */
 
 struct aph_rx_chunk *aph_rx_chunk_new(struct aph_rx *rx)
 {

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Datagrams out: what each call has to send, in turns. How packets become messages is in draft.h, what DATA packets
- * leave is in data.c.
+ * Datagrams out: what each call has to send, in turns. How packets become messages is in draft.h,
+ * what DATA packets leave is in data.c.
  */
 #include "rx/draft.h"
 #include "rx/engine.h"
 
 #include <string.h>
 
-/* -- acknowledgements ------------------------------------------------------------------------------------------------------ */
+/* -- acknowledgements -------------------------------------------------------------------------- */
 
 static struct aph_rx_header ack_header(const struct aph_rx_conn *conn, uint32_t cid,
 				       uint32_t number, uint8_t reason)
@@ -73,7 +73,10 @@ static bool send_pending_ack(struct aph_rx_call *call)
 
 	if (!in->ack_now || !in->ack_reason)
 		return true;
-	/* Small packets could draw large acknowledgements to somebody else: those are as good as lost. */
+	/*
+	 * Small packets could draw large acknowledgements to somebody else: those are as good as
+	 * lost.
+	 */
 	if (!call->peer->proven && !aph_rx_peer_may_send(call->peer, ack_size(call)))
 		call->rx->stats.rate_limited++;
 	else if (!send_ack(call, in->ack_reason, in->ack_serial))
@@ -119,11 +122,16 @@ static bool send_size_probe(struct aph_rx_call *call)
 
 	if (rx->config.flags & APH_RX_NO_PMTU_PROBES || !call->received)
 		return true;
-	/* A client that has all of its reply may have forgotten the call when the question comes. */
+	/*
+	 * A client that has all of its reply may have forgotten the call when the question comes.
+	 */
 	if (!call->is_client && call->state == APH_RX_STATE_REPLY &&
 	    call->out.end == call->out.next)
 		return true;
-	/* More than one packet in a datagram is only of use where the kernel does not cut runs itself. */
+	/*
+	 * More than one packet in a datagram is only of use where the kernel does not cut runs
+	 * itself.
+	 */
 	if (peer->pmtu.current >= APH_RX_SLOT &&
 	    (rx->config.flags & (APH_RX_SEGMENTS | APH_RX_NO_JUMBO) || peer->max_jumbo <= 1))
 		return true;
@@ -157,7 +165,7 @@ static bool send_size_probe(struct aph_rx_call *call)
 	return true;
 }
 
-/* -- calls ------------------------------------------------------------------------------------------------------------ */
+/* -- calls ------------------------------------------------------------------------------------- */
 
 /* False when there is no more room: it is this call's turn again next time. */
 static bool send_call(struct aph_rx_call *call)
@@ -166,7 +174,7 @@ static bool send_call(struct aph_rx_call *call)
 	       send_ping(call);
 }
 
-/* -- what is due when a call is over --------------------------------------------------------------------------------------- */
+/* -- what is due when a call is over ----------------------------------------------------------- */
 
 /* A packet about a channel's last call; `header` lacks its serial. */
 static bool send_last(struct aph_rx_conn *conn, struct aph_rx_header *header, const uint8_t *body,
@@ -205,7 +213,10 @@ static bool send_receipt(struct aph_rx_conn *conn, unsigned channel)
 	return !ch->receipt_due;
 }
 
-/* In place of the receipt where the connection goes: it is short, and nobody will answer what comes then (section 7.5). */
+/*
+ * In place of the receipt where the connection goes: it is short, and nobody will answer what comes
+ * then (section 7.5).
+ */
 static bool send_goodbye(struct aph_rx_conn *conn, unsigned channel)
 {
 	struct aph_rx_channel *ch = &conn->channels[channel];
@@ -272,7 +283,7 @@ static bool send_receipts(struct aph_rx *rx)
 	return true;
 }
 
-/* -- all of it ------------------------------------------------------------------------------------------------------------------ */
+/* -- all of it --------------------------------------------------------------------------------- */
 
 size_t aph_rx_send(struct aph_rx *rx, struct aph_rx_message *out, size_t max, uint64_t now_ns)
 {

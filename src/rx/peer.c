@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Peers: one for each path, with all that is known of it. A peer that nobody refers to is kept for a minute, as
- * its round-trip time and window are worth something; when there are too many, the one idle longest goes.
+ * Peers: one for each path, with all that is known of it. A peer that nobody refers to is kept for
+ * a minute, as its round-trip time and window are worth something; when there are too many, the one
+ * idle longest goes.
  *
- * Until it has answered, an address may be forged: what we send to it is then bounded by what came from it. Who
- * forges one gets nothing of what we send, but can guess most of it: the answer that counts is the one to a PING
- * whose serial is random.
+ * Until it has answered, an address may be forged: what we send to it is then bounded by what came
+ * from it. Who forges one gets nothing of what we send, but can guess most of it: the answer that
+ * counts is the one to a PING whose serial is random.
  */
 #include "rx/address.h"
 #include "rx/engine.h"
@@ -100,8 +101,9 @@ static bool has_idle(struct aph_rx *rx)
 }
 
 /*
- * What a path is taken to carry at first. Routers of IPv6 do not fragment and sometimes do not say so, so that
- * what is once cut too large would never arrive: there it is what every path carries, until a probe has shown more.
+ * What a path is taken to carry at first. Routers of IPv6 do not fragment and sometimes do not say
+ * so, so that what is once cut too large would never arrive: there it is what every path carries,
+ * until a probe has shown more.
  */
 static uint16_t first_mtu(const struct aph_rx *rx, const struct aph_rx_path *path)
 {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The search for the path's MTU. Packets carry 1412 bytes at most, so that the sizes that matter are those of whole
- * jumbograms, 1440 + n * 1416, and below that any size; the search counts in ranks: steps of 20 bytes up to
- * 1440, one jumbogram packet each from there. The largest size is tried first, because where it is larger than
- * the interface takes our own kernel says so at once; then the interval between what passes and what does not
- * is halved until nothing is left between.
+ * The search for the path's MTU. Packets carry 1412 bytes at most, so that the sizes that matter
+ * are those of whole jumbograms, 1440 + n * 1416, and below that any size; the search counts in
+ * ranks: steps of 20 bytes up to 1440, one jumbogram packet each from there. The largest size is
+ * tried first, because where it is larger than the interface takes our own kernel says so at once;
+ * then the interval between what passes and what does not is halved until nothing is left between.
  */
 #include "rx/pmtu.h"
 
@@ -173,8 +173,8 @@ void aph_rx_pmtu_lost(struct aph_rx_pmtu *pmtu, uint16_t size)
 	if (below < pmtu->current)
 		pmtu->current = below;
 	/*
-	 * It may as well be that nothing at all passed for a while. So nothing is concluded about the sizes above;
-	 * once packets pass again the search begins at the top.
+	 * It may as well be that nothing at all passed for a while. So nothing is concluded about
+	 * the sizes above; once packets pass again the search begins at the top.
 	 */
 	pmtu->too_large = 0;
 	pmtu->done = false;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How large a datagram a path takes (RFC 8899 in spirit): starts small enough for everybody, is lowered by what the
- * network reports, and raised by probes, which are PING ACKs with zeros behind, one at a time.
- * Sizes are UDP payloads.
+ * How large a datagram a path takes (RFC 8899 in spirit): starts small enough for everybody, is
+ * lowered by what the network reports, and raised by probes, which are PING ACKs with zeros behind,
+ * one at a time. Sizes are UDP payloads.
  */
 #ifndef ANTIPHON_RX_PMTU_H
 #define ANTIPHON_RX_PMTU_H
@@ -35,11 +35,15 @@ uint16_t aph_rx_pmtu_probe(struct aph_rx_pmtu *pmtu, uint64_t now_ns);
 /* The probe that is under way was answered, or is taken for lost. */
 void aph_rx_pmtu_probe_acked(struct aph_rx_pmtu *pmtu);
 void aph_rx_pmtu_probe_lost(struct aph_rx_pmtu *pmtu);
-/* The network or our kernel said that datagrams of more than `mtu` do not pass; 0: it did not say how large. */
+/*
+ * The network or our kernel said that datagrams of more than `mtu` do not pass; 0: it did not say
+ * how large.
+ */
 void aph_rx_pmtu_too_large(struct aph_rx_pmtu *pmtu, uint32_t mtu);
 /*
- * A datagram of `size` bytes has arrived, or was lost where that means something: by a time-out, or for the second
- * time. Only those that could not be fragmented are told of. After some losses without an arrival the path has shrunk.
+ * A datagram of `size` bytes has arrived, or was lost where that means something: by a time-out, or
+ * for the second time. Only those that could not be fragmented are told of. After some losses
+ * without an arrival the path has shrunk.
  */
 void aph_rx_pmtu_arrived(struct aph_rx_pmtu *pmtu, uint16_t size);
 void aph_rx_pmtu_lost(struct aph_rx_pmtu *pmtu, uint16_t size);

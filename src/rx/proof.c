@@ -5,7 +5,7 @@
 
 #define SPAN_NS (10000 * APH_RX_MS) /* a question may be answered for so long, or twice as long */
 
-/* -- the code --------------------------------------------------------------------------------------------------- */
+/* -- the code ---------------------------------------------------------------------------------- */
 
 static uint64_t rotate(uint64_t x, unsigned n)
 {
@@ -60,7 +60,7 @@ uint64_t aph_rx_siphash(const uint64_t key[2], const void *data, size_t len)
 	return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
-/* -- questions -------------------------------------------------------------------------------------------------- */
+/* -- questions --------------------------------------------------------------------------------- */
 
 static uint32_t serial_in(const struct aph_rx *rx, const struct aph_rx_path *path,
 			  const struct aph_rx_header *header, uint64_t span)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Questions to addresses that nothing is known of and nothing is kept for: a PING whose serial only who gets it can know,
- * and that is found again when it comes back.
+ * Questions to addresses that nothing is known of and nothing is kept for: a PING whose serial only
+ * who gets it can know, and that is found again when it comes back.
  */
 #ifndef ANTIPHON_RX_PROOF_H
 #define ANTIPHON_RX_PROOF_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Packets that are sent once: answers outside connections, ABORTs, CHALLENGEs. They wait in a ring for the next
- * aph_rx_send(); what an address that may be forged can make us send is limited.
+ * Packets that are sent once: answers outside connections, ABORTs, CHALLENGEs. They wait in a ring
+ * for the next aph_rx_send(); what an address that may be forged can make us send is limited.
  */
 #include "rx/engine.h"
 

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Bytes in: packets wait where they arrived, in a ring that is reorder queue, acknowledgement table and the user's
- * input in one. A packet is freed when the user has read it to its end, and only then acknowledged for good.
+ * Bytes in: packets wait where they arrived, in a ring that is reorder queue, acknowledgement table
+ * and the user's input in one. A packet is freed when the user has read it to its end, and only
+ * then acknowledged for good.
  *
- * Memory is on the account of the peer that caused it, as it is: a receive buffer is held by a single packet in it.
+ * Memory is on the account of the peer that caused it, as it is: a receive buffer is held by a
+ * single packet in it.
  */
 #include "rx/engine.h"
 
@@ -28,7 +30,7 @@ void aph_rx_in_init(struct aph_rx_call *call)
 	in->ack_ns = UINT64_MAX;
 }
 
-/* -- whose memory it is ------------------------------------------------------------------------------------------ */
+/* -- whose memory it is ------------------------------------------------------------------------ */
 
 uint64_t aph_rx_in_memory_left(const struct aph_rx_call *call)
 {
@@ -99,7 +101,7 @@ void aph_rx_in_deinit(struct aph_rx_call *call)
 	free_slots(call);
 }
 
-/* -- arriving ------------------------------------------------------------------------------------------------------ */
+/* -- arriving ---------------------------------------------------------------------------------- */
 
 static bool grow_slots(struct aph_rx_call *call, uint32_t span)
 {
@@ -164,7 +166,10 @@ static struct aph_rx_buffer *hold(struct aph_rx_call *call, const uint8_t **data
 	return cell;
 }
 
-/* Packets that are here behind the last one that counted as such do so now, as far as the ring goes. */
+/*
+ * Packets that are here behind the last one that counted as such do so now, as far as the ring
+ * goes.
+ */
 static void close_gap(struct aph_rx_in *in)
 {
 	uint32_t end = in->base + in->n_slots;
@@ -193,12 +198,18 @@ enum aph_rx_taken aph_rx_in_take(struct aph_rx_call *call, uint32_t seq, bool la
 	if (seq - in->base >= in->n_slots && !grow_slots(call, seq - in->base + 1))
 		return APH_RX_TAKEN_NO_SPACE;
 	slot = slot_of(in, seq);
-	/* Nobody cuts packets anew: another one in this place is of a peer that has restarted and begun the call anew. */
+	/*
+	 * Nobody cuts packets anew: another one in this place is of a peer that has restarted and
+	 * begun the call anew.
+	 */
 	if (slot->hold)
 		return slot->len == len && (!len || memcmp(slot->data, data, len) == 0)
 			       ? APH_RX_TAKEN_DUPLICATE
 			       : APH_RX_TAKEN_WRONG;
-	/* Nobody can go on without the packet that the user waits for: it must not be kept out by those behind it. */
+	/*
+	 * Nobody can go on without the packet that the user waits for: it must not be kept out by
+	 * those behind it.
+	 */
 	held = hold(call, &data, len, buffer, seq == in->base);
 	if (!held)
 		return APH_RX_TAKEN_NO_SPACE;
@@ -216,7 +227,7 @@ enum aph_rx_taken aph_rx_in_take(struct aph_rx_call *call, uint32_t seq, bool la
 	return APH_RX_TAKEN;
 }
 
-/* -- reading ----------------------------------------------------------------------------------------------------------- */
+/* -- reading ----------------------------------------------------------------------------------- */
 
 /* The first packet has been read to its end. */
 static void drop_first(struct aph_rx_call *call, struct aph_rx_slot *slot)

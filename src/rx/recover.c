@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the peer's acknowledgements say about our packets, and what to do when none come: loss detection by time and
- * order of transmission (RACK), probes of the tail (TLP), and the retransmission time-out, after RFC 8985 and
- * RFC 6298. Serial numbers, new for every transmission, take the place of time stamps.
+ * What the peer's acknowledgements say about our packets, and what to do when none come: loss
+ * detection by time and order of transmission (RACK), probes of the tail (TLP), and the
+ * retransmission time-out, after RFC 8985 and RFC 6298. Serial numbers, new for every transmission,
+ * take the place of time stamps.
  */
 #include "rx/engine.h"
 
@@ -17,7 +18,7 @@
 #define BACKOFFS_MAX	  10
 #define BUSY_BACKOFFS_MAX 4
 
-/* -- packets in flight, and those lost ---------------------------------------------------------------------------- */
+/* -- packets in flight, and those lost --------------------------------------------------------- */
 
 /* Those in flight are a list in the order of their last transmission. */
 static void link_flying(struct aph_rx_out *out, uint32_t seq, struct aph_rx_meta *meta)
@@ -46,8 +47,9 @@ static void unlink_flying(struct aph_rx_out *out, struct aph_rx_meta *meta)
 }
 
 /*
- * Those that are lost are found in order, as what the reader waits for goes first: each chunk has a bit for each of its
- * packets, and the lowest of all is known. Acknowledgements in whatever order then cost no more than a look at each chunk.
+ * Those that are lost are found in order, as what the reader waits for goes first: each chunk has a
+ * bit for each of its packets, and the lowest of all is known. Acknowledgements in whatever order
+ * then cost no more than a look at each chunk.
  */
 static uint16_t bit_of(uint32_t seq)
 {
@@ -130,7 +132,7 @@ static void set_lost(struct aph_rx_out *out, uint32_t seq, struct aph_rx_meta *m
 	add_lost(out, seq);
 }
 
-/* -- deadlines ----------------------------------------------------------------------------------------------------- */
+/* -- deadlines --------------------------------------------------------------------------------- */
 
 static uint64_t timeout(const struct aph_rx_call *call)
 {
@@ -177,7 +179,7 @@ uint64_t aph_rx_recover_deadline(const struct aph_rx_call *call)
 	return out->pace_wait_ns < due ? out->pace_wait_ns : due;
 }
 
-/* -- sending --------------------------------------------------------------------------------------------------------- */
+/* -- sending ----------------------------------------------------------------------------------- */
 
 static void note_time(struct aph_rx_call *call, uint32_t serial, bool proves)
 {
@@ -210,7 +212,7 @@ void aph_rx_recover_sent(struct aph_rx_call *call, uint32_t seq, struct aph_rx_m
 		note_time(call, serial, false);
 }
 
-/* -- losses ------------------------------------------------------------------------------------------------------------ */
+/* -- losses ------------------------------------------------------------------------------------ */
 
 static uint64_t reorder_window_ns(const struct aph_rx_call *call)
 {
@@ -267,7 +269,7 @@ static void detect_losses(struct aph_rx_call *call)
 	aph_rx_call_wants_to_send(call);
 }
 
-/* -- an acknowledgement ----------------------------------------------------------------------------------------------------- */
+/* -- an acknowledgement ------------------------------------------------------------------------ */
 
 struct progress {
 	uint32_t n_acked;
@@ -356,8 +358,9 @@ static void take_soft(struct aph_rx_call *call, const struct aph_rx_ack *ack,
 }
 
 /*
- * Looks for a PING, or one of the last packets that asked. On a long path many more of those are on their way than are
- * kept here: of them the packets themselves tell, as they are acknowledged. False: not found.
+ * Looks for a PING, or one of the last packets that asked. On a long path many more of those are on
+ * their way than are kept here: of them the packets themselves tell, as they are acknowledged.
+ * False: not found.
  */
 static bool sample_rtt(struct aph_rx_call *call, const struct aph_rx_ack *ack)
 {
@@ -422,8 +425,8 @@ static bool is_stale(struct aph_rx_out *out, const struct aph_rx_ack *ack)
 }
 
 /*
- * An answer to a packet that left after `base` had moved, and it acknowledges less: whoever answers has begun the
- * call anew and will never see what we have let go of.
+ * An answer to a packet that left after `base` had moved, and it acknowledges less: whoever answers
+ * has begun the call anew and will never see what we have let go of.
  */
 static bool is_forgotten(const struct aph_rx_call *call, const struct aph_rx_ack *ack)
 {
@@ -473,8 +476,9 @@ static void after_progress(struct aph_rx_call *call, const struct progress *prog
 }
 
 /*
- * Nothing was under way and the peer was asked, now and then, whether it takes more. It does, or has read: what leaves now is
- * not late yet. Whether all of a body has been read is asked a few times only.
+ * Nothing was under way and the peer was asked, now and then, whether it takes more. It does, or
+ * has read: what leaves now is not late yet. Whether all of a body has been read is asked a few
+ * times only.
  */
 static void end_asking(struct aph_rx_out *out)
 {
@@ -561,7 +565,7 @@ void aph_rx_recover_busy(struct aph_rx_call *call)
 	aph_rx_call_arm(call, out->timeout_ns);
 }
 
-/* -- when nothing comes ---------------------------------------------------------------------------------------------------- */
+/* -- when nothing comes ------------------------------------------------------------------------ */
 
 /* The last packet again, and a request to say what has arrived: most often that mends it. */
 static void probe_tail(struct aph_rx_call *call)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the network says about datagrams of ours. Anybody can forge it: it counts if it quotes a connection that there is,
- * and then for all of that peer's; for its youngest, where it has very many, as reports about its own cost a peer little.
+ * What the network says about datagrams of ours. Anybody can forge it: it counts if it quotes a
+ * connection that there is, and then for all of that peer's; for its youngest, where it has very
+ * many, as reports about its own cost a peer little.
  */
 #include "rx/engine.h"
 
@@ -24,9 +25,9 @@ static bool is_ours(const struct aph_rx_conn *conn, const uint8_t *quote, size_t
 }
 
 /*
- * The connection that the quoted packet left on, or NULL. Who does not see our packets can guess addresses and ports, and no
- * more than those must a router show: a report that does not tell which connection it is about is not believed. Without
- * it the calls end a little later, by time.
+ * The connection that the quoted packet left on, or NULL. Who does not see our packets can guess
+ * addresses and ports, and no more than those must a router show: a report that does not tell which
+ * connection it is about is not believed. Without it the calls end a little later, by time.
  */
 static struct aph_rx_conn *find_quoted(struct aph_rx_peer *peer, const uint8_t *quote, size_t len)
 {
@@ -47,7 +48,9 @@ static struct aph_rx_conn *find_quoted(struct aph_rx_peer *peer, const uint8_t *
 	return NULL;
 }
 
-/* A call whose first packet came back has not reached anybody, if no copy of that packet was sent. */
+/*
+ * A call whose first packet came back has not reached anybody, if no copy of that packet was sent.
+ */
 static void note_bounce(struct aph_rx_conn *conn, const uint8_t *quote, size_t len)
 {
 	struct aph_rx_header header;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The estimator of RFC 6298. A transmission has its own serial, so that each sample belongs to one transmission
- * and Karn's problem does not arise. The smallest sample is that of this window and the one before.
+ * The estimator of RFC 6298. A transmission has its own serial, so that each sample belongs to one
+ * transmission and Karn's problem does not arise. The smallest sample is that of this window and
+ * the one before.
  */
 #include "rx/rtt.h"
 

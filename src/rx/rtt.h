@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Round-trip time of a peer: RFC 6298's estimator, in microseconds, and the smallest one seen lately. */
+/*
+ * Round-trip time of a peer: RFC 6298's estimator, in microseconds, and the smallest one seen
+ * lately.
+ */
 #ifndef ANTIPHON_RX_RTT_H
 #define ANTIPHON_RX_RTT_H
 
@@ -24,8 +27,9 @@ struct aph_rx_rtt {
 
 void aph_rx_rtt_sample(struct aph_rx_rtt *rtt, uint64_t sample_ns, uint64_t now_ns);
 /*
- * A request was answered in so long: a round trip and what the service took. Until there are samples the smallest of those is
- * the estimate, and no reason to be more patient than with a peer that nothing is known of.
+ * A request was answered in so long: a round trip and what the service took. Until there are
+ * samples the smallest of those is the estimate, and no reason to be more patient than with a peer
+ * that nothing is known of.
  */
 void aph_rx_rtt_bound(struct aph_rx_rtt *rtt, uint64_t bound_ns, uint64_t now_ns);
 /* The retransmission time-out after `n_backoffs` doublings. */

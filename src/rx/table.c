@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Chained hash tables that double when they are full. The hash is keyed, so nobody outside can choose chains. */
+/*
+ * Chained hash tables that double when they are full. The hash is keyed, so nobody outside can
+ * choose chains.
+ */
 #include "rx/engine.h"
 
 #include <errno.h>

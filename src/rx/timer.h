@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Deadlines in a pairing heap, embedded in what they belong to: starting one is O(1), needs no memory and
- * cannot fail; stopping one and taking the earliest is O(log n) on average.
+ * Deadlines in a pairing heap, embedded in what they belong to: starting one is O(1), needs no
+ * memory and cannot fail; stopping one and taking the earliest is O(log n) on average.
  */
 #ifndef ANTIPHON_RX_TIMER_H
 #define ANTIPHON_RX_TIMER_H

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The packet codec. Decoders copy nothing and allocate nothing; what they give out points into the packet. They say
- * no to what contradicts itself and leave to the engine what contradicts the state of a call. Encoders write
- * every byte of what they report, padding included: nothing of an old buffer leaves with a packet.
+ * The packet codec. Decoders copy nothing and allocate nothing; what they give out points into the
+ * packet. They say no to what contradicts itself and leave to the engine what contradicts the state
+ * of a call. Encoders write every byte of what they report, padding included: nothing of an old
+ * buffer leaves with a packet.
  */
 #include "rx/wire.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The packet codec: bytes to structures and back, nothing else. Section numbers are those of docs/spec/rx.md.
- * Decoders take any bytes at all and never read beyond `len`; what they refuse is malformed.
+ * The packet codec: bytes to structures and back, nothing else. Section numbers are those of
+ * docs/spec/rx.md. Decoders take any bytes at all and never read beyond `len`; what they refuse is
+ * malformed.
  */
 #ifndef ANTIPHON_RX_WIRE_H
 #define ANTIPHON_RX_WIRE_H
@@ -120,7 +121,7 @@ static inline void aph_rx_header_encode(uint8_t *p, const struct aph_rx_header *
 	aph_put16(p + 26, h->service);
 }
 
-/* -- ACK --------------------------------------------------------------------------------------------------- */
+/* -- ACK --------------------------------------------------------------------------------------- */
 
 enum aph_rx_ack_reason {
 	APH_RX_ACK_REQUESTED = 1,
@@ -139,8 +140,9 @@ enum aph_rx_ack_reason {
 #define APH_RX_ACK_TRAILER 16 /* four words */
 
 /*
- * Ours, behind the trailer, where stock peers look at nothing: the extension for windows beyond 255 packets.
- * A range is [start, end) of packets that have arrived above `first`, beyond what acks[] can say.
+ * Ours, behind the trailer, where stock peers look at nothing: the extension for windows beyond 255
+ * packets. A range is [start, end) of packets that have arrived above `first`, beyond what acks[]
+ * can say.
  */
 #define APH_RX_EXTENSION_MAGIC UINT32_C(0x41706831) /* "Aph1" */
 #define APH_RX_ACK_RANGES_MAX  32
@@ -168,11 +170,14 @@ struct aph_rx_ack {
 };
 
 /*
- * Decodes the body of an ACK. False when it is malformed: too short for its own counts, or first is 0. Bytes
- * behind what is known are ignored.
+ * Decodes the body of an ACK. False when it is malformed: too short for its own counts, or first is
+ * 0. Bytes behind what is known are ignored.
  */
 bool aph_rx_ack_decode(struct aph_rx_ack *out, const uint8_t *body, size_t len);
-/* Writes the body of an ACK with all four words (and the extension if `extended`). Returns its length. */
+/*
+ * Writes the body of an ACK with all four words (and the extension if `extended`). Returns its
+ * length.
+ */
 size_t aph_rx_ack_encode(uint8_t *body, const struct aph_rx_ack *ack);
 /* The least that aph_rx_ack_encode() writes with the extension, and the most. */
 #define APH_RX_ACK_BODY_MIN (APH_RX_ACK_FIXED + APH_RX_ACK_PADDING + APH_RX_ACK_TRAILER + 12)
@@ -180,17 +185,18 @@ size_t aph_rx_ack_encode(uint8_t *body, const struct aph_rx_ack *ack);
 	(APH_RX_ACK_FIXED + 255 + APH_RX_ACK_PADDING + APH_RX_ACK_TRAILER + 12 + \
 	 8 * APH_RX_ACK_RANGES_MAX)
 
-/* -- DATA and jumbograms ------------------------------------------------------------------------------------ */
+/* -- DATA and jumbograms ----------------------------------------------------------------------- */
 
 /*
- * Takes the first DATA packet off a datagram: `header` is its header (decoded by the caller for the first), `*data`
- * and `*len` what is left behind it. Sets `*payload_len`, moves `*data` behind the payload and, if another
- * packet follows, changes `header` to be that packet's. Returns 1 if another follows, 0 if not, -1 when malformed.
+ * Takes the first DATA packet off a datagram: `header` is its header (decoded by the caller for the
+ * first), `*data` and `*len` what is left behind it. Sets `*payload_len`, moves `*data` behind the
+ * payload and, if another packet follows, changes `header` to be that packet's. Returns 1 if
+ * another follows, 0 if not, -1 when malformed.
  */
 int aph_rx_jumbo_next(struct aph_rx_header *header, const uint8_t **data, size_t *len,
 		      const uint8_t **payload, size_t *payload_len);
 
-/* -- names ---------------------------------------------------------------------------------------------------- */
+/* -- names ------------------------------------------------------------------------------------- */
 
 /* "DATA", "ACK", ...; "type 12" is "unknown". Static. */
 const char *aph_rx_type_name(uint8_t type);

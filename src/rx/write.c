@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Bodies out: what the user writes becomes packets at once, with room for the header before each, so that sending
- * and sending again touch no byte of the body. A body that fits into one small packet stays inside the call.
+ * Bodies out: what the user writes becomes packets at once, with room for the header before each,
+ * so that sending and sending again touch no byte of the body. A body that fits into one small
+ * packet stays inside the call.
  */
 #include "base/apart.h"
 #include "rx/engine.h"
@@ -11,7 +12,7 @@
 
 #define LEARN_MIN 128 /* packets: what becomes of fewer says little about the path */
 
-/* -- packets ----------------------------------------------------------------------------------------------------- */
+/* -- packets ----------------------------------------------------------------------------------- */
 
 static uint16_t payload_max(const struct aph_rx_call *call)
 {
@@ -144,7 +145,7 @@ static void close_packet(struct aph_rx_call *call, bool last)
 	aph_rx_call_wants_to_send(call);
 }
 
-/* -- what the user may do now ------------------------------------------------------------------------------------------- */
+/* -- what the user may do now ------------------------------------------------------------------ */
 
 bool aph_rx_out_has_room(const struct aph_rx_call *call)
 {
@@ -227,8 +228,9 @@ static size_t fill(struct aph_rx_call *call, const uint8_t *data, size_t len)
 }
 
 /*
- * Stock servers begin to work, and even to reply, once they have read what they need; a reply before the end of the
- * request is against the protocol. So who is known to be one gets full packets, the last of which says that it is the last.
+ * Stock servers begin to work, and even to reply, once they have read what they need; a reply
+ * before the end of the request is against the protocol. So who is known to be one gets full
+ * packets, the last of which says that it is the last.
  */
 static bool is_pushed(const struct aph_rx_call *call, uint32_t flags)
 {

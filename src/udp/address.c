@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Between the engine's addresses, where IPv4 is IPv4, and those of a socket of both families, where it is
- * mapped into IPv6.
+ * Between the engine's addresses, where IPv4 is IPv4, and those of a socket of both families, where
+ * it is mapped into IPv6.
  */
 #include "udp/udp.h"
 

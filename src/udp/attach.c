@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How processes find each other at a port. The name is an abstract one, as those are of a network namespace, like the
- * ports themselves; binding it decides who is the owner; and the kernel takes it away from the dead. Who has it is
- * asked of the kernel, at both ends.
+ * How processes find each other at a port. The name is an abstract one, as those are of a network
+ * namespace, like the ports themselves; binding it decides who is the owner; and the kernel takes
+ * it away from the dead. Who has it is asked of the kernel, at both ends.
  */
 #include "base/error.h"
 #include "base/time.h"
@@ -18,11 +18,10 @@
 #include <unistd.h>
 
 #define PATIENCE_NS UINT64_C(2000000000) /* an owner has for its welcome */
-#define COMING_NS \
-	UINT64_C( \
-		10000000000) /* others have to come to a new owner; their calls last about as long */
+/* Others have to come to a new owner; their calls last about as long. */
+#define COMING_NS UINT64_C(10000000000)
 
-/* -- names ------------------------------------------------------------------------------------------------------- */
+/* -- names ------------------------------------------------------------------------------------- */
 
 static socklen_t make_name(struct sockaddr_un *out, const struct aph_udp_port *port,
 			   const struct aph_rx_address *a, bool for_all)
@@ -59,7 +58,7 @@ bool aph_udp_is_let_in(const struct aph_udp_port *port, int fd)
 	return port->is_for_all || peer.uid == geteuid();
 }
 
-/* -- the owner ---------------------------------------------------------------------------------------------------- */
+/* -- the owner --------------------------------------------------------------------------------- */
 
 static int open_epoll(struct aph_udp_port *port)
 {
@@ -91,9 +90,12 @@ int aph_udp_listen(struct aph_udp_port *port)
 	return 0;
 }
 
-/* -- newcomers ---------------------------------------------------------------------------------------------------- */
+/* -- newcomers --------------------------------------------------------------------------------- */
 
-/* A connection to the owner; -ECONNREFUSED: there is none, -EACCES: it is of a user whom we do not trust. */
+/*
+ * A connection to the owner; -ECONNREFUSED: there is none, -EACCES: it is of a user whom we do not
+ * trust.
+ */
 static int meet(struct aph_udp_port *port, const struct aph_rx_address *address, bool for_all)
 {
 	struct aph_udp_frame hello = {
@@ -252,7 +254,7 @@ int aph_udp_attach_error(int r)
 					  : "the process that has the port does not let us in");
 }
 
-/* -- when the owner is gone ---------------------------------------------------------------------------------------- */
+/* -- when the owner is gone -------------------------------------------------------------------- */
 
 void aph_udp_take_over(struct aph_udp_port *port)
 {

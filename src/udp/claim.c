@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who has claimed what at a port. The owner's list is complete; another process has its own claims, and asks the owner
- * for each.
+ * Who has claimed what at a port. The owner's list is complete; another process has its own claims,
+ * and asks the owner for each.
  */
 #include "base/error.h"
 #include "base/time.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the network says about datagrams that were sent: ICMP, through the socket's error queue. Anybody can
- * forge one, so the engine gets what it quotes of our datagram and decides.
+ * What the network says about datagrams that were sent: ICMP, through the socket's error queue.
+ * Anybody can forge one, so the engine gets what it quotes of our datagram and decides.
  */
 #include "udp/udp.h"
 
@@ -115,8 +115,8 @@ uint32_t aph_udp_read_local_mtu(struct aph_rx_udp *udp)
 	uint32_t mtu = 0;
 
 	/*
-	 * ICMP that is in the queue before it would be lost here. The one that counts will come again: the
-	 * engine goes on sending to whoever it was about.
+	 * ICMP that is in the queue before it would be lost here. The one that counts will come
+	 * again: the engine goes on sending to whoever it was about.
 	 */
 	for (unsigned i = 0; i < ERRORS_MAX && read_report(udp, &report); i++)
 		if (report.error.ee_origin == SO_EE_ORIGIN_LOCAL &&

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What becomes of drivers in a forked child: their sockets are the parent's, so the child's copies are closed, and
- * nothing that the child does is heard by any peer.
+ * What becomes of drivers in a forked child: their sockets are the parent's, so the child's copies
+ * are closed, and nothing that the child does is heard by any peer.
  *
- * No lock is taken around fork(): users call the driver under locks of theirs, which they may take around fork() as
- * well, and in an order that nobody here knows. The list is changed by single stores instead, so that at any
- * instant, which is what a child gets a copy of, it can be walked.
+ * No lock is taken around fork(): users call the driver under locks of theirs, which they may take
+ * around fork() as well, and in an order that nobody here knows. The list is changed by single
+ * stores instead, so that at any instant, which is what a child gets a copy of, it can be walked.
  */
 #include "udp/udp.h"
 
@@ -34,7 +34,9 @@ static void after_fork_in_child(void)
 	lock = fresh;
 }
 
-/* As soon as the library is there: handlers of its users come after it then, and may close drivers. */
+/*
+ * As soon as the library is there: handlers of its users come after it then, and may close drivers.
+ */
 __attribute__((constructor)) static void watch_fork(void)
 {
 	(void)pthread_atfork(NULL, NULL, after_fork_in_child);

@@ -44,7 +44,10 @@ void aph_udp_hint_adopt(struct aph_udp_port *port, int fd)
 	struct stat st;
 	int seals = fcntl(fd, F_GET_SEALS);
 
-	/* Memory that may shrink would be our end. Without any we receive more often than we need to. */
+	/*
+	 * Memory that may shrink would be our end. Without any we receive more often than we need
+	 * to.
+	 */
 	if (port->hint_fd < 0 && seals >= 0 && (seals & F_SEAL_SHRINK) && fstat(fd, &st) == 0 &&
 	    st.st_size >= (off_t)sizeof(struct aph_udp_hint) && map(port, fd))
 		return;

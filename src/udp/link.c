@@ -15,7 +15,7 @@
 #define MESSAGES_MAX 64	  /* of one look at a connection */
 #define FDS_MAX	     2
 
-/* -- out -------------------------------------------------------------------------------------------------------- */
+/* -- out --------------------------------------------------------------------------------------- */
 
 void aph_udp_link_send(const struct aph_udp_link *link, const struct aph_udp_frame *frame,
 		       const void *bytes, size_t len)
@@ -61,7 +61,7 @@ static void welcome(struct aph_udp_port *port, const struct aph_udp_link *link)
 	(void)sendmsg(link->fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-/* -- connections ------------------------------------------------------------------------------------------------- */
+/* -- connections ------------------------------------------------------------------------------- */
 
 struct aph_udp_link *aph_udp_link_up(struct aph_udp_port *port)
 {
@@ -136,7 +136,7 @@ void aph_udp_links_close(struct aph_udp_port *port)
 	port->arrived = NULL;
 }
 
-/* -- in ----------------------------------------------------------------------------------------------------------- */
+/* -- in ---------------------------------------------------------------------------------------- */
 
 static void answer_claim(struct aph_udp_port *port, struct aph_udp_link *link,
 			 const struct aph_udp_frame *frame)
@@ -283,8 +283,8 @@ static void read_link(struct aph_udp_port *port, struct aph_udp_link *link)
 }
 
 /*
- * Those who have come, as many as can have been waiting: epoll does not tell of them again. What one has to say is heard
- * at once, so that it does not have to make room for the next.
+ * Those who have come, as many as can have been waiting: epoll does not tell of them again. What
+ * one has to say is heard at once, so that it does not have to make room for the next.
  */
 static void accept_all(struct aph_udp_port *port)
 {

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A port of several processes. The first one, the owner, is met at an abstract Unix socket that is named after the
- * port; whoever comes gets the UDP socket itself from it, so that all of them send and receive for themselves. Each has
- * a connection to the owner, for what it receives and is for others, and for saying what it claims.
+ * A port of several processes. The first one, the owner, is met at an abstract Unix socket that is
+ * named after the port; whoever comes gets the UDP socket itself from it, so that all of them send
+ * and receive for themselves. Each has a connection to the owner, for what it receives and is for
+ * others, and for saying what it claims.
  *
- * All of it under the port's lock, and nothing here waits. What comes over a connection is from a process that the
- * owner has let in, of the same user unless the owner says otherwise; it is checked all the same.
+ * All of it under the port's lock, and nothing here waits. What comes over a connection is from a
+ * process that the owner has let in, of the same user unless the owner says otherwise; it is
+ * checked all the same.
  */
 #ifndef ANTIPHON_UDP_LINK_H
 #define ANTIPHON_UDP_LINK_H
@@ -21,7 +23,8 @@
 
 enum aph_udp_frame_kind {
 	APH_UDP_HELLO = 1, /* value: the version */
-	APH_UDP_WELCOME, /* value: facts as bits; count: packets of the receive buffer; the socket, the hint */
+	/* value: facts as bits; count: packets of the receive buffer; the socket, the hint. */
+	APH_UDP_WELCOME,
 	APH_UDP_CLAIM,	 /* is_epoch, key */
 	APH_UDP_ANSWER,	 /* the same; value: 0 or a negative errno */
 	APH_UDP_RELEASE, /* is_epoch, key */
@@ -53,7 +56,7 @@ struct aph_udp_frame {
 	struct aph_rx_path path;
 };
 
-/* -- link.c: connections ---------------------------------------------------------------------------------------- */
+/* -- link.c: connections ----------------------------------------------------------------------- */
 
 /* Loses it where there is no room. */
 void aph_udp_link_send(const struct aph_udp_link *link, const struct aph_udp_frame *frame,
@@ -67,13 +70,16 @@ void aph_udp_link_look(struct aph_udp_port *port, uint64_t now_ns);
 /* Closes everything; says nothing. */
 void aph_udp_links_close(struct aph_udp_port *port);
 
-/* -- attach.c: names, coming in, taking over -------------------------------------------------------------------- */
+/* -- attach.c: names, coming in, taking over --------------------------------------------------- */
 
-/* The owner's: from now on others may come. A port without a listener is good for this process alone. */
+/*
+ * The owner's: from now on others may come. A port without a listener is good for this process
+ * alone.
+ */
 int aph_udp_listen(struct aph_udp_port *port);
 /*
- * Another process may have the port: makes it ours as well. 0; -ECONNREFUSED: nobody of ours has it; what a connection
- * says whose other end has gone; -EACCES, -ETIMEDOUT, ...
+ * Another process may have the port: makes it ours as well. 0; -ECONNREFUSED: nobody of ours has
+ * it; what a connection says whose other end has gone; -EACCES, -ETIMEDOUT, ...
  */
 int aph_udp_attach(struct aph_udp_port *port, const struct aph_rx_address *address);
 /* Says what that means; -EADDRINUSE. */
@@ -83,7 +89,7 @@ void aph_udp_take_over(struct aph_udp_port *port);
 /* Whether the other end of the connection is of a user whom we let in. */
 bool aph_udp_is_let_in(const struct aph_udp_port *port, int fd);
 
-/* -- hint.c: who receives --------------------------------------------------------------------------------------- */
+/* -- hint.c: who receives ---------------------------------------------------------------------- */
 
 /* The descriptor of the memory, made at the first call. */
 int aph_udp_hint_share(struct aph_udp_port *port);

@@ -18,7 +18,7 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of those who change the list */
 static _Atomic(struct aph_udp_port *) ports;
 
-/* -- ports ---------------------------------------------------------------------------------------------------- */
+/* -- ports ------------------------------------------------------------------------------------- */
 
 static bool has_number(const struct aph_rx_address *a)
 {
@@ -84,7 +84,10 @@ static struct aph_udp_port *new_port(uint32_t flags)
 	return port;
 }
 
-/* Between the driver that has opened or examined a socket and the port: what later ones need not find out. */
+/*
+ * Between the driver that has opened or examined a socket and the port: what later ones need not
+ * find out.
+ */
 static void note_facts(struct aph_udp_port *port, const struct aph_rx_udp *udp)
 {
 	port->facts = (struct aph_udp_facts){
@@ -131,8 +134,9 @@ static int learn_port(struct aph_udp_port *port, struct aph_rx_udp *udp,
 }
 
 /*
- * Opens the socket, or gets it from the process that has it. Who has just bound the port and does not listen yet, or takes
- * it over from one that is gone, will be there in a moment; and one that has let us in may go at the same time.
+ * Opens the socket, or gets it from the process that has it. Who has just bound the port and does
+ * not listen yet, or takes it over from one that is gone, will be there in a moment; and one that
+ * has let us in may go at the same time.
  */
 static int open_or_attach(struct aph_udp_port *port, struct aph_rx_udp *udp,
 			  const struct aph_rx_udp_options *options)

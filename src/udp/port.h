@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Ports that several drivers share: one socket, and for each datagram the driver it is for. Every driver has an
- * engine of its own; which one a packet belongs to is said by its header alone: a packet of a client names the
- * service, a packet of a server the epoch of the engine that calls. So there is nothing to remember for each
- * connection, and nothing that a peer could make us remember.
+ * Ports that several drivers share: one socket, and for each datagram the driver it is for. Every
+ * driver has an engine of its own; which one a packet belongs to is said by its header alone: a
+ * packet of a client names the service, a packet of a server the epoch of the engine that calls. So
+ * there is nothing to remember for each connection, and nothing that a peer could make us remember.
  *
- * Whoever receives sorts: it feeds its own engine, and queues for the others what is theirs. Users' locks are never
- * taken here; `lock` is held for moments, by anybody, and nothing is called under it that takes another one.
+ * Whoever receives sorts: it feeds its own engine, and queues for the others what is theirs. Users'
+ * locks are never taken here; `lock` is held for moments, by anybody, and nothing is called under
+ * it that takes another one.
  */
 #ifndef ANTIPHON_UDP_PORT_H
 #define ANTIPHON_UDP_PORT_H
@@ -32,7 +33,10 @@ struct aph_udp_link {
 	unsigned n_claims;
 };
 
-/* Who receives. In memory that all processes at the port share: it is believed for moments, and no more than that. */
+/*
+ * Who receives. In memory that all processes at the port share: it is believed for moments, and no
+ * more than that.
+ */
 struct aph_udp_hint {
 	_Atomic uint64_t received_ns; /* when somebody received last */
 	_Atomic uint32_t receiver;    /* the epoch of its engine */
@@ -46,7 +50,10 @@ struct aph_udp_claim {
 	bool is_asked;	/* the owner has not answered yet */
 	int refusal;	/* or has refused: a negative errno */
 	uint32_t key;
-	/* Whose: a driver of ours, or one at the other end of a connection. Neither: somebody else's, we know of it. */
+	/*
+	 * Whose: a driver of ours, or one at the other end of a connection. Neither: somebody
+	 * else's, we know of it.
+	 */
 	struct aph_rx_udp *udp;
 	struct aph_udp_link *peer;
 };
@@ -83,8 +90,8 @@ struct aph_udp_port {
 	bool is_for_all;  /* users */
 	bool is_attached; /* another process has opened the socket */
 	_Atomic int listener, epoll_fd;
-	uint64_t
-		awaited_ns; /* owner: until then those of whom it only knows may come, 0: there are none */
+	/* owner: until then those of whom it only knows may come, 0: there are none. */
+	uint64_t awaited_ns;
 	_Atomic uint64_t looked_ns; /* when the two were looked at last */
 	struct aph_udp_link links[APH_UDP_LINKS_MAX];
 	uint8_t *arrived; /* what a message is read into */
@@ -106,9 +113,14 @@ struct aph_udp_member {
 
 /* Opens or finds the port of options->local. */
 int aph_udp_port_join(struct aph_rx_udp *udp, const struct aph_rx_udp_options *options);
-/* The engine is there: from now on it gets what is for it. -EEXIST: its epoch is taken; -ETIMEDOUT. */
+/*
+ * The engine is there: from now on it gets what is for it. -EEXIST: its epoch is taken; -ETIMEDOUT.
+ */
 int aph_udp_port_enter(struct aph_rx_udp *udp);
-/* The socket goes with the last one. `silently`: other processes are not told, as another copy of us goes on. */
+/*
+ * The socket goes with the last one. `silently`: other processes are not told, as another copy of
+ * us goes on.
+ */
 void aph_udp_port_leave(struct aph_rx_udp *udp, bool silently);
 /* In a forked child: closes what is open, but for ports where a driver goes on. */
 void aph_udp_ports_abandon(void);
@@ -139,7 +151,7 @@ void aph_udp_port_look(struct aph_udp_port *port, uint64_t now_ns);
 /* Under the port's lock. NULL: nobody has claimed it. */
 struct aph_udp_claim *aph_udp_claim_find(struct aph_udp_port *port, bool is_epoch, uint32_t key);
 
-/* -- sort.c ---------------------------------------------------------------------------------------------------- */
+/* -- sort.c ------------------------------------------------------------------------------------ */
 
 /* Under the port's lock: a message of another process, to whoever it is for. */
 struct aph_udp_frame;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A driver in a process that has forked: one of the two copies goes on, the other one goes away in silence. */
+/*
+ * A driver in a process that has forked: one of the two copies goes on, the other one goes away in
+ * silence.
+ */
 #include "udp/udp.h"
 
 #include <stdlib.h>

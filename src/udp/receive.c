@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Receiving: from the socket into the inbox, from the inbox into the engine. They are two steps because the
- * first may go on while another thread uses the engine.
+ * Receiving: from the socket into the inbox, from the inbox into the engine. They are two steps
+ * because the first may go on while another thread uses the engine.
  *
- * With UDP_GRO each slot is a buffer of 64 KiB: a smaller one would cut runs off. Without it several slots
- * share a buffer. How many slots are offered follows how many were filled.
+ * With UDP_GRO each slot is a buffer of 64 KiB: a smaller one would cut runs off. Without it
+ * several slots share a buffer. How many slots are offered follows how many were filled.
  *
- * A socket that is ours alone and has one address begins without UDP_GRO: then nothing is to be learned about a datagram
- * but its sender, and recvfrom() is enough, the cheapest call there is. The kernel cuts runs up for such a socket, and
- * what looks like one switches UDP_GRO on. There it stays. Once it is off, a run that the kernel has put together before
- * is handed out as one datagram, and nothing tells: its first packet would swallow the others, headers and all.
+ * A socket that is ours alone and has one address begins without UDP_GRO: then nothing is to be
+ * learned about a datagram but its sender, and recvfrom() is enough, the cheapest call there is.
+ * The kernel cuts runs up for such a socket, and what looks like one switches UDP_GRO on. There it
+ * stays. Once it is off, a run that the kernel has put together before is handed out as one
+ * datagram, and nothing tells: its first packet would swallow the others, headers and all.
  */
 #include "udp/udp.h"
 
@@ -23,15 +24,17 @@
 #define VECTOR_GRO_MAX	 4u
 
 /*
- * So many small packets of a run are handed on at once. They are of as many calls, mostly: while we see to the next
- * ones, the peer can begin with the answers to these. On one CPU it could not, and each piece costs a system call.
+ * So many small packets of a run are handed on at once. They are of as many calls, mostly: while we
+ * see to the next ones, the peer can begin with the answers to these. On one CPU it could not, and
+ * each piece costs a system call.
  */
 #define PIECE 8u
 #define SMALL 256u
 
 /*
- * What looks like a run twice within so many datagrams is one; once it may be a packet and its copy that waited
- * together. And after so many that came alone two are asked for, as the clock does not always tell that there are more.
+ * What looks like a run twice within so many datagrams is one; once it may be a packet and its copy
+ * that waited together. And after so many that came alone two are asked for, as the clock does not
+ * always tell that there are more.
  */
 #define RUN_WITHIN  256u
 #define PROBE_EVERY 64u
@@ -246,7 +249,10 @@ static void read_control(struct msghdr *header, struct aph_rx_path *path, struct
 	}
 }
 
-/* How much of a message of `len` bytes from `offset` on is handed on at once: all, if it may be for others. */
+/*
+ * How much of a message of `len` bytes from `offset` on is handed on at once: all, if it may be for
+ * others.
+ */
 static size_t piece_of(const struct aph_rx_udp *udp, size_t len, size_t segment, size_t offset)
 {
 	size_t max = PIECE * segment;
@@ -273,8 +279,8 @@ static void deliver_piece(struct aph_rx_udp *udp, unsigned i, uint64_t now_ns)
 	if (marks.n_dropped != udp->n_dropped)
 		aph_udp_note_drops(udp, marks.n_dropped, now_ns);
 	/*
-	 * Nothing of Rx is that short, but wake-ups of ours are; what was cut off is of no use, nor what may be a
-	 * run and does not say.
+	 * Nothing of Rx is that short, but wake-ups of ours are; what was cut off is of no use, nor
+	 * what may be a run and does not say.
 	 */
 	if (len < APH_RX_HEADER_SIZE || (header->msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||
 	    path.remote.family == AF_UNSPEC)

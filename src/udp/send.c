@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sending: what the engine has, in as few system calls as there are ways. A run of datagrams of one size goes
- * as one message that the kernel cuts up (UDP_SEGMENT). Where it cannot, the same run is cut up here, so that
- * the packets are the same and only the time differs:
+ * Sending: what the engine has, in as few system calls as there are ways. A run of datagrams of one
+ * size goes as one message that the kernel cuts up (UDP_SEGMENT). Where it cannot, the same run is
+ * cut up here, so that the packets are the same and only the time differs:
  *
- * - EINVAL: more segments than this kernel takes at once, or segments too large for the way. Half as many for
- *   this peer, down to one.
+ * - EINVAL: more segments than this kernel takes at once, or segments too large for the way. Half
+ *   as many for this peer, down to one.
  * - EIO: no device on this way does it (IPsec, checksums). One.
- * - EMSGSIZE: for a probe the answer to its question; for a run as EINVAL. A single datagram is larger than our kernel
- *   knows its way to be: from now on it is to fragment such ones. It is not asked to before, as it then numbers each
- *   datagram, for the fragments that it may become.
+ * - EMSGSIZE: for a probe the answer to its question; for a run as EINVAL. A single datagram is
+ *   larger than our kernel knows its way to be: from now on it is to fragment such ones. It is not
+ *   asked to before, as it then numbers each datagram, for the fragments that it may become.
  *
- * What the engine hands out is taken for sent; what could not be sent is a loss, that it mends. Only errors
- * that concern the peer are told, after the batch: the messages of a batch are gone with the next call of the
- * engine.
+ * What the engine hands out is taken for sent; what could not be sent is a loss, that it mends.
+ * Only errors that concern the peer are told, after the batch: the messages of a batch are gone
+ * with the next call of the engine.
  */
 #include "udp/udp.h"
 
@@ -26,7 +26,7 @@
 #define TRIES_MAX     4	 /* an error of an earlier datagram may surface on any call */
 #define ROUTE_LIFE_NS UINT64_C(600000000000)
 
-/* -- ways that take shorter runs ----------------------------------------------------------------------------- */
+/* -- ways that take shorter runs --------------------------------------------------------------- */
 
 static struct aph_udp_route *route_of(struct aph_rx_udp *udp, const struct aph_rx_address *remote)
 {
@@ -79,9 +79,12 @@ static void forget_route(struct aph_rx_udp *udp, const struct aph_rx_address *re
 	udp->n_routes--;
 }
 
-/* -- pieces --------------------------------------------------------------------------------------------------- */
+/* -- pieces ------------------------------------------------------------------------------------ */
 
-/* The part of a message's memory that a piece is. Returns the number of vectors, 0: more than `max`. */
+/*
+ * The part of a message's memory that a piece is. Returns the number of vectors, 0: more than
+ * `max`.
+ */
 static unsigned cut_iov(const struct aph_udp_piece *piece, struct iovec *out, unsigned max)
 {
 	const struct aph_rx_message *message = piece->message;
@@ -127,7 +130,10 @@ static size_t put_control(struct aph_rx_udp *udp, const struct aph_udp_piece *pi
 	return used + aph_udp_put_source(udp, message->path, control->bytes + used);
 }
 
-/* Whether a header can be made of it; not when the peer's family cannot be reached from this socket. */
+/*
+ * Whether a header can be made of it; not when the peer's family cannot be reached from this
+ * socket.
+ */
 static bool put_header(struct aph_rx_udp *udp, const struct aph_udp_piece *piece,
 		       struct msghdr *header, union aph_udp_name *name,
 		       union aph_udp_control *control)
@@ -144,7 +150,7 @@ static bool put_header(struct aph_rx_udp *udp, const struct aph_udp_piece *piece
 	return len != 0;
 }
 
-/* -- failures ------------------------------------------------------------------------------------------------- */
+/* -- failures ---------------------------------------------------------------------------------- */
 
 /* Notes what is to be told to the engine after the batch. */
 static void note_failure(struct aph_rx_udp *udp, const struct aph_udp_piece *piece, int error,
@@ -204,12 +210,14 @@ static void tell_failures(struct aph_rx_udp *udp, uint64_t now_ns)
 	}
 }
 
-/* -- fragments --------------------------------------------------------------------------------------------------- */
+/* -- fragments --------------------------------------------------------------------------------- */
 
 enum handling {
-	HANDLING_USUAL, /* our kernel fragments what is larger than it knows the path to be; nobody else */
-	HANDLING_PROBE,	   /* nobody does, whatever the kernel knows */
-	HANDLING_FRAGMENT, /* who has to, does; over IPv6, where routers do not, the same as usual */
+	/* Our kernel fragments what is larger than it knows the path to be; nobody else. */
+	HANDLING_USUAL,
+	HANDLING_PROBE, /* nobody does, whatever the kernel knows */
+	/* Who has to, does; over IPv6, where routers do not, the same as usual. */
+	HANDLING_FRAGMENT,
 };
 
 static void handle(struct aph_rx_udp *udp, sa_family_t family, enum handling handling)
@@ -226,7 +234,10 @@ static void handle(struct aph_rx_udp *udp, sa_family_t family, enum handling han
 				 sizeof(v6[handling]));
 }
 
-/* A datagram is too large for its way, as far as our kernel knows. Whether that is another matter now. */
+/*
+ * A datagram is too large for its way, as far as our kernel knows. Whether that is another matter
+ * now.
+ */
 static bool allow_fragments(struct aph_rx_udp *udp)
 {
 	if (!udp->keeps_whole)
@@ -237,9 +248,11 @@ static bool allow_fragments(struct aph_rx_udp *udp)
 	return true;
 }
 
-/* -- system calls --------------------------------------------------------------------------------------------- */
+/* -- system calls ------------------------------------------------------------------------------ */
 
-/* One message; asks again when what the call says is about an earlier one. 0 or a negative errno. */
+/*
+ * One message; asks again when what the call says is about an earlier one. 0 or a negative errno.
+ */
 static int send_one(struct aph_rx_udp *udp, const struct msghdr *header)
 {
 	int r = 0;
@@ -307,7 +320,10 @@ static int refused(struct aph_rx_udp *udp, unsigned i, int error, uint64_t now_n
 
 	if (error == EMSGSIZE && !is_run)
 		(void)allow_fragments(udp);
-	/* What may be about an earlier datagram is said once: about this one the kernel says it again. */
+	/*
+	 * What may be about an earlier datagram is said once: about this one the kernel says it
+	 * again.
+	 */
 	if (aph_udp_is_reported(error) || error == EINTR) {
 		udp->errors_there = error != EINTR || udp->errors_there;
 		r = send_one(udp, header);
@@ -418,9 +434,11 @@ static int put_message(struct aph_rx_udp *udp, const struct aph_rx_message *mess
 	return last;
 }
 
-/* -- probes, and what anybody may fragment -------------------------------------------------------------------- */
+/* -- probes, and what anybody may fragment ----------------------------------------------------- */
 
-/* A probe must not be fragmented, here or on its way, whatever the kernel believes about the path. */
+/*
+ * A probe must not be fragmented, here or on its way, whatever the kernel believes about the path.
+ */
 static int send_probe(struct aph_rx_udp *udp, const struct aph_rx_message *message)
 {
 	struct aph_udp_piece piece = { message, 0, message->len };
@@ -479,7 +497,7 @@ static int send_in_fragments(struct aph_rx_udp *udp, const struct aph_rx_message
 	return r;
 }
 
-/* -- all of it ------------------------------------------------------------------------------------------------ */
+/* -- all of it --------------------------------------------------------------------------------- */
 
 static int send_batch(struct aph_rx_udp *udp, const struct aph_rx_message *messages, size_t n,
 		      uint64_t now_ns)
@@ -506,8 +524,9 @@ static int send_batch(struct aph_rx_udp *udp, const struct aph_rx_message *messa
 #define LONG_WAY 1
 
 /*
- * One datagram in one piece, with the cheapest system call there is. 0: it has left; a negative errno: it is
- * lost; LONG_WAY: what send_batch() does will find out why it cannot leave, or how it can.
+ * One datagram in one piece, with the cheapest system call there is. 0: it has left; a negative
+ * errno: it is lost; LONG_WAY: what send_batch() does will find out why it cannot leave, or how it
+ * can.
  */
 static int send_single(struct aph_rx_udp *udp, const struct aph_rx_message *message)
 {
@@ -535,7 +554,10 @@ int aph_udp_send(struct aph_rx_udp *udp, uint64_t now_ns)
 	int last = 0;
 	size_t n;
 
-	/* Asking again costs as much as a small packet: only when the engine has more to do at once. */
+	/*
+	 * Asking again costs as much as a small packet: only when the engine has more to do at
+	 * once.
+	 */
 	do {
 		int r;
 

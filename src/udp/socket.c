@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The socket: family, options, what the kernel can do for it, and how many packets its receive buffer holds.
+ * The socket: family, options, what the kernel can do for it, and how many packets its receive
+ * buffer holds.
  *
- * The receive buffer is why nothing needs to be paced on a fast path: the windows that the engine offers never
- * sum up to more packets than the buffer holds (credit). Where datagrams are dropped all the same, because
- * others send too or because the kernel counts differently, the budget shrinks.
+ * The receive buffer is why nothing needs to be paced on a fast path: the windows that the engine
+ * offers never sum up to more packets than the buffer holds (credit). Where datagrams are dropped
+ * all the same, because others send too or because the kernel counts differently, the budget
+ * shrinks.
  */
 #include "base/error.h"
 #include "udp/udp.h"
@@ -24,7 +26,10 @@
 	2304u /* what the kernel charges for the most expensive packet of 1440 bytes */
 #define BUDGET_MIN 16u
 
-/* A receiving system call ends after this, so that a thread that waits for long goes to sleep in poll. */
+/*
+ * A receiving system call ends after this, so that a thread that waits for long goes to sleep in
+ * poll.
+ */
 #define RECEIVE_TIMEOUT_US 4000
 /* A full device queue may hold a sender up for so long; then datagrams are dropped. */
 #define SEND_TIMEOUT_US 20000
@@ -122,7 +127,10 @@ int aph_udp_socket_learn(struct aph_rx_udp *udp, bool is_v6only)
 	return 0;
 }
 
-/* What a socket of this kind must be able to do; without any of it the driver would be wrong, not slow. */
+/*
+ * What a socket of this kind must be able to do; without any of it the driver would be wrong, not
+ * slow.
+ */
 static int set_needed(struct aph_rx_udp *udp)
 {
 	struct timeval receive = { .tv_usec = RECEIVE_TIMEOUT_US };
@@ -178,7 +186,10 @@ static bool knows(int fd, int option)
 /* What makes it fast and is not there in every kernel. */
 static void probe(struct aph_rx_udp *udp, uint32_t flags)
 {
-	/* Where others may receive too, each of them would have to know when UDP_GRO is switched on. */
+	/*
+	 * Where others may receive too, each of them would have to know when UDP_GRO is switched
+	 * on.
+	 */
 	bool may_wait = !udp->is_wildcard && !(flags & (APH_RX_UDP_SHARE | APH_RX_UDP_KEEP));
 
 	udp->has_segment = !(flags & APH_RX_UDP_NO_SEGMENT) && knows(udp->fd, UDP_SEGMENT);
@@ -216,7 +227,10 @@ int aph_udp_socket_open(struct aph_rx_udp *udp, const struct aph_rx_udp_options 
 	if (r == 0)
 		r = set_needed(udp);
 	if (r < 0) {
-		/* Only the socket: another process may give us its own, and the rest goes with that. */
+		/*
+		 * Only the socket: another process may give us its own, and the rest goes with
+		 * that.
+		 */
 		if (udp->fd >= 0)
 			(void)close(udp->fd);
 		udp->fd = -1;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What arrives at a port of several drivers: whom it is for, and what waits for others. A driver that never looks
- * loses what is beyond its queue, as it would lose what is beyond a socket's buffer; the others do not notice.
+ * What arrives at a port of several drivers: whom it is for, and what waits for others. A driver
+ * that never looks loses what is beyond its queue, as it would lose what is beyond a socket's
+ * buffer; the others do not notice.
  */
 #include "udp/link.h"
 #include "udp/udp.h"
@@ -36,7 +37,7 @@ struct aph_udp_item {
 	uint8_t bytes[];
 };
 
-/* -- whom it is for ------------------------------------------------------------------------------------------- */
+/* -- whom it is for ---------------------------------------------------------------------------- */
 
 /* What decides about a packet: of a client, the service; of a server, the epoch of who called. */
 struct key {
@@ -76,10 +77,14 @@ static struct target target_of(struct aph_udp_port *port, struct key key,
 		return (struct target){ .udp = claim->udp };
 	if (claim && claim->peer && claim->peer != from)
 		return (struct target){ .link = claim->peer };
-	/* Of others, who come to us when the owner has gone: what is lost until then is sent again. */
+	/*
+	 * Of others, who come to us when the owner has gone: what is lost until then is sent again.
+	 */
 	if (claim && !claim->peer && !port->is_attached)
 		return to;
-	/* Questions to the port, services that nobody has: the oldest driver of the owner answers. */
+	/*
+	 * Questions to the port, services that nobody has: the oldest driver of the owner answers.
+	 */
 	if (port->is_attached && !from)
 		to.link = aph_udp_link_up(port);
 	else if (!aph_list_empty(&port->members))
@@ -87,7 +92,7 @@ static struct target target_of(struct aph_udp_port *port, struct key key,
 	return to;
 }
 
-/* -- queues ----------------------------------------------------------------------------------------------------- */
+/* -- queues ------------------------------------------------------------------------------------ */
 
 static struct aph_udp_item *make_item(const struct aph_rx_path *path, const void *bytes, size_t len)
 {
@@ -166,7 +171,7 @@ void aph_udp_queue_free(struct aph_rx_udp *udp)
 	udp->member.first = NULL;
 }
 
-/* -- what has changed ------------------------------------------------------------------------------------------- */
+/* -- what has changed -------------------------------------------------------------------------- */
 
 /* All of them share the room in the socket. */
 static void share_budget(struct aph_rx_udp *udp, unsigned generation)
@@ -216,7 +221,7 @@ bool aph_udp_port_is_attended(const struct aph_rx_udp *udp, uint64_t now_ns)
 		       ATTENDED_NS;
 }
 
-/* -- sorting ------------------------------------------------------------------------------------------------------ */
+/* -- sorting ----------------------------------------------------------------------------------- */
 
 /* Under the port's lock. */
 static void send_packet(const struct aph_udp_link *link, const struct aph_rx_path *path,
@@ -241,7 +246,10 @@ static void queue_packet(struct aph_rx_udp *udp, const struct aph_rx_path *path,
 	push(udp, item);
 }
 
-/* Whether datagrams at the front, which are all for the same one, are for us; if not, they are on their way. */
+/*
+ * Whether datagrams at the front, which are all for the same one, are for us; if not, they are on
+ * their way.
+ */
 static bool is_ours(struct aph_rx_udp *udp, const struct aph_rx_path *path, const uint8_t *data,
 		    size_t len, size_t segment, struct key key)
 {
@@ -286,7 +294,7 @@ void aph_udp_port_sort(struct aph_rx_udp *udp, const struct aph_rx_path *path, c
 	}
 }
 
-/* -- errors --------------------------------------------------------------------------------------------------------- */
+/* -- errors ------------------------------------------------------------------------------------ */
 
 /* What the network says about a packet: of whom is seen in what it quotes, or not at all. */
 struct report {
@@ -369,7 +377,7 @@ void aph_udp_port_sort_error(struct aph_rx_udp *udp, const struct aph_rx_path *p
 				     false, now_ns);
 }
 
-/* -- from other processes ----------------------------------------------------------------------------------------- */
+/* -- from other processes ---------------------------------------------------------------------- */
 
 static bool is_address(const struct aph_rx_address *address)
 {

@@ -2,19 +2,20 @@
 /*
  * The rules, each with its reason (docs/decisions has the figures):
  *
- * - A wake-up on another CPU costs about 5 us at each end, so it pays to spin for what comes within 25 us.
- *   Four of the last eight waits must have been about that short, whether they span or slept.
- * - It must not double the bill of a program that makes a call now and then. Such a program stays away for
- *   long between two waits: only one that comes back quickly spins.
- * - Nobody may spin on the CPU that the peer needs. The socket does not tell where that is, so it is learned:
- *   each spin in vain doubles the number of waits that go without one; each that was not quarters it. Data
- *   that was there already proves nothing.
- * - Nor on the CPU that the program itself needs: when its threads have sent in turns during a wait, as often as there
- *   are other CPUs, the next waits go without.
- * - Some virtual machines take 30 us and more for a wake-up. Two ends that sleep would never see a short wait there, and
- *   never begin to spin. So when eight waits in a row took longer than a spin but not much longer, it is tried
- *   (base/trial.h) whether to spin for as long as that makes them a quarter shorter. If not, what is waited for takes
- *   its time.
+ * - A wake-up on another CPU costs about 5 us at each end, so it pays to spin for what comes within
+ *   25 us. Four of the last eight waits must have been about that short, whether they span or
+ *   slept.
+ * - It must not double the bill of a program that makes a call now and then. Such a program stays
+ *   away for long between two waits: only one that comes back quickly spins.
+ * - Nobody may spin on the CPU that the peer needs. The socket does not tell where that is, so it
+ *   is learned: each spin in vain doubles the number of waits that go without one; each that was
+ *   not quarters it. Data that was there already proves nothing.
+ * - Nor on the CPU that the program itself needs: when its threads have sent in turns during a
+ *   wait, as often as there are other CPUs, the next waits go without.
+ * - Some virtual machines take 30 us and more for a wake-up. Two ends that sleep would never see a
+ *   short wait there, and never begin to spin. So when eight waits in a row took longer than a spin
+ *   but not much longer, it is tried (base/trial.h) whether to spin for as long as that makes them
+ *   a quarter shorter. If not, what is waited for takes its time.
  */
 #include "udp/spin.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Whether a wait begins with looking again and again for some microseconds, rather than with sleep: what
- * earlier waits have taught. It knows nothing of sockets.
+ * Whether a wait begins with looking again and again for some microseconds, rather than with sleep:
+ * what earlier waits have taught. It knows nothing of sockets.
  */
 #ifndef ANTIPHON_UDP_SPIN_H
 #define ANTIPHON_UDP_SPIN_H

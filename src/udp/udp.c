@@ -99,7 +99,10 @@ static int new_engine(struct aph_rx_udp *udp, const struct aph_rx_config *given)
 	return aph_rx_new(&udp->rx, &config, aph_rx_udp_now());
 }
 
-/* Engines of one port are told apart by their epochs: chosen at random, two are the same once in a long time. */
+/*
+ * Engines of one port are told apart by their epochs: chosen at random, two are the same once in a
+ * long time.
+ */
 static int enter_port(struct aph_rx_udp *udp, const struct aph_rx_config *config)
 {
 	int r = aph_udp_port_enter(udp);

@@ -2,9 +2,9 @@
 /*
  * The UDP driver's object, and what its files offer each other.
  *
- * Two things may go on at once when the user gave `lock` and `unlock`: one thread sleeps or spins in
- * the driver (wait.c), which then touches nothing but the inbox, the socket and the atomics; another one uses the
- * engine and sends. Everything else happens under the user's serialisation.
+ * Two things may go on at once when the user gave `lock` and `unlock`: one thread sleeps or spins
+ * in the driver (wait.c), which then touches nothing but the inbox, the socket and the atomics;
+ * another one uses the engine and sends. Everything else happens under the user's serialisation.
  */
 #ifndef ANTIPHON_UDP_UDP_H
 #define ANTIPHON_UDP_UDP_H
@@ -20,9 +20,10 @@
 #define APH_UDP_INBOX_MAX   8	/* buffers that one system call may fill */
 #define APH_UDP_OUTBOX_MAX  64	/* messages that one system call may send */
 #define APH_UDP_CONTROL_MAX 128 /* bytes of control messages with one message */
-#define APH_UDP_ROUTES	    64 /* peers whose way takes shorter runs than usual, remembered at most */
-#define APH_UDP_RUN_MAX	    64	  /* segments of one send; kernels before 6.2 take no more */
-#define APH_UDP_BYTES_MAX   65507 /* of one send */
+/* Peers whose way takes shorter runs than usual, remembered at most. */
+#define APH_UDP_ROUTES	  64
+#define APH_UDP_RUN_MAX	  64	/* segments of one send; kernels before 6.2 take no more */
+#define APH_UDP_BYTES_MAX 65507 /* of one send */
 
 /* A socket address of either family, as the system calls want it. */
 union aph_udp_name {
@@ -38,8 +39,9 @@ union aph_udp_control {
 };
 
 /*
- * What was received and the engine has not seen. A slot's memory lies in `buffer`, or is the driver's own
- * when memory was short; several slots share one buffer where datagrams come one by one.
+ * What was received and the engine has not seen. A slot's memory lies in `buffer`, or is the
+ * driver's own when memory was short; several slots share one buffer where datagrams come one by
+ * one.
  */
 struct aph_udp_inbox {
 	struct mmsghdr headers[APH_UDP_INBOX_MAX];
@@ -150,7 +152,7 @@ static inline bool aph_udp_is_crowded(const struct aph_rx_udp *udp)
 	return udp->port && atomic_load_explicit(&udp->port->crowded, memory_order_relaxed);
 }
 
-/* -- address.c: between the engine's addresses and the socket's ------------------------------------------- */
+/* -- address.c: between the engine's addresses and the socket's -------------------------------- */
 
 /* The form that the socket takes; returns its length, 0 when it cannot reach that family. */
 socklen_t aph_udp_to_name(const struct aph_rx_udp *udp, const struct aph_rx_address *address,
@@ -161,16 +163,21 @@ bool aph_udp_same_host(const struct aph_rx_address *a, const struct aph_rx_addre
 bool aph_udp_is_wildcard(const struct aph_rx_address *address);
 /* Whether the kernel has to be told which of our addresses to send from. */
 bool aph_udp_needs_source(const struct aph_rx_udp *udp, const struct aph_rx_path *path);
-/* A control message that chooses the source address; returns the space it took, 0: none is needed. */
+/*
+ * A control message that chooses the source address; returns the space it took, 0: none is needed.
+ */
 size_t aph_udp_put_source(const struct aph_rx_udp *udp, const struct aph_rx_path *path,
 			  void *space);
 
 /* The address of ours and the interface, if that is what the control message tells. */
 void aph_udp_read_pktinfo(const struct cmsghdr *cmsg, struct aph_rx_path *path);
 
-/* -- socket.c ------------------------------------------------------------------------------------------------ */
+/* -- socket.c ---------------------------------------------------------------------------------- */
 
-/* Makes the socket, binds it, asks for what it can do. Everything is undone by aph_udp_socket_close(). */
+/*
+ * Makes the socket, binds it, asks for what it can do. Everything is undone by
+ * aph_udp_socket_close().
+ */
 int aph_udp_socket_open(struct aph_rx_udp *udp, const struct aph_rx_udp_options *options);
 /* Where a socket that is open already is met. */
 int aph_udp_socket_learn(struct aph_rx_udp *udp, bool is_v6only);
@@ -184,32 +191,43 @@ void aph_udp_set_budget_max(struct aph_rx_udp *udp, uint32_t budget);
 /* What was shrunk grows again while nothing is dropped. */
 void aph_udp_grow_budget(struct aph_rx_udp *udp, uint64_t now_ns);
 
-/* -- send.c -------------------------------------------------------------------------------------------------- */
+/* -- send.c ------------------------------------------------------------------------------------ */
 
 /* Sends all that the engine has. 0, or what the socket said last. */
 int aph_udp_send(struct aph_rx_udp *udp, uint64_t now_ns);
 
-/* -- receive.c ----------------------------------------------------------------------------------------------- */
+/* -- receive.c --------------------------------------------------------------------------------- */
 
 int aph_udp_inbox_init(struct aph_rx_udp *udp);
 void aph_udp_inbox_deinit(struct aph_rx_udp *udp);
-/* One system call with `flags`. 1 or more messages are in the inbox, or -EAGAIN, or what it said. */
+/*
+ * One system call with `flags`. 1 or more messages are in the inbox, or -EAGAIN, or what it said.
+ */
 int aph_udp_receive(struct aph_rx_udp *udp, int flags);
-/* What was received goes to the engine, or the beginning of it. `at_once`: it had been there before anybody waited. */
+/*
+ * What was received goes to the engine, or the beginning of it. `at_once`: it had been there before
+ * anybody waited.
+ */
 void aph_udp_deliver(struct aph_rx_udp *udp, bool at_once, uint64_t now_ns);
 /* The next piece, where there is one. */
 void aph_udp_deliver_rest(struct aph_rx_udp *udp, uint64_t now_ns);
 
-/* -- errqueue.c ---------------------------------------------------------------------------------------------- */
+/* -- errqueue.c -------------------------------------------------------------------------------- */
 
-/* An error that the network reported for an earlier datagram, not for what the system call was about. */
+/*
+ * An error that the network reported for an earlier datagram, not for what the system call was
+ * about.
+ */
 bool aph_udp_is_reported(int error);
 /* Tells the engine what is in the error queue. */
 void aph_udp_read_errors(struct aph_rx_udp *udp, uint64_t now_ns);
-/* Takes what our own kernel put there about the size of a probe; returns the MTU it said, 0: nothing. */
+/*
+ * Takes what our own kernel put there about the size of a probe; returns the MTU it said, 0:
+ * nothing.
+ */
 uint32_t aph_udp_read_local_mtu(struct aph_rx_udp *udp);
 
-/* -- fork.c -------------------------------------------------------------------------------------------------- */
+/* -- fork.c ------------------------------------------------------------------------------------ */
 
 /* From here on a forked child knows of it; it may not move. */
 void aph_udp_register(struct aph_rx_udp *udp);
@@ -218,7 +236,7 @@ void aph_udp_unregister(struct aph_rx_udp *udp);
 /* 0, -ENOTCONN in a child of the process that opened it. */
 int aph_udp_check(const struct aph_rx_udp *udp);
 
-/* -- wait.c -------------------------------------------------------------------------------------------------- */
+/* -- wait.c ------------------------------------------------------------------------------------ */
 
 /* After somebody changed the engine: whoever sleeps, or the pollable descriptor, has to know. */
 void aph_udp_update(struct aph_rx_udp *udp);

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Waiting. The thread that waits is the driver; there is no other thread on a call's path, as handing over
- * from one to another costs as much as a call.
+ * Waiting. The thread that waits is the driver; there is no other thread on a call's path, as
+ * handing over from one to another costs as much as a call.
  *
- * A wait has up to three phases. It spins, if that has paid of late (spin.h). It sleeps in a call that receives for
- * some milliseconds: that is faster than asking poll first. Then nothing is urgent any more, and it sleeps in
- * ppoll(), where an eventfd can end it and deadlines are exact. The second phase is left out where a deadline
- * is near.
+ * A wait has up to three phases. It spins, if that has paid of late (spin.h). It sleeps in a call
+ * that receives for some milliseconds: that is faster than asking poll first. Then nothing is
+ * urgent any more, and it sleeps in ppoll(), where an eventfd can end it and deadlines are exact.
+ * The second phase is left out where a deadline is near.
  *
- * Waking: a flag and the eventfd; in the second phase also an empty datagram to ourselves. If something is in
- * its way, the flag is seen when the phase ends. The flag is stored before the place is looked at, and the
- * waiter stores its place before it looks at the flag, so one of them sees the other.
+ * Waking: a flag and the eventfd; in the second phase also an empty datagram to ourselves. If
+ * something is in its way, the flag is seen when the phase ends. The flag is stored before the
+ * place is looked at, and the waiter stores its place before it looks at the flag, so one of them
+ * sees the other.
  */
 #include "base/error.h"
 #include "base/time.h"
@@ -36,7 +37,7 @@ uint64_t aph_rx_udp_now(void)
 	return aph_time_ns();
 }
 
-/* -- the eventfd ---------------------------------------------------------------------------------------------- */
+/* -- the eventfd ------------------------------------------------------------------------------- */
 
 static void raise_event_fd(const struct aph_rx_udp *udp)
 {
@@ -86,7 +87,7 @@ static bool take_wake(struct aph_rx_udp *udp)
 	return true;
 }
 
-/* -- the pollable descriptor ---------------------------------------------------------------------------------- */
+/* -- the pollable descriptor ------------------------------------------------------------------- */
 
 static void arm_timer(struct aph_rx_udp *udp)
 {
@@ -183,7 +184,7 @@ int aph_rx_udp_fd(struct aph_rx_udp *udp)
 	return aph_err(r, "cannot make a descriptor to poll: %s%s", strerror(-r), aph_advice(-r));
 }
 
-/* -- sleeping ------------------------------------------------------------------------------------------------- */
+/* -- sleeping ---------------------------------------------------------------------------------- */
 
 /* One wait for something to receive. */
 struct nap {
@@ -245,13 +246,15 @@ static int sleep_in_poll(struct aph_rx_udp *udp, struct nap *nap)
 	if (!fds[0].revents)
 		return -EAGAIN;
 	r = aph_udp_receive(udp, MSG_DONTWAIT);
-	/* The error queue has something, and there is no datagram: stands for any error reported. */
+	/*
+	 * The error queue has something, and there is no datagram: stands for any error reported.
+	 */
 	return r == -EAGAIN && (fds[0].revents & POLLERR) ? -ECONNREFUSED : r;
 }
 
 /*
- * Fills the inbox. -EAGAIN: nothing came in time, or somebody has something to tell. Runs without the user's
- * lock.
+ * Fills the inbox. -EAGAIN: nothing came in time, or somebody has something to tell. Runs without
+ * the user's lock.
  */
 static int sleep_unlocked(struct aph_rx_udp *udp, struct nap *nap)
 {
@@ -268,7 +271,9 @@ static int sleep_unlocked(struct aph_rx_udp *udp, struct nap *nap)
 	return aph_udp_receive(udp, 0);
 }
 
-/* Sleeps, with everybody else let in. `*quiet`: this wait has been long enough for the last phase. */
+/*
+ * Sleeps, with everybody else let in. `*quiet`: this wait has been long enough for the last phase.
+ */
 static int take_nap(struct aph_rx_udp *udp, struct nap *nap, uint64_t deadline_ns, bool *quiet)
 {
 	uint64_t start_ns = nap->now_ns;
@@ -348,7 +353,10 @@ static int wait_for_event(struct aph_rx_udp *udp, uint64_t deadline_ns)
 			return -ECANCELED;
 		if (udp->port)
 			aph_udp_port_turn(udp, now_ns);
-		/* After a batch that has caused events, the user's answers leave together with ours. */
+		/*
+		 * After a batch that has caused events, the user's answers leave together with
+		 * ours.
+		 */
 		if (n_looks && aph_rx_has_event(udp->rx))
 			return 0;
 		(void)aph_udp_send(udp, now_ns);

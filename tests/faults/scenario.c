@@ -41,8 +41,8 @@ struct pair {
 };
 
 /*
- * How long an answer may take. Where something fails there may never be one, and all of this passes; where nothing does
- * the machine needs it only when it is busy.
+ * How long an answer may take. Where something fails there may never be one, and all of this
+ * passes; where nothing does the machine needs it only when it is busy.
  */
 static unsigned patience_ms = PATIENCE_MS_MAX;
 
@@ -59,7 +59,7 @@ static int failed(int r)
 	return r;
 }
 
-/* -- the service's side ------------------------------------------------------------------------------------ */
+/* -- the service's side ------------------------------------------------------------------------ */
 
 static void drop_work(struct pair *pair)
 {
@@ -137,7 +137,7 @@ static void at_server(struct pair *pair, const struct aph_event *ev)
 	serve(pair);
 }
 
-/* -- the client's side ------------------------------------------------------------------------------------- */
+/* -- the client's side ------------------------------------------------------------------------- */
 
 static void push(struct pair *pair)
 {
@@ -221,7 +221,7 @@ static void turn(struct pair *pair)
 		push(pair);
 }
 
-/* -- from nothing to nothing -------------------------------------------------------------------------------- */
+/* -- from nothing to nothing ------------------------------------------------------------------- */
 
 static void close_pair(struct pair *pair)
 {
@@ -306,7 +306,7 @@ static int with_pair(unsigned flags, size_t total, int calls)
 	return with_pair_and_first(flags, total, 1, calls);
 }
 
-/* -- the scenarios ------------------------------------------------------------------------------------------ */
+/* -- the scenarios ----------------------------------------------------------------------------- */
 
 static int a_service(void)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is done while something fails: whole lives of services, channels and calls in one thread, from
- * nothing to nothing. Each comes to an end whatever fails, and leaves nothing behind.
+ * What is done while something fails: whole lives of services, channels and calls in one thread,
+ * from nothing to nothing. Each comes to an end whatever fails, and leaves nothing behind.
  */
 #ifndef TESTS_FAULTS_SCENARIO_H
 #define TESTS_FAULTS_SCENARIO_H
@@ -13,7 +13,9 @@
 
 struct scenario {
 	const char *name;
-	/* 0 when all went well, or the first error that a function returned or a call ended with. */
+	/*
+	 * 0 when all went well, or the first error that a function returned or a call ended with.
+	 */
 	int (*run)(void);
 };
 

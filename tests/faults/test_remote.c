@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Memory runs out in a client of a remote service, at each place where a call asks for some: an error says that the
- * service knows nothing of the call, and what has reached it has an outcome.
+ * Memory runs out in a client of a remote service, at each place where a call asks for some: an
+ * error says that the service knows nothing of the call, and what has reached it has an outcome.
  */
 #include "suite.h"
 

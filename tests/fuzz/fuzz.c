@@ -104,7 +104,9 @@ void fuzz_world_check(struct fuzz_world *world)
 {
 	const struct service_seen *seen = world->service.seen;
 
-	/* The input's channel is closed: what it held at the service has an end, each call its own. */
+	/*
+	 * The input's channel is closed: what it held at the service has an end, each call its own.
+	 */
 	for (int turns = 0;; turns++) {
 		service_turn(&world->service, 1000);
 		if (seen->disconnects + seen->thrown_out == seen->connects - 1 && seen->works == 0)

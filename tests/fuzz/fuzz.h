@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the fuzz targets share: drawing numbers from an input, a runtime directory for the process, and a
- * service with an honest client in the same thread, which must stay well whatever the input does.
+ * What the fuzz targets share: drawing numbers from an input, a runtime directory for the process,
+ * and a service with an honest client in the same thread, which must stay well whatever the input
+ * does.
  */
 #ifndef TESTS_FUZZ_FUZZ_H
 #define TESTS_FUZZ_FUZZ_H
@@ -45,7 +46,10 @@ struct fuzz_world {
 /* Made with the first input; the same one ever after. */
 struct fuzz_world *fuzz_world(void);
 
-/* After each input: every call has ended, the honest client is answered, and now and then: nothing leaks. */
+/*
+ * After each input: every call has ended, the honest client is answered, and now and then: nothing
+ * leaks.
+ */
 void fuzz_world_check(struct fuzz_world *world);
 
 /* Writes what the input says into what is shared, as either side; one step. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a program hands to an AF_RXRPC socket: an address, control messages, a key. The first byte says which; each
- * parser accepts what is within its rules, refuses the rest with one of its errors, and reads nothing beyond.
+ * What a program hands to an AF_RXRPC socket: an address, control messages, a key. The first byte
+ * says which; each parser accepts what is within its rules, refuses the rest with one of its
+ * errors, and reads nothing beyond.
  */
 #include "../../src/facade/af_rxrpc/key.h"
 #include "../../src/facade/af_rxrpc/socket.h"

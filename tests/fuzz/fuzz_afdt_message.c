@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Bytes and descriptors that arrive in any pieces, read as messages of libafdt: what is taken for one fits its
- * room, and every descriptor is somebody's.
+ * Bytes and descriptors that arrive in any pieces, read as messages of libafdt: what is taken for
+ * one fits its room, and every descriptor is somebody's.
  */
 #include "check.h"
 #include "fuzz.h"

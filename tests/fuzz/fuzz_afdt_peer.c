@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A hostile client of a libafdt server, and a hostile server of a libafdt client, in one loop: the client is told
- * exactly once, the server goes on serving, and nothing stays open.
+ * A hostile client of a libafdt server, and a hostile server of a libafdt client, in one loop: the
+ * client is told exactly once, the server goes on serving, and nothing stays open.
  */
 #include "check.h"
 #include "dir.h"
@@ -99,7 +99,10 @@ static void turn(int n)
 		(void)aph_afdt_endpoint_serve(ep, APH_NOW);
 }
 
-/* What a close() tells the other end is late where somebody else holds the descriptor, if only to look at it. */
+/*
+ * What a close() tells the other end is late where somebody else holds the descriptor, if only to
+ * look at it.
+ */
 static void turn_until(const int *n)
 {
 	for (int i = 0; *n == 0 && i < 500; i++)

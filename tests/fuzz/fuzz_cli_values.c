@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Values of the command line's options: numbers, seconds, sizes. What is taken lies within the limits. */
+/*
+ * Values of the command line's options: numbers, seconds, sizes. What is taken lies within the
+ * limits.
+ */
 #include "../../src/programs/antiphon/cli.h"
 #include "check.h"
 #include "fuzz.h"

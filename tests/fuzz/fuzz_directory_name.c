@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Files of any name and kind in the runtime directory, which others may put there: the list has none of
- * them that does not answer, and a client that looks for a name is not misled.
+ * Files of any name and kind in the runtime directory, which others may put there: the list has
+ * none of them that does not answer, and a client that looks for a name is not misled.
  */
 #include "check.h"
 #include "dir.h"

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* What a stranger says on a service's socket: messages of any bytes with any number of descriptors. */
+/*
+ * What a stranger says on a service's socket: messages of any bytes with any number of descriptors.
+ */
 #include "check.h"
 #include "fuzz.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a keeper is started with: LISTEN_FDS, LISTEN_FDNAMES, and what is in the bottles of the service manager.
- * Whatever the bytes are, all that is kept has a name, and all that is not is closed.
+ * What a keeper is started with: LISTEN_FDS, LISTEN_FDNAMES, and what is in the bottles of the
+ * service manager. Whatever the bytes are, all that is kept has a name, and all that is not is
+ * closed.
  *
  *   byte 0     how many descriptors
  *   to \n      LISTEN_FDNAMES

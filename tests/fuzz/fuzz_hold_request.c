@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The keeper's requests: what is taken apart is within bounds, and rules read from the same bytes are too. */
+/*
+ * The keeper's requests: what is taken apart is within bounds, and rules read from the same bytes
+ * are too.
+ */
 #include "check.h"
 #include "fuzz.h"
 

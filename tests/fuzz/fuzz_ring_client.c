@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A hostile service's records, words and descriptors under a client that makes calls of all kinds: each
- * call ends at most once, and nothing comes for it afterwards.
+ * A hostile service's records, words and descriptors under a client that makes calls of all kinds:
+ * each call ends at most once, and nothing comes for it afterwards.
  */
 #include "check.h"
 #include "dir.h"

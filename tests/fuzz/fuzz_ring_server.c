@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A hostile client's records, words and descriptors, step by step, with the service looking in between. */
+/*
+ * A hostile client's records, words and descriptors, step by step, with the service looking in
+ * between.
+ */
 #include "check.h"
 #include "fuzz.h"
 

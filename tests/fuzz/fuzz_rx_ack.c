@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The body of an ACK packet. What is taken is consistent, and the same again after it was encoded. */
+/*
+ * The body of an ACK packet. What is taken is consistent, and the same again after it was encoded.
+ */
 #include "rx/wire.h"
 
 #include "check.h"

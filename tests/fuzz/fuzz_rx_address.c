@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The parser of remote addresses: what it takes is within bounds, and can be written and read again. Nothing here
- * asks a resolver: only what it would be asked is looked at.
+ * The parser of remote addresses: what it takes is within bounds, and can be written and read
+ * again. Nothing here asks a resolver: only what it would be asked is looked at.
  */
 #include "check.h"
 #include "fuzz.h"

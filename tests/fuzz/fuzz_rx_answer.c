@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Answers to VERSION and rxdebug queries: the first byte says which query, the rest is the packet. */
+/*
+ * Answers to VERSION and rxdebug queries: the first byte says which query, the rest is the packet.
+ */
 #include "rx/debug.h"
 #include "rx/wire.h"
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An engine in the middle of calls, as a service and as a client at once, is fed what the input says: datagrams whose
- * ids are mostly those of the calls and whose other fields are anything, time, what the network reports, and what
- * users do meanwhile. Each call ends once, nothing follows the end, memory is bounded and all of it comes back.
+ * An engine in the middle of calls, as a service and as a client at once, is fed what the input
+ * says: datagrams whose ids are mostly those of the calls and whose other fields are anything,
+ * time, what the network reports, and what users do meanwhile. Each call ends once, nothing follows
+ * the end, memory is bounded and all of it comes back.
  */
 #include "rx/wire.h"
 
@@ -81,7 +82,7 @@ static struct aph_rx_path path_of(unsigned peer)
 	return path;
 }
 
-/* -- what leaves, and what is told -------------------------------------------------------------------------------- */
+/* -- what leaves, and what is told ------------------------------------------------------------- */
 
 static void look(struct subject *s, const struct aph_rx_message *message)
 {
@@ -171,7 +172,7 @@ static void pass(struct subject *s, uint64_t ns)
 	settle(s);
 }
 
-/* -- what the input does --------------------------------------------------------------------------------------------- */
+/* -- what the input does ----------------------------------------------------------------------- */
 
 /* Small numbers, numbers near the ends of the range, or any. */
 static uint32_t number(struct feed *feed)

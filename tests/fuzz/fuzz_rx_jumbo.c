@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* A DATA datagram, jumbograms included: the parts are all of it, in order, and nothing beside it. */
+/*
+ * A DATA datagram, jumbograms included: the parts are all of it, in order, and nothing beside it.
+ */
 #include "rx/wire.h"
 
 #include "check.h"

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Two engines that make calls to each other, with an adversary between them: the input says what becomes of each
- * datagram. As long as it only loses, repeats, delays and replays, the whole contract must hold and all calls
- * must end, bodies intact. When it forges, nothing but the call's own fate may be in its hands.
+ * Two engines that make calls to each other, with an adversary between them: the input says what
+ * becomes of each datagram. As long as it only loses, repeats, delays and replays, the whole
+ * contract must hold and all calls must end, bodies intact. When it forges, nothing but the call's
+ * own fate may be in its hands.
  */
 #include "load.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Runs a fuzz target without libFuzzer: on each file of the directories it is given, and on a number of
- * mutants of each that are the same in every run.
+ * Runs a fuzz target without libFuzzer: on each file of the directories it is given, and on a
+ * number of mutants of each that are the same in every run.
  *
  *   replay_TARGET [--mutants N] [--seed S] FILE_OR_DIRECTORY...
  */

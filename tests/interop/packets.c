@@ -66,7 +66,7 @@ static uint8_t reason_of(struct vector *v, const char *name)
 	return (uint8_t)vector_number(v, name);
 }
 
-/* -- what the peer sends ----------------------------------------------------------------------------------------- */
+/* -- what the peer sends ----------------------------------------------------------------------- */
 
 static size_t build_ack(struct vector *v, uint8_t *body)
 {
@@ -150,7 +150,7 @@ void vector_send(struct vector *v)
 	aph_rx_receive(v->rx, &path, packet, len, segment, NULL, v->now);
 }
 
-/* -- what the engine must send ------------------------------------------------------------------------------------ */
+/* -- what the engine must send ----------------------------------------------------------------- */
 
 static void compare(struct vector *v, const char *text, const char *key, uint64_t is)
 {
@@ -200,7 +200,9 @@ static void compare_ack(struct vector *v, const uint8_t *body, size_t len, const
 	compare(v, text, "rwind", ack.rwind);
 	compare(v, text, "jumbo", ack.max_jumbo);
 	compare_acks(v, &ack, text);
-	/* Nothing but the trailer (and our extension, or zeros) behind the soft acknowledgements. */
+	/*
+	 * Nothing but the trailer (and our extension, or zeros) behind the soft acknowledgements.
+	 */
 	for (size_t i = 0; i < APH_RX_ACK_PADDING; i++)
 		if (body[APH_RX_ACK_FIXED + ack.n_acks + i] != 0)
 			vector_fail(v, "padding is not 0 in\n  %s", text);

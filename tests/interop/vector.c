@@ -34,7 +34,7 @@ void vector_fail(struct vector *v, const char *format, ...)
 	longjmp(v->failed, 1);
 }
 
-/* -- words ------------------------------------------------------------------------------------------------------ */
+/* -- words ------------------------------------------------------------------------------------- */
 
 const char *line_value(const struct line *line, const char *key)
 {
@@ -131,7 +131,7 @@ static struct aph_rx_call *the_call(struct vector *v)
 	return found->call;
 }
 
-/* -- the engine ---------------------------------------------------------------------------------------------------- */
+/* -- the engine -------------------------------------------------------------------------------- */
 
 static void *vector_alloc(void *arg, size_t size)
 {
@@ -265,7 +265,7 @@ static void drop_sent(struct vector *v)
 	v->n_sent = v->next_sent = 0;
 }
 
-/* -- what is said --------------------------------------------------------------------------------------------------- */
+/* -- what is said ------------------------------------------------------------------------------ */
 
 static const struct {
 	const char *name;
@@ -478,7 +478,10 @@ static void do_skip(struct vector *v)
 	drop_sent(v);
 }
 
-/* icmp ECONNREFUSED|EMSGSIZE|EHOSTUNREACH [mtu=] [peer=] [local]: about the datagram that was expected last */
+/*
+ * icmp ECONNREFUSED|EMSGSIZE|EHOSTUNREACH [mtu=] [peer=] [local]: about the datagram that was
+ * expected last
+ */
 static void do_icmp(struct vector *v)
 {
 	const char *name = word(v, 1);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A conversation with the engine, written in a text file: what a peer sends, what the engine must send, what its
- * user does and is told. README.md has the language.
+ * A conversation with the engine, written in a text file: what a peer sends, what the engine must
+ * send, what its user does and is told. README.md has the language.
  */
 #ifndef TESTS_INTEROP_VECTOR_H
 #define TESTS_INTEROP_VECTOR_H

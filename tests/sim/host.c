@@ -78,7 +78,7 @@ static void host_trace(void *arg, const struct aph_rx_trace *trace)
 			  trace->why ? trace->why : "");
 }
 
-/* -- datagrams in -------------------------------------------------------------------------------------------- */
+/* -- datagrams in ------------------------------------------------------------------------------ */
 
 struct aph_rx_path host_path(const struct aph_rx_address *to)
 {
@@ -163,7 +163,7 @@ static void host_refused(struct node *node, const struct packet *packet, int err
 	host_pump(host);
 }
 
-/* -- datagrams out ------------------------------------------------------------------------------------------- */
+/* -- datagrams out ----------------------------------------------------------------------------- */
 
 static void transmit(struct host *host, const struct aph_rx_message *message)
 {
@@ -254,7 +254,7 @@ static void host_timer(struct node *node)
 	host_pump(host);
 }
 
-/* -- life ----------------------------------------------------------------------------------------------------- */
+/* -- life -------------------------------------------------------------------------------------- */
 
 void host_init(struct host *host, struct world *world, const char *name,
 	       const struct aph_rx_address *address)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A node that runs the engine: it feeds datagrams, time and randomness in and takes them out, as the UDP driver
- * does, and counts the memory. Restarting one is freeing its engine with all that goes on in it.
+ * A node that runs the engine: it feeds datagrams, time and randomness in and takes them out, as
+ * the UDP driver does, and counts the memory. Restarting one is freeing its engine with all that
+ * goes on in it.
  */
 #ifndef TESTS_SIM_HOST_H
 #define TESTS_SIM_HOST_H

@@ -9,7 +9,7 @@
 
 #define PATTERN 65521u
 
-/* -- bodies -------------------------------------------------------------------------------------------------- */
+/* -- bodies ------------------------------------------------------------------------------------ */
 
 static const uint8_t *pattern(uint32_t id, uint64_t at)
 {
@@ -56,7 +56,7 @@ bool load_pattern_is(const void *bytes, size_t len, uint32_t id, uint64_t at)
 	return true;
 }
 
-/* -- who is which call ------------------------------------------------------------------------------------------ */
+/* -- who is which call ------------------------------------------------------------------------- */
 
 static struct load_call **slot(struct load_call **table, size_t room, uint32_t epoch, uint32_t cid,
 			       uint32_t number)
@@ -127,7 +127,7 @@ static struct load_call *find_call(struct load *load, const struct aph_rx_call_i
 		     info->call_number);
 }
 
-/* -- a service's side -------------------------------------------------------------------------------------------- */
+/* -- a service's side -------------------------------------------------------------------------- */
 
 static void work_end(struct load_work *work)
 {
@@ -249,7 +249,10 @@ static void work_later(void *arg)
 	host_pump(host);
 }
 
-/* Of the reply that the server's present life gives: each gives another one, so that two of them are not mixed unseen. */
+/*
+ * Of the reply that the server's present life gives: each gives another one, so that two of them
+ * are not mixed unseen.
+ */
 static uint32_t reply_id(const struct load_call *call)
 {
 	return call->id + 1 + 104729 * call->executed_in;
@@ -363,7 +366,7 @@ void load_on_event(struct host *host, const struct aph_rx_event *event)
 	load_client_event(event->data, event);
 }
 
-/* -- hosts ------------------------------------------------------------------------------------------------------- */
+/* -- hosts ------------------------------------------------------------------------------------- */
 
 static void make_services(struct load_host *at)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Programs that make and answer calls, and watch over the contract: a request is executed at most once, every call
- * ends exactly once on each side with nothing after it, bodies arrive as they were sent, and DONE means what the
- * header says. What a call does at both ends is decided when it begins, by chance.
+ * Programs that make and answer calls, and watch over the contract: a request is executed at most
+ * once, every call ends exactly once on each side with nothing after it, bodies arrive as they were
+ * sent, and DONE means what the header says. What a call does at both ends is decided when it
+ * begins, by chance.
  */
 #ifndef TESTS_SIM_LOAD_H
 #define TESTS_SIM_LOAD_H
@@ -79,7 +80,10 @@ void load_begin(struct load *load, size_t calls_max);
 void load_forget(struct load *load, struct host *host);
 /* Waits until all calls have ended; fails after `limit_ns`. */
 void load_drain(struct load *load, uint64_t limit_ns);
-/* Frees clients and removes services, waits a while, and checks that the engines hold nothing any more. */
+/*
+ * Frees clients and removes services, waits a while, and checks that the engines hold nothing any
+ * more.
+ */
 void load_close(struct load *load);
 
 /* Bytes that say where they belong. */

@@ -9,7 +9,7 @@
 
 #define PIECE_MAX 65536
 
-/* -- bodies -------------------------------------------------------------------------------------------------- */
+/* -- bodies ------------------------------------------------------------------------------------ */
 
 static ssize_t write_piece(struct load *load, struct aph_rx_call *handle, uint32_t id, uint64_t at,
 			   size_t n, uint32_t flags)
@@ -74,7 +74,9 @@ int load_write(struct load *load, struct aph_rx_call *handle, struct load_body *
 		load->n_bytes += (uint64_t)r;
 		if ((size_t)r == n && flags == 0 && body->written == len)
 			body->write_over = true;
-		/* A piece made in place may be smaller than was asked for: that is no short write. */
+		/*
+		 * A piece made in place may be smaller than was asked for: that is no short write.
+		 */
 		else if (r == 0 && n > 0)
 			world_fail(world, "a write gives 0");
 	}
@@ -178,7 +180,7 @@ int load_read(struct load *load, struct aph_rx_call *handle, struct load_body *b
 	return LOAD_OVER;
 }
 
-/* -- a client's side --------------------------------------------------------------------------------------------- */
+/* -- a client's side --------------------------------------------------------------------------- */
 
 static void begin_more(void *arg)
 {
@@ -357,7 +359,7 @@ static void client_fate(void *arg)
 	host_pump(host);
 }
 
-/* -- beginning --------------------------------------------------------------------------------------------------- */
+/* -- beginning --------------------------------------------------------------------------------- */
 
 static enum fate draw_fate(struct load *load, uint32_t aborts, uint32_t frees)
 {

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What load.c and load_call.c share: the records of calls at their two ends, and how bodies are moved. */
+/*
+ * What load.c and load_call.c share: the records of calls at their two ends, and how bodies are
+ * moved.
+ */
 #ifndef TESTS_SIM_LOAD_CALL_H
 #define TESTS_SIM_LOAD_CALL_H
 
@@ -75,8 +78,8 @@ int load_write(struct load *load, struct aph_rx_call *handle, struct load_body *
 /* How many pieces at a time are slow, and come to an end nevertheless. */
 unsigned load_slow_pieces(const struct load *load, uint64_t len);
 /*
- * Reads what is there, at most `pieces` pieces (0: all). `len` UINT64_MAX: unknown, not checked. The body is one of those
- * that `ids` name, from its beginning to its end.
+ * Reads what is there, at most `pieces` pieces (0: all). `len` UINT64_MAX: unknown, not checked.
+ * The body is one of those that `ids` name, from its beginning to its end.
  */
 int load_read(struct load *load, struct aph_rx_call *handle, struct load_body *body,
 	      const uint32_t *ids, unsigned n_ids, uint64_t len, unsigned pieces);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One long call over a link of 1 Gbit/s with a round trip of 50 ms: how much of the link the body gets, headers and
- * the beginning included. The buffer before the link holds one bandwidth-delay product, or a quarter of it.
+ * One long call over a link of 1 Gbit/s with a round trip of 50 ms: how much of the link the body
+ * gets, headers and the beginning included. The buffer before the link holds one bandwidth-delay
+ * product, or a quarter of it.
  */
 #include "scenario.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Somebody sends packets with other people's addresses, made up and repeated, while an honest client makes calls.
- * Nobody who has not shown that the address is its own gets much more than it sent; the memory is bounded; the
- * honest calls are done.
+ * Somebody sends packets with other people's addresses, made up and repeated, while an honest
+ * client makes calls. Nobody who has not shown that the address is its own gets much more than it
+ * sent; the memory is bounded; the honest calls are done.
  */
 #include "scenario.h"
 

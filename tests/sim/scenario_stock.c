@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The engine against peers that are not ours. Besides the contract, their clean runs bound the time that calls
- * take: a receiver that acknowledges late, or a sender that waits for what never comes, shows as seconds.
+ * The engine against peers that are not ours. Besides the contract, their clean runs bound the time
+ * that calls take: a receiver that acknowledges late, or a sender that waits for what never comes,
+ * shows as seconds.
  */
 #include "scenario.h"
 #include "stock.h"
@@ -209,7 +210,7 @@ void scenario_stock_server(struct world *world)
 	near_end(&near, begun);
 }
 
-/* -- the engine is the server ---------------------------------------------------------------------------------------- */
+/* -- the engine is the server ------------------------------------------------------------------ */
 
 static void read_request(struct near *near, struct near_call *call)
 {

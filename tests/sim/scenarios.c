@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Scenarios with engines at both ends. Each has three parts: a time with faults, in which the contract has to hold
- * whatever happens; a time without, at whose end all calls must have ended; and calls after that, which must
- * all be DONE.
+ * Scenarios with engines at both ends. Each has three parts: a time with faults, in which the
+ * contract has to hold whatever happens; a time without, at whose end all calls must have ended;
+ * and calls after that, which must all be DONE.
  */
 #include "scenario.h"
 
@@ -41,7 +41,7 @@ void tally_load(const struct load *load)
 		tally.n_outcomes[i] += load->n_outcomes[i];
 }
 
-/* -- stages ---------------------------------------------------------------------------------------------------- */
+/* -- stages ------------------------------------------------------------------------------------ */
 
 static void draw_config(struct stage *stage, struct host *host)
 {
@@ -146,7 +146,7 @@ static void run_load(struct stage *stage, size_t n_calls, uint64_t ns)
 	stage->until = 0;
 }
 
-/* -- clean links -------------------------------------------------------------------------------------------------- */
+/* -- clean links ------------------------------------------------------------------------------- */
 
 static void run_plain(struct world *world)
 {
@@ -198,7 +198,7 @@ static void run_bulk(struct world *world)
 	stage_finish(&stage);
 }
 
-/* -- links that lose ------------------------------------------------------------------------------------------------ */
+/* -- links that lose --------------------------------------------------------------------------- */
 
 static const struct load_options mixed = { .request_max = 60000,
 					   .reply_max = 60000,
@@ -262,7 +262,7 @@ static void run_lossy(struct world *world)
 	stage_finish(&stage);
 }
 
-/* -- what programs do ------------------------------------------------------------------------------------------------- */
+/* -- what programs do -------------------------------------------------------------------------- */
 
 static void run_cancel(struct world *world)
 {
@@ -320,7 +320,7 @@ static void run_many(struct world *world)
 	stage_finish(&stage);
 }
 
-/* -- faults that come and go ------------------------------------------------------------------------------------------- */
+/* -- faults that come and go ------------------------------------------------------------------- */
 
 static bool goes_on(const struct stage *stage)
 {
@@ -364,8 +364,9 @@ static void run_mtu(struct world *world)
 }
 
 /*
- * A path that becomes narrow without a word, and stays so: all calls are done all the same, those too that had
- * cut their packets before. Over IPv6 nobody can help those, and it is narrow from the beginning.
+ * A path that becomes narrow without a word, and stays so: all calls are done all the same, those
+ * too that had cut their packets before. Over IPv6 nobody can help those, and it is narrow from the
+ * beginning.
  */
 static void run_narrow(struct world *world)
 {
@@ -488,7 +489,10 @@ static bool is_idle(struct stage *stage, const struct aph_rx_conn *conn)
 
 #define QUARTER (UINT32_C(1) << 30)
 
-/* A quarter of a long life goes by: soon its serials change their sign or begin anew, or it has no calls left. */
+/*
+ * A quarter of a long life goes by: soon its serials change their sign or begin anew, or it has no
+ * calls left.
+ */
 static void grow_old(struct stage *stage, struct aph_rx_conn *conn)
 {
 	uint32_t end = conn->serial | (QUARTER - 1);
@@ -656,7 +660,10 @@ static void run_swarm(struct world *world)
 	options.credit = below(world, 4) ? 0 : 1 + below(world, 20);
 	options.connections_max = below(world, 6);
 	stage_begin(&stage, world, &options);
-	/* Where each piece may be a packet, through whatever window, a body of very many takes more than our time. */
+	/*
+	 * Where each piece may be a packet, through whatever window, a body of very many takes more
+	 * than our time.
+	 */
 	if (stage.load.options.pushes && options.chunk_max < options.request_max / PIECES_MAX)
 		stage.load.options.request_max = stage.load.options.reply_max =
 			options.chunk_max * PIECES_MAX;

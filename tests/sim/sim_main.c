@@ -2,11 +2,13 @@
 /*
  * The simulator.
  *
- *   sim [--scenario NAME[,NAME...]] [--seed N] [--seeds COUNT] [--fresh COUNT] [--seconds S] [--trace]
+ *   sim [--scenario NAME[,NAME...]] [--seed N] [--seeds COUNT] [--fresh COUNT] [--seconds S]
+ *   [--trace]
  *
- * Runs each scenario (all of them, if none is named) with COUNT seeds from N on, and then with `fresh` seeds from
- * the clock, which it prints. With --seconds it goes on with further seeds until the time is over. The same seed
- * gives the same run, and the same hash, always. Prints TAP, a line for each scenario.
+ * Runs each scenario (all of them, if none is named) with COUNT seeds from N on, and then with
+ * `fresh` seeds from the clock, which it prints. With --seconds it goes on with further seeds until
+ * the time is over. The same seed gives the same run, and the same hash, always. Prints TAP, a line
+ * for each scenario.
  */
 #include "scenario.h"
 

@@ -24,7 +24,7 @@ static uint32_t window_of(const struct stock *stock, const struct stock_channel 
 	return channel->in.next > 1 ? 32 : 16;
 }
 
-/* -- sending ------------------------------------------------------------------------------------------------------ */
+/* -- sending ----------------------------------------------------------------------------------- */
 
 static struct aph_rx_header header_of(struct stock_conn *conn, unsigned i, uint8_t type)
 {
@@ -196,7 +196,7 @@ static void begin_in(struct stock_in *in)
 	in->next = 1;
 }
 
-/* -- a client's calls ------------------------------------------------------------------------------------------------ */
+/* -- a client's calls -------------------------------------------------------------------------- */
 
 static void begin_call(struct stock *stock, struct stock_conn *conn, unsigned i)
 {
@@ -231,7 +231,9 @@ static void end_call(struct stock *stock, struct stock_conn *conn, unsigned i)
 	channel->last_seq = channel->in.last;
 	stock->n_open--;
 	stock->n_done++;
-	/* OpenAFS leaves the receipt to the next call, or forces it out; Linux is a little later. */
+	/*
+	 * OpenAFS leaves the receipt to the next call, or forces it out; Linux is a little later.
+	 */
 	begin_call(stock, conn, i);
 	if (!channel->busy && !is_linux(stock))
 		send_ack(stock, conn, i, APH_RX_ACK_DELAY, 0);
@@ -239,7 +241,7 @@ static void end_call(struct stock *stock, struct stock_conn *conn, unsigned i)
 		channel->in.ack_at = stock->node.world->now + 8 * MS;
 }
 
-/* -- the programs -------------------------------------------------------------------------------------------------- */
+/* -- the programs ------------------------------------------------------------------------------ */
 
 static void check_piece(struct stock *stock, struct stock_conn *conn, unsigned i,
 			const struct stock_slot *slot)
@@ -293,7 +295,7 @@ static void consume(struct stock *stock, struct stock_conn *conn, unsigned i, ui
 		in->ack_at = stock->node.world->now + 100 * MS;
 }
 
-/* -- receiving ----------------------------------------------------------------------------------------------------- */
+/* -- receiving --------------------------------------------------------------------------------- */
 
 static void take_packet(struct stock *stock, struct stock_conn *conn, unsigned i,
 			const struct aph_rx_header *h, const uint8_t *payload, size_t len)
@@ -483,7 +485,7 @@ static struct stock_conn *find_conn(struct stock *stock, const struct packet *pa
 	return conn;
 }
 
-/* -- time ----------------------------------------------------------------------------------------------------------- */
+/* -- time -------------------------------------------------------------------------------------- */
 
 static uint64_t sooner(uint64_t a, uint64_t b)
 {

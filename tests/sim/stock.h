@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A peer that is not ours: small models of how OpenAFS and the Linux kernel receive, acknowledge and send, packet by
- * packet, written from their description and not from our engine. As a server it answers calls; as a client
- * it makes them, four at a time on each of its connections. A request begins with STOCK_PREFIX bytes: the call's
- * id and the length of its reply, big-endian.
+ * A peer that is not ours: small models of how OpenAFS and the Linux kernel receive, acknowledge
+ * and send, packet by packet, written from their description and not from our engine. As a server
+ * it answers calls; as a client it makes them, four at a time on each of its connections. A request
+ * begins with STOCK_PREFIX bytes: the call's id and the length of its reply, big-endian.
  */
 #ifndef TESTS_SIM_STOCK_H
 #define TESTS_SIM_STOCK_H

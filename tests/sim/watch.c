@@ -9,7 +9,10 @@
 
 #define HELD_BITS 16384 /* more than any window */
 
-/* What has been seen of the latest call of a channel. `out` is what the host sends, `in` what it gets. */
+/*
+ * What has been seen of the latest call of a channel. `out` is what the host sends, `in` what it
+ * gets.
+ */
 struct watch_flow {
 	bool used;
 	bool is_client; /* this host is the client end */
@@ -43,7 +46,7 @@ void watch_deinit(struct watch *watch)
 	watch->n_flows = watch->room_flows = 0;
 }
 
-/* -- flows ----------------------------------------------------------------------------------------------------- */
+/* -- flows ------------------------------------------------------------------------------------- */
 
 static struct watch_flow *place(struct watch_flow *flows, size_t room, uint32_t epoch, uint32_t cid,
 				bool is_client)
@@ -142,7 +145,7 @@ static void hold(struct watch_flow *f, uint32_t seq)
 	}
 }
 
-/* -- what is sent ------------------------------------------------------------------------------------------------- */
+/* -- what is sent ------------------------------------------------------------------------------ */
 
 _Noreturn static void wrong(struct watch *watch, const uint8_t *data, size_t len, const char *what)
 {
@@ -273,7 +276,10 @@ static void check_ack(struct watch *watch, const struct aph_rx_header *h, const 
 	for (unsigned i = 0; i < ack.n_acks; i++)
 		MUST(!(ack.acks[i] & 1) || is_held(f, ack.first + i),
 		     "acknowledges softly what has not come");
-	/* The ends of a range, and what is in its middle: there can be thousands of them in each ACK. */
+	/*
+	 * The ends of a range, and what is in its middle: there can be thousands of them in each
+	 * ACK.
+	 */
 	for (unsigned i = 0; i < ack.n_ranges; i++) {
 		const struct aph_rx_range *range = &ack.ranges[i];
 
@@ -339,7 +345,7 @@ void watch_sent(struct watch *watch, const struct aph_rx_address *to, const uint
 	check_serial(watch, &h, 1, data, len);
 }
 
-/* -- what arrives -------------------------------------------------------------------------------------------------- */
+/* -- what arrives ------------------------------------------------------------------------------ */
 
 static void take_data(struct watch *watch, struct aph_rx_header h, uint32_t window,
 		      const uint8_t *data, size_t len)

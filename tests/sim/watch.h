@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Stands at a host's network card and checks what the wire may tell: that windows are kept, that only what came
- * is acknowledged, that serials are used once, that a reply begins after the request's end, that ABORTs are not
- * answered, and that every packet has the form that the specification gives it.
+ * Stands at a host's network card and checks what the wire may tell: that windows are kept, that
+ * only what came is acknowledged, that serials are used once, that a reply begins after the
+ * request's end, that ABORTs are not answered, and that every packet has the form that the
+ * specification gives it.
  */
 #ifndef TESTS_SIM_WATCH_H
 #define TESTS_SIM_WATCH_H

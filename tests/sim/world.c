@@ -149,7 +149,7 @@ void world_fail(struct world *world, const char *format, ...)
 	abort();
 }
 
-/* -- events -------------------------------------------------------------------------------------------------- */
+/* -- events ------------------------------------------------------------------------------------ */
 
 static bool is_before(const struct world_event *a, const struct world_event *b)
 {
@@ -214,7 +214,7 @@ void world_set_timer(struct node *node, uint64_t at)
 	push(node->world, (struct world_event){ .at = at, .kind = EVENT_TIMER, .node = node });
 }
 
-/* -- datagrams ------------------------------------------------------------------------------------------------- */
+/* -- datagrams --------------------------------------------------------------------------------- */
 
 static struct packet *packet_new(struct world *world, size_t len)
 {
@@ -449,7 +449,7 @@ void world_inject(struct world *world, const struct packet *packet, uint64_t del
 			    .at = world->now + delay_ns, .kind = EVENT_PACKET, .packet = copy });
 }
 
-/* -- running ------------------------------------------------------------------------------------------------------ */
+/* -- running ----------------------------------------------------------------------------------- */
 
 static void note_packet(struct world *world, const struct packet *packet)
 {
@@ -464,7 +464,9 @@ static void note_packet(struct world *world, const struct packet *packet)
 	}
 }
 
-/* This datagram and those behind it in the queue that arrive at the same node at the same moment. */
+/*
+ * This datagram and those behind it in the queue that arrive at the same node at the same moment.
+ */
 static void deliver(struct world *world, struct packet *first)
 {
 	struct packet *batch[BATCH_MAX];

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A world in one thread: virtual time, nodes that have an address, and links between them that delay, lose,
- * repeat, reorder, damage and refuse datagrams. Everything that happens is drawn from one seed, so that a run
- * can be had again; its hash says whether it was the same one.
+ * A world in one thread: virtual time, nodes that have an address, and links between them that
+ * delay, lose, repeat, reorder, damage and refuse datagrams. Everything that happens is drawn from
+ * one seed, so that a run can be had again; its hash says whether it was the same one.
  *
  * What arrives at a node at one moment is delivered in one batch, as a socket would give it.
  */
@@ -79,7 +79,10 @@ struct node {
 	bool everywhere; /* has every address that nobody else has */
 	void (*deliver)(struct node *node, struct packet **packets, size_t n);
 	void (*timer)(struct node *node);
-	/* The network, or our kernel if `local`, says `error` to a datagram of the node. May be NULL. */
+	/*
+	 * The network, or our kernel if `local`, says `error` to a datagram of the node. May be
+	 * NULL.
+	 */
 	void (*refused)(struct node *node, const struct packet *packet, int error, uint32_t mtu,
 			bool local);
 	uint64_t timer_at, timer_queued;

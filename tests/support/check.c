@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the tests share that belongs to no fixture: failing loudly, seeds, and limits that fit the build.
+ * What the tests share that belongs to no fixture: failing loudly, seeds, and limits that fit the
+ * build.
  */
 #include "check.h"
 

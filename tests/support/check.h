@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Checks for code that runs outside of cmocka's own thread: in helper threads, in child processes and in
- * fuzz targets. A failed check prints where and why and aborts the process, which the parent notices.
+ * Checks for code that runs outside of cmocka's own thread: in helper threads, in child processes
+ * and in fuzz targets. A failed check prints where and why and aborts the process, which the parent
+ * notices.
  */
 #ifndef TESTS_SUPPORT_CHECK_H
 #define TESTS_SUPPORT_CHECK_H
@@ -16,8 +17,8 @@ bool check_slow(void);
 int check_ms(int ms);
 
 /*
- * The same for a limit that only a hang is to meet: a quiet machine needs far less, and a busy one may need several times
- * as much.
+ * The same for a limit that only a hang is to meet: a quiet machine needs far less, and a busy one
+ * may need several times as much.
  */
 int check_hang_ms(int ms);
 

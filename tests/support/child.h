@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Child processes with a time limit. A child dies with its parent, checks its own descriptors at its end,
- * and is only ever signalled by its pid.
+ * Child processes with a time limit. A child dies with its parent, checks its own descriptors at
+ * its end, and is only ever signalled by its pid.
  */
 #ifndef TESTS_SUPPORT_CHILD_H
 #define TESTS_SUPPORT_CHILD_H
@@ -29,14 +29,22 @@ void child_signal(const struct child *child, int signal);
 /* Kills it and takes it away. */
 void child_kill(struct child *child);
 
-/* Kills and takes away every child that is left, after a failed test. Returns how many there were. */
+/*
+ * Kills and takes away every child that is left, after a failed test. Returns how many there were.
+ */
 int child_kill_left(void);
 
-/* One byte from or to the other side's `ctl`. child_hear() gives -1 at its end or after the time limit. */
+/*
+ * One byte from or to the other side's `ctl`. child_hear() gives -1 at its end or after the time
+ * limit.
+ */
 void child_say(int ctl, char byte);
 int child_hear(int ctl, int timeout_ms);
 
-/* Waits until the process is in the wanted state of /proc/PID/stat ('T', 'S'); checks that it gets there. */
+/*
+ * Waits until the process is in the wanted state of /proc/PID/stat ('T', 'S'); checks that it gets
+ * there.
+ */
 void child_await_state(pid_t pid, char state, int timeout_ms);
 
 /* Waits until the first thread of the process sleeps and has not run for 100 ms. */

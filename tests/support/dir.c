@@ -103,7 +103,9 @@ void dir_begin(void)
 	owner = getpid();
 	snprintf(path_now, sizeof(path_now), "/tmp/aph-test.XXXXXX");
 	CHECK(mkdtemp(path_now));
-	/* As packaging makes it: everybody may register and look, nobody may touch another's file. */
+	/*
+	 * As packaging makes it: everybody may register and look, nobody may touch another's file.
+	 */
 	CHECK_OK(chmod(path_now, 01777));
 	CHECK_OK(setenv("ANTIPHON_RUNTIME_DIR", path_now, 1));
 	fds_take(&fds_before);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The fixture of every test that opens services: a runtime directory of its own, and the promise that
- * the test leaves no descriptor, no process and no socket file behind.
+ * The fixture of every test that opens services: a runtime directory of its own, and the promise
+ * that the test leaves no descriptor, no process and no socket file behind.
  */
 #ifndef TESTS_SUPPORT_DIR_H
 #define TESTS_SUPPORT_DIR_H

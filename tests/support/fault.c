@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The functions that the linker puts in place of the C library's: each asks should_fail() and goes on to
- * the real one. Blocks are remembered, so that a leak shows without a sanitizer.
+ * The functions that the linker puts in place of the C library's: each asks should_fail() and goes
+ * on to the real one. Blocks are remembered, so that a leak shows without a sanitizer.
  */
 #include "fault.h"
 
@@ -76,7 +76,7 @@ static bool should_fail(enum fault_site site)
 	return true;
 }
 
-/* -- memory ---------------------------------------------------------------------------------------------- */
+/* -- memory ------------------------------------------------------------------------------------ */
 
 static size_t slot_of(const void *block)
 {
@@ -97,7 +97,10 @@ static void *remember(void *block)
 	return block;
 }
 
-/* Takes a block out of the table and closes the gap that it leaves. Unknown ones are the C library's. */
+/*
+ * Takes a block out of the table and closes the gap that it leaves. Unknown ones are the C
+ * library's.
+ */
 static void forget(const void *block)
 {
 	size_t i = slot_of(block), k;
@@ -183,7 +186,7 @@ void __wrap_free(void *block)
 	__real_free(block);
 }
 
-/* -- system calls ------------------------------------------------------------------------------------------ */
+/* -- system calls ------------------------------------------------------------------------------ */
 
 #define WRAP(type, failed, name, parameters, arguments)                                \
 	type __real_##name parameters;                                                 \

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Failing on purpose: the n-th allocation, or the n-th call of one system call's wrapper, that the program
- * makes from here on. Works in programs that are linked with fault_dep, whose link arguments (--wrap) put
- * these functions between libantiphon's static form and the C library. Not for several threads.
+ * Failing on purpose: the n-th allocation, or the n-th call of one system call's wrapper, that the
+ * program makes from here on. Works in programs that are linked with fault_dep, whose link
+ * arguments (--wrap) put these functions between libantiphon's static form and the C library. Not
+ * for several threads.
  */
 #ifndef TESTS_SUPPORT_FAULT_H
 #define TESTS_SUPPORT_FAULT_H
@@ -10,7 +11,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Allocation is one site: malloc(), calloc(), realloc(), reallocarray() and strdup() are counted together. */
+/*
+ * Allocation is one site: malloc(), calloc(), realloc(), reallocarray() and strdup() are counted
+ * together.
+ */
 #define FAULT_SITES(X)       \
 	X(accept4)           \
 	X(bind)              \
@@ -59,7 +63,9 @@ enum fault_site {
 
 const char *fault_name(enum fault_site site);
 
-/* The n-th call from now on fails with `error`; n counts from 1. Only one fault is armed at a time. */
+/*
+ * The n-th call from now on fails with `error`; n counts from 1. Only one fault is armed at a time.
+ */
 void fault_arm(enum fault_site site, unsigned n, int error);
 
 /* No more faults. True when the one that was armed has happened. */

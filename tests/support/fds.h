@@ -26,7 +26,10 @@ int fds_differ_but_pipes(const struct fds *before);
 /* How many descriptors are open. */
 int fds_count(void);
 
-/* A TCP connection that nobody reads from, with something to send: its last close(2) waits for a minute. */
+/*
+ * A TCP connection that nobody reads from, with something to send: its last close(2) waits for a
+ * minute.
+ */
 int fds_lingering(int *peer);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The loop of the test service and its life as process or thread. What it does for each request is in
- * work.c.
+ * The loop of the test service and its life as process or thread. What it does for each request is
+ * in work.c.
  */
 #include "service.h"
 

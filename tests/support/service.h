@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A service that does what the first byte of each request says, in a process or a thread of its own.
+ * A service that does what the first byte of each request says, in a process or a thread of its
+ * own.
  *
  *   e...                 echo: the reply is the request, streamed
  *   d...                 drain: the reply is struct service_sum of the request
@@ -46,8 +47,8 @@ struct service_get {
 struct service_sum {
 	uint64_t len;
 	uint64_t sum;
-	uint64_t
-		wrong_at; /* the first byte that is not the pattern's; UINT64_MAX: none, or not asked */
+	/* The first byte that is not the pattern's; UINT64_MAX: none, or not asked. */
+	uint64_t wrong_at;
 };
 
 struct service_caller {
@@ -76,7 +77,8 @@ struct service_config {
 	struct aph_service_options options; /* size may be left 0 */
 	bool by_fd; /* waits with poll() on aph_endpoint_fd(), one event per wake-up */
 	bool end_on_terminate;
-	bool harmless; /* `x` and `X` are unknown, and no reply is longer than a MiB: for attackers */
+	/* `x` and `X` are unknown, and no reply is longer than a MiB: for attackers. */
+	bool harmless;
 	uint32_t spin_max_us; /* as for an endpoint */
 	uint32_t nofile;      /* limit of open descriptors; 0: as it is */
 	uid_t uid;	      /* a process becomes this user first; 0: it stays who it is */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * cmocka with what it needs, and a runner for tests of the public interface: each test has a runtime
- * directory of its own and leaves nothing behind (dir.h), and the whole program has a time limit.
+ * cmocka with what it needs, and a runner for tests of the public interface: each test has a
+ * runtime directory of its own and leaves nothing behind (dir.h), and the whole program has a time
+ * limit.
  */
 #ifndef TESTS_SUPPORT_SUITE_H
 #define TESTS_SUPPORT_SUITE_H
@@ -35,11 +36,16 @@ struct suite_test {
 		}                                                                    \
 	}
 
-/* Runs a test with the signal handlers that the program began with: a crash is a crash, not an exception. */
+/*
+ * Runs a test with the signal handlers that the program began with: a crash is a crash, not an
+ * exception.
+ */
 void suite_test_run(void **state);
 
 /*
- * Runs a group once; only the tests that match the pattern APH_TEST_ONLY if the environment has it. Ends the process with SIGALRM after `limit_s` seconds (more where it is slow or long). */
+ * Runs a group once; only the tests that match the pattern APH_TEST_ONLY if the environment has it.
+ * Ends the process with SIGALRM after `limit_s` seconds (more where it is slow or long).
+ */
 int suite_run(const char *name, const struct CMUnitTest *tests, size_t n, unsigned limit_s);
 
 /* Runs it with the service in a process of its own, and with it in a thread of this process. */

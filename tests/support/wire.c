@@ -81,7 +81,7 @@ static bool ready(int fd, int timeout_ms)
 	return n > 0;
 }
 
-/* -- client ---------------------------------------------------------------------------------------------- */
+/* -- client ------------------------------------------------------------------------------------ */
 
 int wire_connect(const char *path)
 {
@@ -179,7 +179,7 @@ void wire_close(struct wire *wire)
 	wire->sock = wire->bell = wire->segment = wire->page = -1;
 }
 
-/* -- server ---------------------------------------------------------------------------------------------- */
+/* -- server ------------------------------------------------------------------------------------ */
 
 int wire_steal_listener(void)
 {
@@ -283,7 +283,7 @@ void wire_serve_well(struct wire *wire, int sock, const struct aph_hello *hello)
 	wire_welcome(sock, &wire->welcome, fds, 3);
 }
 
-/* -- both ------------------------------------------------------------------------------------------------ */
+/* -- both -------------------------------------------------------------------------------------- */
 
 struct aph_record *wire_slot(const struct wire *wire, bool reply, uint32_t seq)
 {

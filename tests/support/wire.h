@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The local transport spoken by hand, from either side, for peers that do what the library never would.
- * Only src/local/layout.h is shared with the library; nothing here checks what it is told to write.
+ * The local transport spoken by hand, from either side, for peers that do what the library never
+ * would. Only src/local/layout.h is shared with the library; nothing here checks what it is told to
+ * write.
  */
 #ifndef TESTS_SUPPORT_WIRE_H
 #define TESTS_SUPPORT_WIRE_H
@@ -27,7 +28,7 @@ struct wire {
 	uint32_t seen; /* number of the last record read */
 };
 
-/* -- client ---------------------------------------------------------------------------------------------- */
+/* -- client ------------------------------------------------------------------------------------ */
 
 /* A connection to this socket file. */
 int wire_connect(const char *path);
@@ -36,25 +37,33 @@ int wire_connect(const char *path);
 struct aph_hello wire_hello(void);
 
 /*
- * wire_open() in two steps, for those who also are the service: connects and says hello, then, when the
- * answer must be there, maps what came.
+ * wire_open() in two steps, for those who also are the service: connects and says hello, then, when
+ * the answer must be there, maps what came.
  */
 bool wire_open_begin(struct wire *wire, const char *path, const struct aph_hello *hello);
 bool wire_open_finish(struct wire *wire, int timeout_ms);
 
-/* Connects, says `hello` (NULL: a good one) and maps what comes back. False when it was turned away. */
+/*
+ * Connects, says `hello` (NULL: a good one) and maps what comes back. False when it was turned
+ * away.
+ */
 bool wire_open(struct wire *wire, const char *path, const struct aph_hello *hello);
 void wire_close(struct wire *wire);
 
-/* -- server ---------------------------------------------------------------------------------------------- */
+/* -- server ------------------------------------------------------------------------------------ */
 
-/* The listening socket of the service that this process has open: there must be just one. A duplicate. */
+/*
+ * The listening socket of the service that this process has open: there must be just one. A
+ * duplicate.
+ */
 int wire_steal_listener(void);
 
 /* Takes a connection and reads its hello. -1 when none comes in time. */
 int wire_accept(int listener, struct aph_hello *hello, int timeout_ms);
 
-/* Makes a correct segment, page and bell for this connection, and sends nothing yet. Takes `sock`. */
+/*
+ * Makes a correct segment, page and bell for this connection, and sends nothing yet. Takes `sock`.
+ */
 void wire_serve(struct wire *wire, int sock, const struct aph_hello *hello, bool bell);
 
 /* Sends the welcome with these descriptors. */
@@ -63,7 +72,7 @@ void wire_welcome(int sock, const struct aph_welcome *welcome, const int *fds, s
 /* wire_serve() and wire_welcome() as it should be. */
 void wire_serve_well(struct wire *wire, int sock, const struct aph_hello *hello);
 
-/* -- both ------------------------------------------------------------------------------------------------ */
+/* -- both -------------------------------------------------------------------------------------- */
 
 struct aph_record *wire_slot(const struct wire *wire, bool reply, uint32_t seq);
 unsigned char *wire_arena(const struct wire *wire, bool reply);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the test service does for one request; see service.h for the list. A work lives as long as the
- * service owns the call: until the reply, or until END where the service asked for receipts.
+ * What the test service does for one request; see service.h for the list. A work lives as long as
+ * the service owns the call: until the reply, or until END where the service asked for receipts.
  */
 #include "work.h"
 
@@ -76,7 +76,9 @@ static void hold(struct work *work, bool held)
 		work->service->seen->held--;
 }
 
-/* The library has taken the call's end: what `r` was is its business, but only these are possible. */
+/*
+ * The library has taken the call's end: what `r` was is its business, but only these are possible.
+ */
 static void over(struct work *work, int r)
 {
 	CHECK(r == 0 || r == -ECANCELED);
@@ -348,7 +350,9 @@ static void start(struct work *work)
 		over(work, aph_call_abort(work->call, code));
 		break;
 	case 'r':
-		/* An attacker may ask for any; those that there are not are the caller's mistake. */
+		/*
+		 * An attacker may ask for any; those that there are not are the caller's mistake.
+		 */
 		over(work,
 		     aph_call_refuse(work->call, (enum aph_reason)(work->args[0] %
 								   (APH_REASON_RESOURCES + 1))));

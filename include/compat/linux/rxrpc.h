@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * AF_RXRPC: addresses, socket options and control messages, under their historical names. Values and layouts
- * are those of the interface; this header holds what its documentation names and what came later. It takes
- * the place of the system's header of this name, and has its include guard, so that the two never meet.
- * See af_rxrpc(7); the functions are in antiphon/af_rxrpc.h.
+ * AF_RXRPC: addresses, socket options and control messages, under their historical names. Values
+ * and layouts are those of the interface; this header holds what its documentation names and what
+ * came later. It takes the place of the system's header of this name, and has its include guard, so
+ * that the two never meet. See af_rxrpc(7); the functions are in antiphon/af_rxrpc.h.
  */
 #ifndef _LINUX_RXRPC_H
 #define _LINUX_RXRPC_H
@@ -20,7 +20,10 @@
 #define SOL_RXRPC 272
 #endif
 
-/* 36 bytes. The service is in host byte order, what is in the transport address in network byte order. */
+/*
+ * 36 bytes. The service is in host byte order, what is in the transport address in network byte
+ * order.
+ */
 struct sockaddr_rxrpc {
 	sa_family_t srx_family;	 /* AF_RXRPC */
 	uint16_t srx_service;	 /* 0: a client's own address */

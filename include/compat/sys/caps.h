@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * CAPS: named rendezvous, opaque messages, three states; the interface of DragonFly BSD's <sys/caps.h>.
+ * CAPS: named rendezvous, opaque messages, three states; the interface of DragonFly BSD's
+ * <sys/caps.h>.
  *
- * The first part is the historical interface: names, values and layouts are as they were. The second part
- * is what the original announced and left open, with values of ours; old programs never meet any of it.
- * See caps(7). Link with -lcaps.
+ * The first part is the historical interface: names, values and layouts are as they were. The
+ * second part is what the original announced and left open, with values of ours; old programs never
+ * meet any of it. See caps(7). Link with -lcaps.
  *
- * All functions return -1 and set errno on failure. They may be used from any thread, but not from signal
- * handlers. A port belongs to the process that opened it: after fork() the child gets ENOTCONN for it.
+ * All functions return -1 and set errno on failure. They may be used from any thread, but not from
+ * signal handlers. A port belongs to the process that opened it: after fork() the child gets
+ * ENOTCONN for it.
  */
 #ifndef SYS_CAPS_H
 #define SYS_CAPS_H
@@ -19,7 +21,7 @@
 extern "C" {
 #endif
 
-/* -- the historical interface -------------------------------------------------------------------------- */
+/* -- the historical interface ------------------------------------------------------------------ */
 
 typedef enum caps_msg_state {
 	CAPMS_REQUEST,
@@ -89,20 +91,22 @@ int caps_sys_abort(int port, off_t msgid, int flags);
 int caps_sys_setgen(int port, caps_gen_t gen);
 caps_gen_t caps_sys_getgen(int port);
 
-/* -- additions: the flags that the original announced ---------------------------------------------------- */
+/* -- additions: the flags that the original announced ------------------------------------------ */
 
-#define CAPF_ASYNC	 0x0080 /* client: connect while the program goes on */
-#define CAPF_NOGROUPS	 0x0100 /* leave groups[] of retrieved credentials alone, ngroups is 0 */
-#define CAPF_TERM	 0x0200 /* service: ask the service that is there now to end */
-#define CAPF_TAKE	 0x0400 /* service: take over the connections of the service that is there now */
+#define CAPF_ASYNC    0x0080 /* client: connect while the program goes on */
+#define CAPF_NOGROUPS 0x0100 /* leave groups[] of retrieved credentials alone, ngroups is 0 */
+#define CAPF_TERM     0x0200 /* service: ask the service that is there now to end */
+/* service: take over the connections of the service that is there now. */
+#define CAPF_TAKE	 0x0400
 #define CAPF_DISPOSE_IMM 0x0800 /* service: a dispose wakes a blocked service */
 
-/* -- additions: notices ---------------------------------------------------------------------------------- */
+/* -- additions: notices ------------------------------------------------------------------------ */
 
 /*
- * A service opened with CAPF_NOTICE also retrieves notices: messages of length 0 in the states below, in
- * their place among the others. They need no reply. For the first two c_id is the number of the client's
- * connection, which every message of that client carries in its credentials as cacheid.
+ * A service opened with CAPF_NOTICE also retrieves notices: messages of length 0 in the states
+ * below, in their place among the others. They need no reply. For the first two c_id is the number
+ * of the client's connection, which every message of that client carries in its credentials as
+ * cacheid.
  */
 #define CAPF_NOTICE 0x1000
 
@@ -113,7 +117,7 @@ caps_gen_t caps_sys_getgen(int port);
 	((caps_msg_state_t)7) /* a service with CAPF_TERM asks this one to end; c_id is 0 */
 #define CAPMS_ABORT ((caps_msg_state_t)8) /* the client would like to have request c_id back soon */
 
-/* -- additions: notification by upcid ---------------------------------------------------------------------- */
+/* -- additions: notification by upcid ---------------------------------------------------------- */
 
 /*
  * The `upcid` of caps_sys_service() and caps_sys_client() may be 0 or -1 (none), an eventfd of the
@@ -123,26 +127,28 @@ caps_gen_t caps_sys_getgen(int port);
 typedef void (*caps_upcall_t)(int port, void *arg);
 
 /*
- * A descriptor that is readable while the port has something to retrieve. It is made at the first call,
- * belongs to the port and is closed with it; do not read it.
+ * A descriptor that is readable while the port has something to retrieve. It is made at the first
+ * call, belongs to the port and is closed with it; do not read it.
  */
 int caps_upcall_fd(int port);
 
 /*
- * An upcid for a function that is run on a thread of the library when the port has something to retrieve:
- * one thread for each port, never twice at once for one port. It may use and close the port.
+ * An upcid for a function that is run on a thread of the library when the port has something to
+ * retrieve: one thread for each port, never twice at once for one port. It may use and close the
+ * port.
  */
 int caps_upcall_function(caps_upcall_t function, void *arg);
 
 /* Gives an upcid back; ports that use it keep it until they are closed. */
 int caps_upcall_release(int upcid);
 
-/* -- additions: limits --------------------------------------------------------------------------------------- */
+/* -- additions: limits ------------------------------------------------------------------------- */
 
 /*
- * The memory, in bytes, that one peer may have of this process for messages that do not fit into the
- * channel: by default INT_MAX for peers with the port's own effective uid and for root, CAPS_PEER_BYTES for
- * others. A message that goes beyond is not delivered: its client retrieves it with EMSGSIZE.
+ * The memory, in bytes, that one peer may have of this process for messages that do not fit into
+ * the channel: by default INT_MAX for peers with the port's own effective uid and for root,
+ * CAPS_PEER_BYTES for others. A message that goes beyond is not delivered: its client retrieves it
+ * with EMSGSIZE.
  */
 #define CAPS_PEER_BYTES (64 << 20)
 

@@ -26,7 +26,7 @@ APH_API int aph_rxrpc_socket(int domain, int type, int protocol)
 	return (int)aph_afrx_result(aph_afrx_put(s, fd));
 }
 
-/* -- bind --------------------------------------------------------------------------------------------------- */
+/* -- bind -------------------------------------------------------------------------------------- */
 
 static int serve_one(struct aph_afrx_socket *s, unsigned i)
 {
@@ -136,7 +136,10 @@ static int bind_to(struct aph_afrx_socket *s, const struct sockaddr *address, so
 		r = bind_now(s, &name);
 	if (r != -EADDRINUSE)
 		return r;
-	/* What was closed without a word gives its address free. That may let go of the lock: the state is looked at again. */
+	/*
+	 * What was closed without a word gives its address free. That may let go of the lock: the
+	 * state is looked at again.
+	 */
 	aph_afrx_reap();
 	return bind_now(s, &name);
 }
@@ -164,7 +167,7 @@ int aph_afrx_autobind(struct aph_afrx_socket *s)
 	return r;
 }
 
-/* -- connect, listen, shutdown ----------------------------------------------------------------------------------- */
+/* -- connect, listen, shutdown ----------------------------------------------------------------- */
 
 static int connect_to(struct aph_afrx_socket *s, const struct sockaddr *address, socklen_t len)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The broker: a copy of a program that has kept nothing but its sockets. It has the threads of their UDP ports, one
- * for each connection of a program, which calls the same functions as a program would, and this one, which lets
- * programs in, hears from those that do not want to wait any more, and ends the process with the last socket.
+ * The broker: a copy of a program that has kept nothing but its sockets. It has the threads of
+ * their UDP ports, one for each connection of a program, which calls the same functions as a
+ * program would, and this one, which lets programs in, hears from those that do not want to wait
+ * any more, and ends the process with the last socket.
  */
 #include "share.h"
 
@@ -64,7 +65,7 @@ static int open_null(void)
 	return (int)syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC);
 }
 
-/* -- sleeping for somebody ------------------------------------------------------------------------------------- */
+/* -- sleeping for somebody --------------------------------------------------------------------- */
 
 static void watch_connection(const struct connection *c, uint32_t events)
 {
@@ -99,7 +100,7 @@ bool aph_afrx_broker_cancelled(void)
 	return serving->cancelled || has_gone(serving, POLLIN);
 }
 
-/* -- questions --------------------------------------------------------------------------------------------------- */
+/* -- questions --------------------------------------------------------------------------------- */
 
 /* A user who may not have such a port does not get it from a broker who may. */
 static bool is_denied(const struct connection *c, const struct sockaddr_rxrpc *address)
@@ -268,13 +269,16 @@ static int serve_question(struct connection *c, int fd)
 	if (!closed)
 		drop(fd);
 	r = aph_afrx_say(c->fd, APH_AFRX_DONE, NULL, 0);
-	/* The socket may have ended with our descriptor, and the process is to end after the answer. */
+	/*
+	 * The socket may have ended with our descriptor, and the process is to end after the
+	 * answer.
+	 */
 	atomic_fetch_sub(&n_asking, 1);
 	aph_afrx_broker_look();
 	return (int)r;
 }
 
-/* -- connections --------------------------------------------------------------------------------------------------- */
+/* -- connections ------------------------------------------------------------------------------- */
 
 /* Memory whose other user cannot make it shorter. */
 static int map_memory(struct connection *c, int fd)
@@ -481,7 +485,7 @@ static void look_at(uint64_t serial)
 		welcome(c);
 }
 
-/* -- the process ----------------------------------------------------------------------------------------------------- */
+/* -- the process ------------------------------------------------------------------------------- */
 
 static int *kept;
 static unsigned n_kept;
@@ -594,7 +598,10 @@ static void work(int listener)
 {
 	struct epoll_event event;
 
-	/* One at a time: what follows in a batch might be about a connection that has ended meanwhile. */
+	/*
+	 * One at a time: what follows in a batch might be about a connection that has ended
+	 * meanwhile.
+	 */
 	if (epoll_wait(watcher, &event, 1, -1) != 1)
 		return;
 	if (event.data.u64 == WATCH_LISTENER)

@@ -2,8 +2,9 @@
 /*
  * Calls and their tags, and what the engine's events mean to them.
  *
- * A call of ours that waits to be accepted has no tag; a tag that was charged has no call. A call leaves when its
- * last message was received, or when the program aborts it: then its tag is free at once.
+ * A call of ours that waits to be accepted has no tag; a tag that was charged has no call. A call
+ * leaves when its last message was received, or when the program aborts it: then its tag is free at
+ * once.
  */
 #include "socket.h"
 
@@ -55,7 +56,7 @@ struct aph_afrx_call *aph_afrx_call_find(const struct aph_afrx_socket *s, unsign
 	return NULL;
 }
 
-/* -- letting go ------------------------------------------------------------------------------------------- */
+/* -- letting go -------------------------------------------------------------------------------- */
 
 static void unblock(struct aph_afrx_call *c)
 {
@@ -123,7 +124,7 @@ void aph_afrx_call_free(struct aph_afrx_call *c)
 	aph_afrx_call_unpin(c);
 }
 
-/* -- what there is to receive --------------------------------------------------------------------------------- */
+/* -- what there is to receive ------------------------------------------------------------------ */
 
 bool aph_afrx_call_is_broken(const struct aph_afrx_call *c)
 {
@@ -175,7 +176,7 @@ int aph_afrx_call_error(const struct aph_afrx_call *c)
 	return c->end.code > 0 ? c->end.code : EIO;
 }
 
-/* -- accepting ------------------------------------------------------------------------------------------------- */
+/* -- accepting --------------------------------------------------------------------------------- */
 
 void aph_afrx_call_accept(struct aph_afrx_call *c, unsigned long tag)
 {
@@ -222,7 +223,9 @@ static void arrive(const struct aph_rx_event *ev)
 		c->notice = true;
 		aph_afrx_call_announce(c);
 	}
-	/* Each call has taken one of the engine's credits: with ACCEPT there may be one left still. */
+	/*
+	 * Each call has taken one of the engine's credits: with ACCEPT there may be one left still.
+	 */
 	aph_afrx_set_credit(s);
 }
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * UDP ports. Each has a driver, an engine and a thread, which sleeps without the lock until datagrams have come, a
- * time limit has passed, or a socket's last descriptor was closed. Whoever else does something to the engine sends
- * what follows from it at once (aph_afrx_endpoint_push()), so that the thread is for what comes from outside.
+ * UDP ports. Each has a driver, an engine and a thread, which sleeps without the lock until
+ * datagrams have come, a time limit has passed, or a socket's last descriptor was closed. Whoever
+ * else does something to the engine sends what follows from it at once (aph_afrx_endpoint_push()),
+ * so that the thread is for what comes from outside.
  *
- * A thread of the program that waits for a socket takes its place meanwhile (aph_afrx_drive()): being woken by
- * another thread costs more than a call.
+ * A thread of the program that waits for a socket takes its place meanwhile (aph_afrx_drive()):
+ * being woken by another thread costs more than a call.
  */
 #include "socket.h"
 
@@ -31,7 +32,7 @@ static struct aph_afrx_link left_over = { &left_over, &left_over }; /* whose thr
 static unsigned n_forking;	   /* threads that are about to fork, or do */
 static _Thread_local bool is_ours; /* this thread is an endpoint's */
 
-/* -- the thread --------------------------------------------------------------------------------------------- */
+/* -- the thread -------------------------------------------------------------------------------- */
 
 static void dispatch(struct aph_afrx_endpoint *ep)
 {
@@ -119,7 +120,7 @@ static int watch(struct aph_afrx_endpoint *ep, int fd, uint32_t events, uint64_t
 	return epoll_ctl(ep->epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
-/* -- a thread of the program in its place ------------------------------------------------------------------------- */
+/* -- a thread of the program in its place ------------------------------------------------------ */
 
 /* Whether the thread hears of what comes. */
 static void listen_again(struct aph_afrx_endpoint *ep, bool again)
@@ -156,7 +157,10 @@ int aph_afrx_drive(struct aph_afrx_socket *s, uint64_t deadline_ns)
 	listen_again(ep, true);
 	if ((r == -ETIMEDOUT && until_ns == deadline_ns) || r == -EINTR)
 		return r;
-	/* After an error that nobody expected another thread is to see; but not for what has happened already. */
+	/*
+	 * After an error that nobody expected another thread is to see; but not for what has
+	 * happened already.
+	 */
 	if (r == -ECANCELED || atomic_load_explicit(&s->changes, memory_order_relaxed) != seen)
 		return 0;
 	return -EBUSY;
@@ -195,7 +199,7 @@ void aph_afrx_endpoints_unpark(bool forked)
 	n_forking = forked ? 0 : n_forking - 1;
 }
 
-/* -- opening ------------------------------------------------------------------------------------------------------ */
+/* -- opening ----------------------------------------------------------------------------------- */
 
 static void lock(void *arg)
 {
@@ -329,7 +333,7 @@ int aph_afrx_endpoint_join(struct aph_afrx_socket *s, const struct aph_rx_addres
 	return r;
 }
 
-/* -- closing ------------------------------------------------------------------------------------------------------ */
+/* -- closing ----------------------------------------------------------------------------------- */
 
 void aph_afrx_endpoint_part(struct aph_afrx_socket *s)
 {
@@ -349,7 +353,10 @@ void aph_afrx_endpoint_part(struct aph_afrx_socket *s)
 	if (write(ep->wake, &one, sizeof(one)) < 0) {
 		/* Its counter is full: it is readable already. */
 	}
-	/* It may be this thread, or one that ends others' sockets as this one does: they cannot wait for each other. */
+	/*
+	 * It may be this thread, or one that ends others' sockets as this one does: they cannot
+	 * wait for each other.
+	 */
 	if (is_ours) {
 		ep->detached = true;
 		(void)pthread_detach(ep->thread);
@@ -361,7 +368,7 @@ void aph_afrx_endpoint_part(struct aph_afrx_socket *s)
 	free(ep);
 }
 
-/* -- a broker gets them ------------------------------------------------------------------------------------------- */
+/* -- a broker gets them ------------------------------------------------------------------------ */
 
 void aph_afrx_endpoints_forget(bool forked)
 {
@@ -405,8 +412,9 @@ void aph_afrx_endpoints_bury(void)
 }
 
 /*
- * Whoever waited for a channel is not here: the clients' calls are counted again, by those that are.
- * The old descriptors are still those of the other processes, whose threads are told to stop with them.
+ * Whoever waited for a channel is not here: the clients' calls are counted again, by those that
+ * are. The old descriptors are still those of the other processes, whose threads are told to stop
+ * with them.
  */
 static int resume(struct aph_afrx_endpoint *ep)
 {
@@ -444,7 +452,7 @@ unsigned aph_afrx_endpoints_descriptors(int *fds, unsigned n)
 	return n_all;
 }
 
-/* -- the end -------------------------------------------------------------------------------------------------------- */
+/* -- the end ----------------------------------------------------------------------------------- */
 
 void aph_afrx_endpoints_end(void)
 {
@@ -460,7 +468,7 @@ void aph_afrx_endpoints_end(void)
 	}
 }
 
-/* -- what is at an endpoint ------------------------------------------------------------------------------------------ */
+/* -- what is at an endpoint -------------------------------------------------------------------- */
 
 void aph_afrx_set_credit(struct aph_afrx_socket *s)
 {
@@ -486,7 +494,10 @@ static void drop_client(struct aph_afrx_client *client)
 	free(client);
 }
 
-/* When there are many, those that have been idle for a while go. The least lately used ones are first. */
+/*
+ * When there are many, those that have been idle for a while go. The least lately used ones are
+ * first.
+ */
 static void trim_clients(struct aph_afrx_endpoint *ep)
 {
 	uint64_t expiry_ns = aph_afrx_tunable("idle_conn_fast_expiry") * UINT64_C(1000000);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The moment in which sockets move to a broker: around fork(), with the lock held, so that no engine is at work. The
- * child begins the broker, as nothing but its one thread runs there, and memory that other threads of the parent were
- * just changing is whole again. Parent and child wait until it is there. If it does not come, the parent goes on
- * with the sockets, and those of the child are dead.
+ * The moment in which sockets move to a broker: around fork(), with the lock held, so that no
+ * engine is at work. The child begins the broker, as nothing but its one thread runs there, and
+ * memory that other threads of the parent were just changing is whole again. Parent and child wait
+ * until it is there. If it does not come, the parent goes on with the sockets, and those of the
+ * child are dead.
  */
 #include "share.h"
 
@@ -34,7 +35,7 @@ static pid_t process;	 /* whose sockets these are */
 static _Thread_local bool
 	has_moved; /* with the last fork of this thread, or there was nothing to move */
 
-/* -- names ------------------------------------------------------------------------------------------------- */
+/* -- names ------------------------------------------------------------------------------------- */
 
 static socklen_t make_name(struct sockaddr_un *out, unsigned n)
 {
@@ -136,7 +137,7 @@ pid_t aph_afrx_process(void)
 	return process;
 }
 
-/* -- fork -------------------------------------------------------------------------------------------------- */
+/* -- fork -------------------------------------------------------------------------------------- */
 
 static void before_fork(void)
 {
@@ -190,8 +191,9 @@ static void after_fork_in_parent(void)
 }
 
 /*
- * The broker is nobody's child, so that no wait() of the program meets it: it is made by a process that ends at once,
- * and whose end sends no signal. The argument-free form of clone() is the same on all machines.
+ * The broker is nobody's child, so that no wait() of the program meets it: it is made by a process
+ * that ends at once, and whose end sends no signal. The argument-free form of clone() is the same
+ * on all machines.
  */
 static void begin_broker(void)
 {
@@ -246,7 +248,7 @@ void aph_afrx_fork_begin(void)
 	(void)pthread_once(&once, watch_fork);
 }
 
-/* -- other ways of starting a program ------------------------------------------------------------------------ */
+/* -- other ways of starting a program ---------------------------------------------------------- */
 
 /* A child of the program, too, that it may not have heard of. */
 static bool has_news_of_children(void)
@@ -257,7 +259,10 @@ static bool has_news_of_children(void)
 	return waitid(P_ALL, 0, &info, all) == 0 && info.si_pid != 0;
 }
 
-/* The child's end is ours alone to know. Signals of the program's children, of which one stands for all, go to it. */
+/*
+ * The child's end is ours alone to know. Signals of the program's children, of which one stands for
+ * all, go to it.
+ */
 static void take_signal(const sigset_t *set, pid_t child)
 {
 	struct timespec none = { 0 };
@@ -293,7 +298,7 @@ APH_API int aph_rxrpc_share(void)
 	return (int)aph_afrx_result(has_moved ? 0 : -EAGAIN);
 }
 
-/* -- a program that was started with sockets ----------------------------------------------------------------- */
+/* -- a program that was started with sockets --------------------------------------------------- */
 
 static void find_inherited(int fd)
 {

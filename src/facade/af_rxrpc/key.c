@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A stand-in for the kernel's keys: a list of the process's own. Found by type and description, as request_key()
- * would; put into keyrings that are no more than numbers. Secrets are wiped before their memory is given back.
+ * A stand-in for the kernel's keys: a list of the process's own. Found by type and description, as
+ * request_key() would; put into keyrings that are no more than numbers. Secrets are wiped before
+ * their memory is given back.
  *
- * A broker begins with those that its program had. What is done to keys later is told to it by whoever has done it,
- * before it is asked for anything that might need them (remote.c). Those that a process of another user tells are
- * found for that user alone.
+ * A broker begins with those that its program had. What is done to keys later is told to it by
+ * whoever has done it, before it is asked for anything that might need them (remote.c). Those that
+ * a process of another user tells are found for that user alone.
  */
 #include "key.h"
 #include "share.h"
@@ -149,7 +150,7 @@ int aph_afrx_key_find(const char *type, const char *description, bool started)
 	return r;
 }
 
-/* -- adding ------------------------------------------------------------------------------------------------- */
+/* -- adding ------------------------------------------------------------------------------------ */
 
 static const char *known_type(const char *type)
 {
@@ -244,7 +245,7 @@ APH_API int32_t aph_rxrpc_add_key(const char *type, const char *description, con
 	return (int32_t)aph_afrx_result(r);
 }
 
-/* -- what else is done with keys ------------------------------------------------------------------------------- */
+/* -- what else is done with keys --------------------------------------------------------------- */
 
 APH_API int aph_rxrpc_revoke_key(int32_t serial)
 {
@@ -308,7 +309,7 @@ APH_API ssize_t aph_rxrpc_read_key(int32_t serial, void *out, size_t len)
 	return aph_afrx_result(r);
 }
 
-/* -- between a program and its broker --------------------------------------------------------------------------- */
+/* -- between a program and its broker ---------------------------------------------------------- */
 
 uint64_t aph_afrx_keys_changed(void)
 {

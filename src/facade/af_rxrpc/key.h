@@ -16,15 +16,18 @@ struct aph_afrx_payload {
 };
 
 /*
- * A payload of type "rxrpc": empty, XDR, or the binary form. `now_s` is the time of day. -EINVAL, -EKEYREJECTED,
- * -EKEYEXPIRED, -EPROTONOSUPPORT.
+ * A payload of type "rxrpc": empty, XDR, or the binary form. `now_s` is the time of day. -EINVAL,
+ * -EKEYREJECTED, -EKEYEXPIRED, -EPROTONOSUPPORT.
  */
 int aph_afrx_token_check(struct aph_afrx_payload *out, const void *data, size_t len,
 			 uint64_t now_s);
 /* The same in XDR, at most `max` bytes of it; returns the length of all. */
 size_t aph_afrx_token_write(void *out, size_t max, const char *description, const void *data,
 			    size_t len);
-/* A key of type "rxrpc_s": its description says what the payload is. -EINVAL, -EKEYREJECTED, -ENOPKG. */
+/*
+ * A key of type "rxrpc_s": its description says what the payload is. -EINVAL, -EKEYREJECTED,
+ * -ENOPKG.
+ */
 int aph_afrx_server_key_check(struct aph_afrx_payload *out, const char *description, size_t len);
 
 #endif

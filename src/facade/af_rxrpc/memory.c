@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The program's memory. The interface promises EFAULT for pointers that lead nowhere, so it is not touched here
- * before the kernel has been there, which tells: it copies, or for the little that most messages are it only has a look,
- * which costs a quarter. Where the kernel may not be asked (a sandbox), memory is touched after all. A program that takes
- * away what it has lent, meanwhile, gets a signal, as from any function of the C library.
+ * The program's memory. The interface promises EFAULT for pointers that lead nowhere, so it is not
+ * touched here before the kernel has been there, which tells: it copies, or for the little that
+ * most messages are it only has a look, which costs a quarter. Where the kernel may not be asked (a
+ * sandbox), memory is touched after all. A program that takes away what it has lent, meanwhile,
+ * gets a signal, as from any function of the C library.
  */
 #include "socket.h"
 
@@ -25,8 +26,9 @@ static bool is_unavailable(int error)
 }
 
 /*
- * Whether the word can be read that this address is in: the kernel reads a set of signals before it finds out that
- * there is nothing to do with it. EINVAL: yes; EFAULT: no. At NULL there is no set, and nothing is read.
+ * Whether the word can be read that this address is in: the kernel reads a set of signals before it
+ * finds out that there is nothing to do with it. EINVAL: yes; EFAULT: no. At NULL there is no set,
+ * and nothing is read.
  */
 static int look_at(uintptr_t address)
 {
@@ -116,7 +118,10 @@ int aph_afrx_copy_out_all(const struct iovec *to, const struct iovec *from, size
 	return 0;
 }
 
-/* Looks at both ends of each piece: what leads nowhere mostly does so from the beginning or before the end. */
+/*
+ * Looks at both ends of each piece: what leads nowhere mostly does so from the beginning or before
+ * the end.
+ */
 int aph_afrx_vector_check(const struct aph_afrx_vector *v)
 {
 	size_t i;

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Socket options. Those of SOL_SOCKET are the pair's own, but for some that would say what it is. */
+/*
+ * Socket options. Those of SOL_SOCKET are the pair's own, but for some that would say what it is.
+ */
 #include "share.h"
 #include "socket.h"
 
@@ -42,7 +44,7 @@ bool aph_afrx_gets_option(int option)
 	       option == SO_RCVBUF;
 }
 
-/* -- setting ------------------------------------------------------------------------------------------------ */
+/* -- setting ----------------------------------------------------------------------------------- */
 
 static int set_name(const struct aph_afrx_socket *s, char **name, const char *type,
 		    const void *value, socklen_t len)
@@ -139,7 +141,10 @@ static int set_own(struct aph_afrx_socket *s, int option, const void *value, soc
 	}
 }
 
-/* The pair's buffers are what makes poll() work: what the program wants is kept apart, doubled as kernels do. */
+/*
+ * The pair's buffers are what makes poll() work: what the program wants is kept apart, doubled as
+ * kernels do.
+ */
 static int set_buffer(int *size, const void *value, socklen_t len)
 {
 	int wanted, r;
@@ -195,7 +200,7 @@ APH_API int aph_rxrpc_setsockopt(int fd, int level, int option, const void *valu
 	return (int)aph_afrx_result(aph_afrx_put(s, r));
 }
 
-/* -- getting ---------------------------------------------------------------------------------------------------- */
+/* -- getting ----------------------------------------------------------------------------------- */
 
 static int give_int(int number, void *value, socklen_t *len, socklen_t given)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Payloads of keys. A token comes as XDR (flags, cell, tokens) or in the binary form; what is neither is rejected as
- * the binary form would be. Nothing here copies a key's secret anywhere but to who may read the key.
+ * Payloads of keys. A token comes as XDR (flags, cell, tokens) or in the binary form; what is
+ * neither is rejected as the binary form would be. Nothing here copies a key's secret anywhere but
+ * to who may read the key.
  */
 #include "key.h"
 
@@ -22,7 +23,7 @@
 #define BINARY_HEADER 24
 #define UNITS_PER_S   10000000 /* of the times in rxgk tokens */
 
-/* -- XDR, read --------------------------------------------------------------------------------------------- */
+/* -- XDR, read --------------------------------------------------------------------------------- */
 
 struct reader {
 	const uint8_t *at;
@@ -170,7 +171,7 @@ static int check_tokens(struct aph_afrx_payload *out, struct reader *r, uint32_t
 	return found ? 0 : -EPROTONOSUPPORT;
 }
 
-/* -- the binary form ----------------------------------------------------------------------------------------- */
+/* -- the binary form --------------------------------------------------------------------------- */
 
 struct binary {
 	uint32_t version;
@@ -213,7 +214,7 @@ int aph_afrx_token_check(struct aph_afrx_payload *out, const void *data, size_t 
 	return check_binary(out, data, len);
 }
 
-/* -- XDR, written ----------------------------------------------------------------------------------------------- */
+/* -- XDR, written ------------------------------------------------------------------------------ */
 
 struct writer {
 	uint8_t *at;
@@ -278,7 +279,7 @@ size_t aph_afrx_token_write(void *out, size_t max, const char *description, cons
 	return w.len;
 }
 
-/* -- keys of servers ----------------------------------------------------------------------------------------------- */
+/* -- keys of servers --------------------------------------------------------------------------- */
 
 /* Decimal digits up to a colon or the end. Returns what follows, or NULL. */
 static const char *get_number(const char *text, unsigned long max, unsigned long *value)

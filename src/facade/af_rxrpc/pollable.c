@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The pair of Unix sockets behind a descriptor. The program has the outer end, we have the inner one:
+ * The pair of Unix sockets behind a descriptor. The program has the outer end, we have the inner
+ * one:
  *
- *   POLLIN    as long as bytes of ours (marks) lie in the outer end. One is put there for each arrival, so that
- *             edge-triggered pollers see each, and they are taken away by whoever receives the last message.
- *   POLLOUT   as long as nothing lies in the inner end: what the outer end has sent and we have not read counts
- *             against its send buffer, which is made as small as can be.
- *   closed    the inner end hears a hang-up when the last copy of the outer end is closed, in whatever process.
+ *   POLLIN    as long as bytes of ours (marks) lie in the outer end. One is put there for each
+ *             arrival, so that edge-triggered pollers see each, and they are taken away by whoever
+ *             receives the last message.
+ *   POLLOUT   as long as nothing lies in the inner end: what the outer end has sent and we have not
+ *             read counts against its send buffer, which is made as small as can be.
+ *   closed    the inner end hears a hang-up when the last copy of the outer end is closed, in
+ *             whatever process.
  *
- * We keep no copy of the outer end, and so can only work on it when the program comes with its descriptor. It does
- * whenever the queue becomes empty or a call gets blocked.
+ * We keep no copy of the outer end, and so can only work on it when the program comes with its
+ * descriptor. It does whenever the queue becomes empty or a call gets blocked.
  */
 #include "share.h"
 #include "socket.h"
@@ -24,7 +27,10 @@
 
 #define MARKS_MAX 32u
 
-/* Asked of the kernel directly: the preload library has functions of the usual names that come here. */
+/*
+ * Asked of the kernel directly: the preload library has functions of the usual names that come
+ * here.
+ */
 static ssize_t take(int fd, void *buf, size_t len)
 {
 	return syscall(SYS_recvfrom, fd, buf, len, MSG_DONTWAIT, NULL, NULL);
@@ -80,7 +86,10 @@ void aph_afrx_mark(struct aph_afrx_socket *s)
 		s->marks++;
 }
 
-/* While a thread slept in a function, its descriptor may have been closed, and its number be that of something else. */
+/*
+ * While a thread slept in a function, its descriptor may have been closed, and its number be that
+ * of something else.
+ */
 static bool is_outer(const struct aph_afrx_socket *s, int fd)
 {
 	uint64_t cookie;

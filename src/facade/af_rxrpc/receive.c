@@ -2,9 +2,9 @@
 /*
  * recvmsg(): one message, which is data of one call, or a notification without data.
  *
- * Data of a call are copied until the body is over, the buffer is full, or another call has something to say; a
- * blocking read waits for one of these. What is left of a call stays in front until it has given what it had
- * when its turn came; then it goes to the end of the queue.
+ * Data of a call are copied until the body is over, the buffer is full, or another call has
+ * something to say; a blocking read waits for one of these. What is left of a call stays in front
+ * until it has given what it had when its turn came; then it goes to the end of the queue.
  */
 #include "share.h"
 #include "socket.h"
@@ -51,7 +51,7 @@ static int wait_for_change(struct receiving *t)
 	return aph_afrx_sleep(t->s, &t->s->n_readers, t->deadline_ns, give_up, t);
 }
 
-/* -- what goes with a message --------------------------------------------------------------------------------- */
+/* -- what goes with a message ------------------------------------------------------------------ */
 
 static void put_name(struct receiving *t, const struct aph_afrx_call *c)
 {
@@ -122,7 +122,7 @@ static void put_end(struct receiving *t, const struct aph_afrx_call *c)
 	aph_afrx_control_put(&t->control, SOL_RXRPC, type, &code, sizeof(code));
 }
 
-/* -- messages without data --------------------------------------------------------------------------------------- */
+/* -- messages without data --------------------------------------------------------------------- */
 
 static bool is_peek(const struct receiving *t)
 {
@@ -154,7 +154,7 @@ static ssize_t take_end(struct receiving *t, struct aph_afrx_call *c)
 	return 0;
 }
 
-/* -- data ----------------------------------------------------------------------------------------------------------- */
+/* -- data -------------------------------------------------------------------------------------- */
 
 /* Copies what has arrived. -EFAULT; else 0. */
 static int copy(struct receiving *t, struct aph_afrx_call *c)
@@ -224,7 +224,10 @@ static void finish(struct receiving *t, struct aph_afrx_call *c)
 		aph_afrx_notify(c->socket);
 }
 
-/* Whether a blocking read goes on with this call: something was copied, there is room, and nobody else waits. */
+/*
+ * Whether a blocking read goes on with this call: something was copied, there is room, and nobody
+ * else waits.
+ */
 static bool is_to_wait(const struct receiving *t, struct aph_afrx_call *c)
 {
 	if (is_peek(t) || t->body.left == 0 || aph_rx_call_available(c->rx))
@@ -268,7 +271,7 @@ static ssize_t take_data(struct receiving *t, struct aph_afrx_call *c)
 	return t->copied ? (ssize_t)t->copied : (r == -EFAULT ? r : 0);
 }
 
-/* -- recvmsg ------------------------------------------------------------------------------------------------------------ */
+/* -- recvmsg ----------------------------------------------------------------------------------- */
 
 /* Whether anything can come at all. */
 static bool is_hopeless(const struct aph_afrx_socket *s)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sockets that a broker has, as their programs see them: which there are, connections to brokers, and each function
- * as a question. A thread has a connection to itself while it asks; those that nobody uses are kept for the next.
+ * Sockets that a broker has, as their programs see them: which there are, connections to brokers,
+ * and each function as a question. A thread has a connection to itself while it asks; those that
+ * nobody uses are kept for the next.
  */
 #include "share.h"
 
@@ -18,7 +19,7 @@
 
 static_assert(NOW_MAX > APH_AFRX_SEND_MAX, "more than a call takes");
 
-/* -- which there are --------------------------------------------------------------------------------------- */
+/* -- which there are --------------------------------------------------------------------------- */
 
 #define N_HEADS 16
 
@@ -51,7 +52,10 @@ bool aph_afrx_remote_find(uint64_t cookie)
 	return find(cookie);
 }
 
-/* They stay: nothing tells when the last descriptor of this process is closed, and cookies are not used again. */
+/*
+ * They stay: nothing tells when the last descriptor of this process is closed, and cookies are not
+ * used again.
+ */
 int aph_afrx_remote_add(uint64_t cookie)
 {
 	struct remote *remote = malloc(sizeof(*remote));
@@ -67,9 +71,12 @@ int aph_afrx_remote_add(uint64_t cookie)
 	return 0;
 }
 
-/* -- messages ----------------------------------------------------------------------------------------------- */
+/* -- messages ---------------------------------------------------------------------------------- */
 
-/* Asked of the kernel directly, here and below: the preload library has functions of the usual names. */
+/*
+ * Asked of the kernel directly, here and below: the preload library has functions of the usual
+ * names.
+ */
 
 int aph_afrx_say(int fd, char what, const int *fds, unsigned n)
 {
@@ -90,7 +97,9 @@ int aph_afrx_say(int fd, char what, const int *fds, unsigned n)
 		cmsg->cmsg_len = CMSG_LEN(n * sizeof(int));
 		memcpy(CMSG_DATA(cmsg), fds, n * sizeof(int));
 	}
-	/* Whoever hears reads all: there is always room for the few messages that can be under way. */
+	/*
+	 * Whoever hears reads all: there is always room for the few messages that can be under way.
+	 */
 	while (syscall(SYS_sendmsg, fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
 		if (errno != EINTR)
 			return -errno;
@@ -125,13 +134,13 @@ __attribute__((no_sanitize_address)) int aph_afrx_hear(int fd, char *what, int f
 	return 1;
 }
 
-/* -- connections --------------------------------------------------------------------------------------------- */
+/* -- connections ------------------------------------------------------------------------------- */
 
 struct connection {
 	struct aph_afrx_link link; /* in `idle` or `busy` */
 	int fd;
-	uint64_t
-		cookie; /* of fd: a program may close what it does not know, and get the number again */
+	/* Of fd: a program may close what it does not know, and get the number again. */
+	uint64_t cookie;
 	struct sockaddr_un broker;
 	struct aph_afrx_shared *shared;
 	size_t size;
@@ -224,8 +233,9 @@ static uid_t uid_of(int fd)
 }
 
 /*
- * Anybody may listen at a name that no broker has, not yet or not any more: that gets neither descriptors nor keys of
- * ours. A broker is of the user who has made the socket (whom the kernel knows), of ours, or of root.
+ * Anybody may listen at a name that no broker has, not yet or not any more: that gets neither
+ * descriptors nor keys of ours. A broker is of the user who has made the socket (whom the kernel
+ * knows), of ours, or of root.
  */
 static bool is_trusted(int fd, int outer)
 {
@@ -291,7 +301,10 @@ static int find_connection(struct connection **out, int outer)
 	return c ? 0 : connect_new(out, outer, &broker, len);
 }
 
-/* A connection has failed: the broker had no room for it, or is not there any more. Returns what to tell of it. */
+/*
+ * A connection has failed: the broker had no room for it, or is not there any more. Returns what to
+ * tell of it.
+ */
 static int fail(struct connection *c, int error)
 {
 	char what = 0;
@@ -307,7 +320,10 @@ static int fail(struct connection *c, int error)
 	return error;
 }
 
-/* A connection to the broker of this outer end, with room for a body and an empty question; the thread is held. NULL: -errno in `error`. */
+/*
+ * A connection to the broker of this outer end, with room for a body and an empty question; the
+ * thread is held. NULL: -errno in `error`.
+ */
 static struct connection *begin(int outer, size_t len, int64_t *error)
 {
 	size_t size = sizeof(struct aph_afrx_shared) + APH_AFRX_BODY_MIN;
@@ -425,7 +441,7 @@ static int64_t ask(struct connection *c, int outer, enum aph_afrx_op op)
 	return fail(c, r);
 }
 
-/* -- keys -------------------------------------------------------------------------------------------------------- */
+/* -- keys -------------------------------------------------------------------------------------- */
 
 /* How much each broker knows of what was done to keys. They are few, and stay as sockets do. */
 struct broker {
@@ -458,7 +474,10 @@ static struct broker *find_broker(const struct connection *c, int outer)
 	return broker;
 }
 
-/* Tells the broker what it does not know yet. Another thread may be at the same: it does no harm twice. */
+/*
+ * Tells the broker what it does not know yet. Another thread may be at the same: it does no harm
+ * twice.
+ */
 static void tell_keys(struct connection *c, int outer)
 {
 	struct broker *broker;
@@ -483,7 +502,7 @@ static void tell_keys(struct connection *c, int outer)
 	memset(&c->shared->question, 0, sizeof(c->shared->question));
 }
 
-/* -- names and states ------------------------------------------------------------------------------------------ */
+/* -- names and states -------------------------------------------------------------------------- */
 
 static int put_name(struct connection *c, const void *name, socklen_t len)
 {
@@ -547,7 +566,10 @@ int aph_afrx_remote_shutdown(int fd, int how)
 	return ask_with_number(fd, APH_AFRX_OP_SHUTDOWN, how);
 }
 
-/* The broker keeps the descriptor for a moment, so that it closes the last one and can say when that is done. */
+/*
+ * The broker keeps the descriptor for a moment, so that it closes the last one and can say when
+ * that is done.
+ */
 int aph_afrx_remote_close(int fd)
 {
 	struct connection *c;
@@ -569,7 +591,7 @@ int aph_afrx_remote_close(int fd)
 	return (int)aph_afrx_result(-saved);
 }
 
-/* -- messages ------------------------------------------------------------------------------------------------------ */
+/* -- messages ---------------------------------------------------------------------------------- */
 
 static int put_message(struct connection *c, const struct msghdr *message,
 		       struct aph_afrx_vector *body, size_t len)
@@ -591,10 +613,15 @@ static int put_message(struct connection *c, const struct msghdr *message,
 	return r;
 }
 
-/* How much of a body is given to the broker at a time: the caller hears of the rest, as of any short count. */
+/*
+ * How much of a body is given to the broker at a time: the caller hears of the rest, as of any
+ * short count.
+ */
 static size_t limit_body(int fd, size_t len, int flags)
 {
-	/* A call that may not wait takes no more than there is room for, which is less than this. */
+	/*
+	 * A call that may not wait takes no more than there is room for, which is less than this.
+	 */
 	if (len > NOW_MAX && aph_afrx_deadline(fd, SO_SNDTIMEO, flags) == APH_NOW)
 		return NOW_MAX;
 	return len < APH_AFRX_BODY_MAX ? len : APH_AFRX_BODY_MAX;
@@ -707,7 +734,7 @@ ssize_t aph_afrx_remote_recvmsg(int fd, struct msghdr *message, int flags)
 	return aph_afrx_result(r);
 }
 
-/* -- options ------------------------------------------------------------------------------------------------------- */
+/* -- options ----------------------------------------------------------------------------------- */
 
 int aph_afrx_remote_setsockopt(int fd, int level, int option, const void *value, socklen_t len)
 {

@@ -2,8 +2,8 @@
 /*
  * sendmsg(): beginning calls, their bodies, aborting and accepting them.
  *
- * The checks come in this order: flags, address, state of the socket, control messages, tag, state of the call,
- * length, time limits, what is asked for.
+ * The checks come in this order: flags, address, state of the socket, control messages, tag, state
+ * of the call, length, time limits, what is asked for.
  */
 #include "share.h"
 #include "socket.h"
@@ -50,7 +50,7 @@ static int wait_for_change(struct sending *t, unsigned *n)
 	return aph_afrx_sleep(t->s, n, t->deadline_ns, give_up, t);
 }
 
-/* -- accepting -------------------------------------------------------------------------------------------- */
+/* -- accepting --------------------------------------------------------------------------------- */
 
 static int charge(struct aph_afrx_socket *s, const struct aph_afrx_request *req)
 {
@@ -90,7 +90,7 @@ static int accept_call(struct aph_afrx_socket *s, const struct aph_afrx_request 
 	return 0;
 }
 
-/* -- beginning a call --------------------------------------------------------------------------------------- */
+/* -- beginning a call -------------------------------------------------------------------------- */
 
 /* As much as the engine takes; the manual says so. */
 static uint32_t hard_ms(const struct aph_afrx_request *req)
@@ -193,7 +193,7 @@ static int begin(struct sending *t, struct aph_afrx_call **out)
 	return 0;
 }
 
-/* -- a call that is there ------------------------------------------------------------------------------------- */
+/* -- a call that is there ---------------------------------------------------------------------- */
 
 static int check_existing(const struct sending *t, const struct aph_afrx_call *c)
 {
@@ -237,7 +237,7 @@ static void abort_call(struct aph_afrx_call *c, uint32_t code)
 	aph_afrx_call_free(c);
 }
 
-/* -- the body --------------------------------------------------------------------------------------------------- */
+/* -- the body ---------------------------------------------------------------------------------- */
 
 /* One piece of the body, or its end. 0, -EAGAIN: no room; other errors. */
 static int write_piece(struct sending *t, struct aph_afrx_call *c)
@@ -272,8 +272,8 @@ static bool is_over(const struct aph_afrx_call *c)
 }
 
 /*
- * With MSG_WAITALL a signal does not end it as long as the peer acknowledges something in each two round trips. A broker
- * is not told by how many signals it was, and lets go at the first.
+ * With MSG_WAITALL a signal does not end it as long as the peer acknowledges something in each two
+ * round trips. A broker is not told by how many signals it was, and lets go at the first.
  */
 static int wait_on(struct sending *t, struct aph_afrx_call *c)
 {
@@ -351,7 +351,10 @@ static ssize_t write_body(struct sending *t, struct aph_afrx_call *c)
 		return -ECONNABORTED;
 	if (!done && c->ended)
 		return -aph_afrx_call_error(c);
-	/* An error after something was taken comes back with the next call; but a bad pointer is told at once. */
+	/*
+	 * An error after something was taken comes back with the next call; but a bad pointer is
+	 * told at once.
+	 */
 	return r == -EFAULT || len == t->body.left ? r : (ssize_t)(len - t->body.left);
 }
 
@@ -398,7 +401,7 @@ static ssize_t send_to_call(struct sending *t)
 	return r;
 }
 
-/* -- sendmsg ---------------------------------------------------------------------------------------------------------- */
+/* -- sendmsg ----------------------------------------------------------------------------------- */
 
 static int check_state(struct aph_afrx_socket *s)
 {
@@ -452,7 +455,10 @@ static ssize_t send_message(struct sending *t, const struct msghdr *message)
 	return r;
 }
 
-/* The socket has moved while part of the body was taken: the broker gets the rest. Returns how much it took. */
+/*
+ * The socket has moved while part of the body was taken: the broker gets the rest. Returns how much
+ * it took.
+ */
 static ssize_t send_rest(const struct sending *t)
 {
 	const struct aph_afrx_vector *body = &t->body;

@@ -1,21 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sockets of several processes. A socket is made in its program, and stays there as long as nobody else can have it:
- * that is fast. When the program forks, or is to start another one, all its sockets move to a process of their own,
- * the broker, which is a copy of the program at that moment and closes everything but them. The programs then ask
- * the broker for each operation, until the last descriptor of each socket is closed.
+ * Sockets of several processes. A socket is made in its program, and stays there as long as nobody
+ * else can have it: that is fast. When the program forks, or is to start another one, all its
+ * sockets move to a process of their own, the broker, which is a copy of the program at that moment
+ * and closes everything but them. The programs then ask the broker for each operation, until the
+ * last descriptor of each socket is closed.
  *
  *   fork.c     the moment of the move
- *   broker.c   the broker: a thread for each connection, which calls the functions that programs call
+ *   broker.c   the broker: a thread for each connection, which calls the functions that programs
+ *              call
  *   remote.c   the program that asks it
  *
- * How they find each other: the inner end of a socket's pair has a name in the abstract namespace, afrxrpc/ID/N; the
- * broker listens at afrxrpc/ID/0. So whoever has the outer end, by whatever way, asks the kernel for the name of its
- * peer. Possession is the right to use: the outer end goes along with each question, and the broker keeps no copy of
- * it, as it has to hear when the last one is closed.
+ * How they find each other: the inner end of a socket's pair has a name in the abstract namespace,
+ * afrxrpc/ID/N; the broker listens at afrxrpc/ID/0. So whoever has the outer end, by whatever way,
+ * asks the kernel for the name of its peer. Possession is the right to use: the outer end goes
+ * along with each question, and the broker keeps no copy of it, as it has to hear when the last one
+ * is closed.
  *
- * What they say: messages of one byte, with descriptors. Arguments and bodies lie in memory that the program shares
- * with the broker. The broker believes nothing in it: each figure is read once, and checked.
+ * What they say: messages of one byte, with descriptors. Arguments and bodies lie in memory that
+ * the program shares with the broker. The broker believes nothing in it: each figure is read once,
+ * and checked.
  */
 #ifndef FACADE_AF_RXRPC_SHARE_H
 #define FACADE_AF_RXRPC_SHARE_H
@@ -30,7 +34,8 @@ enum aph_afrx_message {
 	APH_AFRX_KEEP = 'k', /* an outer end, for the next question */
 	APH_AFRX_ASK = 'a',  /* a question, with the outer end unless that is kept */
 	APH_AFRX_CANCEL =
-		'c', /* whoever asked does not want to wait any more; the answer comes all the same */
+		/* Whoever asked does not want to wait any more; the answer comes all the same. */
+		'c',
 	APH_AFRX_DONE = 'd', /* the answer */
 	APH_AFRX_FULL = 'f', /* the broker has no room for one more, and closes the connection */
 };
@@ -53,8 +58,8 @@ struct aph_afrx_question {
 	int32_t a, b;	    /* flags, level and option, backlog, how */
 	uint32_t has_name;  /* there is a msg_name */
 	uint32_t has_value; /* there is a value of an option */
-	uint32_t
-		is_faulty; /* body or value cannot be read: to fail as it would have in the program */
+	/* Body or value cannot be read: to fail as it would have in the program. */
+	uint32_t is_faulty;
 	uint32_t name_len;    /* as the program said, which may be more than there is room for */
 	uint32_t control_len; /* the same */
 	uint64_t len;	      /* of the body, or room for it */
@@ -91,7 +96,7 @@ struct aph_afrx_shared {
 static_assert(offsetof(struct aph_afrx_shared, body) % _Alignof(struct aph_afrx_key_image) == 0,
 	      "a key can lie in a body");
 
-/* -- fork.c ------------------------------------------------------------------------------------------------ */
+/* -- fork.c ------------------------------------------------------------------------------------ */
 
 /* Before there is a socket, here or at a broker. */
 void aph_afrx_fork_begin(void);
@@ -99,19 +104,31 @@ void aph_afrx_fork_begin(void);
 int aph_afrx_name_inner(int inner);
 /* There are no sockets here (any more) that a broker could get. */
 void aph_afrx_name_drop(void);
-/* Where the broker listens that has (or would have) the socket of this outer end. -ENOTSOCK: it is none of ours. */
+/*
+ * Where the broker listens that has (or would have) the socket of this outer end. -ENOTSOCK: it is
+ * none of ours.
+ */
 int aph_afrx_broker_of(int outer, struct sockaddr_un *out, socklen_t *len);
 
-/* -- broker.c ---------------------------------------------------------------------------------------------- */
+/* -- broker.c ---------------------------------------------------------------------------------- */
 
-/* This process is a broker from now on, at the name of `listener`. The lock is held. `ready` is written to, once for each of two processes. */
+/*
+ * This process is a broker from now on, at the name of `listener`. The lock is held. `ready` is
+ * written to, once for each of two processes.
+ */
 _Noreturn void aph_afrx_broker_run(int listener, int ready);
-/* Before and after a thread of the broker sleeps for somebody: whether they cancelled. Nothing in programs. */
+/*
+ * Before and after a thread of the broker sleeps for somebody: whether they cancelled. Nothing in
+ * programs.
+ */
 void aph_afrx_broker_watch(struct aph_afrx_socket *s);
 bool aph_afrx_broker_cancelled(void);
 /* A socket has ended, whoever did it; or whoever asked something has the answer. */
 void aph_afrx_broker_look(void);
-/* The user for whom this thread of a broker is at work, if it is another one than ours; else APH_AFRX_OURS. */
+/*
+ * The user for whom this thread of a broker is at work, if it is another one than ours; else
+ * APH_AFRX_OURS.
+ */
 uid_t aph_afrx_broker_asker(void);
 #define APH_AFRX_OURS ((uid_t)-1)
 
@@ -120,16 +137,22 @@ int aph_afrx_say(int fd, char what, const int *fds, unsigned n);
 /* Receives one; those that are missing are -1. 1, 0 (nobody is there any more), -EINTR, -errno. */
 int aph_afrx_hear(int fd, char *what, int fds[2]);
 
-/* -- key.c: keys that the program has changed since; with the lock held --------------------------------------- */
+/* -- key.c: keys that the program has changed since; with the lock held ------------------------ */
 
 /* How often that was. */
 uint64_t aph_afrx_keys_changed(void);
-/* The first change after `*since`, which becomes that one. Returns its length, at most APH_AFRX_BODY_MIN; 0: none. */
+/*
+ * The first change after `*since`, which becomes that one. Returns its length, at most
+ * APH_AFRX_BODY_MIN; 0: none.
+ */
 size_t aph_afrx_key_image(struct aph_afrx_key_image *out, uint64_t *since);
-/* In a broker, for its asker. The image is a copy, and may be anything. 0, -EINVAL, -EDQUOT, -ENOMEM, ... */
+/*
+ * In a broker, for its asker. The image is a copy, and may be anything. 0, -EINVAL, -EDQUOT,
+ * -ENOMEM, ...
+ */
 int aph_afrx_key_adopt(const struct aph_afrx_key_image *image, size_t len);
 
-/* -- remote.c: sockets that a broker has -------------------------------------------------------------------- */
+/* -- remote.c: sockets that a broker has ------------------------------------------------------- */
 
 /* With the lock held. */
 bool aph_afrx_remote_find(uint64_t cookie);

@@ -2,16 +2,18 @@
 /*
  * The objects of libafrxrpc, and what its files offer each other.
  *
- *   descriptor   of the program: one end (the outer) of a pair of Unix sockets. The kernel counts its copies,
- *                polls it, keeps its flags and time limits. Its cookie says which socket it is.
- *   socket       what the program thinks it has. Owns its calls and the other (inner) end. In a program that
- *                has forked, the broker (broker.c) has it: share.h tells how.
- *   endpoint     a UDP port: the engine with its driver, and a thread. Shared by the sockets of one address.
+ *   descriptor   of the program: one end (the outer) of a pair of Unix sockets. The kernel counts
+ *                its copies, polls it, keeps its flags and time limits. Its cookie says which
+ *                socket it is.
+ *   socket       what the program thinks it has. Owns its calls and the other (inner) end. In a
+ *                program that has forked, the broker (broker.c) has it: share.h tells how.
+ *   endpoint     a UDP port: the engine with its driver, and a thread. Shared by the sockets of one
+ *                address.
  *   call         the engine's, with a tag. A tag that was charged is a call that has not come yet.
  *
- * One lock for everything. It is held while the engine works and while bodies are copied, never while a
- * thread sleeps. Nothing of an endpoint, socket or call may be used after the lock was let go, except by those
- * who hold a reference (`users`, `pins`) and look again.
+ * One lock for everything. It is held while the engine works and while bodies are copied, never
+ * while a thread sleeps. Nothing of an endpoint, socket or call may be used after the lock was let
+ * go, except by those who hold a reference (`users`, `pins`) and look again.
  *
  * Functions return 0 or -errno; the public ones turn that into errno.
  */
@@ -29,7 +31,7 @@
 #include <stdint.h>
 #include <time.h>
 
-/* -- lists ----------------------------------------------------------------------------------------------- */
+/* -- lists ------------------------------------------------------------------------------------- */
 
 struct aph_afrx_link {
 	struct aph_afrx_link *prev, *next;
@@ -75,10 +77,11 @@ static inline void aph_afrx_list_del(struct aph_afrx_link *link)
 	link->prev = link->next = link;
 }
 
-/* -- objects --------------------------------------------------------------------------------------------- */
+/* -- objects ----------------------------------------------------------------------------------- */
 
-#define APH_AFRX_SEND_MAX	UINT32_C(722944) /* bytes a call takes ahead of its peer: 512 packets */
-#define APH_AFRX_N_TAGS		64		 /* heads of a socket's hash table of tags */
+/* Bytes a call takes ahead of its peer: 512 packets. */
+#define APH_AFRX_SEND_MAX	UINT32_C(722944)
+#define APH_AFRX_N_TAGS		64     /* heads of a socket's hash table of tags */
 #define APH_AFRX_BUFFER_DEFAULT 212992 /* what SO_SNDBUF and SO_RCVBUF say unless they were set */
 
 struct aph_afrx_endpoint {
@@ -186,7 +189,7 @@ struct aph_afrx_call {
 	struct timespec arrived;
 };
 
-/* -- table.c: which sockets there are ---------------------------------------------------------------------- */
+/* -- table.c: which sockets there are ---------------------------------------------------------- */
 
 /* The lock. */
 void aph_afrx_enter(void);
@@ -199,8 +202,9 @@ void aph_afrx_release(void);
 bool aph_afrx_is_cancellable(void);
 
 /*
- * The socket behind a descriptor, with the lock and the thread held and counted as in use; -EBADF, -ENOTSOCK, -EREMOTE (a broker has
- * it) with both free. End with aph_afrx_put(), which takes a result through.
+ * The socket behind a descriptor, with the lock and the thread held and counted as in use; -EBADF,
+ * -ENOTSOCK, -EREMOTE (a broker has it) with both free. End with aph_afrx_put(), which takes a
+ * result through.
  */
 int aph_afrx_get(struct aph_afrx_socket **out, int fd);
 ssize_t aph_afrx_put(struct aph_afrx_socket *s, ssize_t result);
@@ -218,37 +222,40 @@ ssize_t aph_afrx_result(ssize_t result);
 /* Tells everybody asleep on the socket. */
 void aph_afrx_notify(struct aph_afrx_socket *s);
 /*
- * Lets go of the lock until something has happened at the socket. 0, -EAGAIN (`deadline_ns`), -EINTR (or goes on,
- * as the signal's handler asks), -EREMOTE (it has moved). `n`, if not NULL, counts who sleeps for the same purpose.
- * When the thread is cancelled `give_up` is called in place of a return, with the lock held, to undo what the
- * functions above have done; the last of it is aph_afrx_put().
+ * Lets go of the lock until something has happened at the socket. 0, -EAGAIN (`deadline_ns`),
+ * -EINTR (or goes on, as the signal's handler asks), -EREMOTE (it has moved). `n`, if not NULL,
+ * counts who sleeps for the same purpose. When the thread is cancelled `give_up` is called in place
+ * of a return, with the lock held, to undo what the functions above have done; the last of it is
+ * aph_afrx_put().
  */
 int aph_afrx_sleep(struct aph_afrx_socket *s, unsigned *n, uint64_t deadline_ns,
 		   void (*give_up)(void *arg), void *arg);
 /* The last descriptor of it is gone: aborts its calls, gives its address free. */
 void aph_afrx_socket_end(struct aph_afrx_socket *s);
 /*
- * Ends sockets that were closed behind our back: those of ports are heard of, by their cookies; others are looked
- * for with each new one (if there are many, when their number has doubled), and when something cannot be had. All of
- * these may let go of the lock.
+ * Ends sockets that were closed behind our back: those of ports are heard of, by their cookies;
+ * others are looked for with each new one (if there are many, when their number has doubled), and
+ * when something cannot be had. All of these may let go of the lock.
  */
 void aph_afrx_reap_one(uint64_t cookie);
 void aph_afrx_reap_sometimes(void);
 void aph_afrx_reap(void);
 
-/* -- pollable.c: the two ends ------------------------------------------------------------------------------ */
+/* -- pollable.c: the two ends ------------------------------------------------------------------ */
 
 int aph_afrx_pair_new(int *outer, int *inner, uint64_t *cookie, int flags);
 /* Something more can be received. */
 void aph_afrx_mark(struct aph_afrx_socket *s);
 /* The program has received something by this descriptor: what it polls is made to fit. */
 void aph_afrx_settle(struct aph_afrx_socket *s, int fd);
-/* As many calls as before, or fewer, are blocked; `fd` is the program's, or -1 in our own thread. */
+/*
+ * As many calls as before, or fewer, are blocked; `fd` is the program's, or -1 in our own thread.
+ */
 void aph_afrx_settle_room(struct aph_afrx_socket *s, int fd);
 /* Whether nobody has the outer end any more. */
 bool aph_afrx_is_closed(const struct aph_afrx_socket *s);
 
-/* -- endpoint.c: UDP ports ------------------------------------------------------------------------------------ */
+/* -- endpoint.c: UDP ports --------------------------------------------------------------------- */
 
 /* Finds or opens the endpoint of an address for the socket. Errors of aph_rx_udp_open(). */
 int aph_afrx_endpoint_join(struct aph_afrx_socket *s, const struct aph_rx_address *address);
@@ -257,12 +264,16 @@ void aph_afrx_endpoint_part(struct aph_afrx_socket *s);
 /* After something was done to the engine: sends, and hands out events. */
 void aph_afrx_endpoint_push(struct aph_afrx_endpoint *ep);
 /*
- * Receives for everybody at the socket's port until something has happened at the socket, and so takes no other
- * thread. 0, -ETIMEDOUT, -EINTR; -EBUSY: there is no port, somebody else does it, or is to: in the driver a thread cannot
- * be cancelled, so that one that might be stays for a moment only.
+ * Receives for everybody at the socket's port until something has happened at the socket, and so
+ * takes no other thread. 0, -ETIMEDOUT, -EINTR; -EBUSY: there is no port, somebody else does it, or
+ * is to: in the driver a thread cannot be cancelled, so that one that might be stays for a moment
+ * only.
  */
 int aph_afrx_drive(struct aph_afrx_socket *s, uint64_t deadline_ns);
-/* Before fork(): lets go of the lock until no thread of the program receives, and lets none begin. And after it. */
+/*
+ * Before fork(): lets go of the lock until no thread of the program receives, and lets none begin.
+ * And after it.
+ */
 void aph_afrx_endpoints_park(void);
 void aph_afrx_endpoints_unpark(bool forked);
 /* How many calls the socket's services take at the moment. */
@@ -273,7 +284,10 @@ int aph_afrx_client_get(struct aph_afrx_client **out, struct aph_afrx_endpoint *
 void aph_afrx_client_put(struct aph_afrx_client *client);
 /* Everybody who waits for a channel at this port looks again. */
 void aph_afrx_wake_senders(struct aph_afrx_endpoint *ep);
-/* Every endpoint, when a broker has got them: drops them without a word. `forked`: their threads are not here. */
+/*
+ * Every endpoint, when a broker has got them: drops them without a word. `forked`: their threads
+ * are not here.
+ */
 void aph_afrx_endpoints_forget(bool forked);
 /* Lets go of the lock until the threads of forgotten ones have ended. */
 void aph_afrx_endpoints_bury(void);
@@ -284,7 +298,7 @@ unsigned aph_afrx_endpoints_descriptors(int *fds, unsigned n);
 /* Every endpoint, when the process ends: says goodbye. */
 void aph_afrx_endpoints_end(void);
 
-/* -- call.c ------------------------------------------------------------------------------------------------------- */
+/* -- call.c ------------------------------------------------------------------------------------ */
 
 /* A call of the socket without a tag. NULL: memory. */
 struct aph_afrx_call *aph_afrx_call_new(struct aph_afrx_socket *s);
@@ -310,21 +324,27 @@ bool aph_afrx_call_is_broken(const struct aph_afrx_call *c);
 /* The errno with which a sender learns of its end. */
 int aph_afrx_call_error(const struct aph_afrx_call *c);
 
-/* -- address.c ------------------------------------------------------------------------------------------------------ */
+/* -- address.c --------------------------------------------------------------------------------- */
 
 struct aph_afrx_name {
 	struct aph_rx_address address;
 	uint16_t service;
 };
 
-/* Copies and checks an address for a socket of the family. -EINVAL and the other errors, in order; -EFAULT. */
+/*
+ * Copies and checks an address for a socket of the family. -EINVAL and the other errors, in order;
+ * -EFAULT.
+ */
 int aph_afrx_name_read(struct aph_afrx_name *out, int family, const void *address, socklen_t len);
 void aph_afrx_name_write(struct sockaddr_rxrpc *out, const struct aph_rx_address *address,
 			 uint16_t service);
 
-/* -- memory.c: the program's memory, which may not be there ---------------------------------------------------------- */
+/* -- memory.c: the program's memory, which may not be there ------------------------------------ */
 
-/* All return 0 or -EFAULT. This one says whether something is there, as far as that can be seen without touching it. */
+/*
+ * All return 0 or -EFAULT. This one says whether something is there, as far as that can be seen
+ * without touching it.
+ */
 int aph_afrx_check(const void *at, size_t len);
 int aph_afrx_copy_in(void *to, const void *from, size_t len);
 int aph_afrx_copy_out(void *to, const void *from, size_t len);
@@ -352,7 +372,7 @@ int aph_afrx_vector_check(const struct aph_afrx_vector *v);
 int aph_afrx_vector_gather(struct aph_afrx_vector *v, void *to, size_t len);
 int aph_afrx_vector_scatter(struct aph_afrx_vector *v, const void *from, size_t len);
 
-/* -- control.c --------------------------------------------------------------------------------------------------------- */
+/* -- control.c --------------------------------------------------------------------------------- */
 
 #define APH_AFRX_CONTROL_MAX 20480 /* as much as a kernel takes */
 
@@ -389,7 +409,7 @@ struct aph_afrx_control {
 void aph_afrx_control_put(struct aph_afrx_control *c, int level, int type, const void *data,
 			  size_t len);
 
-/* -- bind.c ------------------------------------------------------------------------------------------------------------- */
+/* -- bind.c ------------------------------------------------------------------------------------ */
 
 /* Binds a client that has not been. */
 int aph_afrx_autobind(struct aph_afrx_socket *s);
@@ -398,19 +418,21 @@ int aph_afrx_serve(struct aph_afrx_socket *s);
 /* And no more. */
 void aph_afrx_unserve(struct aph_afrx_socket *s);
 
-/* -- option.c, key.c, tunable.c ------------------------------------------------------------------------------------------- */
+/* -- option.c, key.c, tunable.c ---------------------------------------------------------------- */
 
 /* Of SO_RCVTIMEO or SO_SNDTIMEO, a deadline; or APH_NOW with O_NONBLOCK or MSG_DONTWAIT. */
 uint64_t aph_afrx_deadline(int fd, int option, int flags);
 
 /*
- * Whether an option of SOL_SOCKET is (also) the library's business. The others are the pair's: whoever has the outer end
- * sets or gets them there.
+ * Whether an option of SOL_SOCKET is (also) the library's business. The others are the pair's:
+ * whoever has the outer end sets or gets them there.
  */
 bool aph_afrx_sets_option(int option);
 bool aph_afrx_gets_option(int option);
 
-/* -ENOKEY, -EKEYREVOKED, -EKEYREJECTED; with `started` also -EKEYEXPIRED. The security index, else. */
+/*
+ * -ENOKEY, -EKEYREVOKED, -EKEYREJECTED; with `started` also -EKEYEXPIRED. The security index, else.
+ */
 int aph_afrx_key_find(const char *type, const char *description, bool started);
 
 unsigned aph_afrx_tunable(const char *name);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Which sockets there are: found by the cookie that the kernel gives to the outer end, so that it does not matter
- * how a descriptor was copied, or whether it was closed and its number used again. Also the lock, sleeping, and
- * what the end of the process does.
+ * Which sockets there are: found by the cookie that the kernel gives to the outer end, so that it
+ * does not matter how a descriptor was copied, or whether it was closed and its number used again.
+ * Also the lock, sleeping, and what the end of the process does.
  */
 #include "share.h"
 #include "socket.h"
@@ -35,7 +35,7 @@ void aph_afrx_leave(void)
 	inside = false;
 }
 
-/* -- cancelling ------------------------------------------------------------------------------------------ */
+/* -- cancelling -------------------------------------------------------------------------------- */
 
 static _Thread_local unsigned n_holds;
 static _Thread_local int cancel_state; /* the program's, while there are any */
@@ -57,7 +57,7 @@ bool aph_afrx_is_cancellable(void)
 	return cancel_state == PTHREAD_CANCEL_ENABLE;
 }
 
-/* -- finding -------------------------------------------------------------------------------------------- */
+/* -- finding ----------------------------------------------------------------------------------- */
 
 /* Asked of the kernel directly: the preload library has a getsockopt() that comes here. */
 int aph_afrx_cookie(int fd, uint64_t *cookie)
@@ -155,7 +155,7 @@ APH_API bool aph_rxrpc_is_socket(int fd)
 	return found;
 }
 
-/* -- sleeping -------------------------------------------------------------------------------------------- */
+/* -- sleeping ---------------------------------------------------------------------------------- */
 
 void aph_afrx_notify(struct aph_afrx_socket *s)
 {
@@ -213,7 +213,10 @@ static void be_cancelled(void *arg)
 	sleep->give_up(sleep->arg);
 }
 
-/* What changes from here on changes the word: see aph_afrx_notify(). The kernel knows what handlers ask for. */
+/*
+ * What changes from here on changes the word: see aph_afrx_notify(). The kernel knows what handlers
+ * ask for.
+ */
 static int wait_for_word(struct sleep *sleep)
 {
 	_Atomic uint32_t *word = &sleep->s->changes;
@@ -283,7 +286,7 @@ void aph_afrx_wake_senders(struct aph_afrx_endpoint *ep)
 	}
 }
 
-/* -- all of them ---------------------------------------------------------------------------------------------- */
+/* -- all of them ------------------------------------------------------------------------------- */
 
 void aph_afrx_for_each(void (*visit)(struct aph_afrx_socket *s))
 {
@@ -348,8 +351,8 @@ static void begin(void)
 }
 
 /*
- * The process ends: what is not closed is closed, as a kernel would. The lock is kept, so that no thread that is
- * still there comes to an engine that is not.
+ * The process ends: what is not closed is closed, as a kernel would. The lock is kept, so that no
+ * thread that is still there comes to an engine that is not.
  */
 __attribute__((destructor)) static void end(void)
 {
@@ -361,7 +364,7 @@ __attribute__((destructor)) static void end(void)
 	aph_afrx_endpoints_end();
 }
 
-/* -- making and ending ----------------------------------------------------------------------------------------- */
+/* -- making and ending ------------------------------------------------------------------------- */
 
 /* What is open for all sockets is closed with the last one. */
 static void drop_name(void)
@@ -432,7 +435,7 @@ void aph_afrx_socket_end(struct aph_afrx_socket *s)
 	aph_afrx_broker_look();
 }
 
-/* -- those that were closed behind our back -------------------------------------------------------------------- */
+/* -- those that were closed behind our back ---------------------------------------------------- */
 
 static void look_at(struct aph_afrx_socket *s)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Asynchronous clients: connect, send, receive, without ever waiting. A client ends once, in finish() or
- * fail(), which free it before its handler runs.
+ * Asynchronous clients: connect, send, receive, without ever waiting. A client ends once, in
+ * finish() or fail(), which free it before its handler runs.
  */
 #include "server.h"
 
@@ -12,7 +12,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* A full backlog cannot be waited for; it is tried again after so long, and twice as long each time. */
+/*
+ * A full backlog cannot be waited for; it is tried again after so long, and twice as long each
+ * time.
+ */
 #define RETRY_MIN_NS UINT64_C(1000000)
 #define RETRY_MAX_NS UINT64_C(64000000)
 
@@ -98,7 +101,7 @@ static void finish(struct aph_afdt_client *client)
 		response(&message, data);
 }
 
-/* -- connecting ------------------------------------------------------------------------------------------ */
+/* -- connecting -------------------------------------------------------------------------------- */
 
 /* 1 when it is connected, 0 when not yet, or an error. */
 static int try_connect(struct aph_afdt_client *client, struct afdt_error_t *err)
@@ -169,7 +172,7 @@ static int push(struct aph_afdt_client *client, struct afdt_error_t *err)
 	return r;
 }
 
-/* -- receiving ------------------------------------------------------------------------------------------- */
+/* -- receiving --------------------------------------------------------------------------------- */
 
 static void receive(struct aph_afdt_client *client, bool late)
 {
@@ -227,7 +230,7 @@ static void client_ready(struct aph_afdt_watch *watch, unsigned what)
 	}
 }
 
-/* -- making one ------------------------------------------------------------------------------------------ */
+/* -- making one -------------------------------------------------------------------------------- */
 
 static int keep_request(struct aph_afdt_client *client, const struct aph_afdt_message *request)
 {
@@ -252,7 +255,10 @@ static int keep_request(struct aph_afdt_client *client, const struct aph_afdt_me
 	return 0;
 }
 
-/* Connects, and sends if it can. The client is linked into its endpoint then; it is not after a failure. */
+/*
+ * Connects, and sends if it can. The client is linked into its endpoint then; it is not after a
+ * failure.
+ */
 static int start(struct aph_afdt_client *client, const char *path,
 		 const struct aph_afdt_message *request, struct afdt_error_t *err)
 {

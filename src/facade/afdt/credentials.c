@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Who is at the other end of a request's connection, as the kernel says; asked for only if wanted. */
+/*
+ * Who is at the other end of a request's connection, as the kernel says; asked for only if wanted.
+ */
 #include "server.h"
 
 #include <errno.h>

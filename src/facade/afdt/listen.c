@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Socket files. A server of ours binds its socket under a spelling of the path that leads to the same place
- * and that clients can see, which tells them what it understands (docs/decisions/0025).
+ * Socket files. A server of ours binds its socket under a spelling of the path that leads to the
+ * same place and that clients can see, which tells them what it understands (docs/decisions/0025).
  *
- * Reclaiming: the owner holds a lock on PATH.lock for as long as it lives, so among those that do, nobody can
- * take a path from somebody alive, not even one that has bound and does not listen yet. Others, who know of
- * no lock, are asked by connecting; and since they may come in between, what was replaced is looked at
- * afterwards, and put back if it is not what was meant. The new socket listens before it has its name.
+ * Reclaiming: the owner holds a lock on PATH.lock for as long as it lives, so among those that do,
+ * nobody can take a path from somebody alive, not even one that has bound and does not listen yet.
+ * Others, who know of no lock, are asked by connecting; and since they may come in between, what
+ * was replaced is looked at afterwards, and put back if it is not what was meant. The new socket
+ * listens before it has its name.
  */
 #include "server.h"
 
@@ -24,7 +25,10 @@
 #define LOCK_NAME ".lock"
 #define TRIES	  8
 
-/* A file this young may belong to a server that is about to listen, and is asked again a moment later. */
+/*
+ * A file this young may belong to a server that is about to listen, and is asked again a moment
+ * later.
+ */
 #define YOUNG_S 2
 #define NAP_NS	2000000
 
@@ -94,7 +98,7 @@ APH_API int afdt_listen(const char *fname, struct afdt_error_t *err)
 	return sock < 0 ? -1 : sock;
 }
 
-/* -- reclaiming ------------------------------------------------------------------------------------------ */
+/* -- reclaiming -------------------------------------------------------------------------------- */
 
 /* What is being claimed. */
 struct claiming {

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The low-level interface: one message on a connected socket, in as many system calls as it takes. */
+/*
+ * The low-level interface: one message on a connected socket, in as many system calls as it takes.
+ */
 #include "wire.h"
 
 #include <errno.h>
@@ -27,7 +29,7 @@ APH_API int afdt_connect(const char *fname, struct afdt_error_t *err)
 	return sock;
 }
 
-/* -- sending --------------------------------------------------------------------------------------------- */
+/* -- sending ----------------------------------------------------------------------------------- */
 
 APH_API int aph_afdt_send_msg(int connfd, const struct aph_afdt_message *message,
 			      struct afdt_error_t *err)
@@ -68,7 +70,7 @@ APH_API int afdt_send_plain_msg(int connfd, const uint8_t *content, uint32_t con
 	return afdt_send_fd_msg(connfd, content, content_len, -1, err);
 }
 
-/* -- receiving ------------------------------------------------------------------------------------------- */
+/* -- receiving --------------------------------------------------------------------------------- */
 
 /* Up to which byte the message goes, as far as is known. */
 static unsigned message_end(const struct aph_afdt_intake *in)
@@ -77,8 +79,8 @@ static unsigned message_end(const struct aph_afdt_intake *in)
 }
 
 /*
- * Looks past descriptors, at which a plain MSG_PEEK ends, for the whole message. True also if there is no way
- * to tell, or nothing more will come: reading will show.
+ * Looks past descriptors, at which a plain MSG_PEEK ends, for the whole message. True also if there
+ * is no way to tell, or nothing more will come: reading will show.
  */
 static bool is_here(int sock)
 {
@@ -103,8 +105,8 @@ static bool is_here(int sock)
 }
 
 /*
- * Whether to begin reading: 1; or -errno: there is nothing yet, or on a socket that does not block, not all.
- * Nothing is read, and only in the odd case is more than one system call made.
+ * Whether to begin reading: 1; or -errno: there is nothing yet, or on a socket that does not block,
+ * not all. Nothing is read, and only in the odd case is more than one system call made.
  */
 static int await(int sock)
 {

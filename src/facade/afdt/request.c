@@ -78,12 +78,12 @@ static bool await(struct aph_afdt_request *request, unsigned what, uint64_t dead
 	return false;
 }
 
-/* -- with the program ------------------------------------------------------------------------------------ */
+/* -- with the program -------------------------------------------------------------------------- */
 
 /*
- * Something has come on a connection whose request is with the program: its end, or bytes that nobody has
- * asked for. A client that merely shuts down its sending side still waits for the answer; nothing tells of the
- * end of such a one but looking again.
+ * Something has come on a connection whose request is with the program: its end, or bytes that
+ * nobody has asked for. A client that merely shuts down its sending side still waits for the
+ * answer; nothing tells of the end of such a one but looking again.
  */
 static void look_after(struct aph_afdt_request *request)
 {
@@ -122,7 +122,7 @@ static void hand_over(struct aph_afdt_request *request)
 		(void)aph_afdt_watch_start(&request->watch, APH_AFDT_READ, APH_FOREVER, NULL);
 }
 
-/* -- reading --------------------------------------------------------------------------------------------- */
+/* -- reading ----------------------------------------------------------------------------------- */
 
 /* What became of a request that is not whole, by what the last attempt to read gave. */
 static void broken_off(const struct aph_afdt_request *request, ssize_t n, struct afdt_error_t *err)
@@ -193,7 +193,7 @@ bool aph_afdt_request_evict(struct aph_afdt_server *server, bool with_fds)
 	return true;
 }
 
-/* -- sending --------------------------------------------------------------------------------------------- */
+/* -- sending ----------------------------------------------------------------------------------- */
 
 /* The message is copied, and so are its descriptors, as their owner may close them. */
 static int keep(struct aph_afdt_request *request)
@@ -205,7 +205,10 @@ static int keep(struct aph_afdt_request *request)
 	if (out->len && out->body != request->answer)
 		memcpy(request->answer, out->body, out->len);
 	out->body = request->answer;
-	/* With a part of the message the descriptors have gone; the historical handler keeps its own. */
+	/*
+	 * With a part of the message the descriptors have gone; the historical handler keeps its
+	 * own.
+	 */
 	if (out->sent || !out->n_fds || request->server->old_request)
 		return 0;
 	request->kept = malloc(out->n_fds * sizeof(int));
@@ -284,7 +287,7 @@ int aph_afdt_request_send(struct aph_afdt_request *request)
 	return 0;
 }
 
-/* -- the connection -------------------------------------------------------------------------------------- */
+/* -- the connection ---------------------------------------------------------------------------- */
 
 /* A client sends its request right after it has connected, which may have been this very moment. */
 static void await_first(struct aph_afdt_request *request)
@@ -355,7 +358,7 @@ void aph_afdt_request_begin(struct aph_afdt_server *server, int sock)
 	read_on(request, false);
 }
 
-/* -- for programs ---------------------------------------------------------------------------------------- */
+/* -- for programs ------------------------------------------------------------------------------ */
 
 APH_API const void *aph_afdt_request_body(const struct aph_afdt_request *request, size_t *len)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Listening and accepting. Whoever is accepted is read from and answered at once if possible, so that an
- * exchange of which both messages are small and prompt never meets the event loop.
+ * Listening and accepting. Whoever is accepted is read from and answered at once if possible, so
+ * that an exchange of which both messages are small and prompt never meets the event loop.
  */
 #include "server.h"
 
@@ -106,7 +106,10 @@ static bool accept_one(struct aph_afdt_server *server)
 	return false;
 }
 
-/* Whether another client is there, or comes in a moment. In a crowd, accepting is the way to find out. */
+/*
+ * Whether another client is there, or comes in a moment. In a crowd, accepting is the way to find
+ * out.
+ */
 static bool is_another(struct aph_afdt_server *server)
 {
 	struct pollfd poller = { .fd = server->sock, .events = POLLIN };
@@ -130,9 +133,9 @@ static bool is_another(struct aph_afdt_server *server)
 }
 
 /*
- * How many are served before the loop is asked again. Only the loop sees what somebody sends who was accepted
- * before it had sent its request: all who come meanwhile would overtake it, again and again if it shares a core
- * with this server.
+ * How many are served before the loop is asked again. Only the loop sees what somebody sends who
+ * was accepted before it had sent its request: all who come meanwhile would overtake it, again and
+ * again if it shares a core with this server.
  */
 static int turn_of(const struct aph_afdt_server *server)
 {

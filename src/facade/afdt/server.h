@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Servers, the requests of their clients, and clients, as the files of this facade see them. The historical
- * interface and the additions are two sets of handlers on the same objects.
+ * Servers, the requests of their clients, and clients, as the files of this facade see them. The
+ * historical interface and the additions are two sets of handlers on the same objects.
  *
  * The life of a request, which is an accepted connection:
  *
@@ -95,7 +95,10 @@ void aph_afdt_server_unref(struct aph_afdt_server *server);
 /* Accepted a connection: reads, and goes on as far as it can. Takes the socket. */
 void aph_afdt_request_begin(struct aph_afdt_server *server, int sock);
 
-/* Sends what is in `out`, now or later. 0: it is taken care of, or an error of sendmsg(2): it is not. */
+/*
+ * Sends what is in `out`, now or later. 0: it is taken care of, or an error of sendmsg(2): it is
+ * not.
+ */
 int aph_afdt_request_send(struct aph_afdt_request *request);
 
 /* Tells the error handler, with errno as it is, and frees the request. */
@@ -103,8 +106,8 @@ void aph_afdt_request_fail(struct aph_afdt_request *request, enum afdt_phase pha
 			   struct afdt_error_t *err);
 
 /*
- * Makes room for a newcomer at the expense of the oldest that has not said what it wants: of all, or of those
- * that have sent descriptors. False if there is none.
+ * Makes room for a newcomer at the expense of the oldest that has not said what it wants: of all,
+ * or of those that have sent descriptors. False if there is none.
  */
 bool aph_afdt_request_evict(struct aph_afdt_server *server, bool with_fds);
 
@@ -114,9 +117,11 @@ void aph_afdt_server_resume(struct aph_afdt_server *server);
 void aph_afdt_server_error(const struct aph_afdt_server *server, enum afdt_phase phase,
 			   struct afdt_error_t *err);
 
-/* -- socket files ---------------------------------------------------------------------------------------- */
+/* -- socket files ------------------------------------------------------------------------------ */
 
-/* A listening socket at `path`, if wanted with the mark in its name, provided there is room for it. */
+/*
+ * A listening socket at `path`, if wanted with the mark in its name, provided there is room for it.
+ */
 int aph_afdt_listen_at(const char *path, mode_t mode, int flags, bool mark,
 		       struct afdt_error_t *err);
 
@@ -130,7 +135,7 @@ int aph_afdt_claim_listen(struct aph_afdt_claim *claim, const char *path, mode_t
 /* Removes the file, if it still is this server's, and lets go of the lock. */
 void aph_afdt_claim_release(struct aph_afdt_claim *claim);
 
-/* -- clients --------------------------------------------------------------------------------------------- */
+/* -- clients ----------------------------------------------------------------------------------- */
 
 struct aph_afdt_client *aph_afdt_client_of(struct aph_afdt_link *link);
 

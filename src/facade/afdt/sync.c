@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The synchronous clients. The socket does not block, so that connecting and sending to a server that keeps
- * up need no time limit; whoever has to wait does so in poll(2).
+ * The synchronous clients. The socket does not block, so that connecting and sending to a server
+ * that keeps up need no time limit; whoever has to wait does so in poll(2).
  */
 #include "wire.h"
 
@@ -68,7 +68,7 @@ static int wait_for(const struct exchange *x, short events, const char *message)
 	return 0;
 }
 
-/* -- connecting ------------------------------------------------------------------------------------------ */
+/* -- connecting -------------------------------------------------------------------------------- */
 
 /* The backlog is full: only a connect(2) that blocks waits for room in it. */
 static int connect_late(const struct exchange *x, const struct aph_afdt_address *address)
@@ -116,7 +116,7 @@ static int open_exchange(struct exchange *x, const char *path)
 	return aph_afdt_fail(x->err, AFDT_CONNECT, errno, "cannot connect to the path");
 }
 
-/* -- the two messages ------------------------------------------------------------------------------------ */
+/* -- the two messages -------------------------------------------------------------------------- */
 
 static int send_request(const struct exchange *x, const struct aph_afdt_message *request)
 {

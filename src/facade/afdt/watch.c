@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Watches on libevent's base or on an endpoint's own epoll descriptor. In the own one a watch that is stopped
- * is also taken out of the turn that is being handled, so that its owner may be freed at any time.
+ * Watches on libevent's base or on an endpoint's own epoll descriptor. In the own one a watch that
+ * is stopped is also taken out of the turn that is being handled, so that its owner may be freed at
+ * any time.
  */
 #include "watch.h"
 
@@ -13,7 +14,7 @@
 
 #define NS_PER_S UINT64_C(1000000000)
 
-/* -- timers ---------------------------------------------------------------------------------------------- */
+/* -- timers ------------------------------------------------------------------------------------ */
 
 static void heap_put(struct aph_afdt_endpoint *ep, size_t i, struct aph_afdt_timer *timer)
 {
@@ -66,7 +67,7 @@ static void timer_start(struct aph_afdt_endpoint *ep, struct aph_afdt_timer *tim
 	heap_settle(ep, ep->n_heap++, timer);
 }
 
-/* -- libevent -------------------------------------------------------------------------------------------- */
+/* -- libevent ---------------------------------------------------------------------------------- */
 
 static void on_libevent(evutil_socket_t fd, short what, void *arg)
 {
@@ -118,7 +119,7 @@ static int start_libevent(struct aph_afdt_watch *watch, unsigned what, uint64_t 
 	return 0;
 }
 
-/* -- an endpoint's own ----------------------------------------------------------------------------------- */
+/* -- an endpoint's own ------------------------------------------------------------------------- */
 
 /* Takes it out of epoll. */
 static void forget(struct aph_afdt_watch *watch)
@@ -140,7 +141,10 @@ static int start_epoll(struct aph_afdt_watch *watch, unsigned what, uint64_t dea
 		event.events |= EPOLLOUT;
 	if (!(what & APH_AFDT_PERSIST))
 		event.events |= EPOLLONESHOT;
-	/* Of a socket that is not connected yet epoll would tell, unasked and at once, that it has hung up. */
+	/*
+	 * Of a socket that is not connected yet epoll would tell, unasked and at once, that it has
+	 * hung up.
+	 */
 	if (!(what & (APH_AFDT_READ | APH_AFDT_WRITE)))
 		forget(watch);
 	else if (epoll_ctl(ep->epoll, watch->known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, watch->fd,
@@ -165,7 +169,7 @@ static void stop_epoll(struct aph_afdt_watch *watch)
 			ep->turn[i].data.ptr = NULL;
 }
 
-/* -- both ------------------------------------------------------------------------------------------------ */
+/* -- both -------------------------------------------------------------------------------------- */
 
 int aph_afdt_watch_init(struct aph_afdt_watch *watch, struct aph_afdt_endpoint *ep, int fd,
 			void (*ready)(struct aph_afdt_watch *watch, unsigned what))
@@ -217,7 +221,10 @@ void aph_afdt_watch_stop(struct aph_afdt_watch *watch)
 		event_del(&watch->event);
 }
 
-/* Tells what has come, and only then: a watch is told of one thing at a time and may be gone after it. */
+/*
+ * Tells what has come, and only then: a watch is told of one thing at a time and may be gone after
+ * it.
+ */
 void aph_afdt_endpoint_turn(struct aph_afdt_endpoint *ep, struct epoll_event *events, int n)
 {
 	ep->turn = events;
@@ -247,7 +254,10 @@ int aph_afdt_endpoint_expire(struct aph_afdt_endpoint *ep)
 	if (!ep->n_heap)
 		return 0;
 	now = aph_afdt_now();
-	/* Those that are started anew by this have a later deadline, or they wait for the next turn. */
+	/*
+	 * Those that are started anew by this have a later deadline, or they wait for the next
+	 * turn.
+	 */
 	for (size_t most = ep->n_heap; most && ep->n_heap && ep->heap[0]->deadline_ns <= now;
 	     most--) {
 		struct aph_afdt_watch *watch =

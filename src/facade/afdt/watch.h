@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Waiting for a socket or for a point in time, on libevent or on an endpoint of our own. What waits is
- * started, is told once, and then starts again if it wants more; listeners alone are told time and again.
+ * Waiting for a socket or for a point in time, on libevent or on an endpoint of our own. What waits
+ * is started, is told once, and then starts again if it wants more; listeners alone are told time
+ * and again.
  */
 #ifndef ANTIPHON_FACADE_AFDT_WATCH_H
 #define ANTIPHON_FACADE_AFDT_WATCH_H
@@ -87,7 +88,9 @@ void aph_afdt_endpoint_init_libevent(struct aph_afdt_endpoint *ep, struct event_
 /* Has the timerfd ring at the earliest deadline, if somebody may be looking at it. */
 void aph_afdt_endpoint_arm(struct aph_afdt_endpoint *ep);
 
-/* Tells the watches of `n` events; tells those whose deadline has passed, and how many they were. */
+/*
+ * Tells the watches of `n` events; tells those whose deadline has passed, and how many they were.
+ */
 void aph_afdt_endpoint_turn(struct aph_afdt_endpoint *ep, struct epoll_event *events, int n);
 int aph_afdt_endpoint_expire(struct aph_afdt_endpoint *ep);
 
@@ -97,8 +100,8 @@ int aph_afdt_watch_init(struct aph_afdt_watch *watch, struct aph_afdt_endpoint *
 void aph_afdt_watch_deinit(struct aph_afdt_watch *watch);
 
 /*
- * Waits for what is in `what` (0: for the deadline alone), or instead of what was waited for so far. 0 or
- * -errno with `err` filled in.
+ * Waits for what is in `what` (0: for the deadline alone), or instead of what was waited for so
+ * far. 0 or -errno with `err` filled in.
  */
 int aph_afdt_watch_start(struct aph_afdt_watch *watch, unsigned what, uint64_t deadline_ns,
 			 struct afdt_error_t *err);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Encoding, decoding, and the two system calls. Nothing that comes is believed: lengths are checked before
- * they are used, and every descriptor that arrives has an owner from the first instruction on.
+ * Encoding, decoding, and the two system calls. Nothing that comes is believed: lengths are checked
+ * before they are used, and every descriptor that arrives has an owner from the first instruction
+ * on.
  */
 #include "wire.h"
 
@@ -39,8 +40,9 @@ void aph_afdt_close(int fd)
 }
 
 /*
- * Closes what somebody has sent and nobody wants. The last close(2) of a connection with SO_LINGER waits for its
- * peer, for as long as the sender has set. Whoever else has it finds that changed, which is better than to wait.
+ * Closes what somebody has sent and nobody wants. The last close(2) of a connection with SO_LINGER
+ * waits for its peer, for as long as the sender has set. Whoever else has it finds that changed,
+ * which is better than to wait.
  */
 static void close_received(int fd)
 {

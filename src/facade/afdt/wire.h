@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Messages on the wire (docs/spec/afdt.md): a word, up to 508 bytes, descriptors with the first byte. One
- * system call at a time, so that whoever waits, in whatever way, keeps what has come.
+ * Messages on the wire (docs/spec/afdt.md): a word, up to 508 bytes, descriptors with the first
+ * byte. One system call at a time, so that whoever waits, in whatever way, keeps what has come.
  */
 #ifndef ANTIPHON_FACADE_AFDT_WIRE_H
 #define ANTIPHON_FACADE_AFDT_WIRE_H
@@ -49,7 +49,10 @@ static inline void aph_afdt_intake_init(struct aph_afdt_intake *in)
 /* Closes the descriptors that nobody has taken. Keeps errno. */
 void aph_afdt_intake_deinit(struct aph_afdt_intake *in);
 
-/* One recvmsg(2) for bytes up to number `upto` of the message. How many came, 0 at the end, or -errno. */
+/*
+ * One recvmsg(2) for bytes up to number `upto` of the message. How many came, 0 at the end, or
+ * -errno.
+ */
 ssize_t aph_afdt_intake_read(struct aph_afdt_intake *in, int sock, unsigned upto);
 
 /* Judges what is here. Fills in `err` and sets errno if it is WRONG. */
@@ -93,14 +96,17 @@ void aph_afdt_close(int fd);
 uint64_t aph_afdt_now(void);
 uint64_t aph_afdt_deadline(const struct timeval *timeout);
 
-/* A client comes back, or says what it wants, in less; a server that has to be woken answers in less. */
+/*
+ * A client comes back, or says what it wants, in less; a server that has to be woken answers in
+ * less.
+ */
 #define APH_AFDT_SPIN_SERVER_NS 10000u
 #define APH_AFDT_SPIN_CLIENT_NS 25000u
 
 /*
- * Looking again for some microseconds before going to sleep, as long as that mostly pays: it does when the
- * other side is awake on another core, and else it soon stops being tried. begin() says until when, or 0:
- * do not; finish() learns.
+ * Looking again for some microseconds before going to sleep, as long as that mostly pays: it does
+ * when the other side is awake on another core, and else it soon stops being tried. begin() says
+ * until when, or 0: do not; finish() learns.
  */
 struct aph_afdt_spin {
 	unsigned skip, misses;
@@ -109,7 +115,7 @@ struct aph_afdt_spin {
 uint64_t aph_afdt_spin_begin(struct aph_afdt_spin *spin, unsigned ns);
 void aph_afdt_spin_finish(struct aph_afdt_spin *spin, bool paid);
 
-/* -- addresses ------------------------------------------------------------------------------------------- */
+/* -- addresses --------------------------------------------------------------------------------- */
 
 struct aph_afdt_address {
 	struct sockaddr_un un;
@@ -117,8 +123,8 @@ struct aph_afdt_address {
 };
 
 /*
- * The directory part of the name under which a server of ours binds its socket ends in this. It leads to
- * the same place, and getpeername(2) shows it to whoever connects.
+ * The directory part of the name under which a server of ours binds its socket ends in this. It
+ * leads to the same place, and getpeername(2) shows it to whoever connects.
  */
 #define APH_AFDT_MARK "/.//./"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Aborting a message. The original answered NOTIMPL to everything; this is what its header describes. The
- * message always comes back by caps_sys_get() or caps_sys_wait(), whatever the answer is.
+ * Aborting a message. The original answered NOTIMPL to everything; this is what its header
+ * describes. The message always comes back by caps_sys_get() or caps_sys_wait(), whatever the
+ * answer is.
  */
 #include "port.h"
 

@@ -2,18 +2,21 @@
 /*
  * The attendant: a thread that receives for a port while the program does not.
  *
- * A CAPS program may connect to a service whose process is waiting for something else altogether: the
- * kernel used to do the rest. Here somebody has to answer the connection, to move the rest of a long body,
- * and to notice what upcid asks for. As long as the program keeps coming to receive, it does all this
- * itself, and the attendant sleeps.
+ * A CAPS program may connect to a service whose process is waiting for something else altogether:
+ * the kernel used to do the rest. Here somebody has to answer the connection, to move the rest of a
+ * long body, and to notice what upcid asks for. As long as the program keeps coming to receive, it
+ * does all this itself, and the attendant sleeps.
  *
- *   service port           always has one; it steps in when the program has been away for AWAY_MS, and
- *                          leaves requests where they are, so that they can still be aborted unread
- *   port with an upcid     has one that steps in as soon as the program is not receiving, and takes events
- *   client port            has one while something is on its way out or the connection is in the making
+ *   service port           always has one; it steps in when the program has been away for AWAY_MS,
+ *                          and leaves requests where they are, so that they can still be aborted
+ *                          unread
+ *   port with an upcid     has one that steps in as soon as the program is not receiving, and takes
+ *                          events
+ *   client port            has one while something is on its way out or the connection is in the
+ *                          making
  *
- * It leaves when the program comes back (aph_caps_receive() wakes it). It sleeps without a time limit while
- * the program sleeps in caps_sys_wait(): an idle service makes no system call.
+ * It leaves when the program comes back (aph_caps_receive() wakes it). It sleeps without a time
+ * limit while the program sleeps in caps_sys_wait(): an idle service makes no system call.
  */
 #include "port.h"
 
@@ -99,7 +102,10 @@ static void receive(struct aph_caps_port *port)
 	else if (r < 0 && r != -ECANCELED && r != -EINTR)
 		(void)aph_caps_port_sleep(port, &port->attention,
 					  AWAY_MS); /* it will not be better at once */
-	/* All who follow: caps_sys_get() must not sleep on behind one that becomes the receiver and waits. */
+	/*
+	 * All who follow: caps_sys_get() must not sleep on behind one that becomes the receiver and
+	 * waits.
+	 */
 	if (port->n_followers)
 		aph_caps_ring(&port->turn, INT_MAX);
 	aph_caps_leave(port);
@@ -145,7 +151,9 @@ static bool step(struct aph_caps_port *port, struct attention *a)
 static void *attend(void *arg)
 {
 	struct aph_caps_port *port = arg;
-	/* It begins as if the program had been away: a service must answer from the first moment. */
+	/*
+	 * It begins as if the program had been away: a service must answer from the first moment.
+	 */
 	struct attention a = { .away = true, .pid = getpid() };
 
 	aph_caps_port_relock(port);
@@ -155,7 +163,10 @@ static void *attend(void *arg)
 	if (a.forked)
 		return NULL;
 	if (port->stop && pthread_equal(port->closer, pthread_self())) {
-		/* The port was closed by its own upcall: nobody else is there to take this thread away. */
+		/*
+		 * The port was closed by its own upcall: nobody else is there to take this thread
+		 * away.
+		 */
 		(void)pthread_detach(pthread_self());
 		port->thread_state = APH_CAPS_NO_THREAD;
 		atomic_store_explicit(&port->life, APH_CAPS_FREE, memory_order_relaxed);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Bodies. A message can be retrieved when all of it is here, since its length must be known. What fits into
- * the channel waits there, untouched, until the program takes it: it is copied once. A longer body has to
- * make room for its own rest, so its beginning moves to private memory, which is charged to the peer. While
- * a peer has a whole message in private memory that nobody has retrieved, no other of its messages is
- * gathered: the sender waits, and the memory is bounded by what it sends.
+ * Bodies. A message can be retrieved when all of it is here, since its length must be known. What
+ * fits into the channel waits there, untouched, until the program takes it: it is copied once. A
+ * longer body has to make room for its own rest, so its beginning moves to private memory, which is
+ * charged to the peer. While a peer has a whole message in private memory that nobody has
+ * retrieved, no other of its messages is gathered: the sender waits, and the memory is bounded by
+ * what it sends.
  */
 #include "port.h"
 
@@ -54,7 +55,9 @@ int aph_caps_body_step(struct aph_caps_message *m)
 		}
 		if (m->peer->n_gathered)
 			return APH_CAPS_BODY_PART;
-		/* At least one byte is asked for: being told -EAGAIN is what makes READABLE come. */
+		/*
+		 * At least one byte is asked for: being told -EAGAIN is what makes READABLE come.
+		 */
 		here = aph_call_available(m->call);
 		r = reserve(m, here ? here : 1);
 		if (r < 0)

@@ -2,8 +2,8 @@
 /*
  * The client's side: putting messages, the events that bring replies, the generation number.
  *
- * A message goes straight into the channel. What has no room there is copied and sent in the order of the
- * puts, as the channel has room: by whoever receives, or by the attendant while nobody does.
+ * A message goes straight into the channel. What has no room there is copied and sent in the order
+ * of the puts, as the channel has room: by whoever receives, or by the attendant while nobody does.
  */
 #include "port.h"
 #include "ticks.h"
@@ -11,9 +11,12 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* -- the way out ------------------------------------------------------------------------------------------- */
+/* -- the way out ------------------------------------------------------------------------------- */
 
-/* Ends a message without an answer: it comes back as an empty reply, as CAPS has it when a service closes. */
+/*
+ * Ends a message without an answer: it comes back as an empty reply, as CAPS has it when a service
+ * closes.
+ */
 void aph_caps_client_come_back(struct aph_caps_port *port, struct aph_caps_message *m, int error)
 {
 	aph_caps_body_drop(m);
@@ -24,7 +27,9 @@ void aph_caps_client_come_back(struct aph_caps_port *port, struct aph_caps_messa
 	aph_caps_message_ready(port, m, CAPMS_REPLY);
 }
 
-/* Begins the call of a message. 0; -EAGAIN: there is room when another has come back; or an error. */
+/*
+ * Begins the call of a message. 0; -EAGAIN: there is room when another has come back; or an error.
+ */
 static int begin(struct aph_caps_port *port, struct aph_caps_message *m)
 {
 	if (m->call)
@@ -77,7 +82,7 @@ void aph_caps_client_pump(struct aph_caps_port *port)
 	}
 }
 
-/* -- events -------------------------------------------------------------------------------------------------- */
+/* -- events ------------------------------------------------------------------------------------ */
 
 void aph_caps_client_disconnected(struct aph_caps_port *port)
 {
@@ -136,7 +141,10 @@ static void end(struct aph_caps_port *port, struct aph_caps_message *m,
 		aph_caps_client_pump(port);
 }
 
-/* With CAPF_WAITSVC a service that has gone before it answered is as good as none: the next one will do. */
+/*
+ * With CAPF_WAITSVC a service that has gone before it answered is as good as none: the next one
+ * will do.
+ */
 static bool await_another(struct aph_caps_port *port, enum aph_reason reason)
 {
 	if (port->server || !(port->flags & CAPF_WAITSVC) ||
@@ -181,11 +189,11 @@ void aph_caps_client_event(struct aph_caps_port *port, const struct aph_event *e
 	}
 }
 
-/* -- putting --------------------------------------------------------------------------------------------------- */
+/* -- putting ----------------------------------------------------------------------------------- */
 
 /*
- * A service that went away while this client was elsewhere must be noticed now, and nothing but a look at
- * the socket tells. A client that was here a moment ago has looked.
+ * A service that went away while this client was elsewhere must be noticed now, and nothing but a
+ * look at the socket tells. A client that was here a moment ago has looked.
  */
 static void look(struct aph_caps_port *port)
 {
@@ -267,7 +275,7 @@ APH_API off_t caps_sys_put(int number, const void *msg, int size)
 	return id < 0 ? aph_caps_fail((int)id) : id;
 }
 
-/* -- the generation number --------------------------------------------------------------------------------------- */
+/* -- the generation number --------------------------------------------------------------------- */
 
 APH_API caps_gen_t caps_sys_getgen(int number)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Connecting a client port: at once, when a service appears (CAPF_WAITSVC), or while the program goes on
- * (CAPF_ASYNC), and then by the attendant.
+ * Connecting a client port: at once, when a service appears (CAPF_WAITSVC), or while the program
+ * goes on (CAPF_ASYNC), and then by the attendant.
  */
 #include "port.h"
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A lock of one word, and waiting for a word to change. A port is locked several times in each round trip of
- * a process that always has a second thread, the attendant: what is saved here against a general mutex is
- * felt. Nobody holds it while waiting, and it survives fork() as any word does.
+ * A lock of one word, and waiting for a word to change. A port is locked several times in each
+ * round trip of a process that always has a second thread, the attendant: what is saved here
+ * against a general mutex is felt. Nobody holds it while waiting, and it survives fork() as any
+ * word does.
  */
 #ifndef FACADE_CAPS_LOCK_H
 #define FACADE_CAPS_LOCK_H

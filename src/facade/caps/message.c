@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Messages, their places and ids, and peers. A place is found by its index, which the id carries in its
- * low bits; the serial number above it makes every id one of its own for as long as the port lives.
+ * Messages, their places and ids, and peers. A place is found by its index, which the id carries in
+ * its low bits; the serial number above it makes every id one of its own for as long as the port
+ * lives.
  */
 #include "port.h"
 
@@ -12,7 +13,7 @@
 
 #define INDEX_BITS 24
 
-/* -- lists ---------------------------------------------------------------------------------------------- */
+/* -- lists ------------------------------------------------------------------------------------- */
 
 void aph_caps_link_init(struct aph_caps_link *head)
 {
@@ -34,7 +35,7 @@ void aph_caps_link_remove(struct aph_caps_link *link)
 	aph_caps_link_init(link);
 }
 
-/* -- places --------------------------------------------------------------------------------------------- */
+/* -- places ------------------------------------------------------------------------------------ */
 
 static bool grow(struct aph_caps_pool *pool)
 {
@@ -132,7 +133,7 @@ void aph_caps_pool_deinit(struct aph_caps_port *port)
 	aph_caps_link_init(&pool->unused);
 }
 
-/* -- what can be retrieved ---------------------------------------------------------------------------------- */
+/* -- what can be retrieved --------------------------------------------------------------------- */
 
 void aph_caps_message_ready(struct aph_caps_port *port, struct aph_caps_message *m,
 			    caps_msg_state_t state)
@@ -151,7 +152,7 @@ struct aph_caps_message *aph_caps_message_first(struct aph_caps_port *port)
 	return APH_CAPS_CONTAINER(port->ready.next, struct aph_caps_message, link);
 }
 
-/* -- peers ---------------------------------------------------------------------------------------------------- */
+/* -- peers ------------------------------------------------------------------------------------- */
 
 static size_t limit_of(const struct aph_caps_port *port, const struct aph_caps_peer *peer)
 {

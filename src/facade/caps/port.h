@@ -2,12 +2,14 @@
 /*
  * Ports, the messages in them, and the peers they come from.
  *
- * A port is one aph_endpoint with one service or one channel in it. Its lock protects everything here and
- * is never held while a thread waits. One thread at a time, the receiver, is in aph_endpoint_next(), so that
- * events are handled in the order in which they came; it is a thread of the program, or the attendant, a
- * thread of ours that stands in while the program is elsewhere (attendant.c).
+ * A port is one aph_endpoint with one service or one channel in it. Its lock protects everything
+ * here and is never held while a thread waits. One thread at a time, the receiver, is in
+ * aph_endpoint_next(), so that events are handled in the order in which they came; it is a thread
+ * of the program, or the attendant, a thread of ours that stands in while the program is elsewhere
+ * (attendant.c).
  *
- * The struct of a port is never freed, only used again: a number that was closed leads to a closed port.
+ * The struct of a port is never freed, only used again: a number that was closed leads to a closed
+ * port.
  */
 #ifndef FACADE_CAPS_PORT_H
 #define FACADE_CAPS_PORT_H
@@ -49,7 +51,8 @@ struct aph_caps_peer {
 
 /*
  *   client:   OUTGOING -> SENT -> READY (a reply) -> freed when retrieved
- *   service:  ARRIVING -> READY (a request) -> HELD -> REPLIED -> READY (a dispose) -> freed when retrieved
+ *   service:  ARRIVING -> READY (a request) -> HELD -> REPLIED -> READY (a dispose)
+ *             -> freed when retrieved;
  *             notices are READY from the beginning
  */
 enum aph_caps_stage {
@@ -86,7 +89,10 @@ struct aph_caps_message {
 	size_t out_sent;
 };
 
-/* The places of messages: an id leads to its place, and is worth nothing once the place was used again. */
+/*
+ * The places of messages: an id leads to its place, and is worth nothing once the place was used
+ * again.
+ */
 #define APH_CAPS_POOL_CHUNK 64u
 struct aph_caps_pool {
 	struct aph_caps_message **chunks;
@@ -177,7 +183,7 @@ struct aph_caps_port {
 	bool own_raised; /* own_fd is readable */
 };
 
-/* -- message.c ------------------------------------------------------------------------------------------ */
+/* -- message.c --------------------------------------------------------------------------------- */
 
 void aph_caps_link_init(struct aph_caps_link *head);
 void aph_caps_link_append(struct aph_caps_link *head, struct aph_caps_link *link);
@@ -214,7 +220,7 @@ void aph_caps_peer_refresh(struct aph_caps_peer *peer);
 /* Puts the limits of the port into force for its peers. */
 void aph_caps_peer_limits(struct aph_caps_port *port);
 
-/* -- body.c ----------------------------------------------------------------------------------------------- */
+/* -- body.c ------------------------------------------------------------------------------------ */
 
 enum aph_caps_body {
 	APH_CAPS_BODY_PART,
@@ -222,9 +228,9 @@ enum aph_caps_body {
 };
 
 /*
- * Takes what has arrived of the message's body into private memory, unless all of it has arrived: what
- * remains then is left in the channel until it is retrieved. The enum, or -EMSGSIZE (beyond the peer's
- * limit), -ENOMEM, -EPIPE (the rest will not come).
+ * Takes what has arrived of the message's body into private memory, unless all of it has arrived:
+ * what remains then is left in the channel until it is retrieved. The enum, or -EMSGSIZE (beyond
+ * the peer's limit), -ENOMEM, -EPIPE (the rest will not come).
  */
 int aph_caps_body_step(struct aph_caps_message *m);
 /* The length of a body that is all here. */
@@ -237,7 +243,10 @@ int aph_caps_body_take(struct aph_caps_message *m, char *buf, size_t len);
 int aph_caps_body_keep(struct aph_caps_message *m, const char *data, size_t len);
 /* The message can be retrieved: what of it is in private memory counts for its peer. */
 void aph_caps_body_gathered(struct aph_caps_message *m);
-/* The peer whose other messages may wait for this one: when it goes, aph_caps_resume() is due. Or NULL. */
+/*
+ * The peer whose other messages may wait for this one: when it goes, aph_caps_resume() is due. Or
+ * NULL.
+ */
 static inline struct aph_caps_peer *aph_caps_held_up(const struct aph_caps_message *m)
 {
 	return m->gathered ? m->peer : NULL;
@@ -245,7 +254,7 @@ static inline struct aph_caps_peer *aph_caps_held_up(const struct aph_caps_messa
 /* Lets the private memory go, in both directions. */
 void aph_caps_body_drop(struct aph_caps_message *m);
 
-/* -- table.c ---------------------------------------------------------------------------------------------- */
+/* -- table.c ----------------------------------------------------------------------------------- */
 
 /* The port with this number, locked; or NULL and errno: EINVAL, ENOTCONN after a fork. */
 struct aph_caps_port *aph_caps_port_lock(int number);
@@ -272,33 +281,39 @@ static inline void aph_caps_ring(_Atomic uint32_t *word, int n)
 
 /* A free port with the lowest number, locked, all of it in its first state; or NULL and errno. */
 struct aph_caps_port *aph_caps_port_claim(caps_type_t type, int flags);
-/* Waits, unlocked, until one of the port's futexes rings, for so long at most; 0: without a limit. */
+/*
+ * Waits, unlocked, until one of the port's futexes rings, for so long at most; 0: without a limit.
+ */
 long aph_caps_port_sleep(struct aph_caps_port *port, _Atomic uint32_t *word, unsigned ms);
 /*
- * The last step of opening: runs the attendant if the port needs one, and unlocks. The number; or -1 and
- * errno, and the port is closed.
+ * The last step of opening: runs the attendant if the port needs one, and unlocks. The number; or
+ * -1 and errno, and the port is closed.
  */
 int aph_caps_port_start(struct aph_caps_port *port);
 /* Frees what the port holds. It is closed to everybody else; no thread is in its endpoint. */
 void aph_caps_port_scrub(struct aph_caps_port *port);
 
-/* -- receive.c ---------------------------------------------------------------------------------------------- */
+/* -- receive.c --------------------------------------------------------------------------------- */
 
 /*
- * One step of a thread of the program that wants messages: takes an event, or waits while another thread
- * does. 0 when it should look again; -EAGAIN (only with APH_NOW), -EINTR, or an error of the endpoint.
+ * One step of a thread of the program that wants messages: takes an event, or waits while another
+ * thread does. 0 when it should look again; -EAGAIN (only with APH_NOW), -EINTR, or an error of the
+ * endpoint.
  */
 int aph_caps_receive(struct aph_caps_port *port, uint64_t deadline_ns);
 /* Takes all events that are there now. */
 void aph_caps_receive_all(struct aph_caps_port *port);
-/* The same as caps_sys_close() and others leave a port: tells whoever waits that the receiver has gone. */
+/*
+ * The same as caps_sys_close() and others leave a port: tells whoever waits that the receiver has
+ * gone.
+ */
 void aph_caps_leave(struct aph_caps_port *port);
 /* Goes on with what waited until memory of this peer was given back. Accepts NULL. */
 void aph_caps_resume(struct aph_caps_port *port, struct aph_caps_peer *peer);
 /* Handles one event. */
 void aph_caps_event(struct aph_caps_port *port, const struct aph_event *ev);
 
-/* -- service.c, client.c -------------------------------------------------------------------------------------- */
+/* -- service.c, client.c ----------------------------------------------------------------------- */
 
 void aph_caps_service_event(struct aph_caps_port *port, const struct aph_event *ev);
 void aph_caps_client_event(struct aph_caps_port *port, const struct aph_event *ev);
@@ -327,16 +342,21 @@ static inline bool aph_caps_is_open(const struct aph_caps_port *port)
 	return atomic_load_explicit(&port->life, memory_order_relaxed) == APH_CAPS_OPEN;
 }
 
-/* -- attendant.c ------------------------------------------------------------------------------------------------ */
+/* -- attendant.c ------------------------------------------------------------------------------- */
 
 /* Sees to it that the attendant runs if it is needed, and that it looks. 0 or an errno value. */
 int aph_caps_attend(struct aph_caps_port *port);
-/* Ends it; the lock is given up meanwhile. False when it is the calling thread, and ends by itself. */
+/*
+ * Ends it; the lock is given up meanwhile. False when it is the calling thread, and ends by itself.
+ */
 bool aph_caps_attend_stop(struct aph_caps_port *port);
 
-/* -- upcall.c ---------------------------------------------------------------------------------------------------- */
+/* -- upcall.c ---------------------------------------------------------------------------------- */
 
-/* What an upcid stands for. 0, or an errno value. The duplicate is closed by aph_caps_upcall_deinit(). */
+/*
+ * What an upcid stands for. 0, or an errno value. The duplicate is closed by
+ * aph_caps_upcall_deinit().
+ */
 int aph_caps_upcall_init(struct aph_caps_upcall *upcall, int upcid);
 void aph_caps_upcall_deinit(struct aph_caps_upcall *upcall);
 /* Around a fork. */

@@ -2,9 +2,9 @@
 /*
  * Receiving: who is in aph_endpoint_next(), and what caps_sys_get() and caps_sys_wait() make of it.
  *
- * The common case is a program with one thread: it finds nothing queued, becomes the receiver, and takes
- * the message that its event brings straight from the channel. Only when another thread receives does it
- * follow: it sleeps on `turn` until the receiver leaves.
+ * The common case is a program with one thread: it finds nothing queued, becomes the receiver, and
+ * takes the message that its event brings straight from the channel. Only when another thread
+ * receives does it follow: it sleeps on `turn` until the receiver leaves.
  */
 #include "port.h"
 
@@ -13,7 +13,8 @@
 #include <string.h>
 
 #define EVENTS_AT_ONCE 256
-#define FOLLOW_MS      3600000u /* a limit: without one SA_RESTART would hide signals from a futex */
+/* A limit: without one SA_RESTART would hide signals from a futex. */
+#define FOLLOW_MS 3600000u
 
 int aph_caps_fail(int r)
 {
@@ -21,7 +22,7 @@ int aph_caps_fail(int r)
 	return -1;
 }
 
-/* -- the receiver ------------------------------------------------------------------------------------------ */
+/* -- the receiver ------------------------------------------------------------------------------ */
 
 void aph_caps_event(struct aph_caps_port *port, const struct aph_event *ev)
 {
@@ -103,7 +104,7 @@ void aph_caps_receive_all(struct aph_caps_port *port)
 		r = aph_caps_receive(port, APH_NOW);
 }
 
-/* -- retrieving ---------------------------------------------------------------------------------------------- */
+/* -- retrieving -------------------------------------------------------------------------------- */
 
 struct wanted {
 	char *buf;
@@ -115,7 +116,9 @@ struct wanted {
 static void describe_sender(const struct aph_caps_port *port, const struct aph_caps_message *m,
 			    caps_cred_t cred)
 {
-	/* Another process may have taken over the service; while nobody receives nothing changes. */
+	/*
+	 * Another process may have taken over the service; while nobody receives nothing changes.
+	 */
 	if (m->peer && port->type == CAPT_CLIENT && port->receiver == APH_CAPS_NOBODY)
 		aph_caps_peer_refresh(m->peer);
 	if (!(port->flags & CAPF_NOGROUPS)) {
@@ -199,8 +202,8 @@ void aph_caps_resume(struct aph_caps_port *port, struct aph_caps_peer *peer)
 }
 
 /*
- * Retrieves the oldest message. Its length; -EAGAIN when there is none after all; or what it fails with,
- * which is its end.
+ * Retrieves the oldest message. Its length; -EAGAIN when there is none after all; or what it fails
+ * with, which is its end.
  */
 static int retrieve(struct aph_caps_port *port, const struct wanted *w)
 {
@@ -271,8 +274,8 @@ APH_API int caps_sys_get(int number, void *buf, int max, caps_msgid_t id, caps_c
 	if (!port)
 		return -1;
 	/*
-	 * Everything that has come is looked at before the first of it is handed out: a request whose
-	 * client has gone must not be.
+	 * Everything that has come is looked at before the first of it is handed out: a request
+	 * whose client has gone must not be.
 	 */
 	aph_caps_receive_all(port);
 	if (!aph_caps_is_open(port))

@@ -2,8 +2,8 @@
 /*
  * The service's side: registering, the events of its clients, replies, the generation number.
  *
- * Receipts are always asked for: they are the disposes. So are CONNECT and DISCONNECT, since a peer is known
- * from the one to the other; whether the program hears of them is CAPF_NOTICE's business.
+ * Receipts are always asked for: they are the disposes. So are CONNECT and DISCONNECT, since a peer
+ * is known from the one to the other; whether the program hears of them is CAPF_NOTICE's business.
  */
 #include "port.h"
 #include "ticks.h"
@@ -22,7 +22,7 @@
 #define NAPS_MAX 20
 #define NAP_NS	 5000000
 
-/* -- events ------------------------------------------------------------------------------------------------ */
+/* -- events ------------------------------------------------------------------------------------ */
 
 /* Queues a notice for a program that wants them, else NULL. */
 static struct aph_caps_message *notice(struct aph_caps_port *port, struct aph_caps_peer *peer,
@@ -52,8 +52,8 @@ static struct aph_caps_peer *add_peer(struct aph_caps_port *port, struct aph_cha
 }
 
 /*
- * The client will not take the reply, or has taken it. A request that was never retrieved vanishes; one
- * that was comes back as a dispose.
+ * The client will not take the reply, or has taken it. A request that was never retrieved vanishes;
+ * one that was comes back as a dispose.
  */
 static void end(struct aph_caps_port *port, struct aph_caps_message *m, enum aph_reason reason)
 {
@@ -163,7 +163,10 @@ static void disconnect(struct aph_caps_port *port, struct aph_channel *channel)
 	(void)aph_channel_close(channel);
 }
 
-/* The client would like to have a message back: a request that the program has not seen goes at once. */
+/*
+ * The client would like to have a message back: a request that the program has not seen goes at
+ * once.
+ */
 static void asked_back(struct aph_caps_port *port, struct aph_caps_message *m)
 {
 	struct aph_caps_message *reminder;
@@ -220,7 +223,7 @@ void aph_caps_service_event(struct aph_caps_port *port, const struct aph_event *
 	}
 }
 
-/* -- registering --------------------------------------------------------------------------------------------- */
+/* -- registering ------------------------------------------------------------------------------- */
 
 int aph_caps_name(struct aph_name *out, const char *name, uid_t uid, gid_t gid)
 {
@@ -260,8 +263,8 @@ enum found {
 };
 
 /*
- * Who is there beside our own service, if `registered`: enum found, or a negative error. The list is ordered,
- * newest first, and of our own triple we are the oldest: the library has seen to that.
+ * Who is there beside our own service, if `registered`: enum found, or a negative error. The list
+ * is ordered, newest first, and of our own triple we are the oldest: the library has seen to that.
  */
 static int find_others(const struct aph_name *name, bool registered)
 {
@@ -286,9 +289,10 @@ static int find_others(const struct aph_name *name, bool registered)
 }
 
 /*
- * The library tells only of the same triple; CAPF_EXCL has always meant a search, in which -1 matches
- * anything. It is made when the name can be seen, as the library makes its own: so of two that begin at once
- * at least one sees the other. An older one that sees a newer waits a moment for that to give way.
+ * The library tells only of the same triple; CAPF_EXCL has always meant a search, in which -1
+ * matches anything. It is made when the name can be seen, as the library makes its own: so of two
+ * that begin at once at least one sees the other. An older one that sees a newer waits a moment for
+ * that to give way.
  */
 static int be_the_only_one(const struct aph_name *name)
 {
@@ -387,7 +391,7 @@ APH_API int caps_sys_service(const char *name, uid_t uid, gid_t gid, int upcid, 
 	return aph_caps_port_start(port);
 }
 
-/* -- replying --------------------------------------------------------------------------------------------------- */
+/* -- replying ---------------------------------------------------------------------------------- */
 
 /* A request that this service has retrieved, or the beginning of it. */
 static bool is_replyable(const struct aph_caps_message *m)
@@ -399,8 +403,8 @@ static bool is_replyable(const struct aph_caps_message *m)
 }
 
 /*
- * A hard abort that came while the program was at work has taken the message away. To see it takes a look at
- * what has arrived, which is left out when one reply follows the other at once.
+ * A hard abort that came while the program was at work has taken the message away. To see it takes
+ * a look at what has arrived, which is left out when one reply follows the other at once.
  */
 static void look(struct aph_caps_port *port)
 {
@@ -456,7 +460,7 @@ APH_API int caps_sys_reply(int number, const void *msg, int size, off_t msgid)
 	return r < 0 ? aph_caps_fail(r) : 0;
 }
 
-/* -- closing --------------------------------------------------------------------------------------------------------- */
+/* -- closing ----------------------------------------------------------------------------------- */
 
 /* Whether more is on its way to some client than surely lies in its channel already. */
 static bool is_owed(const struct aph_caps_port *port)
@@ -489,7 +493,7 @@ void aph_caps_service_linger(struct aph_caps_port *port)
 	}
 }
 
-/* -- the generation number ---------------------------------------------------------------------------------------- */
+/* -- the generation number --------------------------------------------------------------------- */
 
 APH_API int caps_sys_setgen(int number, caps_gen_t gen)
 {

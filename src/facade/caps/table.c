@@ -2,9 +2,9 @@
 /*
  * The table of ports, and what fork() does to it.
  *
- * Numbers count from 1 and the lowest free one is given out. Looking one up takes no lock but the port's
- * own: the pointers in the table are set once. Order of locks: the table's, then a port's, then whatever
- * libantiphon locks.
+ * Numbers count from 1 and the lowest free one is given out. Looking one up takes no lock but the
+ * port's own: the pointers in the table are set once. Order of locks: the table's, then a port's,
+ * then whatever libantiphon locks.
  */
 #include "port.h"
 
@@ -33,7 +33,7 @@ static struct aph_caps_port *find(int number)
 	return chunk ? atomic_load_explicit(&chunk[index % CHUNK], memory_order_acquire) : NULL;
 }
 
-/* -- looking up ------------------------------------------------------------------------------------------ */
+/* -- looking up -------------------------------------------------------------------------------- */
 
 struct aph_caps_port *aph_caps_port_lock_any(int number)
 {
@@ -77,7 +77,7 @@ struct aph_caps_port *aph_caps_port_lock_type(int number, caps_type_t type)
 	return port;
 }
 
-/* -- fork -------------------------------------------------------------------------------------------------- */
+/* -- fork -------------------------------------------------------------------------------------- */
 
 static void before_fork(void)
 {
@@ -100,8 +100,8 @@ static void after_fork_in_parent(void)
 }
 
 /*
- * Threads other than this one do not exist here, and the parent's connections are the parent's. What a
- * port holds stays as it is until the number is closed or used again.
+ * Threads other than this one do not exist here, and the parent's connections are the parent's.
+ * What a port holds stays as it is until the number is closed or used again.
  */
 static void disown(struct aph_caps_port *port)
 {
@@ -138,15 +138,15 @@ static void after_fork_in_child(void)
 }
 
 /*
- * Called when an endpoint was made already: libantiphon's handlers are registered then, so that ours lock
- * first, in the same order as everybody else.
+ * Called when an endpoint was made already: libantiphon's handlers are registered then, so that
+ * ours lock first, in the same order as everybody else.
  */
 static void watch_fork(void)
 {
 	(void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
-/* -- claiming -------------------------------------------------------------------------------------------------- */
+/* -- claiming ---------------------------------------------------------------------------------- */
 
 static struct aph_caps_port *add_port(void)
 {
@@ -256,7 +256,7 @@ long aph_caps_port_sleep(struct aph_caps_port *port, _Atomic uint32_t *word, uns
 	return r;
 }
 
-/* -- closing ------------------------------------------------------------------------------------------------------ */
+/* -- closing ----------------------------------------------------------------------------------- */
 
 /* In a child the endpoint can only be freed: its calls go with it. */
 static void forget_calls(struct aph_caps_port *port)

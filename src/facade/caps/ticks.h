@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A clock that is only good to tell "a moment ago" from longer: a look at it must cost next to nothing.
- * The processor's counter where there is one (1 to 4 ticks a nanosecond), else nanoseconds.
+ * A clock that is only good to tell "a moment ago" from longer: a look at it must cost next to
+ * nothing. The processor's counter where there is one (1 to 4 ticks a nanosecond), else
+ * nanoseconds.
  */
 #ifndef FACADE_CAPS_TICKS_H
 #define FACADE_CAPS_TICKS_H
@@ -21,9 +22,9 @@ static inline uint64_t aph_caps_ticks(void)
 }
 
 /*
- * Whether what has arrived was looked at a moment ago: since the last time this was asked, itself a moment
- * ago, the program has received; or it looked when this was last denied. It reads the clock once, and
- * receiving does not have to.
+ * Whether what has arrived was looked at a moment ago: since the last time this was asked, itself a
+ * moment ago, the program has received; or it looked when this was last denied. It reads the clock
+ * once, and receiving does not have to.
  */
 static inline bool aph_caps_looked(struct aph_caps_port *port)
 {

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Telling a program that a port has something to retrieve: by an eventfd of its own, by a descriptor of
- * ours, or by calling a function on the attendant.
+ * Telling a program that a port has something to retrieve: by an eventfd of its own, by a
+ * descriptor of ours, or by calling a function on the attendant.
  *
- * What an upcid is: 0 and -1 are nothing, which is what programs pass that were written when the argument
- * had no effect; small numbers are descriptors; numbers from FIRST_ID up stand for functions.
+ * What an upcid is: 0 and -1 are nothing, which is what programs pass that were written when the
+ * argument had no effect; small numbers are descriptors; numbers from FIRST_ID up stand for
+ * functions.
  */
 #include "port.h"
 
@@ -38,7 +39,7 @@ void aph_caps_upcall_unlock(void)
 	(void)pthread_mutex_unlock(&lock);
 }
 
-/* -- upcids ------------------------------------------------------------------------------------------------ */
+/* -- upcids ------------------------------------------------------------------------------------ */
 
 APH_API int caps_upcall_function(caps_upcall_t function, void *arg)
 {
@@ -88,8 +89,8 @@ APH_API int caps_upcall_release(int upcid)
 }
 
 /*
- * Whether a descriptor is an eventfd. Where the kernel cannot be asked, the caller is believed; a wrong one
- * would get eight bytes written to it.
+ * Whether a descriptor is an eventfd. Where the kernel cannot be asked, the caller is believed; a
+ * wrong one would get eight bytes written to it.
  */
 static bool is_eventfd(int fd)
 {
@@ -136,7 +137,7 @@ void aph_caps_upcall_deinit(struct aph_caps_upcall *upcall)
 	*upcall = (struct aph_caps_upcall){ .fd = -1 };
 }
 
-/* -- telling ------------------------------------------------------------------------------------------------ */
+/* -- telling ----------------------------------------------------------------------------------- */
 
 bool aph_caps_upcall_wanted(const struct aph_caps_port *port)
 {

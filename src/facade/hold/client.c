@@ -2,8 +2,8 @@
 /*
  * Calls to the keeper that are answered at once.
  *
- * When the keeper dies, its successor serves the same name soon after: the connection is made anew and the
- * call repeated. What is repeated though it may have run:
+ * When the keeper dies, its successor serves the same name soon after: the connection is made anew
+ * and the call repeated. What is repeated though it may have run:
  *
  *   store     its token tells the keeper that it has it already
  *   retrieve  has changed nothing; with TAKE nothing is forgotten before the reply was taken
@@ -21,7 +21,7 @@
 #define GRACE_MS    1000
 #define BREATHE_MAX 4 /* a busy keeper is left alone for 2 to this power milliseconds, at most */
 
-/* -- the connection -------------------------------------------------------------------------------------- */
+/* -- the connection ---------------------------------------------------------------------------- */
 
 static int connect_to(struct aph_hold *hold, uint32_t flags, uint64_t deadline_ns)
 {
@@ -115,7 +115,7 @@ int hold_recover(struct aph_hold *hold, unsigned *n_tries, uint64_t deadline_ns)
 	return 0;
 }
 
-/* -- exchanges ------------------------------------------------------------------------------------------- */
+/* -- exchanges --------------------------------------------------------------------------------- */
 
 int hold_exchange_init(struct hold_exchange *exchange, enum hold_verb verb, const char *name,
 		       const struct aph_hold_options *options, uint32_t allowed)
@@ -265,7 +265,7 @@ static int exchange_plain(struct aph_hold *hold, struct hold_exchange *exchange,
 	return r;
 }
 
-/* -- storing and deleting -------------------------------------------------------------------------------- */
+/* -- storing and deleting ---------------------------------------------------------------------- */
 
 /* Not 0, and nobody else's by any chance that matters. */
 uint64_t hold_new_token(struct aph_hold *hold)
@@ -314,7 +314,7 @@ int aph_hold_stop(struct aph_hold *hold, uint64_t deadline_ns)
 	return r < 0 ? r : exchange_plain(hold, &exchange, false, deadline_ns);
 }
 
-/* -- retrieving ------------------------------------------------------------------------------------------ */
+/* -- retrieving -------------------------------------------------------------------------------- */
 
 int hold_take_given(struct aph_call *call, struct hold_given *given, int *fds, size_t *n_fds)
 {
@@ -352,7 +352,7 @@ int aph_hold_retrieve(struct aph_hold *hold, const char *name, int *fds, size_t 
 	return r;
 }
 
-/* -- listing --------------------------------------------------------------------------------------------- */
+/* -- listing ----------------------------------------------------------------------------------- */
 
 /* What became of a call whose reply has broken off. */
 static int broken_off(const struct aph_call *call)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The client of the keeper, as its files see it: client.c makes calls that are answered at once, transfer_client.c
- * those that stay.
+ * The client of the keeper, as its files see it: client.c makes calls that are answered at once,
+ * transfer_client.c those that stay.
  */
 #ifndef ANTIPHON_HOLD_CLIENT_H
 #define ANTIPHON_HOLD_CLIENT_H
@@ -37,14 +37,15 @@ int hold_exchange_init(struct hold_exchange *exchange, enum hold_verb verb, cons
 		       const struct aph_hold_options *options, uint32_t allowed);
 
 /*
- * Begins the call on the connection there is. 0; -EAGAIN: there is none, or no more; or what went wrong. In
- * these cases there is no call.
+ * Begins the call on the connection there is. 0; -EAGAIN: there is none, or no more; or what went
+ * wrong. In these cases there is no call.
  */
 int hold_begin(struct aph_hold *hold, struct hold_exchange *exchange, uint64_t deadline_ns);
 
 /*
- * How a call that ended has to be understood: 0 (answered), the error to return, or -EAGAIN: it had no effect
- * or none that matters, once more. `retry_lost` says whether it may be repeated when it may have run.
+ * How a call that ended has to be understood: 0 (answered), the error to return, or -EAGAIN: it had
+ * no effect or none that matters, once more. `retry_lost` says whether it may be repeated when it
+ * may have run.
  */
 int hold_judge(const struct aph_result *result, bool retry_lost);
 
@@ -58,7 +59,9 @@ int hold_recover(struct aph_hold *hold, unsigned *n_tries, uint64_t deadline_ns)
 int hold_exchange(struct aph_hold *hold, struct hold_exchange *exchange, bool retry_lost,
 		  uint64_t deadline_ns);
 
-/* Takes what a reply gives: to `fds`, as many as `*n_fds` says, which becomes how many there were. */
+/*
+ * Takes what a reply gives: to `fds`, as many as `*n_fds` says, which becomes how many there were.
+ */
 int hold_take_given(struct aph_call *call, struct hold_given *given, int *fds, size_t *n_fds);
 
 /* transfer_client.c: frees what is left at the end. */

@@ -2,9 +2,10 @@
 /*
  * Closing what others gave us, without waiting.
  *
- * The last close(2) of a connection with SO_LINGER waits until its peer has taken what was sent, for as long as
- * whoever gave it to us has set: nobody else would be served meanwhile. It does not wait in a process that is
- * exiting. So such a socket is closed by a child that has a copy of it, and of all else, and exits.
+ * The last close(2) of a connection with SO_LINGER waits until its peer has taken what was sent,
+ * for as long as whoever gave it to us has set: nobody else would be served meanwhile. It does not
+ * wait in a process that is exiting. So such a socket is closed by a child that has a copy of it,
+ * and of all else, and exits.
  */
 #include "close.h"
 
@@ -24,7 +25,10 @@ static bool lingers(int fd)
 	       linger.l_linger > 0;
 }
 
-/* A fork without handlers: the child does nothing but wait for the end of `ends[0]`. It sends no signal. */
+/*
+ * A fork without handlers: the child does nothing but wait for the end of `ends[0]`. It sends no
+ * signal.
+ */
 static pid_t fork_holder(const int *ends)
 {
 	pid_t pid = (pid_t)syscall(SYS_clone, 0L, 0L, 0L, 0L, 0L);

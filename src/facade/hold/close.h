@@ -6,7 +6,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Whether it is a socket whose close may wait, now or once somebody has set that; and the socket's domain. */
+/*
+ * Whether it is a socket whose close may wait, now or once somebody has set that; and the socket's
+ * domain.
+ */
 bool hold_may_linger(int fd, int *domain);
 
 void hold_close(const int *fds, uint32_t n);

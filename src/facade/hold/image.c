@@ -19,8 +19,8 @@ struct version {
 
 struct slot {
 	/*
-	 * Stored with release after the version that it names. Whoever reads it has learnt from the kernel
-	 * that the writer is dead.
+	 * Stored with release after the version that it names. Whoever reads it has learnt from the
+	 * kernel that the writer is dead.
 	 */
 	_Atomic uint32_t counts;
 	struct version versions[2];

@@ -28,7 +28,7 @@
 #define NOFILE_MAX	   65536
 #define NOFILE_OF_CHANNELS 4 /* a descriptor of so many is for channels and the like */
 
-/* -- signals --------------------------------------------------------------------------------------------- */
+/* -- signals ----------------------------------------------------------------------------------- */
 
 static volatile int stop_signal, child_signal;
 static struct aph_endpoint *volatile awake;
@@ -70,7 +70,7 @@ bool hold_child_has_died(void)
 	return child_signal;
 }
 
-/* -- small things ---------------------------------------------------------------------------------------- */
+/* -- small things ------------------------------------------------------------------------------ */
 
 void hold_log(const struct hold_keeper *keeper, const char *format, ...)
 {
@@ -176,7 +176,7 @@ void hold_drop(struct hold_keeper *keeper, struct hold_entry *entry)
 	hold_entry_free(entry);
 }
 
-/* -- events ---------------------------------------------------------------------------------------------- */
+/* -- events ------------------------------------------------------------------------------------ */
 
 /* Answered first: the answer must be out before the end. */
 static int stop(struct hold_keeper *keeper, struct hold_job *job)
@@ -269,7 +269,7 @@ static void take_event(struct hold_keeper *keeper, const struct aph_event *event
 	}
 }
 
-/* -- serving --------------------------------------------------------------------------------------------- */
+/* -- serving ----------------------------------------------------------------------------------- */
 
 static int open_once(struct hold_keeper *keeper, uint32_t flags)
 {
@@ -300,7 +300,10 @@ static void pause_ms(long ms)
 	(void)nanosleep(&span, NULL);
 }
 
-/* Somebody depends on a twin that takes over: it does not give up at the first trouble, nor tries for ever. */
+/*
+ * Somebody depends on a twin that takes over: it does not give up at the first trouble, nor tries
+ * for ever.
+ */
 static int open_service(struct hold_keeper *keeper, uint32_t flags)
 {
 	int r = open_once(keeper, flags);
@@ -354,7 +357,10 @@ static void look_after(struct hold_keeper *keeper)
 		hold_upgrade_watch(keeper);
 }
 
-/* A new twin must not have an endpoint: everybody has to come again, which clients do by themselves. */
+/*
+ * A new twin must not have an endpoint: everybody has to come again, which clients do by
+ * themselves.
+ */
 static bool must_begin_again(const struct hold_keeper *keeper)
 {
 	return hold_twin_is_missing(keeper) && keeper->newcomer < 0;
@@ -424,7 +430,7 @@ static enum hold_role serve(struct hold_keeper *keeper)
 	return HOLD_ENDS;
 }
 
-/* -- the whole of it ------------------------------------------------------------------------------------- */
+/* -- the whole of it --------------------------------------------------------------------------- */
 
 /* First somebody who survives us, then the name. */
 static enum hold_role keep(struct hold_keeper *keeper, uint32_t flags, int *old, int *result)

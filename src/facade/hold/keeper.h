@@ -10,12 +10,13 @@
  *   manager.c   changes told to the service manager, and what it gave back at the start
  *   upgrade.c   a newcomer gets it all, and takes over
  *
- * Every change is told to whoever has to survive us (hold_save_*) before it is made and before anybody is
- * answered. When that does not work now, nothing is changed, and the client is refused as busy: it repeats.
+ * Every change is told to whoever has to survive us (hold_save_*) before it is made and before
+ * anybody is answered. When that does not work now, nothing is changed, and the client is refused
+ * as busy: it repeats.
  *
- * A process has one of two roles. The keeper serves. Its twin is a child that shares the table of descriptors, and
- * memory that says which of them are kept under which names (image.c). It sleeps until the keeper is dead; then it
- * makes a twin of its own and takes the name.
+ * A process has one of two roles. The keeper serves. Its twin is a child that shares the table of
+ * descriptors, and memory that says which of them are kept under which names (image.c). It sleeps
+ * until the keeper is dead; then it makes a twin of its own and takes the name.
  */
 #ifndef ANTIPHON_HOLD_KEEPER_H
 #define ANTIPHON_HOLD_KEEPER_H
@@ -71,7 +72,9 @@ struct hold_keeper {
 struct hold_work {
 	struct hold_work *next;
 	struct aph_call *call; /* NULL once it has ended */
-	/* The call has ended; it is freed by the caller. Frees the work unless it is still needed. */
+	/*
+	 * The call has ended; it is freed by the caller. Frees the work unless it is still needed.
+	 */
 	void (*ended)(struct hold_keeper *keeper, struct hold_work *work, enum aph_outcome outcome);
 	enum hold_verb verb;
 	uid_t uid; /* of whoever called */
@@ -144,7 +147,10 @@ bool hold_child_has_died(void);
 /* Finds out what is open now and not kept: a twin that takes over leaves it open. 0, -ENOMEM. */
 int hold_twin_prepare(struct hold_keeper *keeper);
 bool hold_twin_is_missing(const struct hold_keeper *keeper);
-/* Makes a twin; there must be no endpoint. HOLD_KEEPER in the keeper, HOLD_TWIN in the twin, or what went wrong. */
+/*
+ * Makes a twin; there must be no endpoint. HOLD_KEEPER in the keeper, HOLD_TWIN in the twin, or
+ * what went wrong.
+ */
 int hold_twin_make(struct hold_keeper *keeper);
 /* The keeper: true when the twin has died just now. */
 bool hold_twin_reap(struct hold_keeper *keeper);

@@ -2,14 +2,14 @@
 /*
  * The service manager's descriptor store, by the datagrams of sd_notify(3), and LISTEN_FDS.
  *
- * What is kept goes there in a bottle: a socket whose other end is closed, and in whose queue lies one
- * record with its descriptors. One bottle for each name: the manager drops a descriptor that it has
- * already, which two names may well share, and its names for them would not hold what we have to remember.
- * The bottles come back when we are started again; they are looked into without being emptied, so that
- * what the manager has stays good for the next time.
+ * What is kept goes there in a bottle: a socket whose other end is closed, and in whose queue lies
+ * one record with its descriptors. One bottle for each name: the manager drops a descriptor that it
+ * has already, which two names may well share, and its names for them would not hold what we have
+ * to remember. The bottles come back when we are started again; they are looked into without being
+ * emptied, so that what the manager has stays good for the next time.
  *
- * A datagram is only a letter: when its sender dies before it is read the manager throws it away. So nothing is
- * confirmed before the manager has closed the pipe of a BARRIER=1 that followed it.
+ * A datagram is only a letter: when its sender dies before it is read the manager throws it away.
+ * So nothing is confirmed before the manager has closed the pipe of a BARRIER=1 that followed it.
  */
 #include "keeper.h"
 
@@ -28,7 +28,7 @@
 #define FIRST_FD	3
 #define BOTTLE_START	'@' /* of its FDNAME; no name of ours begins like that */
 
-/* -- datagrams ------------------------------------------------------------------------------------------- */
+/* -- datagrams --------------------------------------------------------------------------------- */
 
 int hold_manager_open(struct hold_keeper *keeper)
 {
@@ -119,7 +119,7 @@ static int wait_for_manager(const struct hold_keeper *keeper)
 	return r < 0 ? -EAGAIN : 0;
 }
 
-/* -- bottles --------------------------------------------------------------------------------------------- */
+/* -- bottles ----------------------------------------------------------------------------------- */
 
 int hold_manager_put(struct hold_keeper *keeper, const struct hold_record *record, const int *fds)
 {
@@ -186,7 +186,7 @@ static void open_bottle(struct hold_keeper *keeper, int bottle)
 		(void)hold_manager_remove(keeper, stale);
 }
 
-/* -- LISTEN_FDS ------------------------------------------------------------------------------------------ */
+/* -- LISTEN_FDS -------------------------------------------------------------------------------- */
 
 /* The name of the next descriptor. */
 static const char *next_name(const char **names, char *name, size_t size)

@@ -60,7 +60,7 @@ void hold_table_forget(struct hold_table *table)
 	empty(table, forget);
 }
 
-/* -- entries --------------------------------------------------------------------------------------------- */
+/* -- entries ----------------------------------------------------------------------------------- */
 
 struct hold_entry *hold_entry_new(uid_t owner, const char *name, const int *fds, uint32_t n_fds)
 {
@@ -86,9 +86,12 @@ void hold_entry_free(struct hold_entry *entry)
 	free(entry);
 }
 
-/* -- chains ---------------------------------------------------------------------------------------------- */
+/* -- chains ------------------------------------------------------------------------------------ */
 
-/* FNV-1a; whoever makes names collide slows down a walk over at most as many entries as it may have. */
+/*
+ * FNV-1a; whoever makes names collide slows down a walk over at most as many entries as it may
+ * have.
+ */
 static size_t hash(uid_t owner, const char *name)
 {
 	uint64_t h = UINT64_C(14695981039346656037) ^ owner;
@@ -136,7 +139,7 @@ static void grow(struct hold_table *table)
 	free(old);
 }
 
-/* -- the heap -------------------------------------------------------------------------------------------- */
+/* -- the heap ---------------------------------------------------------------------------------- */
 
 static void place(struct hold_table *table, struct hold_entry *entry, size_t at)
 {
@@ -195,7 +198,7 @@ uint64_t hold_table_next_expiry(const struct hold_table *table)
 	return table->n_heap ? table->heap[0]->expiry_ns : APH_FOREVER;
 }
 
-/* -- users ----------------------------------------------------------------------------------------------- */
+/* -- users ------------------------------------------------------------------------------------- */
 
 static struct hold_user *user_of(const struct hold_table *table, uid_t uid)
 {
@@ -213,7 +216,7 @@ uint32_t hold_table_share(const struct hold_table *table, uid_t uid)
 	return user ? user->n_fds : 0;
 }
 
-/* -- changes --------------------------------------------------------------------------------------------- */
+/* -- changes ----------------------------------------------------------------------------------- */
 
 /* Those who have nothing left: not earlier, as what is taken out may be added again. */
 static void forget_users(struct hold_table *table)

@@ -3,8 +3,8 @@
  * What is kept: entries by owner and name, what each user has of them, and which expires next.
  *
  * Changes are made in two steps: what can fail happens before anybody is told, hold_table_add() and
- * hold_table_remove() cannot. The table knows no calls; an entry that some call is about is `leaving` or has
- * an `offer`.
+ * hold_table_remove() cannot. The table knows no calls; an entry that some call is about is
+ * `leaving` or has an `offer`.
  */
 #ifndef ANTIPHON_HOLD_TABLE_H
 #define ANTIPHON_HOLD_TABLE_H
@@ -80,7 +80,10 @@ uint64_t hold_table_next_expiry(const struct hold_table *table);
 void hold_table_suspend(struct hold_table *table, struct hold_entry *entry);
 void hold_table_resume(struct hold_table *table, struct hold_entry *entry);
 
-/* Calls `visit` with each entry; it must not change the table. Stops at a negative result and returns it. */
+/*
+ * Calls `visit` with each entry; it must not change the table. Stops at a negative result and
+ * returns it.
+ */
 int hold_table_each(const struct hold_table *table,
 		    int (*visit)(const struct hold_entry *entry, void *arg), void *arg);
 

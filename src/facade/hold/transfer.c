@@ -11,8 +11,9 @@
  *                      the end of the reply ---->      it is the owner
  *            <----     the reply: let go
  *
- * Until the confirmation either may die, give up or be stopped: nothing has changed, and the offer stands as
- * long as its call does. After it, neither can: the keeper completes it also for those who are gone.
+ * Until the confirmation either may die, give up or be stopped: nothing has changed, and the offer
+ * stands as long as its call does. After it, neither can: the keeper completes it also for those
+ * who are gone.
  */
 #include "keeper.h"
 
@@ -53,7 +54,7 @@ bool hold_is_offered(const struct hold_entry *entry, uid_t *to)
 	return true;
 }
 
-/* -- ends ------------------------------------------------------------------------------------------------ */
+/* -- ends -------------------------------------------------------------------------------------- */
 
 /* Frees what has lost its call; else its END will. */
 static void release(struct hold_keeper *keeper, struct hold_work *work)
@@ -115,7 +116,7 @@ static void offer_ended(struct hold_keeper *keeper, struct hold_work *work,
 		hold_work_free(keeper, work);
 }
 
-/* -- giving --------------------------------------------------------------------------------------------- */
+/* -- giving ------------------------------------------------------------------------------------ */
 
 static int check_give(const struct hold_keeper *keeper, const struct acceptor *acceptor,
 		      const struct hold_entry *entry)
@@ -172,7 +173,10 @@ static void find_acceptor(struct hold_keeper *keeper, struct hold_offer *offer)
 	}
 }
 
-/* Whoever had the descriptors in hand has not become the owner: the offer stands, for whoever else waits. */
+/*
+ * Whoever had the descriptors in hand has not become the owner: the offer stands, for whoever else
+ * waits.
+ */
 static void stand(struct hold_keeper *keeper, struct hold_offer *offer)
 {
 	offer->acceptor = NULL;
@@ -195,7 +199,7 @@ static void acceptor_ended(struct hold_keeper *keeper, struct hold_work *work,
 		stand(keeper, offer);
 }
 
-/* -- the moment ------------------------------------------------------------------------------------------ */
+/* -- the moment -------------------------------------------------------------------------------- */
 
 /* 0, or -EAGAIN: later. */
 static int move(struct hold_keeper *keeper, struct hold_entry *entry, uid_t to, uint64_t token)
@@ -303,7 +307,7 @@ void hold_transfer_suspend(struct hold_keeper *keeper)
 	}
 }
 
-/* -- offers and acceptances ------------------------------------------------------------------------------ */
+/* -- offers and acceptances -------------------------------------------------------------------- */
 
 int hold_offer(struct hold_keeper *keeper, struct hold_job *job)
 {

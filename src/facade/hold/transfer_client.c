@@ -2,8 +2,9 @@
 /*
  * Offers and acceptances: calls that stay open.
  *
- * An offer is a call whose reply means "let go". When its keeper dies or is replaced it is made anew with
- * the successor, which knows by its token if that was transferred; so does a name that is gone then tell.
+ * An offer is a call whose reply means "let go". When its keeper dies or is replaced it is made
+ * anew with the successor, which knows by its token if that was transferred; so does a name that is
+ * gone then tell.
  */
 #include "client.h"
 
@@ -32,7 +33,7 @@ struct aph_hold_acceptance {
 	char name[APH_HOLD_NAME_MAX + 1];
 };
 
-/* -- offers ---------------------------------------------------------------------------------------------- */
+/* -- offers ------------------------------------------------------------------------------------ */
 
 /* Begins the call where there is none. 0, -EAGAIN, or what speaks against it. */
 static int put_offer(struct aph_hold_offer *offer)
@@ -142,7 +143,7 @@ struct aph_hold_offer *aph_hold_offer_free(struct aph_hold_offer *offer)
 	return NULL;
 }
 
-/* -- acceptances ----------------------------------------------------------------------------------------- */
+/* -- acceptances ------------------------------------------------------------------------------- */
 
 /* Until the descriptors are here. 0; -EAGAIN: once more; or an error. */
 static int await_given(struct aph_call *call, uint64_t deadline_ns)

@@ -2,16 +2,17 @@
 /*
  * The twin: a second process, so that what is kept outlives the keeper.
  *
- * It is a child with the same table of descriptors (CLONE_FILES), which lives as long as either of the two does,
- * and with the image (image.c), which says what they are. So there is nothing to tell it: what is in the image
- * is the twin's, whatever happens to the keeper in the next moment, and the twin uses no time at all.
+ * It is a child with the same table of descriptors (CLONE_FILES), which lives as long as either of
+ * the two does, and with the image (image.c), which says what they are. So there is nothing to tell
+ * it: what is in the image is the twin's, whatever happens to the keeper in the next moment, and
+ * the twin uses no time at all.
  *
- * When the keeper has died, the twin closes the descriptors that the image does not know: the keeper's channels, whose
- * clients learn of its death by that, and what was about to be kept or let go. What was open before
- * anything was served stays.
+ * When the keeper has died, the twin closes the descriptors that the image does not know: the
+ * keeper's channels, whose clients learn of its death by that, and what was about to be kept or let
+ * go. What was open before anything was served stays.
  *
- * A twin is made only while there is no endpoint: one that the keeper goes on to use must not be in the twin's
- * memory, where its descriptors would be somebody else's later on.
+ * A twin is made only while there is no endpoint: one that the keeper goes on to use must not be in
+ * the twin's memory, where its descriptors would be somebody else's later on.
  */
 #include "keeper.h"
 
@@ -34,7 +35,7 @@
 #define FD_LAST	  65535 /* where close_range(2) is missing: there are no greater ones, as a rule */
 #define SLOTS_MIN 64	/* names that were inherited may be more than the keeper would take */
 
-/* -- the keeper's side ----------------------------------------------------------------------------------- */
+/* -- the keeper's side ------------------------------------------------------------------------- */
 
 static int keep_number(struct hold_keeper *keeper, size_t *max, int fd)
 {
@@ -157,7 +158,7 @@ void hold_twin_end(struct hold_keeper *keeper)
 	keeper->image = NULL;
 }
 
-/* -- changes --------------------------------------------------------------------------------------------- */
+/* -- changes ----------------------------------------------------------------------------------- */
 
 int hold_save_put(struct hold_keeper *keeper, struct hold_entry *entry, struct hold_entry *old)
 {
@@ -205,7 +206,7 @@ int hold_save_move(struct hold_keeper *keeper, const struct hold_entry *entry, u
 	return r == 0 ? hold_manager_remove(keeper, entry->serial) : r;
 }
 
-/* -- the twin's side ------------------------------------------------------------------------------------- */
+/* -- the twin's side --------------------------------------------------------------------------- */
 
 static int compare(const void *a, const void *b)
 {

@@ -3,7 +3,8 @@
  * A newcomer, a newer version of the program perhaps, takes over from a keeper that lives.
  *
  *   newcomer                              keeper
- *     UPGRADE, with one end of a pair ---->  from here on it changes nothing, and refuses all as busy
+ *     UPGRADE, with one end of a pair ---->  from here on it changes nothing, and refuses all
+ *                                             as busy
  *                                     <----  everything, as records, and GO
  *     makes a twin, takes the service over: the clients' channels move, and notice nothing
  *     one byte                        ---->  ends
@@ -22,7 +23,7 @@
 #define ASK_TRIES   100
 #define ASK_EACH_MS 20
 
-/* -- the newcomer ---------------------------------------------------------------------------------------- */
+/* -- the newcomer ------------------------------------------------------------------------------ */
 
 static int ask_once(struct aph_channel *channel, int sock)
 {
@@ -124,7 +125,7 @@ void hold_upgrade_done(int *old)
 	*old = -1;
 }
 
-/* -- the keeper ------------------------------------------------------------------------------------------ */
+/* -- the keeper -------------------------------------------------------------------------------- */
 
 static int send_entry(const struct hold_entry *entry, void *arg)
 {

@@ -14,7 +14,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-/* -- storing --------------------------------------------------------------------------------------------- */
+/* -- storing ----------------------------------------------------------------------------------- */
 
 /* libantiphon binds its sockets as /proc/self/fd/N/.SERIAL, see its protocol. */
 static bool is_antiphons(const struct sockaddr_un *address, socklen_t len)
@@ -36,8 +36,8 @@ static bool is_antiphons(const struct sockaddr_un *address, socklen_t len)
 }
 
 /*
- * A channel cannot be kept: it is memory, and what one process knows. And a keeper that holds its client's
- * end would never see it hang up.
+ * A channel cannot be kept: it is memory, and what one process knows. And a keeper that holds its
+ * client's end would never see it hang up.
  */
 static bool is_own_socket(int fd)
 {
@@ -126,7 +126,7 @@ int hold_store(struct hold_keeper *keeper, struct hold_job *job)
 	return 0;
 }
 
-/* -- retrieving ------------------------------------------------------------------------------------------ */
+/* -- retrieving -------------------------------------------------------------------------------- */
 
 struct taking {
 	struct hold_work work;
@@ -221,7 +221,7 @@ int hold_retrieve(struct hold_keeper *keeper, struct hold_job *job)
 	return n == -EAGAIN ? -EAGAIN : -EIO;
 }
 
-/* -- deleting -------------------------------------------------------------------------------------------- */
+/* -- deleting ---------------------------------------------------------------------------------- */
 
 int hold_delete(struct hold_keeper *keeper, struct hold_job *job)
 {
@@ -259,7 +259,7 @@ void hold_expire(struct hold_keeper *keeper)
 	}
 }
 
-/* -- listing --------------------------------------------------------------------------------------------- */
+/* -- listing ----------------------------------------------------------------------------------- */
 
 struct listing {
 	const struct hold_keeper *keeper;
@@ -270,8 +270,8 @@ struct listing {
 };
 
 /*
- * Who may transfer a name of his own is told of it, if he names it: so he learns whether he has become the owner when the
- * keeper died on his confirmation.
+ * Who may transfer a name of his own is told of it, if he names it: so he learns whether he has
+ * become the owner when the keeper died on his confirmation.
  */
 static bool may_see(const struct listing *listing, const struct hold_entry *entry)
 {

@@ -2,16 +2,17 @@
 /*
  * What a client and the keeper say to each other, inside of calls.
  *
- * A request is struct hold_request and the name behind it; descriptors come with it. What cannot be done
- * ends the call with an errno number as the abort code. What has not been done and may be repeated is refused as busy.
- * The replies:
+ * A request is struct hold_request and the name behind it; descriptors come with it. What cannot be
+ * done ends the call with an errno number as the abort code. What has not been done and may be
+ * repeated is refused as busy. The replies:
  *
  *   STORE, DELETE, STOP, UPGRADE   empty
  *   RETRIEVE                       struct hold_given, with the descriptors
  *   LIST                           struct aph_hold_info, as many as there are
  *   OFFER                          empty, when the new owner has confirmed: let go
- *   ACCEPT                         struct hold_given with the descriptors, and more follows: the client
- *                                  signals HOLD_CONFIRM, and the end of the reply says that it counts
+ *   ACCEPT                         struct hold_given with the descriptors, and more follows: the
+ *                                  client signals HOLD_CONFIRM, and the end of the reply says that
+ *                                  it counts
  */
 #ifndef ANTIPHON_HOLD_WIRE_H
 #define ANTIPHON_HOLD_WIRE_H
@@ -41,8 +42,11 @@ struct hold_request {
 	uint16_t flags; /* APH_HOLD_* */
 	uint32_t owner; /* with APH_HOLD_OWNER */
 	uint64_t token; /* STORE, OFFER: the same again is a repetition */
-	uint64_t
-		arg; /* STORE: milliseconds until it expires, or 0; RETRIEVE, ACCEPT: room for descriptors; OFFER: the new owner */
+	/*
+	 * STORE: milliseconds until it expires, or 0; RETRIEVE, ACCEPT: room for descriptors;
+	 * OFFER: the new owner.
+	 */
+	uint64_t arg;
 };
 
 #define HOLD_REQUEST_MAX (sizeof(struct hold_request) + APH_HOLD_NAME_MAX)
@@ -56,8 +60,8 @@ struct hold_given {
 bool hold_is_name(const char *name, size_t len);
 
 /*
- * Takes a request apart. `name` gets APH_HOLD_NAME_MAX + 1 bytes, "" where there is none. 0, or -EBADMSG: no client
- * of ours would send that; -EINVAL: a name that cannot be.
+ * Takes a request apart. `name` gets APH_HOLD_NAME_MAX + 1 bytes, "" where there is none. 0, or
+ * -EBADMSG: no client of ours would send that; -EINVAL: a name that cannot be.
  */
 int hold_request_decode(const void *data, size_t len, struct hold_request *request, char *name);
 

@@ -34,8 +34,8 @@ struct run {
 	size_t request_len;
 	struct slot *slots;
 	struct slot *idle;
-	uint64_t
-		n_at_once; /* the most that were under way: the service may take fewer than we want */
+	/* The most that were under way: the service may take fewer than we want. */
+	uint64_t n_at_once;
 	uint64_t n_begun;
 	uint64_t n_ended;
 	uint64_t n_outcomes[N_OUTCOMES];

@@ -45,8 +45,8 @@ void child_signal(const struct child *child, int signal);
 void child_reap(struct child *child);
 
 /*
- * Lets one of its two pipes hold more, for bodies that do not fit into it: fewer switches between the
- * two sides. True when there is more room than before.
+ * Lets one of its two pipes hold more, for bodies that do not fit into it: fewer switches between
+ * the two sides. True when there is more room than before.
  */
 bool child_widen(struct child *child, int pipe_fd);
 

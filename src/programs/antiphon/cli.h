@@ -59,8 +59,8 @@ int cli_bad_option(void);
 #define cli_superfluous(operand) cli_misused("'%s' is too much: it takes options only", operand)
 
 /*
- * Whether getaddrinfo(3) may be asked for that port: a number, or what may be the name of a service. Of a number that
- * is none of a port it would take the lower 16 bits.
+ * Whether getaddrinfo(3) may be asked for that port: a number, or what may be the name of a
+ * service. Of a number that is none of a port it would take the lower 16 bits.
  */
 bool cli_is_port(const char *text);
 

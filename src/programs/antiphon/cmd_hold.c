@@ -115,7 +115,7 @@ static const struct {
 
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
-/* -- the keeper ------------------------------------------------------------------------------------------ */
+/* -- the keeper -------------------------------------------------------------------------------- */
 
 static void log_line(const char *text)
 {
@@ -147,7 +147,7 @@ static int keep(const struct hold_options *options, int n_names, char **names)
 	return r == -EINVAL ? cli_bad_option() : CLI_FAILED;
 }
 
-/* -- options --------------------------------------------------------------------------------------------- */
+/* -- options ----------------------------------------------------------------------------------- */
 
 static int add(const char *option, const char **list, size_t *n, size_t max)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * antiphon rx COMMAND: what is about the protocol between machines and not about names. This file finds the command.
+ * antiphon rx COMMAND: what is about the protocol between machines and not about names. This file
+ * finds the command.
  */
 #include "rx.h"
 

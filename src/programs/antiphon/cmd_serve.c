@@ -126,7 +126,9 @@ static void stop(struct serve *serve)
 	serve->mode->stop(serve, hard);
 }
 
-/* Another service wants the name. One that gives has no new clients then, and finishes what it has. */
+/*
+ * Another service wants the name. One that gives has no new clients then, and finishes what it has.
+ */
 static void end_for_another(struct serve *serve)
 {
 	if (serve->options.flags & APH_SERVICE_GIVE)

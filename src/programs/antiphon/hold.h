@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the parts of `antiphon hold` share: cmd_hold.c reads the options and is the keeper, hold_client.c are the
- * commands that talk to it, hold_exec.c those that end in another program, hold_listen.c makes sockets.
+ * What the parts of `antiphon hold` share: cmd_hold.c reads the options and is the keeper,
+ * hold_client.c are the commands that talk to it, hold_exec.c those that end in another program,
+ * hold_listen.c makes sockets.
  */
 #ifndef ANTIPHON_CLI_HOLD_H
 #define ANTIPHON_CLI_HOLD_H
@@ -61,7 +62,10 @@ struct hold_set {
 /* Adds descriptors, which are the set's then, in any case. 0 or -ENOMEM. */
 int hold_set_add(struct hold_set *set, const char *name, const int *fds, size_t n);
 void hold_set_free(struct hold_set *set);
-/* Becomes the command, which finds them from 3 up, as sd_listen_fds(3) says. Returns a cli_status if it cannot. */
+/*
+ * Becomes the command, which finds them from 3 up, as sd_listen_fds(3) says. Returns a cli_status
+ * if it cannot.
+ */
 int hold_set_exec(struct hold_set *set, char **command);
 
 #endif

@@ -36,7 +36,7 @@ int hold_failed(const char *name)
 	return CLI_FAILED;
 }
 
-/* -- store ----------------------------------------------------------------------------------------------- */
+/* -- store ------------------------------------------------------------------------------------- */
 
 /* Of one that the caller has left open for us. */
 static int read_descriptor(const char *text, int *fd)
@@ -116,7 +116,7 @@ int hold_cmd_store(const struct hold_options *options, int n_names, char **names
 	return r < 0 ? CLI_FAILED : CLI_OK;
 }
 
-/* -- list ------------------------------------------------------------------------------------------------ */
+/* -- list -------------------------------------------------------------------------------------- */
 
 static void print_json(const struct aph_hold_info *list, size_t n)
 {
@@ -207,7 +207,7 @@ int hold_cmd_list(const struct hold_options *options, int n_names, char **names)
 	return r < 0 ? CLI_FAILED : CLI_OK;
 }
 
-/* -- delete, transfer, stop ------------------------------------------------------------------------------ */
+/* -- delete, transfer, stop -------------------------------------------------------------------- */
 
 int hold_cmd_delete(const struct hold_options *options, int n_names, char **names)
 {

@@ -13,7 +13,7 @@
 
 #define FIRST_FD 3
 
-/* -- a set of descriptors -------------------------------------------------------------------------------- */
+/* -- a set of descriptors ---------------------------------------------------------------------- */
 
 void hold_set_free(struct hold_set *set)
 {
@@ -116,7 +116,7 @@ int hold_set_exec(struct hold_set *set, char **command)
 	return saved == ENOENT ? 127 : 126;
 }
 
-/* -- exec ------------------------------------------------------------------------------------------------ */
+/* -- exec -------------------------------------------------------------------------------------- */
 
 static int retrieve(struct aph_hold *hold, const struct hold_options *options, const char *name,
 		    struct hold_set *set)
@@ -177,7 +177,7 @@ int hold_cmd_exec(const struct hold_options *options, int n_names, char **names)
 	return status;
 }
 
-/* -- accept ---------------------------------------------------------------------------------------------- */
+/* -- accept ------------------------------------------------------------------------------------ */
 
 int hold_cmd_accept(const struct hold_options *options, int n_names, char **names)
 {

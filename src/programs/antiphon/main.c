@@ -39,8 +39,8 @@ static void print_help(FILE *out)
 }
 
 /*
- * A descriptor that is opened later must never become standard input, output or error by accident. What is written to a
- * standard output that was closed must not look as if it were there.
+ * A descriptor that is opened later must never become standard input, output or error by accident.
+ * What is written to a standard output that was closed must not look as if it were there.
  */
 static int open_standard_descriptors(void)
 {

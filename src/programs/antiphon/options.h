@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Options of a command line from a table: a line for each says what it is called, what it takes and where
- * that goes. --help is everybody's.
+ * Options of a command line from a table: a line for each says what it is called, what it takes and
+ * where that goes. --help is everybody's.
  */
 #ifndef ANTIPHON_CLI_OPTIONS_H
 #define ANTIPHON_CLI_OPTIONS_H
@@ -44,8 +44,9 @@ struct cli_option {
 #define CLI_LEN(array)	(sizeof(array) / sizeof((array)[0]))
 
 /*
- * Reads them all, with getopt_long(3): operands begin at argv[optind] then, and true is returned. Else the
- * command is over with *status: `help` was asked for and printed, or something was wrong and was said.
+ * Reads them all, with getopt_long(3): operands begin at argv[optind] then, and true is returned.
+ * Else the command is over with *status: `help` was asked for and printed, or something was wrong
+ * and was said.
  */
 bool cli_read_options(int argc, char **argv, const char *help, const struct cli_option *options,
 		      size_t n, int *status);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the commands of `antiphon rx` share: addresses of other machines' services, and asking them without a call.
+ * What the commands of `antiphon rx` share: addresses of other machines' services, and asking them
+ * without a call.
  */
 #ifndef ANTIPHON_CLI_RX_H
 #define ANTIPHON_CLI_RX_H
@@ -22,8 +23,8 @@ extern const char rx_version_help[], rx_debug_help[], rx_ping_help[], rx_perf_he
 #define RX_PORT_DEFAULT 7000 /* of a file server, which is whom people ask mostly */
 
 /*
- * Resolves "HOST", "HOST:PORT" or "[ADDRESS]:PORT". A cli_status, after a complaint: CLI_MISUSED when it cannot be one,
- * CLI_FAILED when it cannot be found.
+ * Resolves "HOST", "HOST:PORT" or "[ADDRESS]:PORT". A cli_status, after a complaint: CLI_MISUSED
+ * when it cannot be one, CLI_FAILED when it cannot be found.
  */
 int rx_resolve(const char *text, uint16_t port_default, struct aph_rx_address *out);
 /* "127.0.0.1:7000", "[::1]:7000" */
@@ -40,11 +41,14 @@ struct rx_asked {
 /* 0 or a complaint and -errno. */
 int rx_ask_open(struct rx_asked *asked, const struct aph_rx_address *address, uint64_t timeout_ms);
 void rx_ask_close(struct rx_asked *asked);
-/* Asks, again and again until there is an answer or the time is over. 0, or a complaint and -errno. */
+/*
+ * Asks, again and again until there is an answer or the time is over. 0, or a complaint and -errno.
+ */
 int rx_ask(struct rx_asked *asked, enum aph_rx_query query, uint32_t index,
 	   struct aph_rx_answer *answer);
 /*
- * Asks once and waits until `deadline_ns`. 0; -ETIMEDOUT; what the network said (-ECONNREFUSED, ...). No complaint.
+ * Asks once and waits until `deadline_ns`. 0; -ETIMEDOUT; what the network said (-ECONNREFUSED,
+ * ...). No complaint.
  */
 int rx_ask_once(struct rx_asked *asked, enum aph_rx_query query, uint32_t index,
 		uint64_t deadline_ns, struct aph_rx_answer *answer);

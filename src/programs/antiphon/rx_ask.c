@@ -13,7 +13,7 @@
 
 #define FIRST_TRY_MS 500 /* each further try waits twice as long */
 
-/* -- addresses --------------------------------------------------------------------------------------------- */
+/* -- addresses --------------------------------------------------------------------------------- */
 
 /* Splits in place. The port is NULL where there is none. */
 static int split(char *text, char **host, char **port)
@@ -87,7 +87,7 @@ const char *rx_address_text(char *text, size_t size, const struct aph_rx_address
 	return text;
 }
 
-/* -- asking ------------------------------------------------------------------------------------------------ */
+/* -- asking ------------------------------------------------------------------------------------ */
 
 int rx_ask_open(struct rx_asked *asked, const struct aph_rx_address *address, uint64_t timeout_ms)
 {

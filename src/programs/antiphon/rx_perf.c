@@ -48,7 +48,7 @@ static const struct {
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 #define SIZE_UNSET UINT64_MAX
 
-/* -- what both ends need ------------------------------------------------------------------------------------- */
+/* -- what both ends need ----------------------------------------------------------------------- */
 
 static volatile sig_atomic_t interrupted;
 static struct aph_rx_udp *_Atomic woken;
@@ -137,7 +137,7 @@ static bool is_loopback(const struct aph_rx_address *address)
 	return IN6_IS_ADDR_LOOPBACK(&address->in6.sin6_addr);
 }
 
-/* -- the report ---------------------------------------------------------------------------------------------- */
+/* -- the report -------------------------------------------------------------------------------- */
 
 static double per_second(const struct perf_result *result, uint64_t value)
 {
@@ -188,7 +188,7 @@ static void report_json(const struct perf_options *options, const char *command,
 	json_end(&json);
 }
 
-/* -- options ------------------------------------------------------------------------------------------------- */
+/* -- options ----------------------------------------------------------------------------------- */
 
 static int set_command(struct perf_options *options, const char *name)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The rxperf service: a load test that OpenAFS and Linux have too. Words are big-endian. A request is a head of words,
- * then as many octets as the head says; the reply is as many octets as asked for, then (but for FILE) a cookie.
+ * The rxperf service: a load test that OpenAFS and Linux have too. Words are big-endian. A request
+ * is a head of words, then as many octets as the head says; the reply is as many octets as asked
+ * for, then (but for FILE) a cookie.
  */
 #ifndef ANTIPHON_CLI_RX_PERF_H
 #define ANTIPHON_CLI_RX_PERF_H

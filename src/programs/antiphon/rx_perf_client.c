@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The client of the rxperf test: keeps a number of calls in flight, each in a slot of its own, and checks each reply.
+ * The client of the rxperf test: keeps a number of calls in flight, each in a slot of its own, and
+ * checks each reply.
  */
 #include "rx_perf.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The server of the rxperf test. Each call takes in its head, then as much data as that says, then replies. A caller
- * who does not keep to it is aborted.
+ * The server of the rxperf test. Each call takes in its head, then as much data as that says, then
+ * replies. A caller who does not keep to it is aborted.
  */
 #include "rx_perf.h"
 #include "json.h"

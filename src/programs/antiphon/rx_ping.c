@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * antiphon rx ping HOST[:PORT]: how long an answer takes. The question is a VERSION packet: every endpoint answers it,
- * and it leaves nothing behind there.
+ * antiphon rx ping HOST[:PORT]: how long an answer takes. The question is a VERSION packet: every
+ * endpoint answers it, and it leaves nothing behind there.
  */
 #include "format.h"
 #include "histogram.h"

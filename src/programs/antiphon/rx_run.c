@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * antiphon rx run -- COMMAND: a program that opens AF_RXRPC sockets, on a kernel that need not have them.
+ * antiphon rx run -- COMMAND: a program that opens AF_RXRPC sockets, on a kernel that need not have
+ * them.
  */
 #include "rx.h"
 

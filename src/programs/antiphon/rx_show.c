@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the rxdebug protocol tells, as text and as JSON. Numbers that only some programs fill in are shown where they are
- * not 0; JSON has all of them, under the protocol's names.
+ * What the rxdebug protocol tells, as text and as JSON. Numbers that only some programs fill in are
+ * shown where they are not 0; JSON has all of them, under the protocol's names.
  */
 #include "rx_debug.h"
 
@@ -105,7 +105,7 @@ static const char *show_host(char *text, size_t size, uint32_t host, uint16_t po
 	return text;
 }
 
-/* -- figures ------------------------------------------------------------------------------------------------- */
+/* -- figures ----------------------------------------------------------------------------------- */
 
 /* The letter of a stranger, fit to be shown. */
 static char show_letter(char letter)
@@ -135,7 +135,7 @@ void debug_json_stats(const struct aph_rx_debug_stats *stats, struct json *json)
 	json_end(json);
 }
 
-/* -- connections --------------------------------------------------------------------------------------------- */
+/* -- connections ------------------------------------------------------------------------------- */
 
 const char *const debug_connection_headings[DEBUG_CONNECTION_COLUMNS] = {
 	"PEER", "ROLE", "CONNECTION", "SECURITY", ">CALL", "STATE", "MODE", "QUEUED",
@@ -254,7 +254,7 @@ void debug_json_connection(const struct aph_rx_debug_connection *c, struct json 
 	json_end(json);
 }
 
-/* -- peers --------------------------------------------------------------------------------------------------- */
+/* -- peers ------------------------------------------------------------------------------------- */
 
 const char *const debug_peer_headings[DEBUG_PEER_COLUMNS] = {
 	"PEER", ">RTT", ">TIMEOUT", ">MTU", ">WINDOW", ">SENT", ">RESENT", ">USERS",
@@ -323,7 +323,7 @@ void debug_json_peer(const struct aph_rx_debug_peer *peer, struct json *json)
 	json_end(json);
 }
 
-/* -- counters ------------------------------------------------------------------------------------------------ */
+/* -- counters ---------------------------------------------------------------------------------- */
 
 void debug_print_counters(const struct aph_rx_debug_counters *counters)
 {

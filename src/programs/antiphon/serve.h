@@ -100,7 +100,9 @@ enum {
 #define SERVE_PIECE_MAX 65536
 ssize_t serve_move_request(struct aph_call *call, int fd);
 
-/* `uncommitted` is 0 at first and the function's own: what was read but found no room to be sent. */
+/*
+ * `uncommitted` is 0 at first and the function's own: what was read but found no room to be sent.
+ */
 ssize_t serve_move_reply(struct aph_call *call, int fd, size_t max, size_t *uncommitted);
 
 #endif

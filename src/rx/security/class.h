@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a security class fills in. A connection carries one class and its state; packets pass through it when they
- * are sent for the first time and when they are taken in. All of it is pure computation: no I/O, no clock.
+ * What a security class fills in. A connection carries one class and its state; packets pass
+ * through it when they are sent for the first time and when they are taken in. All of it is pure
+ * computation: no I/O, no clock.
  */
 #ifndef ANTIPHON_RX_SECURITY_CLASS_H
 #define ANTIPHON_RX_SECURITY_CLASS_H
@@ -41,21 +42,22 @@ struct aph_rx_class {
 	int (*init)(struct aph_rx_conn *conn);
 	void (*deinit)(struct aph_rx_conn *conn);
 	/*
-	 * At a client `conn` is NULL: bodies are begun before there is a connection for them. At a service `client`
-	 * is.
+	 * At a client `conn` is NULL: bodies are begun before there is a connection for them. At a
+	 * service `client` is.
 	 */
 	struct aph_rx_layout (*layout)(const struct aph_rx_client *client,
 				       const struct aph_rx_conn *conn);
 	/*
-	 * Protects a packet that is about to be sent for the first time: the user's `*len` bytes lie at
-	 * packet + APH_RX_HEADER + layout.header; `*len` becomes all behind the header. header->cksum is to be set,
-	 * the ids in it are those of the packet. Cannot fail: what it needs was made by init().
+	 * Protects a packet that is about to be sent for the first time: the user's `*len` bytes
+	 * lie at packet + APH_RX_HEADER + layout.header; `*len` becomes all behind the header.
+	 * header->cksum is to be set, the ids in it are those of the packet. Cannot fail: what it
+	 * needs was made by init().
 	 */
 	void (*secure)(struct aph_rx_conn *conn, struct aph_rx_header *header, uint8_t *packet,
 		       size_t *len);
 	/*
-	 * Verifies a DATA packet and finds the user's bytes in it; may work in place. 0, or the abort code that
-	 * ends the call.
+	 * Verifies a DATA packet and finds the user's bytes in it; may work in place. 0, or the
+	 * abort code that ends the call.
 	 */
 	int32_t (*verify)(struct aph_rx_conn *conn, const struct aph_rx_header *header,
 			  uint8_t *payload, size_t len, size_t *start, size_t *user_len);
@@ -64,8 +66,8 @@ struct aph_rx_class {
 	/* Server: writes the body of a CHALLENGE; returns its length. */
 	size_t (*challenge)(struct aph_rx_conn *conn, uint8_t *body, size_t max);
 	/*
-	 * Client: answers a CHALLENGE: writes the body of a RESPONSE, `*len` of it, which is the room at first, and
-	 * sets header->cksum. 0, or an abort code.
+	 * Client: answers a CHALLENGE: writes the body of a RESPONSE, `*len` of it, which is the
+	 * room at first, and sets header->cksum. 0, or an abort code.
 	 */
 	int32_t (*respond)(struct aph_rx_conn *conn, const uint8_t *challenge, size_t challenge_len,
 			   struct aph_rx_header *header, uint8_t *body, size_t *len);
@@ -74,7 +76,10 @@ struct aph_rx_class {
 			  const uint8_t *response, size_t len);
 };
 
-/* Class 0, rxnull: proves nothing and protects nothing. Its functions are NULL where nothing is to be done. */
+/*
+ * Class 0, rxnull: proves nothing and protects nothing. Its functions are NULL where nothing is to
+ * be done.
+ */
 extern const struct aph_rx_class aph_rx_null;
 
 #endif

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <sys/wait.h>
 
-/* -- sending ---------------------------------------------------------------------------------------------- */
+/* -- sending ----------------------------------------------------------------------------------- */
 
 struct ctl ctl_none(void)
 {
@@ -79,7 +79,7 @@ ssize_t tag_abort(int fd, unsigned long tag, uint32_t code)
 	return ctl_send(fd, &ctl, NULL, 0, NULL, 0);
 }
 
-/* -- receiving -------------------------------------------------------------------------------------------- */
+/* -- receiving --------------------------------------------------------------------------------- */
 
 static void read_control(struct got *got, struct msghdr *message)
 {
@@ -186,7 +186,7 @@ void expect_nothing(int fd)
 	CHECK_INT(got.n, -EAGAIN);
 }
 
-/* -- sockets ---------------------------------------------------------------------------------------------- */
+/* -- sockets ----------------------------------------------------------------------------------- */
 
 struct sockaddr_rxrpc loopback(uint16_t port, uint16_t service)
 {
@@ -234,7 +234,7 @@ int server_new(struct sockaddr_rxrpc *address, int backlog)
 	return fd;
 }
 
-/* -- processes -------------------------------------------------------------------------------------------- */
+/* -- processes --------------------------------------------------------------------------------- */
 
 void finish(pid_t pid)
 {

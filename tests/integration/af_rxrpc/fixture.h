@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the tests of AF_RXRPC share. Each test program is built twice: with libafrxrpc's functions, and (AFRX_PLAIN) with
- * the system's calls of the same purpose, to be run under the preload library.
+ * What the tests of AF_RXRPC share. Each test program is built twice: with libafrxrpc's functions,
+ * and (AFRX_PLAIN) with the system's calls of the same purpose, to be run under the preload
+ * library.
  */
 #ifndef TESTS_AF_RXRPC_FIXTURE_H
 #define TESTS_AF_RXRPC_FIXTURE_H
@@ -45,7 +46,7 @@
 
 #define SERVICE 1234
 
-/* -- control messages to send --------------------------------------------------------------------------- */
+/* -- control messages to send ------------------------------------------------------------------ */
 
 struct ctl {
 	char bytes[512] __attribute__((aligned(16)));
@@ -69,7 +70,7 @@ ssize_t tag_send(int fd, unsigned long tag, const void *data, size_t len,
 ssize_t tag_command(int fd, unsigned long tag, int type);
 ssize_t tag_abort(int fd, unsigned long tag, uint32_t code);
 
-/* -- messages received ----------------------------------------------------------------------------------- */
+/* -- messages received ------------------------------------------------------------------------- */
 
 struct got {
 	ssize_t n; /* or -errno */
@@ -95,7 +96,7 @@ void expect_note(int fd, struct got *got, unsigned long tag, int type);
 /* There is nothing to receive, and does not come in a while. */
 void expect_nothing(int fd);
 
-/* -- sockets --------------------------------------------------------------------------------------------- */
+/* -- sockets ----------------------------------------------------------------------------------- */
 
 /* 127.0.0.1 and a service. */
 struct sockaddr_rxrpc loopback(uint16_t port, uint16_t service);
@@ -108,7 +109,7 @@ int connect_to(int fd, const struct sockaddr_rxrpc *address);
 /* Whether poll() says these events of these, within so many ms. */
 bool polls(int fd, short events, int ms);
 
-/* -- processes ------------------------------------------------------------------------------------------- */
+/* -- processes --------------------------------------------------------------------------------- */
 
 /* Waits for a child; its exit status has to be 0. */
 void finish(pid_t pid);

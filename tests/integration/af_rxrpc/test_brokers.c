@@ -112,7 +112,10 @@ static void test_false_broker(void **state)
 	OK(close(up[1]));
 }
 
-/* From the first socket on nobody else can have the name, and nobody is there as long as there is no broker. */
+/*
+ * From the first socket on nobody else can have the name, and nobody is there as long as there is
+ * no broker.
+ */
 static void test_name_is_taken(void **state)
 {
 	struct sockaddr_rxrpc any = loopback(0, 0);
@@ -157,7 +160,7 @@ static void test_name_is_closed(void **state)
 	finish(pid);
 }
 
-/* -- clients that do not keep to the rules ----------------------------------------------------------------------- */
+/* -- clients that do not keep to the rules ----------------------------------------------------- */
 
 /* As much of the broker's own messages as a client needs that is to be a bad one. */
 static ssize_t say(int fd, char what, const int *fds, unsigned n)
@@ -193,7 +196,10 @@ static int connect_to_broker(int outer, const struct sockaddr_un *name, socklen_
 	return fd;
 }
 
-/* One that asks and asks, and reads no answer, does not keep the broker when all sockets are closed. */
+/*
+ * One that asks and asks, and reads no answer, does not keep the broker when all sockets are
+ * closed.
+ */
 static void test_no_answer_is_read(void **state)
 {
 	uint64_t until_ns = aph_deadline_ms(300);
@@ -267,7 +273,10 @@ static void test_options_of_the_pair(void **state)
 #define CONNECTIONS 1024
 #define LIMIT	    40
 
-/* When it has as many connections as it may, or descriptors, whoever comes hears that it is full, not that it is gone. */
+/*
+ * When it has as many connections as it may, or descriptors, whoever comes hears that it is full,
+ * not that it is gone.
+ */
 static void be_full(int n_connections, rlim_t limit)
 {
 	struct sockaddr_rxrpc any = loopback(0, 0);

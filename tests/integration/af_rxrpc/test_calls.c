@@ -16,7 +16,7 @@ static void begin_call(int client, int server, const struct sockaddr_rxrpc *to, 
 	CHECK_INT(tag_command(server, 11, RXRPC_ACCEPT), 0);
 }
 
-/* -- the two models ------------------------------------------------------------------------------------------ */
+/* -- the two models ---------------------------------------------------------------------------- */
 
 static void test_accept_model(void **state)
 {
@@ -181,7 +181,7 @@ static void test_server_as_client(void **state)
 	OK(rx_close(other));
 }
 
-/* -- bodies ------------------------------------------------------------------------------------------------------ */
+/* -- bodies ------------------------------------------------------------------------------------ */
 
 static void test_empty_bodies(void **state)
 {
@@ -228,7 +228,10 @@ static void test_more(void **state)
 	OK(rx_close(server));
 }
 
-/* A body read in pieces: MSG_MORE is clear on the last byte alone, and a short buffer loses nothing. */
+/*
+ * A body read in pieces: MSG_MORE is clear on the last byte alone, and a short buffer loses
+ * nothing.
+ */
 static void test_pieces(void **state)
 {
 	struct sockaddr_rxrpc to;
@@ -283,7 +286,7 @@ static void test_peek(void **state)
 	OK(rx_close(server));
 }
 
-/* -- blocking ------------------------------------------------------------------------------------------------------ */
+/* -- blocking ---------------------------------------------------------------------------------- */
 
 struct late {
 	int fd;
@@ -306,7 +309,10 @@ static void *send_late(void *arg)
 	return NULL;
 }
 
-/* A blocking read goes on until the body is over or the buffer is full; one that does not block gives what is there. */
+/*
+ * A blocking read goes on until the body is over or the buffer is full; one that does not block
+ * gives what is there.
+ */
 static void test_blocking_read(void **state)
 {
 	struct sockaddr_rxrpc to;
@@ -405,7 +411,7 @@ static void test_interrupted(void **state)
 	OK(rx_close(server));
 }
 
-/* -- large bodies --------------------------------------------------------------------------------------------------- */
+/* -- large bodies ------------------------------------------------------------------------------ */
 
 #define LARGE (8u << 20)
 
@@ -463,7 +469,10 @@ static void test_large_bodies(void **state)
 	OK(rx_close(server));
 }
 
-/* The window is full: MSG_DONTWAIT gives a short count, then EAGAIN; a time limit the same after a while. */
+/*
+ * The window is full: MSG_DONTWAIT gives a short count, then EAGAIN; a time limit the same after a
+ * while.
+ */
 static void test_full_window(void **state)
 {
 	struct timeval limit = { .tv_usec = 30000 };
@@ -502,7 +511,7 @@ static void test_full_window(void **state)
 	OK(rx_close(server));
 }
 
-/* -- addresses in messages ------------------------------------------------------------------------------------------ */
+/* -- addresses in messages --------------------------------------------------------------------- */
 
 static void test_names(void **state)
 {

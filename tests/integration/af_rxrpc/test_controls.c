@@ -15,7 +15,7 @@ static ssize_t send_one(int fd, int type, const void *data, size_t len,
 	return ctl_send(fd, &ctl, "x", 1, to, MSG_MORE);
 }
 
-/* -- refused --------------------------------------------------------------------------------------------------- */
+/* -- refused ----------------------------------------------------------------------------------- */
 
 /* The right length of each, or -1: not to be sent. */
 static const struct {
@@ -255,7 +255,7 @@ static void test_page_ends(void **state)
 	OK(rx_close(server));
 }
 
-/* -- ACCEPT and CHARGE_ACCEPT --------------------------------------------------------------------------------------- */
+/* -- ACCEPT and CHARGE_ACCEPT ------------------------------------------------------------------ */
 
 static void test_accept(void **state)
 {
@@ -334,7 +334,7 @@ static void test_charge(void **state)
 	OK(rx_close(server));
 }
 
-/* -- TX_LENGTH, SET_CALL_TIMEOUT, EXCLUSIVE_CALL, UPGRADE_SERVICE ------------------------------------------------------ */
+/* -- TX_LENGTH, SET_CALL_TIMEOUT, EXCLUSIVE_CALL, UPGRADE_SERVICE ------------------------------ */
 
 static ssize_t send_length(int fd, unsigned long tag, int64_t total, size_t len, int flags,
 			   const struct sockaddr_rxrpc *to)
@@ -392,7 +392,10 @@ static void test_hard_timeout(void **state)
 	OK(rx_close(server));
 }
 
-/* The other two limits: no data from anybody, and no packet at all, from a peer that has only an address. */
+/*
+ * The other two limits: no data from anybody, and no packet at all, from a peer that has only an
+ * address.
+ */
 static void test_silence(void **state)
 {
 	struct sockaddr_rxrpc to, nobody = loopback(port_free(AF_INET), SERVICE);
@@ -477,9 +480,12 @@ static void test_upgrade(void **state)
 	OK(rx_close(server));
 }
 
-/* -- writing them -------------------------------------------------------------------------------------------------------- */
+/* -- writing them ------------------------------------------------------------------------------ */
 
-/* A control buffer that is too short: MSG_CTRUNC, a message cut in its data, and the end is taken all the same. */
+/*
+ * A control buffer that is too short: MSG_CTRUNC, a message cut in its data, and the end is taken
+ * all the same.
+ */
 static void test_truncated_control(void **state)
 {
 	char control[64] __attribute__((aligned(16)));
@@ -531,7 +537,7 @@ static void test_short_name(void **state)
 	OK(rx_close(server));
 }
 
-/* -- flags ------------------------------------------------------------------------------------------------------------------ */
+/* -- flags ------------------------------------------------------------------------------------- */
 
 static void test_flags(void **state)
 {

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* How calls end, and what each side is told: aborts, busy, network and local errors, sockets that go away. */
+/*
+ * How calls end, and what each side is told: aborts, busy, network and local errors, sockets that
+ * go away.
+ */
 #include "fixture.h"
 
 #include <arpa/inet.h>
@@ -7,7 +10,10 @@
 
 static struct got got;
 
-/* A call under way: tag 1 at the client, 11 at the server, its request read unless it is still being sent. */
+/*
+ * A call under way: tag 1 at the client, 11 at the server, its request read unless it is still
+ * being sent.
+ */
 struct call {
 	struct sockaddr_rxrpc to;
 	int server, client;
@@ -36,9 +42,12 @@ static void call_end(const struct call *call)
 	OK(rx_close(call->server));
 }
 
-/* -- aborts ----------------------------------------------------------------------------------------------------- */
+/* -- aborts ------------------------------------------------------------------------------------ */
 
-/* By either side: the other one gets the code, what was queued of the call is gone, and the tag is free at once. */
+/*
+ * By either side: the other one gets the code, what was queued of the call is gone, and the tag is
+ * free at once.
+ */
 static void test_abort_by_client(void **state)
 {
 	struct call call;
@@ -49,7 +58,10 @@ static void test_abort_by_client(void **state)
 	expect_nothing(call.client);
 	CHECK_INT(tag_abort(call.client, 1, 1), -EBADSLT);
 	for (;;) {
-		/* Data that were not read when it came do not stay; some may have been taken before. */
+		/*
+		 * Data that were not read when it came do not stay; some may have been taken
+		 * before.
+		 */
 		receive_soon(call.server, &got, sizeof(got.data), MSG_DONTWAIT);
 		if (got.type == RXRPC_ABORT)
 			break;
@@ -135,7 +147,7 @@ static void test_abort_of_a_blocked_sender(void **state)
 	}
 }
 
-/* -- refusals --------------------------------------------------------------------------------------------------------- */
+/* -- refusals ---------------------------------------------------------------------------------- */
 
 static void test_unknown_service(void **state)
 {
@@ -151,7 +163,9 @@ static void test_unknown_service(void **state)
 	OK(rx_close(server));
 }
 
-/* More calls than the backlog and one wait: BUSY. So it is without a charge, and without listen(). */
+/*
+ * More calls than the backlog and one wait: BUSY. So it is without a charge, and without listen().
+ */
 static void test_busy(void **state)
 {
 	struct sockaddr_rxrpc to = loopback(port_free(AF_INET), SERVICE);
@@ -193,7 +207,10 @@ static void test_busy_without_charge(void **state)
 	OK(rx_close(server));
 }
 
-/* Whoever stops listening, or shuts down, refuses new calls; those there are go on in the first case. */
+/*
+ * Whoever stops listening, or shuts down, refuses new calls; those there are go on in the first
+ * case.
+ */
 static void test_disabled(void **state)
 {
 	struct call call;
@@ -227,7 +244,7 @@ static void test_shut_down(void **state)
 	call_end(&call);
 }
 
-/* -- sockets that go away ------------------------------------------------------------------------------------------------ */
+/* -- sockets that go away ---------------------------------------------------------------------- */
 
 static void expect_gone(int fd, unsigned long tag)
 {
@@ -281,7 +298,7 @@ static void test_close_after_the_reply(void **state)
 	OK(rx_close(call.client));
 }
 
-/* -- errors of the network and of our own kernel ---------------------------------------------------------------------------- */
+/* -- errors of the network and of our own kernel ----------------------------------------------- */
 
 static void test_net_error(void **state)
 {
@@ -295,7 +312,9 @@ static void test_net_error(void **state)
 	OK(rx_close(client));
 }
 
-/* A broadcast address, which our own kernel does not let us send to: told at once or as a message. */
+/*
+ * A broadcast address, which our own kernel does not let us send to: told at once or as a message.
+ */
 static void test_local_error(void **state)
 {
 	struct sockaddr_rxrpc to = loopback(port_free(AF_INET), SERVICE);
@@ -330,11 +349,14 @@ static void test_port_zero(void **state)
 	OK(rx_close(client));
 }
 
-/* -- a peer of bare packets --------------------------------------------------------------------------------------------------- */
+/* -- a peer of bare packets -------------------------------------------------------------------- */
 
 #define HEADER 28
 
-/* Takes the first packet of a call at a plain UDP socket, and answers with one of this type and body. */
+/*
+ * Takes the first packet of a call at a plain UDP socket, and answers with one of this type and
+ * body.
+ */
 static void answer_raw(int udp, uint8_t type, const void *body, size_t len)
 {
 	unsigned char packet[2048];

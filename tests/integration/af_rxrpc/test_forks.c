@@ -198,7 +198,10 @@ static void *fork_in_thread(void *arg)
 	return NULL;
 }
 
-/* Two threads fork at once, and the child of the later one goes on to fork: it has nothing of the other one's. */
+/*
+ * Two threads fork at once, and the child of the later one goes on to fork: it has nothing of the
+ * other one's.
+ */
 static void test_fork_twice(void **state)
 {
 	int fds[PORTS], round, i;

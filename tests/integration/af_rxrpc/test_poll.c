@@ -165,7 +165,7 @@ static void test_nonblocking(void **state)
 	OK(rx_close(server));
 }
 
-/* -- threads ----------------------------------------------------------------------------------------------------- */
+/* -- threads ----------------------------------------------------------------------------------- */
 
 #define N_THREADS 4
 #define N_CALLS	  200
@@ -236,7 +236,10 @@ static void test_threads(void **state)
 	(void)state;
 	for (i = 0; i < 10; i++)
 		CHECK_INT(tag_command(server, 100 + (unsigned long)i, RXRPC_CHARGE_ACCEPT), 0);
-	/* Sockets may be moved with a fork() when they are made: a sanitizer's memory allocator allows that to one thread. */
+	/*
+	 * Sockets may be moved with a fork() when they are made: a sanitizer's memory allocator
+	 * allows that to one thread.
+	 */
 	for (i = 0; i < N_THREADS; i++)
 		callers[i] = (struct caller){ .tag = (unsigned long)i + 1, .fd = client_new() };
 	CHECK_INT(pthread_create(&server_thread, NULL, serve, &server), 0);

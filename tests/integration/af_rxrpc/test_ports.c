@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* UDP ports that unrelated sockets share: those of several processes, and one beside an endpoint of libantiphon. */
+/*
+ * UDP ports that unrelated sockets share: those of several processes, and one beside an endpoint of
+ * libantiphon.
+ */
 #include "fixture.h"
 
 #include <poll.h>
@@ -11,7 +14,7 @@
 
 static struct got got;
 
-/* -- processes ---------------------------------------------------------------------------------------------------- */
+/* -- processes --------------------------------------------------------------------------------- */
 
 static void serve_one(int fd)
 {
@@ -36,7 +39,9 @@ static void bind_soon(int fd, const struct sockaddr_rxrpc *at)
 	OK(r);
 }
 
-/* A process of its own, which answers each call with what was asked, and forks when it is told to. */
+/*
+ * A process of its own, which answers each call with what was asked, and forks when it is told to.
+ */
 static int serve(int ctl, void *arg)
 {
 	const struct sockaddr_rxrpc *at = arg;
@@ -127,7 +132,10 @@ static void test_unrelated_processes(void **state)
 	}
 }
 
-/* Sockets that move to a process of their own take their part in the port along, the owner's and the other's. */
+/*
+ * Sockets that move to a process of their own take their part in the port along, the owner's and
+ * the other's.
+ */
 static void test_ports_that_move(void **state)
 {
 	struct sockaddr_rxrpc at[2];
@@ -148,7 +156,10 @@ static void test_ports_that_move(void **state)
 			child_start(&third, finds_it_taken, &at[first ^ i]);
 			CHECK_INT(child_finish(&third, check_hang_ms(5000)), 0);
 		}
-		/* The last descriptor is gone with the program, and so is the service, from wherever it was served. */
+		/*
+		 * The last descriptor is gone with the program, and so is the service, from
+		 * wherever it was served.
+		 */
 		child_kill(&children[first]);
 		for (int j = 0; j < 4; j++)
 			expect_echo(client, &at[!first]);
@@ -160,7 +171,7 @@ static void test_ports_that_move(void **state)
 	}
 }
 
-/* -- one process -------------------------------------------------------------------------------------------------- */
+/* -- one process ------------------------------------------------------------------------------- */
 
 static void test_beside_an_endpoint(void **state)
 {

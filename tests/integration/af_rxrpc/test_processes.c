@@ -18,7 +18,7 @@
 
 static struct got got;
 
-/* -- dup ------------------------------------------------------------------------------------------------------- */
+/* -- dup --------------------------------------------------------------------------------------- */
 
 /* The last close counts, whichever it is. */
 static void test_dup(void **state)
@@ -151,7 +151,10 @@ static void bind_many(int first)
 	}
 }
 
-/* Ports whose sockets are closed together, behind the library's back: their threads end each other's, and all end. */
+/*
+ * Ports whose sockets are closed together, behind the library's back: their threads end each
+ * other's, and all end.
+ */
 static void test_many_at_once(void **state)
 {
 	const int first = 900;
@@ -173,7 +176,10 @@ static void *send_first(void *arg)
 	return NULL;
 }
 
-/* Two threads use a socket for the first time while others are noticed to be closed: it is bound once. */
+/*
+ * Two threads use a socket for the first time while others are noticed to be closed: it is bound
+ * once.
+ */
 static void test_closed_while_binding(void **state)
 {
 	const int first = 900;
@@ -196,7 +202,7 @@ static void test_closed_while_binding(void **state)
 	await_one_thread();
 }
 
-/* -- fork ------------------------------------------------------------------------------------------------------- */
+/* -- fork -------------------------------------------------------------------------------------- */
 
 static void reply_to(int server, unsigned long tag)
 {
@@ -233,7 +239,9 @@ static void test_child_closes(void **state)
 	OK(rx_close(server));
 }
 
-/* Takes one message, and answers it with "y" if it is a request. Whether it was an acknowledgement. */
+/*
+ * Takes one message, and answers it with "y" if it is a request. Whether it was an acknowledgement.
+ */
 static bool serve(int server)
 {
 	receive_soon(server, &got, 10, 0);
@@ -280,7 +288,9 @@ static void test_calls_are_shared(void **state)
 	OK(rx_close(server));
 }
 
-/* The parent ends, and the child goes on with the socket that was bound before: no caller notices. */
+/*
+ * The parent ends, and the child goes on with the socket that was bound before: no caller notices.
+ */
 static void test_daemon(void **state)
 {
 	struct sockaddr_rxrpc to;
@@ -531,7 +541,7 @@ static void test_bulk(void **state)
 	free(body);
 }
 
-/* -- keys -------------------------------------------------------------------------------------------------------- */
+/* -- keys -------------------------------------------------------------------------------------- */
 
 static int set_key(int fd, const char *name)
 {
@@ -584,7 +594,7 @@ static void test_keys_after_a_move(void **state)
 	OK(rx_close(server));
 }
 
-/* -- exec ------------------------------------------------------------------------------------------------------- */
+/* -- exec -------------------------------------------------------------------------------------- */
 
 /* A program that is started does not disturb the sockets of the one that starts it. */
 static void test_exec(void **state)

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Sockets before any call: making, addresses, binding, connecting, listening, shutting down, options. */
+/*
+ * Sockets before any call: making, addresses, binding, connecting, listening, shutting down,
+ * options.
+ */
 #include "fixture.h"
 
 #include <fcntl.h>
@@ -26,7 +29,7 @@ static int option(int fd, int name, const void *value, socklen_t len)
 	return rx_setsockopt(fd, SOL_RXRPC, name, value, len) < 0 ? -errno : 0;
 }
 
-/* -- socket --------------------------------------------------------------------------------------------------- */
+/* -- socket ------------------------------------------------------------------------------------ */
 
 static void test_socket(void **state)
 {
@@ -48,7 +51,7 @@ static void test_socket(void **state)
 	FAILS(rx_listen(fd, 1), EBADF);
 }
 
-/* -- addresses, in the order of the checks ------------------------------------------------------------------------ */
+/* -- addresses, in the order of the checks ----------------------------------------------------- */
 
 struct bad_address {
 	uint16_t family, type, len, transport;
@@ -106,7 +109,7 @@ static void test_bad_addresses(void **state)
 	OK(rx_close(fd));
 }
 
-/* -- bind ----------------------------------------------------------------------------------------------------------- */
+/* -- bind -------------------------------------------------------------------------------------- */
 
 static void test_bind(void **state)
 {
@@ -133,7 +136,10 @@ static void test_bind(void **state)
 	other = address;
 	other.transport.sin.sin_addr.s_addr = htonl(INADDR_ANY);
 	CHECK_INT(bind_to(fd2, &other), -EADDRINUSE);
-	/* Another address of the same port is another endpoint; a bind that failed may be tried again. */
+	/*
+	 * Another address of the same port is another endpoint; a bind that failed may be tried
+	 * again.
+	 */
 	other.transport.sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1);
 	OK(bind_to(fd2, &other));
 	OK(rx_close(fd2));
@@ -227,7 +233,7 @@ static void test_privileged_port(void **state)
 	OK(rx_close(fd));
 }
 
-/* -- listen, connect, shutdown ----------------------------------------------------------------------------------------- */
+/* -- listen, connect, shutdown ----------------------------------------------------------------- */
 
 static void test_listen(void **state)
 {
@@ -347,7 +353,7 @@ static void test_other_calls(void **state)
 }
 #endif
 
-/* -- options ------------------------------------------------------------------------------------------------------------- */
+/* -- options ----------------------------------------------------------------------------------- */
 
 static void test_flag_options(void **state)
 {
@@ -452,7 +458,7 @@ static void test_timestamp(void **state)
 	OK(rx_close(server));
 }
 
-/* -- IPv6 ------------------------------------------------------------------------------------------------------------------ */
+/* -- IPv6 -------------------------------------------------------------------------------------- */
 
 static struct sockaddr_rxrpc loopback6(uint16_t port, uint16_t service)
 {

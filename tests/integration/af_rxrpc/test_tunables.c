@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Tunables: their first values from the environment, which programs as they are get too, and the functions. */
+/*
+ * Tunables: their first values from the environment, which programs as they are get too, and the
+ * functions.
+ */
 #include "fixture.h"
 
 #include <antiphon/api.h>
@@ -24,7 +27,7 @@ static void one_call(int client, int server, const struct sockaddr_rxrpc *to)
 	expect_note(server, &got, 11, RXRPC_ACK);
 }
 
-/* -- from the environment ---------------------------------------------------------------------------------------- */
+/* -- from the environment ---------------------------------------------------------------------- */
 
 static void test_backlog(void **state)
 {
@@ -79,7 +82,7 @@ static void test_implicit_length(void **state)
 	OK(rx_close(server));
 }
 
-/* -- the functions ------------------------------------------------------------------------------------------------ */
+/* -- the functions ----------------------------------------------------------------------------- */
 
 #ifndef AFRX_PLAIN
 static const struct {
@@ -125,7 +128,10 @@ static void test_ranges(void **state)
 	FAILS(aph_rxrpc_get_tunable("nothing", &value), ENOENT);
 }
 
-/* Peers that were called a moment ago are forgotten when there are more than are to be kept, and called anew. */
+/*
+ * Peers that were called a moment ago are forgotten when there are more than are to be kept, and
+ * called anew.
+ */
 static void test_reaping(void **state)
 {
 	struct sockaddr_rxrpc to[2];
@@ -173,7 +179,10 @@ static void on_signal(int signal)
 	(void)signal;
 }
 
-/* On a long way, where there is time for it: signals do not end MSG_WAITALL while somebody reads; then they do. */
+/*
+ * On a long way, where there is time for it: signals do not end MSG_WAITALL while somebody reads;
+ * then they do.
+ */
 static void test_wait_for_all(void **state)
 {
 	struct sigaction action = { .sa_handler = on_signal };

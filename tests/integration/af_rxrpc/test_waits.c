@@ -99,7 +99,7 @@ static void end_and_read(int client, int server, size_t at, size_t len)
 	CHECK_INT(at, len + 3);
 }
 
-/* -- for room ------------------------------------------------------------------------------------------------------ */
+/* -- for room ---------------------------------------------------------------------------------- */
 
 /* What was taken before the signal is told, and only where there was nothing the signal is. */
 static void test_signal_without_room(void **state)
@@ -157,8 +157,8 @@ static void test_signal_that_restarts(void **state)
 }
 
 /*
- * The number is given to something else meanwhile, which has nothing to do with the call: sendmsg() goes on to its end, and
- * the socket ends with it.
+ * The number is given to something else meanwhile, which has nothing to do with the call: sendmsg()
+ * goes on to its end, and the socket ends with it.
  */
 static void test_closed_without_room(void **state)
 {
@@ -187,7 +187,7 @@ static void test_closed_without_room(void **state)
 	OK(rx_close(server));
 }
 
-/* -- for a channel ------------------------------------------------------------------------------------------------- */
+/* -- for a channel ----------------------------------------------------------------------------- */
 
 /* A thread waits for the seventeenth channel. */
 static void begin_without_channel(struct sender *sender, int *server, int *client)
@@ -250,7 +250,7 @@ static void test_shut_down_without_channel(void **state)
 	OK(rx_close(server));
 }
 
-/* -- for a message -------------------------------------------------------------------------------------------------- */
+/* -- for a message ----------------------------------------------------------------------------- */
 
 static void *read_in_thread(void *arg)
 {
@@ -280,7 +280,7 @@ static void test_last_call_aborted(void **state)
 	OK(rx_close(server));
 }
 
-/* -- for the rest of a body ---------------------------------------------------------------------------------------- */
+/* -- for the rest of a body -------------------------------------------------------------------- */
 
 static void *read_all_in_thread(void *arg)
 {
@@ -307,8 +307,8 @@ static bool is_done_within(struct sender *reader, int ms)
 }
 
 /*
- * Two threads read one request, and both return at its end. A third one, at another socket of the port, receives for
- * both, so that they come in any order.
+ * Two threads read one request, and both return at its end. A third one, at another socket of the
+ * port, receives for both, so that they come in any order.
  */
 static void test_two_readers(void **state)
 {
@@ -361,7 +361,7 @@ static void test_two_readers(void **state)
 	OK(rx_close(server));
 }
 
-/* -- cancelled ------------------------------------------------------------------------------------------------------- */
+/* -- cancelled --------------------------------------------------------------------------------- */
 
 /* After so many microseconds: in the port's driver first, and then asleep. */
 static void cancel(struct sender *who, useconds_t after)

@@ -36,7 +36,7 @@ bool same_file(int a, int b)
 	return st_a.st_dev == st_b.st_dev && st_a.st_ino == st_b.st_ino;
 }
 
-/* -- the peer -------------------------------------------------------------------------------------------- */
+/* -- the peer ---------------------------------------------------------------------------------- */
 
 static int peer_socket(const char *path, struct sockaddr_un *address)
 {
@@ -176,7 +176,7 @@ bool peer_hung_up(int sock)
 	return poll(&poller, 1, check_ms(1000)) == 1 && recv(sock, &byte, 1, 0) <= 0;
 }
 
-/* -- handlers -------------------------------------------------------------------------------------------- */
+/* -- handlers ---------------------------------------------------------------------------------- */
 
 void told_init(struct told *told)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the tests of libafdt share: a peer that knows the wire from its specification alone and speaks it with
- * plain system calls, in whatever pieces it likes; and handlers that remember what they were told.
+ * What the tests of libafdt share: a peer that knows the wire from its specification alone and
+ * speaks it with plain system calls, in whatever pieces it likes; and handlers that remember what
+ * they were told.
  */
 #ifndef TESTS_AFDT_FIXTURE_H
 #define TESTS_AFDT_FIXTURE_H
@@ -17,7 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* -- files ----------------------------------------------------------------------------------------------- */
+/* -- files ------------------------------------------------------------------------------------- */
 
 /* A path in the test's directory; a static string. */
 const char *path_of(const char *name);
@@ -26,13 +27,15 @@ const char *path_of(const char *name);
 int some_file(void);
 bool same_file(int a, int b);
 
-/* -- the peer -------------------------------------------------------------------------------------------- */
+/* -- the peer ---------------------------------------------------------------------------------- */
 
 int peer_listen(const char *path);
 int peer_accept(int listener);
 int peer_connect(const char *path);
 
-/* Bytes as they are, descriptors with the first of them. The second form checks that it went well. */
+/*
+ * Bytes as they are, descriptors with the first of them. The second form checks that it went well.
+ */
 bool peer_try_send(int sock, const void *bytes, size_t len, const int *fds, size_t n_fds);
 void peer_send(int sock, const void *bytes, size_t len, const int *fds, size_t n_fds);
 
@@ -48,14 +51,17 @@ struct peer_got {
 	int fds[APH_AFDT_FDS_MAX];
 };
 
-/* Waits for a message; false if the connection ended, or nothing came. Closes what was there before. */
+/*
+ * Waits for a message; false if the connection ended, or nothing came. Closes what was there
+ * before.
+ */
 bool peer_receive(int sock, struct peer_got *got);
 void peer_drop(struct peer_got *got);
 
 /* True once the other side has hung up; false after a second. */
 bool peer_hung_up(int sock);
 
-/* -- what handlers were told ------------------------------------------------------------------------------- */
+/* -- what handlers were told ------------------------------------------------------------------- */
 
 struct told {
 	int requests, posts, responses, errors;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A server and clients of antiphon/afdt.h in one loop, which is libevent's or an endpoint's of its own. Tests are
- * run on both.
+ * A server and clients of antiphon/afdt.h in one loop, which is libevent's or an endpoint's of its
+ * own. Tests are run on both.
  */
 #ifndef TESTS_AFDT_RIG_H
 #define TESTS_AFDT_RIG_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the library of 2009 did not have. Everything is tried on libevent and on an endpoint of its own, of which
- * the descriptor is all that the loop here looks at.
+ * What the library of 2009 did not have. Everything is tried on libevent and on an endpoint of its
+ * own, of which the descriptor is all that the loop here looks at.
  */
 #include "rig.h"
 
@@ -16,7 +16,7 @@
 #include <sys/time.h>
 #include <sys/wait.h>
 
-/* -- answers that come later ------------------------------------------------------------------------------- */
+/* -- answers that come later ------------------------------------------------------------------- */
 
 static void later(void **state)
 {
@@ -172,7 +172,7 @@ static void bad_replies(void **state)
 	close_all();
 }
 
-/* -- who asks ------------------------------------------------------------------------------------------------ */
+/* -- who asks ---------------------------------------------------------------------------------- */
 
 static int call_from_child(int ctl, void *arg)
 {
@@ -216,7 +216,7 @@ static void credentials(void **state)
 	close_all();
 }
 
-/* -- several descriptors ------------------------------------------------------------------------------------- */
+/* -- several descriptors ----------------------------------------------------------------------- */
 
 static void several(void **state)
 {
@@ -260,7 +260,10 @@ static void several(void **state)
 	close_all();
 }
 
-/* To a server that does not understand them descriptors are not sent, nor anything else that is new. */
+/*
+ * To a server that does not understand them descriptors are not sent, nor anything else that is
+ * new.
+ */
 static void several_to_an_original(void **state)
 {
 	int listener, sock, file = some_file();
@@ -329,7 +332,7 @@ static void original_clients(void **state)
 	close_all();
 }
 
-/* -- clients ------------------------------------------------------------------------------------------------- */
+/* -- clients ----------------------------------------------------------------------------------- */
 
 static void clients(void **state)
 {
@@ -354,7 +357,10 @@ static void clients(void **state)
 	close_all();
 }
 
-/* A descriptor that nobody takes is closed at once, however long its sender would like that to take. */
+/*
+ * A descriptor that nobody takes is closed at once, however long its sender would like that to
+ * take.
+ */
 static void lingering(void **state)
 {
 	const struct linger linger = { .l_onoff = 1, .l_linger = 5 };
@@ -411,7 +417,7 @@ static void waiting_to_connect(void **state)
 	close_all();
 }
 
-/* -- limits -------------------------------------------------------------------------------------------------- */
+/* -- limits ------------------------------------------------------------------------------------ */
 
 static void request_time(void **state)
 {
@@ -524,7 +530,7 @@ static void modes(void **state)
 	close_all();
 }
 
-/* -- what cannot be ------------------------------------------------------------------------------------------ */
+/* -- what cannot be ---------------------------------------------------------------------------- */
 
 static void reenter(struct aph_afdt_request *request, void *data)
 {

@@ -102,7 +102,10 @@ static void without_a_descriptor(void **state)
 	close_server();
 }
 
-/* A thousand clients at a time, and the server is closed while they wait: they are served all the same. */
+/*
+ * A thousand clients at a time, and the server is closed while they wait: they are served all the
+ * same.
+ */
 static void many(void **state)
 {
 	enum {
@@ -162,7 +165,7 @@ static void split_requests(void **state)
 	close_server();
 }
 
-/* -- a client that does what it should not ----------------------------------------------------------------- */
+/* -- a client that does what it should not ----------------------------------------------------- */
 
 static void bad_requests(void **state)
 {
@@ -283,7 +286,7 @@ static void gone_client(void **state)
 	close_server();
 }
 
-/* -- a server that does ------------------------------------------------------------------------------------ */
+/* -- a server that does ------------------------------------------------------------------------ */
 
 static void bad_servers(void **state)
 {
@@ -424,7 +427,7 @@ static void full_backlog(void **state)
 	close_server();
 }
 
-/* -- what cannot be made ----------------------------------------------------------------------------------- */
+/* -- what cannot be made ----------------------------------------------------------------------- */
 
 static int create_server(const char *path, struct event_base *where)
 {
@@ -545,7 +548,7 @@ static void accept_fails(void **state)
 	close_server();
 }
 
-/* -- handlers that do everything --------------------------------------------------------------------------- */
+/* -- handlers that do everything --------------------------------------------------------------- */
 
 static int close_and_answer(const uint8_t *request, uint32_t len, uint8_t *response,
 			    uint32_t *response_len, void *data)

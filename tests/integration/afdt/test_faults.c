@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Allocation 1, 2, 3..., and call 1, 2, 3... of each system call, fails in whole lives of servers and clients:
- * whoever has to be told is told, and nothing is left behind. What fails because it would block is done later.
+ * Allocation 1, 2, 3..., and call 1, 2, 3... of each system call, fails in whole lives of servers
+ * and clients: whoever has to be told is told, and nothing is left behind. What fails because it
+ * would block is done later.
  */
 #include "fault.h"
 #include "fixture.h"
@@ -16,7 +17,7 @@ static char path[160];
 static int file;
 static struct told server_told, client_told;
 
-/* -- on an endpoint of its own, with all that is new --------------------------------------------------------- */
+/* -- on an endpoint of its own, with all that is new ------------------------------------------- */
 
 static struct aph_afdt_request *held;
 static int n_messages;
@@ -109,7 +110,7 @@ static bool additions(void)
 	return well && n_messages == 1;
 }
 
-/* -- the historical interface on libevent -------------------------------------------------------------------- */
+/* -- the historical interface on libevent ------------------------------------------------------ */
 
 static struct event_base *base;
 
@@ -144,7 +145,7 @@ static bool historical(void)
 	return well;
 }
 
-/* -- the low level ------------------------------------------------------------------------------------------- */
+/* -- the low level ----------------------------------------------------------------------------- */
 
 static bool messages(void)
 {
@@ -170,7 +171,7 @@ static bool messages(void)
 	return well;
 }
 
-/* -- the synchronous client, against a process of its own ------------------------------------------------------ */
+/* -- the synchronous client, against a process of its own -------------------------------------- */
 
 static char other_path[160];
 
@@ -210,7 +211,7 @@ static bool synchronous(void)
 	return true;
 }
 
-/* -- all of it ------------------------------------------------------------------------------------------------- */
+/* -- all of it --------------------------------------------------------------------------------- */
 
 static const struct {
 	const char *name;

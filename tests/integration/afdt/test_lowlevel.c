@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The low-level interface: bytes as specified, whatever pieces they come in, and what each failure says. */
+/*
+ * The low-level interface: bytes as specified, whatever pieces they come in, and what each failure
+ * says.
+ */
 #include "fixture.h"
 
 #include <fcntl.h>
@@ -56,7 +59,10 @@ static void names(void **state)
 	assert_int_equal(AFDT_MSGLEN, 508);
 }
 
-/* The bytes that the specification says, for messages of several lengths, with and without a descriptor. */
+/*
+ * The bytes that the specification says, for messages of several lengths, with and without a
+ * descriptor.
+ */
 static void bytes_on_the_wire(void **state)
 {
 	static const uint32_t lengths[] = { 0, 1, 5, 507, 508 };

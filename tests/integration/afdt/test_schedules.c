@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Exactly one of the response and error handlers runs, whatever the server does and whenever the time is up:
- * random schedules of a client's loop and of a server that accepts or not, answers in pieces or wrongly, waits,
- * and hangs up. Nothing is left open.
+ * Exactly one of the response and error handlers runs, whatever the server does and whenever the
+ * time is up: random schedules of a client's loop and of a server that accepts or not, answers in
+ * pieces or wrongly, waits, and hangs up. Nothing is left open.
  */
 #include "fixture.h"
 

@@ -12,7 +12,7 @@
 #define N_THREADS 4
 #define N_CALLS	  200
 
-/* -- a server that accepts one client and does something with it ----------------------------------------- */
+/* -- a server that accepts one client and does something with it ------------------------------- */
 
 struct server {
 	int listener;
@@ -120,7 +120,7 @@ static void answered(void **state)
 	}
 }
 
-/* -- what else may happen -------------------------------------------------------------------------------- */
+/* -- what else may happen ---------------------------------------------------------------------- */
 
 static void say_nothing(int sock, int file)
 {
@@ -206,7 +206,9 @@ static void failures(void **state)
 	}
 }
 
-/* What comes after a whole answer is either seen, and an error, or not seen; nothing is left open. */
+/*
+ * What comes after a whole answer is either seen, and an error, or not seen; nothing is left open.
+ */
 static void twice(void **state)
 {
 	struct afdt_error_t err;
@@ -330,7 +332,7 @@ static void no_descriptors_left(void **state)
 	CHECK_OK(setrlimit(RLIMIT_NOFILE, &before));
 }
 
-/* -- against our own server, from several threads -------------------------------------------------------- */
+/* -- against our own server, from several threads ---------------------------------------------- */
 
 struct loop {
 	struct event_base *base;

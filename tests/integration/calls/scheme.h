@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The kind of address that the cases of this directory run over: one of this host, or `rx:` on loopback. */
+/*
+ * The kind of address that the cases of this directory run over: one of this host, or `rx:` on
+ * loopback.
+ */
 #ifndef TESTS_INTEGRATION_CALLS_SCHEME_H
 #define TESTS_INTEGRATION_CALLS_SCHEME_H
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* How a service ends a call, and what its client is told. The same cases over every kind of address. */
+/*
+ * How a service ends a call, and what its client is told. The same cases over every kind of
+ * address.
+ */
 #include "scheme.h"
 
 #include <errno.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Bodies as streams: any size in any pieces, both ways, with back-pressure, and the forms without a copy. The same
- * cases over every kind of address.
+ * Bodies as streams: any size in any pieces, both ways, with back-pressure, and the forms without a
+ * copy. The same cases over every kind of address.
  */
 #include "scheme.h"
 
@@ -169,7 +169,10 @@ static void peek_and_available(void **state)
 	service_stop(&service);
 }
 
-/* A client that wants none of a long reply, or only its beginning, has it sent to its end all the same. */
+/*
+ * A client that wants none of a long reply, or only its beginning, has it sent to its end all the
+ * same.
+ */
 static void a_long_reply_that_is_dropped(void **state)
 {
 	struct service_get get = { .len = 40000000, .seed = 3 };
@@ -195,7 +198,10 @@ static void a_long_reply_that_is_dropped(void **state)
 	service_stop(&service);
 }
 
-/* A service in this thread has `call`, of whose request one byte is here, and the client's end of it is `*ours`. */
+/*
+ * A service in this thread has `call`, of whose request one byte is here, and the client's end of
+ * it is `*ours`.
+ */
 struct two_ends {
 	struct aph_endpoint *server;
 	struct client client;
@@ -498,7 +504,10 @@ static void reserve_and_commit(void **state)
 	free(reply);
 }
 
-/* Answers one request with a long body, built in place, and waits where there is no room. Returns how often. */
+/*
+ * Answers one request with a long body, built in place, and waits where there is no room. Returns
+ * how often.
+ */
 static void *reserve_and_wait(void *arg)
 {
 	struct aph_event ev;
@@ -565,7 +574,10 @@ static void waiting_for_a_place(void **state)
 	free(piece);
 }
 
-/* Each time exactly what is there is read, and no read comes up empty: whoever waits is told of more all the same. */
+/*
+ * Each time exactly what is there is read, and no read comes up empty: whoever waits is told of
+ * more all the same.
+ */
 static void waiting_after_exact_reads(void **state)
 {
 	const char *address = scheme_address();
@@ -602,7 +614,10 @@ static void waiting_after_exact_reads(void **state)
 	free(piece);
 }
 
-/* A call may end while another thread builds a piece: what was reserved is nobody else's until the call is freed. */
+/*
+ * A call may end while another thread builds a piece: what was reserved is nobody else's until the
+ * call is freed.
+ */
 static void a_reservation_outlives_its_call(void **state)
 {
 	struct service service;

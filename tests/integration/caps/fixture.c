@@ -10,7 +10,10 @@
 
 #define PORTS_LOOKED_AT 64
 
-/* The thread sanitizer does not like threads in a child of threads, which CAPS programs may well have. */
+/*
+ * The thread sanitizer does not like threads in a child of threads, which CAPS programs may well
+ * have.
+ */
 const char *__tsan_default_options(void);
 
 const char *__tsan_default_options(void)

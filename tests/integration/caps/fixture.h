@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the CAPS tests share. Each test program holds one table, in which every line is a sentence of the
- * contract and the function that proves it: the names of the tests are the contract.
+ * What the CAPS tests share. Each test program holds one table, in which every line is a sentence
+ * of the contract and the function that proves it: the names of the tests are the contract.
  */
 #ifndef TESTS_CAPS_FIXTURE_H
 #define TESTS_CAPS_FIXTURE_H
@@ -48,8 +48,8 @@ void need_root(void);
 void become(uid_t uid, gid_t gid, const gid_t *groups, size_t n);
 
 /*
- * child_start() for a process that has a service open, and so a second thread: the child ends without
- * the leak sanitizer, whose locks do not survive such a fork.
+ * child_start() for a process that has a service open, and so a second thread: the child ends
+ * without the leak sanitizer, whose locks do not survive such a fork.
  */
 void child_of_threads(struct child *child, int (*run)(int ctl, void *arg), void *arg);
 

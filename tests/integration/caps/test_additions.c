@@ -23,7 +23,7 @@ static bool soon(int fd)
 	return readable(fd, check_hang_ms(3000));
 }
 
-/* -- an eventfd of the caller's ------------------------------------------------------------------------- */
+/* -- an eventfd of the caller's ---------------------------------------------------------------- */
 
 static uint64_t drain(int fd)
 {
@@ -114,7 +114,7 @@ static void test_upcid_wrong(void **state)
 	FAILS(caps_upcall_release((1 << 30) + 77), EINVAL);
 }
 
-/* -- a descriptor of the library's ------------------------------------------------------------------------ */
+/* -- a descriptor of the library's ------------------------------------------------------------- */
 
 static void test_upcall_fd(void **state)
 {
@@ -153,7 +153,9 @@ static void test_upcall_fd(void **state)
 	assert_int_equal(fcntl(at_service, F_GETFD), -1);
 }
 
-/* A whole service in a poll loop, and clients that wait: every message goes through the descriptor. */
+/*
+ * A whole service in a poll loop, and clients that wait: every message goes through the descriptor.
+ */
 static void *poll_service(void *arg)
 {
 	int service = *(int *)arg, fd = caps_upcall_fd(service), n_left = 300;
@@ -192,7 +194,7 @@ static void test_upcall_fd_loop(void **state)
 	assert_int_equal(caps_sys_close(service), 0);
 }
 
-/* -- a function ----------------------------------------------------------------------------------------------- */
+/* -- a function -------------------------------------------------------------------------------- */
 
 struct upcalls {
 	_Atomic int n, busy, requests;
@@ -345,7 +347,7 @@ static void test_upcall_forks(void **state)
 	assert_int_equal(caps_sys_close(service), 0);
 }
 
-/* -- notices ------------------------------------------------------------------------------------------------------ */
+/* -- notices ----------------------------------------------------------------------------------- */
 
 static void test_notices(void **state)
 {
@@ -414,7 +416,7 @@ static void test_notices_only_where_asked(void **state)
 	assert_int_equal(caps_sys_close(service), 0);
 }
 
-/* -- the flags that were announced ------------------------------------------------------------------------------ */
+/* -- the flags that were announced ------------------------------------------------------------- */
 
 static void test_nogroups(void **state)
 {
@@ -623,7 +625,7 @@ static void test_async_not_permitted(void **state)
 	assert_int_equal(caps_sys_close(service), 0);
 }
 
-/* -- an idle service ------------------------------------------------------------------------------------------------ */
+/* -- an idle service --------------------------------------------------------------------------- */
 
 static int idle_child(int ctl, void *arg)
 {
@@ -672,7 +674,10 @@ static void test_idle(void **state)
 	client = connect_to("idle", CAPF_ANYCLIENT);
 	(void)put(client, "1");
 	(void)expect(client, CAPMS_REPLY, "");
-	/* The attendant takes a while to believe it. On a busy machine it may not have come to that yet. */
+	/*
+	 * The attendant takes a while to believe it. On a busy machine it may not have come to that
+	 * yet.
+	 */
 	(void)usleep(700000);
 	for (int i = 0;; i++) {
 		before = child_switches(child.pid);

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Long messages: longer than the channel, in both directions, with a service that takes its time. */
+/*
+ * Long messages: longer than the channel, in both directions, with a service that takes its time.
+ */
 #include "fixture.h"
 
 #include "support/pattern.h"
@@ -190,7 +192,9 @@ static void test_truncated(void **state)
 	assert_int_equal(caps_sys_close(service), 0);
 }
 
-/* A client that puts something long and never comes back to the library: it arrives all the same. */
+/*
+ * A client that puts something long and never comes back to the library: it arrives all the same.
+ */
 static int absent_child(int ctl, void *arg)
 {
 	int client = connect_to("long", CAPF_ANYCLIENT);
@@ -314,7 +318,10 @@ static void test_one_at_a_time(void **state)
 	assert_int_equal(caps_sys_close(service), 0);
 }
 
-/* The next message of the same client is begun as soon as the one before it has gone, however that was. */
+/*
+ * The next message of the same client is begun as soon as the one before it has gone, however that
+ * was.
+ */
 static void test_answered_unread(void **state)
 {
 	int service = serve("long", CAPF_ANYCLIENT), client = connect_to("long", CAPF_ANYCLIENT);
@@ -349,7 +356,10 @@ static void test_aborted_unread(void **state)
 		CHECK(poll(&poller, 1, check_hang_ms(5000)) == 1);
 		assert_int_equal(caps_sys_abort(client, id, flags[i]), CAPS_ABORT_ATSERVER);
 		expect_id(client, CAPMS_REPLY, "", id);
-		/* Looks at all that has come, the abort included: caps_sys_wait() takes what it finds. */
+		/*
+		 * Looks at all that has come, the abort included: caps_sys_wait() takes what it
+		 * finds.
+		 */
 		(void)caps_sys_get(service, NULL, 0, NULL, NULL);
 		(void)take_body(service, CAPMS_REQUEST, 2 << 20, 2);
 		assert_int_equal(caps_sys_close(client), 0);

@@ -52,7 +52,7 @@ static void tell(const struct child *child, char what)
 	CHECK(child_hear(child->ctl, check_hang_ms(5000)) == 'd');
 }
 
-/* -- a service ends ------------------------------------------------------------------------------------------ */
+/* -- a service ends ---------------------------------------------------------------------------- */
 
 /* Three messages: one answered, one retrieved, one unread. Then `end` happens to the service. */
 static void run_service_end(void (*end)(struct child *child))
@@ -151,7 +151,7 @@ static void test_service_closes_in_process(void **state)
 	assert_int_equal(caps_sys_close(client), 0);
 }
 
-/* -- a client ends ---------------------------------------------------------------------------------------------- */
+/* -- a client ends ----------------------------------------------------------------------------- */
 
 static int client_child(int ctl, void *arg)
 {
@@ -261,7 +261,7 @@ static void test_reply_outlives_service(void **state)
 	assert_int_equal(caps_sys_close(client), 0);
 }
 
-/* -- fork ------------------------------------------------------------------------------------------------------------ */
+/* -- fork -------------------------------------------------------------------------------------- */
 
 struct ports {
 	int service, client, hidden;
@@ -366,7 +366,7 @@ static void test_fork_of_fork(void **state)
 	assert_int_equal(caps_sys_close(ports.service), 0);
 }
 
-/* -- abort ------------------------------------------------------------------------------------------------------------- */
+/* -- abort ------------------------------------------------------------------------------------- */
 
 static void test_abort_wrong(void **state)
 {

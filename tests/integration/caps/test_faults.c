@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * No memory: allocation 1, 2, 3... fails once, in whichever thread and whichever library it happens to be.
- * Whatever could not be done says so, every message that was taken comes back, and nothing is left behind.
- * The program is linked statically, with --wrap for the functions that allocate.
+ * No memory: allocation 1, 2, 3... fails once, in whichever thread and whichever library it happens
+ * to be. Whatever could not be done says so, every message that was taken comes back, and nothing
+ * is left behind. The program is linked statically, with --wrap for the functions that allocate.
  */
 #include "fixture.h"
 

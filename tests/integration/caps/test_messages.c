@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The contract, second part: messages and their three states, truncated reads, credentials, limits. */
+/*
+ * The contract, second part: messages and their three states, truncated reads, credentials, limits.
+ */
 #include "fixture.h"
 
 #include <grp.h>
@@ -39,7 +41,7 @@ static void answer(int service, off_t id, const char *text)
 	memset(copy, 'x', sizeof(copy));
 }
 
-/* -- the three states -------------------------------------------------------------------------------------- */
+/* -- the three states -------------------------------------------------------------------------- */
 
 static void test_life_of_a_message(void **state)
 {
@@ -235,7 +237,7 @@ static void test_dispose_at_once(void **state)
 	run_dispose(CAPF_DISPOSE_IMM);
 }
 
-/* -- put ----------------------------------------------------------------------------------------------------- */
+/* -- put --------------------------------------------------------------------------------------- */
 
 static void test_put_wrong(void **state)
 {
@@ -301,7 +303,7 @@ static void test_any_bytes(void **state)
 	close_pair(p);
 }
 
-/* -- reply ------------------------------------------------------------------------------------------------------ */
+/* -- reply ------------------------------------------------------------------------------------- */
 
 static void test_reply_wrong(void **state)
 {
@@ -328,7 +330,7 @@ static void test_reply_wrong(void **state)
 	close_pair(p);
 }
 
-/* -- get and wait -------------------------------------------------------------------------------------------------- */
+/* -- get and wait ------------------------------------------------------------------------------ */
 
 static void test_get_would_block(void **state)
 {
@@ -469,7 +471,7 @@ static void test_reply_unread(void **state)
 	close_pair(p);
 }
 
-/* -- credentials ---------------------------------------------------------------------------------------------------- */
+/* -- credentials ------------------------------------------------------------------------------- */
 
 struct identity {
 	uid_t uid, euid;
@@ -587,7 +589,7 @@ static void test_null_pointers(void **state)
 	close_pair(p);
 }
 
-/* -- generations ------------------------------------------------------------------------------------------------------ */
+/* -- generations ------------------------------------------------------------------------------- */
 
 static int generation_child(int ctl, void *arg)
 {

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <sys/time.h>
 
-/* -- types and constants -------------------------------------------------------------------------------- */
+/* -- types and constants ----------------------------------------------------------------------- */
 
 static void test_values(void **state)
 {
@@ -64,7 +64,7 @@ static void test_layouts(void **state)
 	assert_int_equal(cred_pointer->groups[15], 7);
 }
 
-/* -- ports ------------------------------------------------------------------------------------------------ */
+/* -- ports ------------------------------------------------------------------------------------- */
 
 static void test_ports_count_from_1(void **state)
 {
@@ -115,7 +115,7 @@ static void test_every_call_checks_the_port(void **state)
 	}
 }
 
-/* -- names -------------------------------------------------------------------------------------------------- */
+/* -- names ------------------------------------------------------------------------------------- */
 
 static void test_names(void **state)
 {
@@ -144,7 +144,7 @@ static void test_names(void **state)
 	assert_int_equal(caps_sys_close(port), 0);
 }
 
-/* -- finding -------------------------------------------------------------------------------------------------- */
+/* -- finding ----------------------------------------------------------------------------------- */
 
 /* Whether a search with these ids finds the service "found". */
 static bool finds(uid_t uid, gid_t gid)
@@ -263,7 +263,7 @@ static void test_exclusive_elsewhere(void **state)
 	assert_int_equal(caps_sys_close(port), 0);
 }
 
-/* -- waiting for a service ---------------------------------------------------------------------------------- */
+/* -- waiting for a service --------------------------------------------------------------------- */
 
 static int late_service(int ctl, void *arg)
 {
@@ -325,7 +325,7 @@ static void test_waiting_is_interrupted(void **state)
 	alarm_off();
 }
 
-/* -- permission ------------------------------------------------------------------------------------------------ */
+/* -- permission -------------------------------------------------------------------------------- */
 
 /* As whom a child connects, and what it gets. */
 struct attempt {
@@ -526,7 +526,7 @@ static void test_usual_search(void **state)
 	}
 }
 
-/* -- the contract -------------------------------------------------------------------------------------------------- */
+/* -- the contract ------------------------------------------------------------------------------ */
 
 int main(void)
 {

@@ -207,7 +207,7 @@ static void test_fork_in_the_middle(void **state)
 		CHECK(pthread_join(threads[i], NULL) == 0);
 }
 
-/* -- a storm of deaths ---------------------------------------------------------------------------------- */
+/* -- a storm of deaths ------------------------------------------------------------------------- */
 
 static int storm_service(int ctl, void *arg)
 {
@@ -304,7 +304,9 @@ static int storm_client(int ctl, void *arg)
 	}
 }
 
-/* Clients are killed at any moment; the service gets each retrieved request back once as a dispose. */
+/*
+ * Clients are killed at any moment; the service gets each retrieved request back once as a dispose.
+ */
 static void test_client_storm(void **state)
 {
 	struct rng rng = { .state = check_seed() };
@@ -342,7 +344,7 @@ static void test_client_storm(void **state)
 	free(buf);
 }
 
-/* -- threads that wait on one port ------------------------------------------------------------------------ */
+/* -- threads that wait on one port ------------------------------------------------------------- */
 
 struct waiting {
 	pthread_t thread;

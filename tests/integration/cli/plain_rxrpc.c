@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A program as it is written for kernels that have AF_RXRPC: it includes the system's headers and links the C library
- * alone. Server and client of a service that answers with its request in capitals, with the process models that servers
- * have; "end" ends the process that gets it.
+ * A program as it is written for kernels that have AF_RXRPC: it includes the system's headers and
+ * links the C library alone. Server and client of a service that answers with its request in
+ * capitals, with the process models that servers have; "end" ends the process that gets it.
  */
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -100,7 +100,7 @@ static int receive(int fd, unsigned long *tag, size_t *len, int *flags)
 	return type;
 }
 
-/* -- the server --------------------------------------------------------------------------------------------- */
+/* -- the server -------------------------------------------------------------------------------- */
 
 static int open_server(const char *port)
 {
@@ -135,7 +135,8 @@ static void reply(int fd, unsigned long tag, size_t len)
 }
 
 /*
- * Until "end" has been answered and, where nobody else could get that message, acknowledged. With `each`, a child answers.
+ * Until "end" has been answered and, where nobody else could get that message, acknowledged. With
+ * `each`, a child answers.
  */
 static void serve(int fd, int each, int alone)
 {
@@ -245,7 +246,7 @@ static int run_server(const char *mode, const char *self, const char *port)
 	return close(fd) < 0;
 }
 
-/* -- the client --------------------------------------------------------------------------------------------- */
+/* -- the client -------------------------------------------------------------------------------- */
 
 static int run_client(const char *port, int n, char **texts)
 {

@@ -43,7 +43,7 @@ static void pause_ms(int ms)
 	(void)poll(NULL, 0, ms);
 }
 
-/* -- processes ------------------------------------------------------------------------------------------- */
+/* -- processes --------------------------------------------------------------------------------- */
 
 static void remember(const struct keeper *keeper)
 {
@@ -272,7 +272,7 @@ void fds_await(pid_t pid, int n)
 	}
 }
 
-/* -- storing and retrieving ------------------------------------------------------------------------------ */
+/* -- storing and retrieving -------------------------------------------------------------------- */
 
 struct aph_hold *hold_open(void)
 {
@@ -326,7 +326,7 @@ int retrieve(struct aph_hold *hold, const char *name, const char *text, uint32_t
 	return r;
 }
 
-/* -- users ----------------------------------------------------------------------------------------------- */
+/* -- users ------------------------------------------------------------------------------------- */
 
 void need_root(void)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A keeper for tests: a process group of its own with the keeper, its twin, and all that come after them. It
- * dies with the test, however that ends.
+ * A keeper for tests: a process group of its own with the keeper, its twin, and all that come after
+ * them. It dies with the test, however that ends.
  */
 #ifndef TESTS_HOLD_FIXTURE_H
 #define TESTS_HOLD_FIXTURE_H
@@ -51,8 +51,8 @@ pid_t keeper_await_twin(pid_t keeper, pid_t not );
 /* How many descriptors another process has open. */
 int fds_of(pid_t pid);
 /*
- * The same for a keeper or its twin, when it has not changed for a while in which the keeper has answered: whoever looked
- * for the keeper may just have left.
+ * The same for a keeper or its twin, when it has not changed for a while in which the keeper has
+ * answered: whoever looked for the keeper may just have left.
  */
 int fds_settled(pid_t pid, struct aph_hold *hold);
 /* Waits until it has so many. */

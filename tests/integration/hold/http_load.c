@@ -4,10 +4,11 @@
  *
  *   http_load PORT REQUESTS THREADS
  *
- * Half of the threads make a connection for each request, half keep theirs while the server lets them. A request
- * has failed when its connection is refused, broken or silent before the whole answer with status 200 was read.
- * A kept connection that the server closes without a byte of an answer is what HTTP allows between
- * requests: that request is sent once more on a new one, and counted as repeated.
+ * Half of the threads make a connection for each request, half keep theirs while the server lets
+ * them. A request has failed when its connection is refused, broken or silent before the whole
+ * answer with status 200 was read. A kept connection that the server closes without a byte of an
+ * answer is what HTTP allows between requests: that request is sent once more on a new one, and
+ * counted as repeated.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -57,7 +58,10 @@ static void close_connection(struct connection *c)
 	c->fd = -1;
 }
 
-/* 1: answered. 0: closed without a byte. -1: anything else. `*stays`: the connection can be used again. */
+/*
+ * 1: answered. 0: closed without a byte. -1: anything else. `*stays`: the connection can be used
+ * again.
+ */
 static int exchange(struct connection *c, bool keep, bool *stays)
 {
 	char request[128], answer[8192];

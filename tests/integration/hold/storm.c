@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The keeper, or its twin, is killed again and again while clients store, replace, retrieve, take and
- * delete. Whatever was confirmed must be true afterwards.
+ * The keeper, or its twin, is killed again and again while clients store, replace, retrieve, take
+ * and delete. Whatever was confirmed must be true afterwards.
  *
  *   hold_storm [--kills N]
  */
@@ -94,7 +94,10 @@ static void remove_name(struct aph_hold *hold, int worker, int i, bool there)
 
 	name_of(name, worker, i);
 	r = aph_hold_delete(hold, name, NULL, SOON);
-	/* Nobody can tell whether a name that is gone was there when the keeper died over the question. */
+	/*
+	 * Nobody can tell whether a name that is gone was there when the keeper died over the
+	 * question.
+	 */
 	CHECK(r == 0 || (!there && r == -ENOENT));
 }
 
@@ -113,7 +116,10 @@ static void work(int worker, uint64_t seed)
 			versions[i] = 0;
 			break;
 		case 1:
-			/* A keeper that dies before it knows that it arrived keeps it: both are right. */
+			/*
+			 * A keeper that dies before it knows that it arrived keeps it: both are
+			 * right.
+			 */
 			check(hold, worker, i, versions[i], APH_HOLD_TAKE);
 			if (versions[i])
 				put(hold, worker, i, versions[i]);

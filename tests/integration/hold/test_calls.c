@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Storing, retrieving, listing, deleting, expiring: every result of every function, and what else may come. */
+/*
+ * Storing, retrieving, listing, deleting, expiring: every result of every function, and what else
+ * may come.
+ */
 #include "fixture.h"
 
 #include "fds.h"
@@ -211,7 +214,10 @@ static void it_expires(void **state)
 	fds_await(keeper_twin(pid), fds_of(keeper_twin(pid)));
 	assert_int_equal(retrieve(hold, "e39", "x", 0), -ENOENT);
 	assert_int_equal(retrieve(hold, "stays", "x", 0), 0);
-	/* What is stored in its place has a life of its own; so has what a dead keeper leaves to its twin. */
+	/*
+	 * What is stored in its place has a life of its own; so has what a dead keeper leaves to
+	 * its twin.
+	 */
 	options.expiry_ms = 1500;
 	assert_int_equal(aph_hold_store(hold, "later", &fd, 1, &options, SOON), 0);
 	options = with(APH_HOLD_REPLACE);
@@ -481,7 +487,10 @@ static void garbage(void **state)
 	keeper_stop(&keeper);
 }
 
-/* Something like a keeper: of its first list only the beginning comes, the second is whole, the third goes on for ever. */
+/*
+ * Something like a keeper: of its first list only the beginning comes, the second is whole, the
+ * third goes on for ever.
+ */
 static int half_a_keeper(int ctl, void *arg)
 {
 	struct aph_hold_info info = { .name = "web", .n_fds = 1 };

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Allocation 1, 2, 3..., and call 1, 2, 3... of each system call, fails: in the keeper, in the twin that takes over,
- * and in a client. What was confirmed is there afterwards, what fails says so, and nothing is left behind.
+ * Allocation 1, 2, 3..., and call 1, 2, 3... of each system call, fails: in the keeper, in the twin
+ * that takes over, and in a client. What was confirmed is there afterwards, what fails says so, and
+ * nothing is left behind.
  */
 #include "fault.h"
 #include "fixture.h"
@@ -28,7 +29,7 @@ static const struct {
 	{ FAULT_recvmsg, ENOBUFS, 12 },	     { FAULT_getsockopt, ENOBUFS, 30 },
 };
 
-/* -- the keeper's side ----------------------------------------------------------------------------------- */
+/* -- the keeper's side ------------------------------------------------------------------------- */
 
 static struct {
 	int site;
@@ -64,7 +65,7 @@ static int faulty_keeper(int ctl, void *arg)
 	return r < 0 ? 1 : 0;
 }
 
-/* -- a client's life ------------------------------------------------------------------------------------- */
+/* -- a client's life --------------------------------------------------------------------------- */
 
 #define CALMLY aph_deadline_ms((uint64_t)check_ms(WAIT_MS))
 
@@ -166,7 +167,7 @@ static void stop(struct aph_hold *hold)
 	assert_true(r == 0 || r == -ENOENT || r == -ECONNRESET);
 }
 
-/* -- tests ----------------------------------------------------------------------------------------------- */
+/* -- tests ------------------------------------------------------------------------------------- */
 
 /* The many allocations of a life that goes well are alike after some time. */
 static unsigned step(void)

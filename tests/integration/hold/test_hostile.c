@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Clients that want the keeper to wait, or to hold more for them than it should. The others notice nothing. */
+/*
+ * Clients that want the keeper to wait, or to hold more for them than it should. The others notice
+ * nothing.
+ */
 #include "fixture.h"
 
 #include "fds.h"
@@ -13,7 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* -- sockets that linger --------------------------------------------------------------------------------- */
+/* -- sockets that linger ----------------------------------------------------------------------- */
 
 /* Stores a lingering socket, and lets the keeper have the last of it. */
 static int store_lingering(struct aph_hold *hold, const char *name, uint32_t flags, int *peer)
@@ -69,7 +72,7 @@ static void nobody_makes_it_wait(void **state)
 	keeper_stop(&keeper);
 }
 
-/* -- calls that stay ------------------------------------------------------------------------------------- */
+/* -- calls that stay --------------------------------------------------------------------------- */
 
 #define CHANNELS    4
 #define EACH	    400

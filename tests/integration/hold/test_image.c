@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The image that keeper and twin share: against a model, and with its writer killed at any instruction. And the
- * records that other processes get.
+ * The image that keeper and twin share: against a model, and with its writer killed at any
+ * instruction. And the records that other processes get.
  */
 #include "suite.h"
 

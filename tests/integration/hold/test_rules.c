@@ -111,7 +111,7 @@ static void rules_are_applied(void **state)
 	assert_false(hold_rule_fits(&rule, &who, HOLD_CAN_STORE | HOLD_CAN_DELETE, 10, "web.a"));
 }
 
-/* -- as users meet them ---------------------------------------------------------------------------------- */
+/* -- as users meet them ------------------------------------------------------------------------ */
 
 static struct aph_hold *open_of_root(void)
 {

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A name goes from one owner to the next: in which order, and what happens when either dies on the way. */
+/*
+ * A name goes from one owner to the next: in which order, and what happens when either dies on the
+ * way.
+ */
 #include "fixture.h"
 
 #include <errno.h>
@@ -27,8 +30,8 @@ static int accept_one(struct aph_hold_acceptance **acceptance, struct aph_hold *
 }
 
 /*
- * An offer is not waited for. What the same connection asks next is answered after it, though: then the offer
- * stands, or its result is there.
+ * An offer is not waited for. What the same connection asks next is answered after it, though: then
+ * the offer stands, or its result is there.
  */
 static int stands(struct aph_hold_offer *offer, struct aph_hold *hold)
 {
@@ -36,7 +39,9 @@ static int stands(struct aph_hold_offer *offer, struct aph_hold *hold)
 	return aph_hold_offer_wait(offer, APH_NOW);
 }
 
-/* Kills the keeper, and waits until it runs no more. It is ours: what it leaves behind comes to us. */
+/*
+ * Kills the keeper, and waits until it runs no more. It is ours: what it leaves behind comes to us.
+ */
 static void crash(pid_t pid)
 {
 	CHECK_OK(kill(pid, SIGKILL));
@@ -172,7 +177,7 @@ static void expiry_waits(void **state)
 	keeper_stop(&keeper);
 }
 
-/* -- death at each stage --------------------------------------------------------------------------------- */
+/* -- death at each stage ----------------------------------------------------------------------- */
 
 #define LIMIT_MS check_ms(10000)
 
@@ -230,7 +235,10 @@ static void still_whole(struct aph_hold *hold)
 	uint64_t end = SOON;
 	int r;
 
-	/* The keeper may not have seen yet that the last one is dead, whose offer is not to be accepted here. */
+	/*
+	 * The keeper may not have seen yet that the last one is dead, whose offer is not to be
+	 * accepted here.
+	 */
 	for (;;) {
 		CHECK_OK(aph_hold_offer(&offer, hold, "web", geteuid(), NULL));
 		r = stands(offer, hold);
@@ -402,7 +410,7 @@ static void the_keeper_dies(void **state)
 	keeper_stop(&keeper);
 }
 
-/* -- a newcomer -------------------------------------------------------------------------------------------- */
+/* -- a newcomer -------------------------------------------------------------------------------- */
 
 static void a_newcomer_takes_over(void **state)
 {
@@ -445,7 +453,7 @@ static void a_newcomer_takes_over(void **state)
 	keeper_stop(&keepers[5]);
 }
 
-/* -- a service manager that is gone ------------------------------------------------------------------------ */
+/* -- a service manager that is gone ------------------------------------------------------------ */
 
 /* Takes what it is told, and keeps nothing. */
 static int manager(int ctl, void *arg)
@@ -507,7 +515,7 @@ static void nothing_can_be_saved(void **state)
 	CHECK_OK(unlink(address.sun_path));
 }
 
-/* -- users ------------------------------------------------------------------------------------------------ */
+/* -- users ------------------------------------------------------------------------------------- */
 
 /* Offers "web" to Bob and says when he has it. */
 static int alice(int ctl, void *arg)

@@ -98,7 +98,10 @@ static void the_twin_dies(void **state)
 	keeper_stop(&keeper);
 }
 
-/* A twin that is told to end closes nothing of the keeper's, though they have one table of descriptors. */
+/*
+ * A twin that is told to end closes nothing of the keeper's, though they have one table of
+ * descriptors.
+ */
 static void the_twin_is_told_to_end(void **state)
 {
 	struct aph_hold *hold;

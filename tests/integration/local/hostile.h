@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A service under attack and an honest client beside it: what the tests of hostile clients share. The
- * honest client must be answered correctly and at once, before, during and after; the service must end
- * cleanly when it is asked to, with nothing left open.
+ * A service under attack and an honest client beside it: what the tests of hostile clients share.
+ * The honest client must be answered correctly and at once, before, during and after; the service
+ * must end cleanly when it is asked to, with nothing left open.
  */
 #ifndef TESTS_INTEGRATION_LOCAL_HOSTILE_H
 #define TESTS_INTEGRATION_LOCAL_HOSTILE_H

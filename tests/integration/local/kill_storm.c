@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Services and clients under load, of which one after the other is killed at random moments with SIGKILL.
+ * Services and clients under load, of which one after the other is killed at random moments with
+ * SIGKILL.
  *
  *   kill_storm [--seed N] [--kills N]
  *
- * A third of the kills hits clients alone, so that a service must live through all of them; the rest hits
- * both sides, so that a client must. Checked: a call has one outcome; ANSWERED was executed once and
- * brought the right bytes and descriptors; REFUSED was never executed, not even later; nothing is executed
- * twice; at the end no descriptor, no process and no file is left.
+ * A third of the kills hits clients alone, so that a service must live through all of them; the
+ * rest hits both sides, so that a client must. Checked: a call has one outcome; ANSWERED was
+ * executed once and brought the right bytes and descriptors; REFUSED was never executed, not even
+ * later; nothing is executed twice; at the end no descriptor, no process and no file is left.
  */
 #include "storm.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the processes of the kill storm share: the head of a request and of its reply, and a log in shared
- * memory that outlives each of them.
+ * What the processes of the kill storm share: the head of a request and of its reply, and a log in
+ * shared memory that outlives each of them.
  */
 #ifndef TESTS_INTEGRATION_LOCAL_STORM_H
 #define TESTS_INTEGRATION_LOCAL_STORM_H

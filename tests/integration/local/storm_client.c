@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A client of the kill storm: calls of all sizes, several at once, some with descriptors, deadlines or
- * second thoughts. Whatever happens to its service it goes on with the next one, and checks that each of
- * its calls ends exactly once, and how.
+ * A client of the kill storm: calls of all sizes, several at once, some with descriptors, deadlines
+ * or second thoughts. Whatever happens to its service it goes on with the next one, and checks that
+ * each of its calls ends exactly once, and how.
  */
 #include "storm.h"
 
@@ -49,7 +49,7 @@ static void end_job(struct job *job)
 	job->call = aph_call_free(job->call);
 }
 
-/* -- one call ---------------------------------------------------------------------------------------------- */
+/* -- one call ---------------------------------------------------------------------------------- */
 
 static uint32_t some_length(void)
 {
@@ -170,7 +170,7 @@ static void begin(struct job *job)
 	push(job);
 }
 
-/* -- events --------------------------------------------------------------------------------------------------- */
+/* -- events ------------------------------------------------------------------------------------ */
 
 /* True when the channel has closed. */
 static bool handle(const struct aph_event *ev)
@@ -212,8 +212,8 @@ static bool take_events(bool wait)
 }
 
 /*
- * Without APH_CHANNEL_WAIT: it watches the directory, and a process that is killed with a watch open takes
- * the kernel long to bury on a busy machine.
+ * Without APH_CHANNEL_WAIT: it watches the directory, and a process that is killed with a watch
+ * open takes the kernel long to bury on a busy machine.
  */
 static bool open_channel(void)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The service of the kill storm. It runs a request when the whole of it is there, and says so in the log
- * before it answers; every byte and every descriptor is checked.
+ * The service of the kill storm. It runs a request when the whole of it is there, and says so in
+ * the log before it answers; every byte and every descriptor is checked.
  */
 #include "storm.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Deadlines and cancelling: what the client is told, that the service is told too, and that REFUSED is
- * said exactly when nobody has received the request.
+ * Deadlines and cancelling: what the client is told, that the service is told too, and that REFUSED
+ * is said exactly when nobody has received the request.
  */
 #include "suite.h"
 
@@ -12,8 +12,8 @@
 #define TRIES 20
 
 /*
- * A deadline is never told early. It is told promptly, where this process is let run then: one of TRIES has to be, and
- * all of them before a hang is thought of.
+ * A deadline is never told early. It is told promptly, where this process is let run then: one of
+ * TRIES has to be, and all of them before a hang is thought of.
  */
 static bool has_just_passed(uint64_t deadline)
 {
@@ -187,7 +187,10 @@ static void deadline_at_a_service_stopped_later(void **state)
 		suite_skip("needs a service that can be stopped");
 	service_start_simple(&service, suite_mode, "stopped");
 	client_open(&client, "stopped");
-	/* Stopped in the face of its deadline, and asked for something else, whose deadline may be before that. */
+	/*
+	 * Stopped in the face of its deadline, and asked for something else, whose deadline may be
+	 * before that.
+	 */
 	call = client_begin_late(client.channel, &service, "h", &deadline);
 	child_signal(&service.child, SIGSTOP);
 	child_await_state(service.child.pid, 'T', check_hang_ms(10000));
@@ -325,8 +328,8 @@ static void cancel_races_with_the_answer(void **state)
 	client_echo(client.channel);
 	service_await(&service.seen->works, 0);
 	/*
-	 * Each request that was received ended once at the service; none that was refused was seen. One
-	 * that was cancelled between its receipt and its delivery is lost, and not seen either.
+	 * Each request that was received ended once at the service; none that was refused was seen.
+	 * One that was cancelled between its receipt and its delivery is lost, and not seen either.
 	 */
 	assert_true(service.seen->requests <= 3001 - refused);
 	assert_true(service.seen->requests >= answered + 1);
@@ -347,7 +350,10 @@ enum {
 	N_DEADLINES = 500
 };
 
-/* Begins so many calls that all are under way before the first deadline, and sorts those: when the last one is. */
+/*
+ * Begins so many calls that all are under way before the first deadline, and sorts those: when the
+ * last one is.
+ */
 static void begin_many(struct client *client, struct rng *rng, uint64_t *deadlines)
 {
 	struct aph_call *calls[N_DEADLINES];

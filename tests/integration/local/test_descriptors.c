@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Descriptors with any piece of a body, in both directions, in order, and none of them lost or kept. */
+/*
+ * Descriptors with any piece of a body, in both directions, in order, and none of them lost or
+ * kept.
+ */
 #include "suite.h"
 
 #include "fds.h"
@@ -221,7 +224,10 @@ static void untaken_ones_are_closed(void **state)
 	for (size_t i = 0; i < 8; i++)
 		fds[i] = marked(i);
 	for (int round = 0; round < 4; round++) {
-		/* Taken by nobody at the client; by nobody at the service; not even received; cancelled. */
+		/*
+		 * Taken by nobody at the client; by nobody at the service; not even received;
+		 * cancelled.
+		 */
 		static const char ops[] = "feha";
 
 		assert_int_equal(aph_call_new(&call, client.channel, APH_FOREVER, NULL), 0);
@@ -324,7 +330,10 @@ static void more_than_may_be_under_way(void **state)
 	service_stop(&service);
 }
 
-/* Descriptors behind many bells, where those are bytes on the same socket: nobody has done anything wrong. */
+/*
+ * Descriptors behind many bells, where those are bytes on the same socket: nobody has done anything
+ * wrong.
+ */
 static void behind_many_bells(void **state)
 {
 	struct aph_channel_options options = { .size = sizeof(options), .depth = 512 };

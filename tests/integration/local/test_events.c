@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a service is told beside its requests: receipts, channels that come and go, a newcomer that asks
- * it to end; and what a client is told: that an asynchronous channel is open, generation numbers.
+ * What a service is told beside its requests: receipts, channels that come and go, a newcomer that
+ * asks it to end; and what a client is told: that an asynchronous channel is open, generation
+ * numbers.
  */
 #include "suite.h"
 
@@ -407,7 +408,10 @@ static void a_client_that_is_thrown_out(void **state)
 	throw_out(APH_SERVICE_EVENTS | APH_SERVICE_RECEIPTS_NOW);
 }
 
-/* Of whoever came and was not announced before the service closed the program never hears; the others go. */
+/*
+ * Of whoever came and was not announced before the service closed the program never hears; the
+ * others go.
+ */
 static void closing_with_newcomers(void **state)
 {
 	struct aph_service_options options = { .size = sizeof(options),

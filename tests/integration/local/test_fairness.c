@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Many clients of one service: nobody starves, a greedy one does not hold up a modest one, and nobody who
- * has nothing to do runs at all. The bounds are wide, as tests share their machine, which may also take the CPU away from
- * one of those that are compared: one round of several has to be within them. bench/ measures.
+ * Many clients of one service: nobody starves, a greedy one does not hold up a modest one, and
+ * nobody who has nothing to do runs at all. The bounds are wide, as tests share their machine,
+ * which may also take the CPU away from one of those that are compared: one round of several has to
+ * be within them. bench/ measures.
  */
 #include "suite.h"
 
@@ -306,8 +307,8 @@ static void the_idle_cost_nothing(void **state)
 		print_message("p50 alone %llu ns, beside %d idle channels %llu ns\n",
 			      (unsigned long long)alone, IDLE, (unsigned long long)beside);
 		/*
-		 * O(connected) would be a thousand times, a bad wake-up rule fifty; the machine makes up to a
-		 * few.
+		 * O(connected) would be a thousand times, a bad wake-up rule fifty; the machine
+		 * makes up to a few.
 		 */
 		is_cheap = beside < 20 * alone + 200000;
 		for (int i = 0; i < IDLE; i++)

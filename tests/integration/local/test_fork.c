@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A process forks while it has an endpoint: the child's copy answers -ENOTCONN and lets go, and nothing
- * that the child does or fails to do disturbs the parent or its peers.
+ * A process forks while it has an endpoint: the child's copy answers -ENOTCONN and lets go, and
+ * nothing that the child does or fails to do disturbs the parent or its peers.
  */
 #include "suite.h"
 
@@ -64,7 +64,9 @@ static int child_does_nothing(int ctl, void *arg)
 	return 0;
 }
 
-/* child.c compares descriptors: those that the library lets go of are fewer than before, not more. */
+/*
+ * child.c compares descriptors: those that the library lets go of are fewer than before, not more.
+ */
 static int run_child(int (*run)(int ctl, void *arg))
 {
 	struct child child;

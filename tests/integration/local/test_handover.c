@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A service hands its name and its idle channels over to a newcomer, step by step: what goes, what stays. */
+/*
+ * A service hands its name and its idle channels over to a newcomer, step by step: what goes, what
+ * stays.
+ */
 #include "suite.h"
 
 #include "pattern.h"
@@ -17,9 +20,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* -- what goes ------------------------------------------------------------------------------------------- */
+/* -- what goes --------------------------------------------------------------------------------- */
 
-/* A newcomer takes the name and the idle channels; a client that calls all the time never notices. */
+/*
+ * A newcomer takes the name and the idle channels; a client that calls all the time never notices.
+ */
 static void chain(enum service_mode mode, const struct service_config *first)
 {
 	struct service_config config = *first;
@@ -386,8 +391,8 @@ static void *tend(void *ep)
 }
 
 /*
- * Requests that nobody has received go on to the newcomer, with their descriptors, which the giver's process
- * has received already; those that were withdrawn do not.
+ * Requests that nobody has received go on to the newcomer, with their descriptors, which the
+ * giver's process has received already; those that were withdrawn do not.
  */
 static void hand_over_unread(void)
 {
@@ -443,8 +448,9 @@ static void unread_requests_go_along(void **state)
 }
 
 /*
- * A stopped giver: the newcomer waits a while and then serves who comes to it. Requests pile up in the ring,
- * with descriptors, until there is no more room. Once the giver goes on, all of that is handed over or served.
+ * A stopped giver: the newcomer waits a while and then serves who comes to it. Requests pile up in
+ * the ring, with descriptors, until there is no more room. Once the giver goes on, all of that is
+ * handed over or served.
  */
 static void a_giver_that_was_stopped(void **state)
 {
@@ -477,7 +483,7 @@ static void a_giver_that_was_stopped(void **state)
 	service_stop(&second);
 }
 
-/* -- what stays ------------------------------------------------------------------------------------------ */
+/* -- what stays -------------------------------------------------------------------------------- */
 
 /* A call that the giver holds is the giver's to answer; then its channel follows the others. */
 static void what_is_in_hand_is_finished(void **state)
@@ -542,7 +548,10 @@ static void *receive_one(void *arg)
 	return NULL;
 }
 
-/* The last call ends while the thread that looks after the endpoint sleeps: the channel goes all the same. */
+/*
+ * The last call ends while the thread that looks after the endpoint sleeps: the channel goes all
+ * the same.
+ */
 static void answered_by_another_thread(void **state)
 {
 	struct aph_service_options options = { .size = sizeof(options), .flags = APH_SERVICE_GIVE };
@@ -576,7 +585,10 @@ static void answered_by_another_thread(void **state)
 	service_stop(&second);
 }
 
-/* What a giver closes on is lost or refused, as ever; what it has answered just before is handed over. */
+/*
+ * What a giver closes on is lost or refused, as ever; what it has answered just before is handed
+ * over.
+ */
 static void closing_hands_over_too(void **state)
 {
 	struct service first, second;
@@ -603,7 +615,9 @@ static void closing_hands_over_too(void **state)
 	service_stop(&second);
 }
 
-/* With receipts a channel is idle when they have come; a newcomer that wants them takes no other. */
+/*
+ * With receipts a channel is idle when they have come; a newcomer that wants them takes no other.
+ */
 static void receipts(void **state)
 {
 	struct service first, second, third;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Handovers in which somebody dies, stops half way, forks or has no business there: what was given lives
- * with the newcomer, what was not with the giver, and neither waits for the other.
+ * Handovers in which somebody dies, stops half way, forks or has no business there: what was given
+ * lives with the newcomer, what was not with the giver, and neither waits for the other.
  */
 #include "suite.h"
 
@@ -21,7 +21,7 @@
 
 #define STRANGER 54321u
 
-/* -- death ----------------------------------------------------------------------------------------------- */
+/* -- death ------------------------------------------------------------------------------------- */
 
 static void the_giver_is_killed(void **state)
 {
@@ -44,8 +44,8 @@ static void the_giver_is_killed(void **state)
 }
 
 /*
- * The page that a client knows stands still when its first server has died, in its sleep here. One bell for
- * each sleep would be one for ever.
+ * The page that a client knows stands still when its first server has died, in its sleep here. One
+ * bell for each sleep would be one for ever.
  */
 static void killed_asleep(void **state)
 {
@@ -124,7 +124,7 @@ static void the_newcomer_is_killed(void **state)
 	dir_remove_sockets();
 }
 
-/* -- newcomers that stop half way, by hand ----------------------------------------------------------------- */
+/* -- newcomers that stop half way, by hand ----------------------------------------------------- */
 
 static int ask_for_all(const char *path)
 {
@@ -327,7 +327,7 @@ static void fork_in_the_middle(void **state)
 	aph_endpoint_free(client.ep);
 }
 
-/* -- strangers ------------------------------------------------------------------------------------------- */
+/* -- strangers --------------------------------------------------------------------------------- */
 
 static int ask_as_a_stranger(int ctl, void *arg)
 {
@@ -382,7 +382,10 @@ static bool works(struct client *client, struct wire *wire, struct aph_call **ca
 	return client_expect(client->ep, APH_EVENT_END, *call).result.outcome == APH_ANSWERED;
 }
 
-/* A server that says "another one serves you now" and shows what is no page: at most its channel ends. */
+/*
+ * A server that says "another one serves you now" and shows what is no page: at most its channel
+ * ends.
+ */
 static void false_pages(void **state)
 {
 	struct aph_channel_options async = { .size = sizeof(async), .flags = APH_CHANNEL_ASYNC };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a newcomer has to know of a channel that it takes over, and cannot see in shared memory: which replies
- * and which descriptors its client has not taken yet. And what lies unread in the ring when the giver looks
- * for the last time.
+ * What a newcomer has to know of a channel that it takes over, and cannot see in shared memory:
+ * which replies and which descriptors its client has not taken yet. And what lies unread in the
+ * ring when the giver looks for the last time.
  */
 #include "suite.h"
 
@@ -59,7 +59,10 @@ static void replies_that_nobody_has_read(void **state)
 	service_stop(&second);
 }
 
-/* Takes one message off the socket. Its first byte, and how many descriptors it had; -1: there is none. */
+/*
+ * Takes one message off the socket. Its first byte, and how many descriptors it had; -1: there is
+ * none.
+ */
 static int take_message(int sock, size_t *n_fds)
 {
 	union {
@@ -120,7 +123,10 @@ static void ask_for_descriptors(struct wire *wire, uint32_t index)
 	wire_tell(wire, record);
 }
 
-/* The newcomer counts what the giver had sent: no more than may be under way is, until the client takes some. */
+/*
+ * The newcomer counts what the giver had sent: no more than may be under way is, until the client
+ * takes some.
+ */
 static void descriptors_that_are_under_way(void **state)
 {
 	struct service first, second;
@@ -176,8 +182,8 @@ static void *give(void *arg)
 }
 
 /*
- * The receipt of the last reply lies in the ring when the giver closes, which does not look at it first: the
- * channel is idle all the same, and goes to the newcomer.
+ * The receipt of the last reply lies in the ring when the giver closes, which does not look at it
+ * first: the channel is idle all the same, and goes to the newcomer.
  */
 static void a_receipt_that_was_not_seen(void **state)
 {
@@ -218,8 +224,8 @@ static void a_receipt_that_was_not_seen(void **state)
 }
 
 /*
- * The newcomer is taken over itself, while the giver is still busy for a client: it is not told to end before
- * that client has passed through it.
+ * The newcomer is taken over itself, while the giver is still busy for a client: it is not told to
+ * end before that client has passed through it.
  */
 static void from_hand_to_hand(void **state)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Services take over from one another again and again while clients of every temper go on: nobody may
- * notice. The clients live in a process of their own, a thread each, so that this one can fork services.
+ * Services take over from one another again and again while clients of every temper go on: nobody
+ * may notice. The clients live in a process of their own, a thread each, so that this one can fork
+ * services.
  */
 #include "suite.h"
 
@@ -34,7 +35,7 @@ static void nap_us(unsigned us)
 	nanosleep(&nap, NULL);
 }
 
-/* -- clients --------------------------------------------------------------------------------------------- */
+/* -- clients ----------------------------------------------------------------------------------- */
 
 /* One call after the other. */
 static void one_by_one(struct client *client, _Atomic unsigned long *n)
@@ -208,9 +209,12 @@ static int clients(int ctl, void *arg)
 	return 0;
 }
 
-/* -- services -------------------------------------------------------------------------------------------- */
+/* -- services ---------------------------------------------------------------------------------- */
 
-/* Waits until the old one has nothing left: whatever falls idle goes to the new one, without a break. */
+/*
+ * Waits until the old one has nothing left: whatever falls idle goes to the new one, without a
+ * break.
+ */
 static void await_empty(struct service *old)
 {
 	uint64_t deadline = aph_deadline_ms((uint64_t)check_ms(10000));
@@ -221,7 +225,10 @@ static void await_empty(struct service *old)
 	}
 }
 
-/* `rounds` handovers. A patient giver goes on until nobody is left; the others end when they are asked. */
+/*
+ * `rounds` handovers. A patient giver goes on until nobody is left; the others end when they are
+ * asked.
+ */
 static void blow(const struct service_config *first, int rounds, bool patient)
 {
 	struct service_config config = *first;

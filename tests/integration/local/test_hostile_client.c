@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A client that was let in and then writes anything into what it shares with the service. Each attack is
- * made alone and at once with an honest client at work; the attacker may lose its channel, nobody else.
+ * A client that was let in and then writes anything into what it shares with the service. Each
+ * attack is made alone and at once with an honest client at work; the attacker may lose its
+ * channel, nobody else.
  */
 #include "hostile.h"
 
@@ -341,7 +342,10 @@ static void words(void **state)
 	victim_stop(&victim);
 }
 
-/* Asks for long replies, for which the service allocates in the reply arena, and says what it likes. */
+/*
+ * Asks for long replies, for which the service allocates in the reply arena, and says what it
+ * likes.
+ */
 static void request_long_replies(struct wire *wire, char op)
 {
 	struct service_get get = { .len = 600000, .seed = 1 };
@@ -431,7 +435,7 @@ static void memory(void **state)
 	victim_stop(&victim);
 }
 
-/* -- the socket and its descriptors -------------------------------------------------------------------- */
+/* -- the socket and its descriptors ------------------------------------------------------------ */
 
 static int many_fds[253];
 
@@ -628,11 +632,11 @@ static void more_on_the_socket(void **state)
 	victim_stop(&victim);
 }
 
-/* -- the bell -------------------------------------------------------------------------------------------- */
+/* -- the bell ---------------------------------------------------------------------------------- */
 
 /*
- * O_NONBLOCK belongs to the open file, so the client can clear it, and it can fill the counter: whoever
- * then writes 1, or reads an empty one, sleeps for ever.
+ * O_NONBLOCK belongs to the open file, so the client can clear it, and it can fill the counter:
+ * whoever then writes 1, or reads an empty one, sleeps for ever.
  */
 static void a_bell_that_blocks(struct wire *wire, int full)
 {
@@ -785,7 +789,10 @@ static void a_flood_of_nothing(void **state)
 		took = own_time_ns() - began;
 		n_slow += took > (uint64_t)check_ms(1) * 1000000;
 	}
-	/* A host takes the processor away now and then, and counts that as ours. Without a bound it was 100 to 175. */
+	/*
+	 * A host takes the processor away now and then, and counts that as ours. Without a bound it
+	 * was 100 to 175.
+	 */
 	print_message("%d looks took long\n", n_slow);
 	assert_true(n_slow < 30);
 	for (int i = 0; i < 2; i++)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Hostile clients in processes of their own that never stop: seeded random writes into everything they
- * share with the service, while an honest client's calls of all sizes are checked byte for byte and
- * against the clock.
+ * Hostile clients in processes of their own that never stop: seeded random writes into everything
+ * they share with the service, while an honest client's calls of all sizes are checked byte for
+ * byte and against the clock.
  */
 #include "hostile.h"
 

@@ -54,7 +54,7 @@ static void liar_stop(void)
 	aph_endpoint_free(liar.decoy);
 }
 
-/* -- lies in the welcome ---------------------------------------------------------------------------------- */
+/* -- lies in the welcome ----------------------------------------------------------------------- */
 
 struct welcome_lie {
 	const char *name;
@@ -334,8 +334,8 @@ static void lies_in_the_welcome(void **state)
 			}
 			assert_int_equal(pthread_join(thread, NULL), 0);
 			/*
-			 * What was believed has no harm in it: a lie about something the client never
-			 * relies on. The channel then works as far as its peer lets it.
+			 * What was believed has no harm in it: a lie about something the client
+			 * never relies on. The channel then works as far as its peer lets it.
 			 */
 			if (r == 0) {
 				print_message("believed: %s\n", lies[i].name);
@@ -411,7 +411,7 @@ static void lies_that_must_not_be_believed(void **state)
 	liar_stop();
 }
 
-/* -- lies on an open channel ------------------------------------------------------------------------------- */
+/* -- lies on an open channel ------------------------------------------------------------------- */
 
 typedef void (*lie_fn)(struct wire *wire, const struct aph_record *request);
 
@@ -443,7 +443,10 @@ static void *lie_once(void *arg)
 	return NULL;
 }
 
-/* How a call and its channel must end when the service tells this lie; NULL: in any way, but in time. */
+/*
+ * How a call and its channel must end when the service tells this lie; NULL: in any way, but in
+ * time.
+ */
 static void one_lie(lie_fn lie, const enum aph_outcome *outcome, const enum aph_reason *reason)
 {
 	struct lying lying = { .lie = lie };
@@ -762,7 +765,10 @@ static void *break_off(void *arg)
 	return NULL;
 }
 
-/* A call whose request was received in part may have run: it is lost, and not an error that says "not sent". */
+/*
+ * A call whose request was received in part may have run: it is lost, and not an error that says
+ * "not sent".
+ */
 static void a_call_that_breaks_off(void **state)
 {
 	static unsigned char data[1 << 20];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Running out: of descriptors at either side, of room in the directory, of what a channel may have. An
- * error that says so, nothing lost for others, nothing left behind.
+ * Running out: of descriptors at either side, of room in the directory, of what a channel may have.
+ * An error that says so, nothing lost for others, nothing left behind.
  */
 #include "suite.h"
 
@@ -134,7 +134,9 @@ static void no_descriptors_to_begin_a_service(void **state)
 	assert_true(worked > 0);
 }
 
-/* A service that has no descriptors left for newcomers serves the ones it has, and does not spin. */
+/*
+ * A service that has no descriptors left for newcomers serves the ones it has, and does not spin.
+ */
 static void no_descriptors_at_the_service(void **state)
 {
 	enum {
@@ -185,7 +187,10 @@ static void no_descriptors_at_the_service(void **state)
 	service_stop(&service);
 }
 
-/* Descriptors arrive for which the receiver has no room: that call ends, and everything else goes on. */
+/*
+ * Descriptors arrive for which the receiver has no room: that call ends, and everything else goes
+ * on.
+ */
 static void no_descriptors_to_receive(void **state)
 {
 	struct service_config config = { .address = "full", .nofile = 40 };
@@ -280,7 +285,9 @@ static void assert_rests(pid_t pid)
 	assert_true(used < 50000000);
 }
 
-/* A client that asks for much and reads nothing costs a bounded amount, and others nothing at all. */
+/*
+ * A client that asks for much and reads nothing costs a bounded amount, and others nothing at all.
+ */
 static void a_client_that_never_reads(void **state)
 {
 	struct service_config config = { .address = "greedy", .options.calls_max = 32 };
@@ -319,8 +326,8 @@ static void a_client_that_never_reads(void **state)
 	service_await(&service.seen->works, 0);
 
 	/*
-	 * At once: the library keeps what the service gave it, and takes no further request of a client
-	 * that it keeps much for.
+	 * At once: the library keeps what the service gave it, and takes no further request of a
+	 * client that it keeps much for.
 	 */
 	request[0] = 'G';
 	client_open(&client, "greedy");

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The pollable descriptor in loops of other people: level-triggered, one event taken per wake-up, so that
- * a descriptor which forgets to stay readable hangs the test.
+ * The pollable descriptor in loops of other people: level-triggered, one event taken per wake-up,
+ * so that a descriptor which forgets to stay readable hangs the test.
  */
 #include "suite.h"
 
@@ -104,7 +104,10 @@ static void clients(void **state)
 			for (int ends = 0; ends < N;) {
 				r = next_one(client.ep, waits[w], &ev);
 				if (r == -EAGAIN) {
-					/* A spurious wake-up now and then is fair; a busy loop is not. */
+					/*
+					 * A spurious wake-up now and then is fair; a busy loop is
+					 * not.
+					 */
 					assert_true(++idle < 10 * N);
 					continue;
 				}
@@ -306,8 +309,8 @@ static void writable_through_the_descriptor(void **state)
 }
 
 /*
- * A ring that is full of what was given up, and a call that waits for room there. It is the only one, and was made
- * while the loop slept.
+ * A ring that is full of what was given up, and a call that waits for room there. It is the only
+ * one, and was made while the loop slept.
  */
 static void room_for_a_call_made_in_the_loop(void **state)
 {
@@ -350,7 +353,10 @@ static void room_for_a_call_made_in_the_loop(void **state)
 	service_stop(&service);
 }
 
-/* Reservations fill the arena. One is given back while the loop sleeps, by the same process, so that no peer rings. */
+/*
+ * Reservations fill the arena. One is given back while the loop sleeps, by the same process, so
+ * that no peer rings.
+ */
 static void room_of_a_reservation(void **state)
 {
 	struct aph_call *blocked, *reserves[2];
@@ -443,7 +449,10 @@ static void answer_until(struct aph_endpoint *ep, const struct asker *asker)
 	}
 }
 
-/* Another thread waits for a call of its own, and takes in what the loop waits for: the loop is told of all of it. */
+/*
+ * Another thread waits for a call of its own, and takes in what the loop waits for: the loop is
+ * told of all of it.
+ */
 static void beside_a_thread_that_calls(void **state)
 {
 	struct asker asker = { .address = "own" };
@@ -496,7 +505,10 @@ static void beside_a_thread_that_calls(void **state)
 	service_stop(&service);
 }
 
-/* The loop's own thread looks after one call without waiting, and so takes in the end of another one. */
+/*
+ * The loop's own thread looks after one call without waiting, and so takes in the end of another
+ * one.
+ */
 static void a_look_at_one_call(void **state)
 {
 	struct aph_call *held, *quick;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Outcomes of calls, with the reasons that the two sides can bring about by dying or closing, and the rule that each
- * call ends exactly once. What a service answers is in ../calls.
+ * Outcomes of calls, with the reasons that the two sides can bring about by dying or closing, and
+ * the rule that each call ends exactly once. What a service answers is in ../calls.
  */
 #include "suite.h"
 
@@ -88,8 +88,8 @@ static void refused_when_the_service_dies_before_receiving(void **state)
 }
 
 /*
- * The client closes its channel while the service looks at its ring and has not heard of it: what the client
- * is told was not received must not be received afterwards either.
+ * The client closes its channel while the service looks at its ring and has not heard of it: what
+ * the client is told was not received must not be received afterwards either.
  */
 static void refused_when_the_client_closes(void **state)
 {

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Meeting by name: several services of one name, stale files, waiting, bad directories, handing over. */
+/*
+ * Meeting by name: several services of one name, stale files, waiting, bad directories, handing
+ * over.
+ */
 #include "suite.h"
 
 #include <errno.h>
@@ -143,7 +146,10 @@ static void only_one_of_many(void **state)
 	}
 	for (int i = 0; i < RACERS; i++)
 		CHECK(pthread_join(threads[i], NULL) == 0);
-	/* Nearly always there is a winner: that both give way is for those who are held up on the way. */
+	/*
+	 * Nearly always there is a winner: that both give way is for those who are held up on the
+	 * way.
+	 */
 	CHECK(total > racer.rounds / 2);
 	pthread_barrier_destroy(&start);
 	pthread_barrier_destroy(&settled);
@@ -224,7 +230,10 @@ static void set_age(const char *path, int age)
 	assert_int_equal(utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW), 0);
 }
 
-/* A socket file as one is made on the way to a name: `age` seconds old, and perhaps with somebody behind it. */
+/*
+ * A socket file as one is made on the way to a name: `age` seconds old, and perhaps with somebody
+ * behind it.
+ */
 static int hidden_socket(const char *file, int age, bool listening)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };

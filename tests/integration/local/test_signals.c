@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a client may say to a service about a call that goes on: signals, and the request to have it back
- * if nobody has it yet.
+ * What a client may say to a service about a call that goes on: signals, and the request to have it
+ * back if nobody has it yet.
  */
 #include "suite.h"
 
@@ -9,7 +9,7 @@
 #include <limits.h>
 #include <string.h>
 
-/* -- signals ----------------------------------------------------------------------------------------------- */
+/* -- signals ----------------------------------------------------------------------------------- */
 
 static void every_code_arrives(void **state)
 {
@@ -76,7 +76,9 @@ static void at_any_time_of_a_call(void **state)
 	service_stop(&service);
 }
 
-/* A service that does not look: signals find no room some time, nothing is lost but older signals. */
+/*
+ * A service that does not look: signals find no room some time, nothing is lost but older signals.
+ */
 static void more_than_there_is_room_for(void **state)
 {
 	struct service service;
@@ -147,7 +149,7 @@ static void too_late_or_too_early(void **state)
 	service_stop(&service);
 }
 
-/* -- withdrawing ---------------------------------------------------------------------------------------------- */
+/* -- withdrawing ------------------------------------------------------------------------------- */
 
 static void before_anything_was_sent(void **state)
 {
@@ -208,7 +210,9 @@ static void after_it_was_received(void **state)
 	service_stop(&service);
 }
 
-/* Requests with bodies and descriptors: all of it comes back, and the service never hears of them. */
+/*
+ * Requests with bodies and descriptors: all of it comes back, and the service never hears of them.
+ */
 static void with_all_that_belongs_to_it(void **state)
 {
 	static char data[20000] = "d";
@@ -251,8 +255,8 @@ static void with_all_that_belongs_to_it(void **state)
 }
 
 /*
- * At the very moment in which the service takes it. The two must agree: what was withdrawn is not seen by the
- * service, and what could not be withdrawn is answered.
+ * At the very moment in which the service takes it. The two must agree: what was withdrawn is not
+ * seen by the service, and what could not be withdrawn is answered.
  */
 static void both_at_once(void **state)
 {
@@ -293,7 +297,7 @@ static void both_at_once(void **state)
 	service_stop(&service);
 }
 
-/* -- who may ------------------------------------------------------------------------------------------------------ */
+/* -- who may ----------------------------------------------------------------------------------- */
 
 static void only_the_client(void **state)
 {

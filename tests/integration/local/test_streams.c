@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Bodies through an arena: far longer than it, and by a sender that outruns its reader. What is the same for every kind
- * of address is in ../calls.
+ * Bodies through an arena: far longer than it, and by a sender that outruns its reader. What is the
+ * same for every kind of address is in ../calls.
  */
 #include "suite.h"
 
@@ -152,7 +152,9 @@ static size_t fill(struct aph_call *call, size_t piece)
 	return sent;
 }
 
-/* Room that was given back is for all that wait, also when the call that finds it is another one. */
+/*
+ * Room that was given back is for all that wait, also when the call that finds it is another one.
+ */
 static void room_that_another_call_finds(void **state)
 {
 	static char data[512 << 10];
@@ -232,7 +234,10 @@ static void a_long_reservation_lets_others_by(void **state)
 	aph_endpoint_free(pair.ep);
 }
 
-/* Who finds no room for a reservation can wait for it, also when nothing more is to come the other way. */
+/*
+ * Who finds no room for a reservation can wait for it, also when nothing more is to come the other
+ * way.
+ */
 static void waiting_for_a_reservation(void **state)
 {
 	struct aph_event ev;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Several threads on one endpoint, at either side and at both at once: each event goes to exactly one of
- * them, and a thread that waits for its own call does not lose the events of others.
+ * Several threads on one endpoint, at either side and at both at once: each event goes to exactly
+ * one of them, and a thread that waits for its own call does not lose the events of others.
  */
 #include "pattern.h"
 #include "suite.h"
@@ -32,8 +32,9 @@ struct worker {
 };
 
 /*
- * A call's END may be handed to one thread while another is still busy with its REQUEST. Only one of them
- * may free it: whoever is done last. This is what stands in the call's data, under the pool's lock.
+ * A call's END may be handed to one thread while another is still busy with its REQUEST. Only one
+ * of them may free it: whoever is done last. This is what stands in the call's data, under the
+ * pool's lock.
  */
 enum {
 	FRESH,
@@ -268,8 +269,8 @@ static void *begin_calls(void *arg)
 		while (aph_call_send(call, number % 7 ? "echo" : "hold", 4, 0) == -EAGAIN)
 			;
 		/*
-		 * An echo may be over and freed by another thread from here on; what is held stays until
-		 * it is cancelled, and no longer.
+		 * An echo may be over and freed by another thread from here on; what is held stays
+		 * until it is cancelled, and no longer.
 		 */
 		if (number % 7 == 0)
 			CHECK_OK(aph_call_cancel(call));
@@ -404,7 +405,10 @@ static void *take_nothing(void *arg)
 	return NULL;
 }
 
-/* A thread that waits for events takes in the pieces of a body; whoever waits for that body is told of each. */
+/*
+ * A thread that waits for events takes in the pieces of a body; whoever waits for that body is told
+ * of each.
+ */
 static void a_long_reply_beside_a_leader(void **state)
 {
 	enum {
@@ -453,7 +457,9 @@ static void *register_often(void *arg)
 	return NULL;
 }
 
-/* Opens that wait in vain, while another thread sees what happens in the directory that they watch. */
+/*
+ * Opens that wait in vain, while another thread sees what happens in the directory that they watch.
+ */
 static void waiting_in_vain_beside_a_leader(void **state)
 {
 	struct aph_channel_options options = { .size = sizeof(options), .flags = APH_CHANNEL_WAIT };

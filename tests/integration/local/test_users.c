@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Real users: who is let in, what the service learns of its caller, and that nobody can take the place of
- * another user's service. Needs root, to become others.
+ * Real users: who is let in, what the service learns of its caller, and that nobody can take the
+ * place of another user's service. Needs root, to become others.
  */
 #include "suite.h"
 #include "wire.h"
@@ -84,7 +84,10 @@ static void expect_visit(const struct visitor *visitor, int status)
 	assert_int_equal(child_finish(&child, check_hang_ms(15000)), status);
 }
 
-/* As whom a service lets in; see channel.h. Each line: who calls, and with which kinds it is let in. */
+/*
+ * As whom a service lets in; see channel.h. Each line: who calls, and with which kinds it is let
+ * in.
+ */
 static void permissions(void **state)
 {
 	static const gid_t crew[] = { CREW };
@@ -235,7 +238,9 @@ static void the_service_learns_who_calls(void **state)
 	service_stop(&service);
 }
 
-/* What one may register: the own uid and a gid one is in; root anything. The status is the errno. */
+/*
+ * What one may register: the own uid and a gid one is in; root anything. The status is the errno.
+ */
 static int register_as(int ctl, void *arg)
 {
 	gid_t groups[2000]; /* CREW among them */
@@ -514,8 +519,8 @@ static int take_all(int ctl, void *arg)
 }
 
 /*
- * One user cannot use up the descriptors of a service: two for each channel, and three where the service keeps
- * the segments to give them away. Others still come in, and root does.
+ * One user cannot use up the descriptors of a service: two for each channel, and three where the
+ * service keeps the segments to give them away. Others still come in, and root does.
  */
 static void a_share_of_the_descriptors(void **state)
 {
@@ -555,7 +560,10 @@ static void a_share_of_the_descriptors(void **state)
 	munmap(crowd, 2 * sizeof(*crowd));
 }
 
-/* Sends descriptors that nobody asked for on several channels, and in calls that nobody answers, and stays. */
+/*
+ * Sends descriptors that nobody asked for on several channels, and in calls that nobody answers,
+ * and stays.
+ */
 static int pour(int ctl, void *arg)
 {
 	enum {
@@ -700,7 +708,10 @@ static void wait_for_ever(void)
 	(void)pause();
 }
 
-/* The first process of a pid namespace: whoever it starts next gets the pid of a service that has died. */
+/*
+ * The first process of a pid namespace: whoever it starts next gets the pid of a service that has
+ * died.
+ */
 static void meet_a_stranger(void)
 {
 	struct aph_channel_options options = { .size = sizeof(options), .flags = APH_CHANNEL_WAIT };
@@ -737,7 +748,10 @@ static int in_a_pid_namespace(int ctl, void *arg)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
-/* A pidfd is never that of a process that got the pid later, also before anybody has looked at the channel. */
+/*
+ * A pidfd is never that of a process that got the pid later, also before anybody has looked at the
+ * channel.
+ */
 static void a_stranger_with_the_same_pid(void **state)
 {
 	struct child child;

@@ -7,15 +7,18 @@
 
 #define REMOTE_SERVICE 147
 
-/* `rx:HOST:PORT/147` with a port that nobody has; IPv6 in turns. The text is good until the next call. */
+/*
+ * `rx:HOST:PORT/147` with a port that nobody has; IPv6 in turns. The text is good until the next
+ * call.
+ */
 const char *remote_address(void);
 
 /* The same host and port with another service. */
 const char *remote_other(const char *address, unsigned service);
 
 /*
- * Calls where nobody runs it: REFUSED, for that reason. A request that went out twice, as it may where this machine is
- * busy, is LOST in place of that; the next one need not be.
+ * Calls where nobody runs it: REFUSED, for that reason. A request that went out twice, as it may
+ * where this machine is busy, is LOST in place of that; the next one need not be.
  */
 void remote_expect_refused(struct aph_channel *channel, enum aph_reason reason);
 

@@ -114,7 +114,9 @@ static void options_that_do_not_fit(void **state)
 	aph_endpoint_free(ep);
 }
 
-/* On the wildcard address a service has to say that it takes anybody; then IPv4 and IPv6 reach it. */
+/*
+ * On the wildcard address a service has to say that it takes anybody; then IPv4 and IPv6 reach it.
+ */
 static void anonymous(void **state)
 {
 	struct service_config config = { .options = { .flags = APH_ALLOW_ANONYMOUS } };

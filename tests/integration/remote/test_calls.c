@@ -8,7 +8,10 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A sender that outruns its reader gets EAGAIN after a bounded number of bytes; then there is room again. */
+/*
+ * A sender that outruns its reader gets EAGAIN after a bounded number of bytes; then there is room
+ * again.
+ */
 static void back_pressure(void **state)
 {
 	const char *address = remote_address();

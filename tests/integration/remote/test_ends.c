@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How a call over an rx: address ends, and that both sides are told the right outcome. What its service alone decides is in
- * ../calls.
+ * How a call over an rx: address ends, and that both sides are told the right outcome. What its
+ * service alone decides is in ../calls.
  */
 #include "remote.h"
 
@@ -206,7 +206,10 @@ static int open_socket(char *address, size_t size)
 	return fd;
 }
 
-/* Whoever says "not I" to the second copy of a request may have taken the place of one that ran the first. */
+/*
+ * Whoever says "not I" to the second copy of a request may have taken the place of one that ran the
+ * first.
+ */
 static void refused_too_late(void **state)
 {
 	static const uint32_t codes[] = { 0xfffffffe, 0xffffff9c, 0x41500100 | APH_REASON_BUSY };
@@ -259,7 +262,10 @@ static void refused_too_late(void **state)
 	close(fd);
 }
 
-/* Who does not know the service has come in place of one that had received the call, and may have run it. */
+/*
+ * Who does not know the service has come in place of one that had received the call, and may have
+ * run it.
+ */
 static void no_service_any_more(void **state)
 {
 	struct sockaddr_in from;
@@ -319,8 +325,8 @@ static void send_no_service(int fd, uint8_t packet[1500], const struct sockaddr_
 }
 
 /*
- * Whoever does not know the service may have come in place of one that has died with the other call of the connection,
- * or with the first packet of a request, in his hands.
+ * Whoever does not know the service may have come in place of one that has died with the other call
+ * of the connection, or with the first packet of a request, in his hands.
  */
 static void no_service_for_another_packet(void **state)
 {
@@ -418,7 +424,10 @@ static void receipts(void **state)
 	service_start(&service, suite_mode, &config);
 	client_open(&client, config.address);
 	client_echo(client.channel);
-	/* The receipt goes with the next call, or a little later while the client waits for something. */
+	/*
+	 * The receipt goes with the next call, or a little later while the client waits for
+	 * something.
+	 */
 	await_receipts(&client, &service, 1);
 	service_await(&service.seen->connects, 1);
 	call = client_begin(client.channel, request, sizeof(request), APH_FOREVER);
@@ -479,7 +488,9 @@ static void the_service_is_killed(void **state)
 	service_stop(&service);
 }
 
-/* The kernel answers the first packet that comes to nobody's port, and that ends all calls there. */
+/*
+ * The kernel answers the first packet that comes to nobody's port, and that ends all calls there.
+ */
 static void death_is_heard_with_the_next_packet(void **state)
 {
 	const char *address = remote_address();
@@ -497,7 +508,10 @@ static void death_is_heard_with_the_next_packet(void **state)
 	client_close(&client);
 }
 
-/* Who comes in place of the dead does not know the calls, and says so when it is asked: nobody waits for silence. */
+/*
+ * Who comes in place of the dead does not know the calls, and says so when it is asked: nobody
+ * waits for silence.
+ */
 static void another_one_in_its_place(void **state)
 {
 	const char *address = remote_address();

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* How an endpoint with rx: addresses waits: alone and beside others, in threads, in loops of others, after fork(). */
+/*
+ * How an endpoint with rx: addresses waits: alone and beside others, in threads, in loops of
+ * others, after fork().
+ */
 #include "fds.h"
 #include "pattern.h"
 #include "port.h"
@@ -101,9 +104,9 @@ static void wait_until_it_sleeps(void)
 {
 	const struct timespec nap = { .tv_nsec = 15000000 };
 
-	nanosleep(
-		&nap,
-		NULL); /* spins first, receives then, and polls after 10 ms: all of them may be met */
+	nanosleep(&nap,
+		  /* Spins first, receives then, and polls after 10 ms: all of them may be met. */
+		  NULL);
 }
 
 /* Services and channels come and go while another thread sleeps in the driver or in epoll. */
@@ -235,7 +238,9 @@ static void make_packet(uint8_t packet[SIZE], uint8_t type, uint8_t connection, 
 	packet[27] = REMOTE_SERVICE;
 }
 
-/* An endpoint with a service for whom packets are made; returns the socket that they are sent from. */
+/*
+ * An endpoint with a service for whom packets are made; returns the socket that they are sent from.
+ */
 static int open_for_packets(struct aph_endpoint **ep, struct sockaddr_in *to)
 {
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -257,7 +262,10 @@ static void expect_request(struct aph_endpoint *ep, struct aph_event *ev)
 	assert_int_equal(ev->type, APH_EVENT_REQUEST);
 }
 
-/* Who sleeps in epoll has handed all of it to the engine: at the end of what says nothing to anybody is a request. */
+/*
+ * Who sleeps in epoll has handed all of it to the engine: at the end of what says nothing to
+ * anybody is a request.
+ */
 static void a_run_beside_others(void **state)
 {
 	uint8_t run[RUN][SIZE];
@@ -311,7 +319,10 @@ static void a_reply_before_a_slow_one(void **state)
 	aph_endpoint_free(ep);
 }
 
-/* Nor does the network wait for a program that is slow with each of many requests: its clients ask whether it lives. */
+/*
+ * Nor does the network wait for a program that is slow with each of many requests: its clients ask
+ * whether it lives.
+ */
 static void the_network_before_the_next_request(void **state)
 {
 	struct timeval patience = { .tv_sec = 2 };
@@ -340,7 +351,10 @@ static void the_network_before_the_next_request(void **state)
 	aph_endpoint_free(ep);
 }
 
-/* A reply that is the library's leaves before the service goes, even if it was to leave together with the next. */
+/*
+ * A reply that is the library's leaves before the service goes, even if it was to leave together
+ * with the next.
+ */
 static void a_reply_before_the_end(void **state)
 {
 	struct timeval patience = { .tv_sec = 2 };
@@ -387,7 +401,10 @@ static void *take_nothing(void *arg)
 	return NULL;
 }
 
-/* A thread that waits for events takes in what another one reads: who sends is told that it was read. */
+/*
+ * A thread that waits for events takes in what another one reads: who sends is told that it was
+ * read.
+ */
 static void a_long_reply_beside_a_sleeper(void **state)
 {
 	enum {
@@ -531,7 +548,9 @@ static int find_socket(const struct sockaddr_in *bound_to)
 	return -1;
 }
 
-/* What the network has reported and another process has heard of first does not keep anybody awake. */
+/*
+ * What the network has reported and another process has heard of first does not keep anybody awake.
+ */
 static void an_error_beside_others(void **state)
 {
 	struct sockaddr_in to, nobody;
@@ -681,7 +700,10 @@ static void fork_of_a_service(void **state)
 	service_stop(&service);
 }
 
-/* All kinds of things are open when the endpoints go: a child or a sanitizer would tell of what is left. */
+/*
+ * All kinds of things are open when the endpoints go: a child or a sanitizer would tell of what is
+ * left.
+ */
 static void freed_with_everything_open(void **state)
 {
 	struct aph_call *calls[3];

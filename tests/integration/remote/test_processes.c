@@ -83,9 +83,12 @@ static void release_held(int i, struct aph_call *call)
 	expect_end(i, call, APH_ANSWERED, APH_REASON_NONE);
 }
 
-/* -- deaths --------------------------------------------------------------------------------------------------------- */
+/* -- deaths ------------------------------------------------------------------------------------ */
 
-/* One is killed in the middle of a call: that call is lost, the others go on, and its number can be served again. */
+/*
+ * One is killed in the middle of a call: that call is lost, the others go on, and its number can be
+ * served again.
+ */
 static void dies(int victim)
 {
 	struct aph_call *calls[N];
@@ -99,7 +102,10 @@ static void dies(int victim)
 		if (i != victim)
 			client_echo(at.clients[i].channel);
 	expect_no_service(victim);
-	/* The reason is what the new owner said: that it forgot the call, or does not know the service. */
+	/*
+	 * The reason is what the new owner said: that it forgot the call, or does not know the
+	 * service.
+	 */
 	result = client_end(at.clients[victim].ep, calls[victim], NULL, NULL);
 	assert_int_equal(result.outcome, APH_LOST);
 	aph_call_free(calls[victim]);
@@ -188,7 +194,7 @@ static void killed_in_turns(void **state)
 	close_all();
 }
 
-/* -- who gets in ---------------------------------------------------------------------------------------------------- */
+/* -- who gets in ------------------------------------------------------------------------------- */
 
 static int open_as_nobody(int ctl, void *arg)
 {
@@ -337,7 +343,9 @@ static void a_false_owner(void **state)
 	assert_non_null(strstr(aph_error(), "another user"));
 	child_say(child.ctl, 'q');
 	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
-	/* With the port free, only sharing it is out of the question as long as the name is taken. */
+	/*
+	 * With the port free, only sharing it is out of the question as long as the name is taken.
+	 */
 	assert_int_equal(aph_service_open(NULL, ep, address, NULL), 0);
 	assert_null(aph_endpoint_free(ep));
 }
@@ -390,7 +398,7 @@ static void among_users(void **state)
 	aph_rx_udp_close(udp);
 }
 
-/* -- nonsense ------------------------------------------------------------------------------------------------------- */
+/* -- nonsense ---------------------------------------------------------------------------------- */
 
 /* Connections of our own user that say what nobody says: they end, and nobody else notices. */
 static void nonsense(void **state)

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Services of several endpoints at one UDP port, in one process and in several: each gets its own, none waits. */
+/*
+ * Services of several endpoints at one UDP port, in one process and in several: each gets its own,
+ * none waits.
+ */
 #include "remote.h"
 
 #include <errno.h>
@@ -40,7 +43,7 @@ static void pair_close(struct pair *pair)
 	}
 }
 
-/* -- each gets its own ---------------------------------------------------------------------------------------------- */
+/* -- each gets its own ------------------------------------------------------------------------- */
 
 static void each_gets_its_own(void **state)
 {
@@ -103,7 +106,7 @@ static void in_a_loop_of_its_own(void **state)
 	pair_close(&pair);
 }
 
-/* -- none waits for another ------------------------------------------------------------------------------------------- */
+/* -- none waits for another -------------------------------------------------------------------- */
 
 /* It looks for no events: a process is stopped, a service of this process is not called. */
 static void fall_asleep(struct pair *pair, int sleeper)
@@ -150,7 +153,7 @@ static void one_sleeps(void **state)
 	}
 }
 
-/* -- who is there ------------------------------------------------------------------------------------------------------- */
+/* -- who is there ------------------------------------------------------------------------------ */
 
 static void served_already(void **state)
 {

@@ -15,7 +15,7 @@
 #define PIECE	   4096
 #define PATIENCE_S 60
 
-/* -- the service ------------------------------------------------------------------------------------------------- */
+/* -- the service ------------------------------------------------------------------------------- */
 
 /* A reply may begin only when the request is over: until then it is kept. */
 struct echo {
@@ -95,7 +95,7 @@ _Noreturn void caller_serve(uint32_t udp_flags, int ready_fd)
 	}
 }
 
-/* -- the client -------------------------------------------------------------------------------------------------- */
+/* -- the client -------------------------------------------------------------------------------- */
 
 /* A call under way: how much of its body has gone and come. */
 struct one {

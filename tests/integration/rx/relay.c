@@ -113,7 +113,10 @@ static bool strikes(struct relay *relay, unsigned per_mille)
 	return rng_below(&relay->rng, 1000) < per_mille;
 }
 
-/* A router on the way, and one that does not tell. What it may fragment it puts together again as well. */
+/*
+ * A router on the way, and one that does not tell. What it may fragment it puts together again as
+ * well.
+ */
 static bool swallows(struct relay *relay, const unsigned char *bytes, size_t len)
 {
 	if (!relay->faults.black_hole || len <= relay->faults.black_hole || !(bytes[6] & 0x40))

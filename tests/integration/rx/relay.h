@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A wire between two network namespaces: a TUN device in each, and this process, which carries IP packets from
- * one to the other and loses, doubles and delays some of them.
+ * A wire between two network namespaces: a TUN device in each, and this process, which carries IP
+ * packets from one to the other and loses, doubles and delays some of them.
  */
 #ifndef TESTS_INTEGRATION_RX_RELAY_H
 #define TESTS_INTEGRATION_RX_RELAY_H
@@ -29,8 +29,8 @@ struct relay {
 };
 
 /*
- * Moves the calling process to a namespace of its own with one end of the wire, whose address is `address`.
- * Returns the device, or a negative errno; `*why` says what is not permitted here.
+ * Moves the calling process to a namespace of its own with one end of the wire, whose address is
+ * `address`. Returns the device, or a negative errno; `*why` says what is not permitted here.
  */
 int relay_enter(const char *address, int mtu, const char **why);
 /* Carries packets until the process `pid` ends. Its exit status. */

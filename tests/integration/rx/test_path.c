@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Calls between two network namespaces, over a wire that behaves, that loses, and that is narrower than the
- * packets. Needs the right to make namespaces and a TUN device; skipped, with the reason, where there is none.
+ * Calls between two network namespaces, over a wire that behaves, that loses, and that is narrower
+ * than the packets. Needs the right to make namespaces and a TUN device; skipped, with the reason,
+ * where there is none.
  */
 #include "caller.h"
 #include "relay.h"
@@ -142,7 +143,10 @@ static void a_wire_that_loses(void **state)
 		.len_max = 40000 });
 }
 
-/* Segments are larger than the way takes: the kernel refuses runs, and packets go in fragments or smaller. */
+/*
+ * Segments are larger than the way takes: the kernel refuses runs, and packets go in fragments or
+ * smaller.
+ */
 static void a_narrow_wire(void **state)
 {
 	(void)state;
@@ -150,8 +154,8 @@ static void a_narrow_wire(void **state)
 }
 
 /*
- * Somebody on the way drops what is too large and may not be fragmented, and nothing tells. Datagrams one by one:
- * the kernel lets runs be fragmented.
+ * Somebody on the way drops what is too large and may not be fragmented, and nothing tells.
+ * Datagrams one by one: the kernel lets runs be fragmented.
  */
 static void a_black_hole(void **state)
 {

@@ -2,8 +2,8 @@
 /*
  * A server with little room: crowded PORT SERVICE...
  *
- * At 127.3.0.1 it answers any request with four zeros, and says for which service it was, a line each. With more than
- * some dozens of callers it asks whoever comes for proof of their address.
+ * At 127.3.0.1 it answers any request with four zeros, and says for which service it was, a line
+ * each. With more than some dozens of callers it asks whoever comes for proof of their address.
  */
 #include <antiphon/antiphon.h>
 #include <antiphon/rx.h>

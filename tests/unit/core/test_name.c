@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Addresses: what is one, what is none, and that writing one and reading it again changes nothing. */
+/*
+ * Addresses: what is one, what is none, and that writing one and reading it again changes nothing.
+ */
 #include "core/name.h"
 
 #include <errno.h>

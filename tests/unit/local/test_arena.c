@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Both ends of an arena: room is found, bounded, given back in any order; what makes no sense is refused. */
+/*
+ * Both ends of an arena: room is found, bounded, given back in any order; what makes no sense is
+ * refused.
+ */
 #include "local/arena.h"
 
 #include <errno.h>

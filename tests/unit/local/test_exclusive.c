@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A service that is to be the only one waits for others to give way: threads of its endpoint do not wait with it. */
+/*
+ * A service that is to be the only one waits for others to give way: threads of its endpoint do not
+ * wait with it.
+ */
 #include "suite.h"
 
 #include "local/rendezvous.h"

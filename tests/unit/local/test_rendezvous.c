@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* File names of the rendezvous directory: read and written alike, and nothing else is taken for one. */
+/*
+ * File names of the rendezvous directory: read and written alike, and nothing else is taken for
+ * one.
+ */
 #include "local/rendezvous.h"
 
 #include <setjmp.h>

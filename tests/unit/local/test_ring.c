@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Rings and arenas with both ends as threads on one mapping: what the thread sanitizer needs to see races.
- * Every record and every byte must arrive once, in order, through the wrap of the numbers too; and what is
- * withdrawn is not used.
+ * Rings and arenas with both ends as threads on one mapping: what the thread sanitizer needs to see
+ * races. Every record and every byte must arrive once, in order, through the wrap of the numbers
+ * too; and what is withdrawn is not used.
  */
 #include "local/arena.h"
 #include "local/ring.h"
@@ -136,7 +136,7 @@ static void a_lie_about_taken(void **state)
 	assert_true(aph_ring_has_room(&ring));
 }
 
-/* -- withdrawing ------------------------------------------------------------------------------------------ */
+/* -- withdrawing ------------------------------------------------------------------------------- */
 
 struct both {
 	struct aph_record slots[DEPTH];
@@ -169,8 +169,8 @@ static void take(struct aph_ring *reader)
 }
 
 /*
- * The reader looks at a mark after it has said that the record is taken. In between the writer may publish a
- * record of the next lap and withdraw that too: neither must hide the other.
+ * The reader looks at a mark after it has said that the record is taken. In between the writer may
+ * publish a record of the next lap and withdraw that too: neither must hide the other.
  */
 static void withdrawn_in_two_laps(void **state)
 {
@@ -199,7 +199,9 @@ static void withdrawn_in_two_laps(void **state)
 	}
 }
 
-/* A withdrawal concerns one record, and leaves nothing behind for those that come into its place. */
+/*
+ * A withdrawal concerns one record, and leaves nothing behind for those that come into its place.
+ */
 static void withdrawn_once(void **state)
 {
 	static struct both both;
@@ -225,7 +227,9 @@ static void withdrawn_once(void **state)
 	}
 }
 
-/* A call may be open while any number of others come and go: that it was received is not forgotten. */
+/*
+ * A call may be open while any number of others come and go: that it was received is not forgotten.
+ */
 static void taken_long_ago(void **state)
 {
 	static const uint32_t ages[] = { 0, 1, DEPTH, 1000, UINT32_MAX / 2, UINT32_MAX / 2 + 2 };
@@ -278,8 +282,8 @@ static void *write_and_withdraw(void *arg)
 }
 
 /*
- * Whatever the two threads do at once, they agree: a record is used or withdrawn. One that is both was run
- * against the word of its caller; one that is neither will never be answered.
+ * Whatever the two threads do at once, they agree: a record is used or withdrawn. One that is both
+ * was run against the word of its caller; one that is neither will never be answered.
  */
 static void withdrawn_or_used(void **state)
 {

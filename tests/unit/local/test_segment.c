@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Shared memory: what is made is sealed, and what is not sealed or not of its size is not mapped. */
+/*
+ * Shared memory: what is made is sealed, and what is not sealed or not of its size is not mapped.
+ */
 #include "suite.h"
 
 #include "local/local.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Which channels count as work: what poll() would not do must not keep a thread awake. And when a service lets
- * others run.
+ * Which channels count as work: what poll() would not do must not keep a thread awake. And when a
+ * service lets others run.
  */
 #include "suite.h"
 
@@ -128,7 +128,10 @@ static bool would_spin(struct pair *pair)
 	return local->base.ops->spin(&local->base, true, APH_FOREVER);
 }
 
-/* Too much is kept for this client: its next request stays where it is, and is no reason to stay awake. */
+/*
+ * Too much is kept for this client: its next request stays where it is, and is no reason to stay
+ * awake.
+ */
 static void a_request_that_is_held_back_is_no_work(void **state)
 {
 	static char reply[LONG_REPLY];
@@ -152,7 +155,10 @@ static void a_request_that_is_held_back_is_no_work(void **state)
 	close_pair(&pair);
 }
 
-/* In a crowd: who has let others run and finds that they have called answers them, before they get another turn. */
+/*
+ * In a crowd: who has let others run and finds that they have called answers them, before they get
+ * another turn.
+ */
 static void a_service_that_has_yielded_goes_to_work(void **state)
 {
 	struct aph_local_channel *lc;
@@ -199,7 +205,10 @@ static void answer_one(struct pair *pair)
 	aph_call_free(call);
 }
 
-/* One call at a time makes its own fences; those that are not alone leave them to whoever falls asleep. */
+/*
+ * One call at a time makes its own fences; those that are not alone leave them to whoever falls
+ * asleep.
+ */
 static void who_falls_asleep_makes_the_fences(void **state)
 {
 	struct aph_local_channel *lc, *served;
@@ -226,7 +235,9 @@ static void who_falls_asleep_makes_the_fences(void **state)
 			answer_one(&pair);
 		}
 		assert_int_equal(lc->words->client.pipelined, 1);
-		/* However slow this machine is: a service looks at those who called a moment ago. */
+		/*
+		 * However slow this machine is: a service looks at those who called a moment ago.
+		 */
 		aph_local_scan(served);
 		n_barriers = 0;
 		assert_true(falls_asleep(pair.server));

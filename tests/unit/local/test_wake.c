@@ -43,7 +43,10 @@ static void yields_in_a_crowd(void **state)
 	assert_int_equal(aph_wake_begin(&wake, &crowd, NOW), APH_WAKE_YIELD);
 }
 
-/* Long waits teach it to sleep; every 16th time it looks whether that is still right; short ones teach it back. */
+/*
+ * Long waits teach it to sleep; every 16th time it looks whether that is still right; short ones
+ * teach it back.
+ */
 static void learns(void **state)
 {
 	struct aph_wake wake = two_cpus();
@@ -127,7 +130,9 @@ static void backs_off(void **state)
 	assert_true(wake.back_off_until == 0);
 }
 
-/* The rate of the ticks is a guess at first, and measured once some time has passed by both clocks. */
+/*
+ * The rate of the ticks is a guess at first, and measured once some time has passed by both clocks.
+ */
 static void measures_its_ticks(void **state)
 {
 	struct aph_wake wake = two_cpus();

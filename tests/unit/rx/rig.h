@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What tests of a whole engine share: an engine with a seeded random source, a clock, and addresses. */
+/*
+ * What tests of a whole engine share: an engine with a seeded random source, a clock, and
+ * addresses.
+ */
 #ifndef TESTS_UNIT_RX_RIG_H
 #define TESTS_UNIT_RX_RIG_H
 
@@ -106,7 +109,10 @@ static inline size_t gather(const struct aph_rx_message *message, uint8_t *bytes
 	return len;
 }
 
-/* All that `from` has to send, in runs where it makes some; to nobody if `to` is NULL. Returns how many messages. */
+/*
+ * All that `from` has to send, in runs where it makes some; to nobody if `to` is NULL. Returns how
+ * many messages.
+ */
 static inline size_t deliver(struct aph_rx *from, struct aph_rx *to, const struct aph_rx_path *path)
 {
 	static uint8_t bytes[70000];

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What an engine tells of itself: to whom, how often, and that it is true. Two engines, wired back to back. */
+/*
+ * What an engine tells of itself: to whom, how often, and that it is true. Two engines, wired back
+ * to back.
+ */
 #include "rx/debug.h"
 #include "rx/wire.h"
 
@@ -141,7 +144,10 @@ static void packets_that_are_lost(void **state)
 	assert_int_equal(aph_rx_client_new(&to, client, &path, SERVICE, NULL), 0);
 	assert_int_equal(aph_rx_call_new(&call, to, NULL), 0);
 	assert_int_equal(aph_rx_call_write(call, "hello", 5, 0), 5);
-	/* Twice within four and a half seconds: after one, after two more, and a moment for slow ACKs each. */
+	/*
+	 * Twice within four and a half seconds: after one, after two more, and a moment for slow
+	 * ACKs each.
+	 */
 	for (int i = 0; i < 45; i++) {
 		n += sent(client, out, &len);
 		now_ns += S / 10;

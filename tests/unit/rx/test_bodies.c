@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Bodies at a service, packet by packet: their ends, their windows, what is acknowledged, and who is alive meanwhile. */
+/*
+ * Bodies at a service, packet by packet: their ends, their windows, what is acknowledged, and who
+ * is alive meanwhile.
+ */
 #include "stranger.h"
 
 #include <errno.h>
@@ -133,7 +136,10 @@ static void reply_instead_of_acknowledgement(void **state)
 	}
 }
 
-/* A body that ends when all of it has left ends with a packet of its own; else its last packet says so. */
+/*
+ * A body that ends when all of it has left ends with a packet of its own; else its last packet says
+ * so.
+ */
 static void end_of_a_body(void **state)
 {
 	static const uint8_t body[APH_RX_PAYLOAD_MAX];
@@ -337,7 +343,10 @@ static void longer_than_udp(void **state)
 	end(&h);
 }
 
-/* A packet is never cut anew: who sends another one in its place has begun the call anew, and bodies must not mix. */
+/*
+ * A packet is never cut anew: who sends another one in its place has begun the call anew, and
+ * bodies must not mix.
+ */
 static void another_packet_in_its_place(void **state)
 {
 	static const uint8_t other[8] = "other";

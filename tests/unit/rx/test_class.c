@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a security class may ask for, with one made for the test that has all of it: bytes before and behind the user's,
- * padding, a checksum word, ids of the packet, state of the connection.
+ * What a security class may ask for, with one made for the test that has all of it: bytes before
+ * and behind the user's, padding, a checksum word, ids of the packet, state of the connection.
  */
 #include "rx/engine.h"
 

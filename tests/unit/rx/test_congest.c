@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Congestion control: the arithmetic of the RFCs by worked examples, and what comes of it on a modelled path with
- * a bottleneck, a queue before it and random loss.
+ * Congestion control: the arithmetic of the RFCs by worked examples, and what comes of it on a
+ * modelled path with a bottleneck, a queue before it and random loss.
  */
 #include "rx/congest.h"
 
@@ -105,7 +105,9 @@ static void unused_window_does_not_grow(void **state)
 	assert_int_equal(c.cwnd, 10);
 }
 
-/* What the next call begins with: where this one left slow start, or more if it has come further. */
+/*
+ * What the next call begins with: where this one left slow start, or more if it has come further.
+ */
 static void what_was_learnt(void **state)
 {
 	struct aph_rx_congest c;
@@ -235,7 +237,10 @@ static void cubic_is_no_slower_than_reno(void **state)
 	assert_in_range(c.cwnd, 37, 39);
 }
 
-/* The friendly window is slow up to the window before the loss, not up to what fast convergence makes of that: section 4.3. */
+/*
+ * The friendly window is slow up to the window before the loss, not up to what fast convergence
+ * makes of that: section 4.3.
+ */
 static void reno_friendly_up_to_the_window_of_before(void **state)
 {
 	struct aph_rx_rtt rtt = { 0 };
@@ -279,7 +284,10 @@ static void timeout_begins_anew(void **state)
 	for (seq = 200; c.cwnd < 70;)
 		seq = a_round(&c, seq, &rtt, 0);
 	assert_in_range(c.cwnd, 70, 72);
-	/* The curve begins there (section 4.8 of RFC 9438): in 2 s it adds 0.4 * 2^3 packets, not 15 and more. */
+	/*
+	 * The curve begins there (section 4.8 of RFC 9438): in 2 s it adds 0.4 * 2^3 packets, not
+	 * 15 and more.
+	 */
 	for (uint64_t ms = 0; ms < 2000; ms += 1000)
 		seq = a_round(&c, seq, &rtt, S + ms * MS);
 	assert_int_equal(c.k_ms, 0);
@@ -345,7 +353,7 @@ static void idle_and_pacing(void **state)
 	assert_int_equal(c.cwnd, 10);
 }
 
-/* -- a path ------------------------------------------------------------------------------------------------- */
+/* -- a path ------------------------------------------------------------------------------------ */
 
 #define IN_FLIGHT_MAX 16384
 
@@ -364,7 +372,10 @@ struct outcome {
 	double queue_ms;       /* mean time in the queue */
 };
 
-/* A sender with endless data for `ns`. What is lost is counted and not repeated: only rates matter here. */
+/*
+ * A sender with endless data for `ns`. What is lost is counted and not repeated: only rates matter
+ * here.
+ */
 static struct outcome run(enum aph_rx_congestion algorithm, const struct path *path, uint64_t ns,
 			  uint64_t from_ns)
 {
@@ -410,7 +421,10 @@ static struct outcome run(enum aph_rx_congestion algorithm, const struct path *p
 			aph_rx_congest_on_sent(&c, in_flight + 1 >= c.cwnd);
 			continue;
 		}
-		/* An acknowledgement of per_ack packets, or of what there is; it tells the losses before it. */
+		/*
+		 * An acknowledgement of per_ack packets, or of what there is; it tells the losses
+		 * before it.
+		 */
 		last = next - base < path->per_ack ? next : base + path->per_ack;
 		now_ns = flight[(last - 1) % IN_FLIGHT_MAX].acked_ns > now_ns
 				 ? flight[(last - 1) % IN_FLIGHT_MAX].acked_ns

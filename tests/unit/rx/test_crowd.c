@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A service that many call, under addresses that may all be forged: who has one of its own still gets in. */
+/*
+ * A service that many call, under addresses that may all be forged: who has one of its own still
+ * gets in.
+ */
 #include "stranger.h"
 
 #include "rx/proof.h"
@@ -157,7 +160,10 @@ static void questions_expire(void **state)
 	end(&h);
 }
 
-/* Bodies of the answers that clients of Linux gave to a server's first PING, before any reply; only the serial differs. */
+/*
+ * Bodies of the answers that clients of Linux gave to a server's first PING, before any reply; only
+ * the serial differs.
+ */
 static void clients_of_linux_get_in(void **state)
 {
 	static const uint8_t bodies[][APH_RX_ACK_FIXED + APH_RX_ACK_PADDING + 16] = {
@@ -200,7 +206,10 @@ static bool begin_call(struct host *h, const struct client *c)
 	return aph_rx_next(h->rx, &event) && event.type == APH_RX_EVENT_CALL;
 }
 
-/* Services that do little at a time must not wait for the rest of requests that strangers have begun. */
+/*
+ * Services that do little at a time must not wait for the rest of requests that strangers have
+ * begun.
+ */
 static void requests_that_do_not_end(void **state)
 {
 	const struct client honest = { a_path("10.9.9.9", 7001), 0x80000009, 64 };

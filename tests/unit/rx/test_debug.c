@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The rxdebug protocol: offsets by number, both ways, old forms, the end of a list, and what is no answer. */
+/*
+ * The rxdebug protocol: offsets by number, both ways, old forms, the end of a list, and what is no
+ * answer.
+ */
 #include "rx/debug.h"
 #include "rx/wire.h"
 

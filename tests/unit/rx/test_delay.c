@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What arrives is looked at only after a while, if that is wanted: in order, all of it, and no sooner. */
+/*
+ * What arrives is looked at only after a while, if that is wanted: in order, all of it, and no
+ * sooner.
+ */
 #include "stranger.h"
 
 #define DELAY_MS 100
@@ -49,7 +52,10 @@ static void after_a_while(void **state)
 	end(&h);
 }
 
-/* Whoever sends faster than that loses what is too much, and what was never looked at is given back. */
+/*
+ * Whoever sends faster than that loses what is too much, and what was never looked at is given
+ * back.
+ */
 static void not_without_end(void **state)
 {
 	const struct client c = a_client(1);

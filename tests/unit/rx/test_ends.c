@@ -57,7 +57,9 @@ static void a_late_first_word_to_nobody(void **state)
 	two_end(&t);
 }
 
-/* Who was away for longer than silence may last finds the reply all the same, where there is one. */
+/*
+ * Who was away for longer than silence may last finds the reply all the same, where there is one.
+ */
 static void away(void **state)
 {
 	const struct aph_rx_config config = a_config(0);
@@ -132,7 +134,10 @@ static void a_shorter_patience(void **state)
 	two_end(&t);
 }
 
-/* While the other end does not read it is asked about that, less and less often. That is no reason to wait with what is lost then. */
+/*
+ * While the other end does not read it is asked about that, less and less often. That is no reason
+ * to wait with what is lost then.
+ */
 static void a_loss_after_a_long_wait(void **state)
 {
 	static const uint8_t piece[1000];
@@ -184,7 +189,10 @@ static struct aph_rx_call *an_unread_reply(struct two *t, const struct aph_rx_ca
 	return call;
 }
 
-/* Limits of time end what is waited for. The reply is there: they make it neither unread nor undone. */
+/*
+ * Limits of time end what is waited for. The reply is there: they make it neither unread nor
+ * undone.
+ */
 static void limits_after_the_reply(void **state)
 {
 	static const struct aph_rx_call_options limits[] = {
@@ -232,7 +240,10 @@ static void receipts_for_what_is_unread(void **state)
 	}
 }
 
-/* A server of another kind may reply as soon as it has read what it needs; who still waits to write hears of it before the end. */
+/*
+ * A server of another kind may reply as soon as it has read what it needs; who still waits to write
+ * hears of it before the end.
+ */
 static void reply_to_a_writer(void **state)
 {
 	static const uint8_t request[20000];
@@ -275,7 +286,10 @@ static void reply_to_a_writer(void **state)
 	two_end(&t);
 }
 
-/* A packet that is about no call does not answer who asks for a better service: the answer may be the next one. */
+/*
+ * A packet that is about no call does not answer who asks for a better service: the answer may be
+ * the next one.
+ */
 static void upgrade_after_a_challenge(void **state)
 {
 	static const struct aph_rx_call_options upgrade = {
@@ -314,7 +328,10 @@ static void upgrade_after_a_challenge(void **state)
 	two_end(&t);
 }
 
-/* As many calls can begin as it says, after a question for a better service that nobody has answered as well. */
+/*
+ * As many calls can begin as it says, after a question for a better service that nobody has
+ * answered as well.
+ */
 static void channels_after_a_question(void **state)
 {
 	struct aph_rx_call_options options = { .size = sizeof(options),
@@ -360,7 +377,10 @@ static void prove_address(struct two *t)
 
 #define MANY 500
 
-/* Very many calls at once, all of which have come to the service; or whose replies have come to the client. */
+/*
+ * Very many calls at once, all of which have come to the service; or whose replies have come to the
+ * client.
+ */
 static void begin_many(struct two *t, struct aph_rx_call **calls, bool replies)
 {
 	const struct aph_rx_client_options options = { .size = sizeof(options),

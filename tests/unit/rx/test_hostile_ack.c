@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Acknowledgements that nobody should send: about what was never sent, with windows and sizes of any kind. And those
- * that are late, or missing, or come from elsewhere.
+ * Acknowledgements that nobody should send: about what was never sent, with windows and sizes of
+ * any kind. And those that are late, or missing, or come from elsewhere.
  */
 #include "rig.h"
 
 #define SERVICE 147
 
-/* A client with a request that is never answered, and what a server would put in front of its packets. */
+/*
+ * A client with a request that is never answered, and what a server would put in front of its
+ * packets.
+ */
 struct victim {
 	struct aph_rx *rx;
 	struct aph_rx_path path;
@@ -247,7 +250,9 @@ static void reply_too_early(void **state)
 	end(&v);
 }
 
-/* A packet is lost when one that left after it has arrived, and some time has gone by: not before. */
+/*
+ * A packet is lost when one that left after it has arrived, and some time has gone by: not before.
+ */
 static void overtaken(void **state)
 {
 	static const uint8_t second_only[] = { 0, 1 };

@@ -1,10 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* A service and clients that nobody would write: what they get, what they can make us hold, and what they cannot. */
+/*
+ * A service and clients that nobody would write: what they get, what they can make us hold, and
+ * what they cannot.
+ */
 #include "stranger.h"
 
 #include <errno.h>
 
-/* All of a reply has arrived, and nothing more is ever said about it. Many calls, so that memory is given back. */
+/*
+ * All of a reply has arrived, and nothing more is ever said about it. Many calls, so that memory is
+ * given back.
+ */
 static void replies_without_receipts(void **state)
 {
 	static const uint8_t arrived[] = { 1 };
@@ -60,7 +66,7 @@ static void limits_after_the_end(void **state)
 	end(&h);
 }
 
-/* -- whose address it is ------------------------------------------------------------------------------------- */
+/* -- whose address it is ----------------------------------------------------------------------- */
 
 /* What an address may get that has not shown that it is one. */
 static void assert_not_amplified(const struct host *h)
@@ -162,7 +168,7 @@ static void drawn_acknowledgements(void **state)
 	end(&h);
 }
 
-/* -- whose memory it is --------------------------------------------------------------------------------------- */
+/* -- whose memory it is ------------------------------------------------------------------------ */
 
 #define MEMORY_MAX (4u << 20)
 
@@ -301,7 +307,7 @@ static void room_for_the_next_one(void **state)
 	end(&h);
 }
 
-/* -- tables ----------------------------------------------------------------------------------------------------- */
+/* -- tables ------------------------------------------------------------------------------------ */
 
 static struct client from(const char *address, uint16_t port)
 {
@@ -347,8 +353,8 @@ static bool serve(struct host *h, const struct client *c)
 }
 
 /*
- * Who was here once does not keep others out for as long as its connection is remembered; and who comes from many ports
- * does not keep out others at all.
+ * Who was here once does not keep others out for as long as its connection is remembered; and who
+ * comes from many ports does not keep out others at all.
  */
 static void full_table_of_peers(void **state)
 {
@@ -480,7 +486,10 @@ static void aborted_connection(void **state)
 	end(&h);
 }
 
-/* Serials of a connection that lives long begin anew after 2^32: from the middle on none is taken for one of long ago. */
+/*
+ * Serials of a connection that lives long begin anew after 2^32: from the middle on none is taken
+ * for one of long ago.
+ */
 static void late_in_a_long_life(void **state)
 {
 	static const uint32_t serials[] = { 1000, INT32_MAX, UINT32_C(0x90000000), UINT32_MAX - 2 };
@@ -523,7 +532,10 @@ static bool is_over(struct host *h, const struct client *quoted, struct aph_rx_c
 	return aph_rx_next(h->rx, &event) && event.type == APH_RX_EVENT_END && event.call == call;
 }
 
-/* Who makes many connections can report about them as often as it likes: a report is about few beside the one that it quotes. */
+/*
+ * Who makes many connections can report about them as often as it likes: a report is about few
+ * beside the one that it quotes.
+ */
 static void reports_about_very_many(void **state)
 {
 	const struct client first = a_client(1);

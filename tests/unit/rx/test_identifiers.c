@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The numbers that a client's end makes up: random where strangers would have to guess them, and never 0. */
+/*
+ * The numbers that a client's end makes up: random where strangers would have to guess them, and
+ * never 0.
+ */
 #include "rig.h"
 
 #define ENGINES 200

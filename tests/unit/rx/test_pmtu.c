@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The search for the path's MTU, on paths of every size, with reports, without, and with false ones. */
+/*
+ * The search for the path's MTU, on paths of every size, with reports, without, and with false
+ * ones.
+ */
 #include "rx/pmtu.h"
 
 #include <setjmp.h>
@@ -10,7 +13,10 @@
 
 #define MINUTE UINT64_C(60000000000)
 
-/* Probes until nothing is left to find out. Returns the number of probes. `lose` says which ones get lost. */
+/*
+ * Probes until nothing is left to find out. Returns the number of probes. `lose` says which ones
+ * get lost.
+ */
 static unsigned search(struct aph_rx_pmtu *pmtu, unsigned path, bool reports, unsigned lose,
 		       uint64_t now_ns)
 {
@@ -127,7 +133,10 @@ static void reports(void **state)
 	(void)search(&pmtu, 65160, false, 0, 0);
 	aph_rx_pmtu_too_large(&pmtu, 1252);
 	assert_int_equal(pmtu.current, 1252);
-	/* A later one that claims more is stale; one without a size, or with an absurd one, ends somewhere. */
+	/*
+	 * A later one that claims more is stale; one without a size, or with an absurd one, ends
+	 * somewhere.
+	 */
 	aph_rx_pmtu_too_large(&pmtu, 9000);
 	assert_int_equal(pmtu.current, 1252);
 	(void)search(&pmtu, 1252, false, 0, 0);

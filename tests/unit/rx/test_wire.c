@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The codec: packets of Linux kernels octet for octet, our own there and back, and every way to be malformed. */
+/*
+ * The codec: packets of Linux kernels octet for octet, our own there and back, and every way to be
+ * malformed.
+ */
 #include "rx/wire.h"
 
 #include <ctype.h>

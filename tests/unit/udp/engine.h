@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An engine for tests of the driver: it sends what a test has put into it and remembers what the driver gave
- * it. Linked in place of src/rx.
+ * An engine for tests of the driver: it sends what a test has put into it and remembers what the
+ * driver gave it. Linked in place of src/rx.
  */
 #ifndef TESTS_UNIT_UDP_ENGINE_H
 #define TESTS_UNIT_UDP_ENGINE_H

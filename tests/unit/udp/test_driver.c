@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The driver between an engine made for tests and plain sockets on loopback: what leaves, what arrives, what
- * is told, and when a wait ends.
+ * The driver between an engine made for tests and plain sockets on loopback: what leaves, what
+ * arrives, what is told, and when a wait ends.
  */
 #include "engine.h"
 #include "fds.h"
@@ -108,7 +108,7 @@ static void expect_run(size_t len)
 	assert_int_equal(recv(peer, got, sizeof(got), MSG_DONTWAIT), -1);
 }
 
-/* -- sending ---------------------------------------------------------------------------------------------------- */
+/* -- sending ----------------------------------------------------------------------------------- */
 
 static void sends_runs(uint32_t flags)
 {
@@ -238,7 +238,7 @@ static void a_family_out_of_reach(void **state)
 	close_driver();
 }
 
-/* -- receiving -------------------------------------------------------------------------------------------------- */
+/* -- receiving --------------------------------------------------------------------------------- */
 
 static void expect_received_run(size_t len)
 {
@@ -362,8 +362,8 @@ static void send_run(void)
 }
 
 /*
- * A run that comes while a datagram is looked at, however many came alone before: whole or in its datagrams, but never
- * taken for one.
+ * A run that comes while a datagram is looked at, however many came alone before: whole or in its
+ * datagrams, but never taken for one.
  */
 static void a_run_after_lonely_datagrams(void **state)
 {
@@ -554,7 +554,7 @@ static void drops_shrink_the_budget(void **state)
 	}
 }
 
-/* -- waiting ---------------------------------------------------------------------------------------------------- */
+/* -- waiting ----------------------------------------------------------------------------------- */
 
 static void a_wait_ends_in_time(void **state)
 {
@@ -644,7 +644,10 @@ static bool is_readable(int fd, int wait_ms)
 	return poll(&p, 1, wait_ms) == 1;
 }
 
-/* An error that another process at the socket has met first: the descriptor tells of it, and then no more. */
+/*
+ * An error that another process at the socket has met first: the descriptor tells of it, and then
+ * no more.
+ */
 static void errors_that_no_call_tells_of(void **state)
 {
 	struct aph_rx_address nobody = v4(INADDR_LOOPBACK, 0);
@@ -706,7 +709,7 @@ static void has_a_descriptor_to_poll(void **state)
 	close_driver();
 }
 
-/* -- several threads -------------------------------------------------------------------------------------------- */
+/* -- several threads --------------------------------------------------------------------------- */
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
@@ -722,7 +725,9 @@ static void unlock(void *arg)
 	CHECK(pthread_mutex_unlock(&mutex) == 0);
 }
 
-/* Changes the engine while another thread sleeps: it has to see the deadline, and then the event. */
+/*
+ * Changes the engine while another thread sleeps: it has to see the deadline, and then the event.
+ */
 static void *use_it_meanwhile(void *arg)
 {
 	struct timespec delay = { .tv_nsec = *(long *)arg };
@@ -767,7 +772,7 @@ static void lets_others_in(void **state)
 	}
 }
 
-/* -- fork ------------------------------------------------------------------------------------------------------- */
+/* -- fork -------------------------------------------------------------------------------------- */
 
 /* In a child the driver has no descriptors and says nothing to anybody; the parent's goes on. */
 static void is_the_parents(void **state)

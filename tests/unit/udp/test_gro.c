@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A socket of one address that nobody shares begins without UDP_GRO and receives with recvfrom(): what switches the
- * option on, what does not, and that nothing is taken for what it is not meanwhile.
+ * A socket of one address that nobody shares begins without UDP_GRO and receives with recvfrom():
+ * what switches the option on, what does not, and that nothing is taken for what it is not
+ * meanwhile.
  */
 #include "engine.h"
 #include "port.h"
@@ -166,7 +167,10 @@ static void runs_come_while_it_changes(void **state)
 	close_driver();
 }
 
-/* Two peers that call at the same time; and a packet that was sent again before the first copy was looked at. */
+/*
+ * Two peers that call at the same time; and a packet that was sent again before the first copy was
+ * looked at.
+ */
 static void neighbours_do_not(void **state)
 {
 	(void)state;

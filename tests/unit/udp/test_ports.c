@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Drivers that share a port, each with an engine made for tests: who gets which packet, what waits for those who do
- * not look, and what is left when one of them goes.
+ * Drivers that share a port, each with an engine made for tests: who gets which packet, what waits
+ * for those who do not look, and what is left when one of them goes.
  */
 #include "engine.h"
 #include "fds.h"
@@ -31,7 +31,7 @@ static struct engine *engines[N];
 static struct aph_rx_address at;
 static int peer; /* a plain socket */
 
-/* -- packets ------------------------------------------------------------------------------------------------------ */
+/* -- packets ----------------------------------------------------------------------------------- */
 
 struct packet {
 	unsigned char bytes[100];
@@ -63,7 +63,7 @@ static void send_packet(struct packet packet)
 	port_send_run(peer, &at.in, packet.bytes, sizeof(packet.bytes), 0);
 }
 
-/* -- drivers ------------------------------------------------------------------------------------------------------ */
+/* -- drivers ----------------------------------------------------------------------------------- */
 
 static int try_open(struct aph_rx_udp **out, uint32_t flags)
 {
@@ -116,7 +116,7 @@ static void expect_nothing(unsigned i)
 	expect(i, 0);
 }
 
-/* -- tests ---------------------------------------------------------------------------------------------------------- */
+/* -- tests ------------------------------------------------------------------------------------- */
 
 static void by_service(void **state)
 {
@@ -409,7 +409,7 @@ static void in_a_child(void **state)
 	close_all();
 }
 
-/* -- processes ------------------------------------------------------------------------------------------------------ */
+/* -- processes --------------------------------------------------------------------------------- */
 
 /* Runs in a child, with the port in the parent's hands, who looks after it meanwhile. */
 static void in_another_process(void (*run)(void))
@@ -463,7 +463,10 @@ static void a_newcomers_drivers(void **state)
 	close_all();
 }
 
-/* What is refused stays known as somebody else's: whoever takes the port over does not answer for it. */
+/*
+ * What is refused stays known as somebody else's: whoever takes the port over does not answer for
+ * it.
+ */
 static void ask_for_what_is_taken(void)
 {
 	const struct aph_udp_claim *claim;
@@ -511,7 +514,10 @@ static bool child_has_spoken(const struct child *child)
 	return poll(&fds, 1, 0) != 0;
 }
 
-/* The owner looks for nothing for a while. Nobody waits for it for long, and what was given up is free. */
+/*
+ * The owner looks for nothing for a while. Nobody waits for it for long, and what was given up is
+ * free.
+ */
 static void an_owner_that_does_not_answer(void **state)
 {
 	struct child child;
@@ -552,7 +558,9 @@ static int knock(void)
 	return fd;
 }
 
-/* What only an owner may say, from a newcomer; and an owner that does not stop telling of others. */
+/*
+ * What only an owner may say, from a newcomer; and an owner that does not stop telling of others.
+ */
 static void who_says_too_much(void **state)
 {
 	struct aph_udp_frame frames[] = {
@@ -607,7 +615,7 @@ static void a_newcomer_too_many(void **state)
 	close_all();
 }
 
-/* -- threads -------------------------------------------------------------------------------------------------------- */
+/* -- threads ----------------------------------------------------------------------------------- */
 
 #define ROUNDS 300
 

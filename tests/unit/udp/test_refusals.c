@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Kernels and ways that refuse what another one does: the same datagrams leave all the same, and what was
- * refused is not tried again with every run. The system calls that send are wrapped and answer for them.
+ * Kernels and ways that refuse what another one does: the same datagrams leave all the same, and
+ * what was refused is not tried again with every run. The system calls that send are wrapped and
+ * answer for them.
  */
 #include "engine.h"
 #include "suite.h"
@@ -321,7 +322,10 @@ static void no_room(void **state)
 	send_run(PACKETS);
 }
 
-/* Our kernel fragments a datagram that is too large for its way: it is asked to once, when there is one. */
+/*
+ * Our kernel fragments a datagram that is too large for its way: it is asked to once, when there is
+ * one.
+ */
 static void larger_than_the_way(void **state)
 {
 	(void)state;

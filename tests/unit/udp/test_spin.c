@@ -22,7 +22,10 @@ static void set_up(uint64_t max_ns)
 	now = 1000000 * US;
 }
 
-/* One wait: whether it span. What comes takes `wait_us`, and the program then stays away for `gap_us`. */
+/*
+ * One wait: whether it span. What comes takes `wait_us`, and the program then stays away for
+ * `gap_us`.
+ */
 static bool one_wait(uint64_t wait_us, uint64_t gap_us, bool peer_needs_cpu)
 {
 	uint64_t start = now, until = aph_udp_spin_begin(&spin, now);
@@ -80,7 +83,10 @@ static void slow_calls_do_not(void **state)
 	assert_in_range(n_spins(1000, 15, 185, false), 0, 1);
 }
 
-/* The peer needs this CPU: after a while it is tried once in a thousand waits, and forgotten soon after. */
+/*
+ * The peer needs this CPU: after a while it is tried once in a thousand waits, and forgotten soon
+ * after.
+ */
 static void same_cpu_is_learned(void **state)
 {
 	(void)state;

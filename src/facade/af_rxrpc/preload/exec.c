@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Starting programs, which may inherit sockets. What forks by the C library's own handlers needs nothing here; what
- * replaces the program, or starts another one past those handlers, moves the sockets to a broker before.
+ * Starting programs, which may inherit sockets. What forks by the C library's own handlers needs
+ * nothing here; what replaces the program, or starts another one past those handlers, moves the
+ * sockets to a broker before.
  */
 #include "preload.h"
 
@@ -14,9 +15,12 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-/* -- in place of this one ---------------------------------------------------------------------------------- */
+/* -- in place of this one ---------------------------------------------------------------------- */
 
-/* Sockets that are closed on the way then end as those of a kernel do. Without a broker it goes on without. */
+/*
+ * Sockets that are closed on the way then end as those of a kernel do. Without a broker it goes on
+ * without.
+ */
 static void before_exec(void)
 {
 	int saved = errno;
@@ -93,8 +97,9 @@ static void collect(char **argv, const char *first, size_t n, va_list list)
 }
 
 /*
- * Declares `argv`, the vector of the arguments from `first` on, and `list`, which is behind them and is to be ended. On
- * the stack: between fork() and exec a program with threads may allocate nothing.
+ * Declares `argv`, the vector of the arguments from `first` on, and `list`, which is behind them
+ * and is to be ended. On the stack: between fork() and exec a program with threads may allocate
+ * nothing.
  */
 #define COLLECT_ARGUMENTS                                \
 	va_list list;                                    \
@@ -107,7 +112,10 @@ static void collect(char **argv, const char *first, size_t n, va_list list)
 	va_start(list, first);                           \
 	collect(argv, first, n_args, list)
 
-/* The functions with a list of arguments are those with a vector. clang-tidy 14 takes no note of va_start(). */
+/*
+ * The functions with a list of arguments are those with a vector. clang-tidy 14 takes no note of
+ * va_start().
+ */
 /* NOLINTBEGIN(clang-analyzer-valist.Uninitialized) */
 
 APH_API int execl(const char *path, const char *first, ...)
@@ -137,7 +145,7 @@ APH_API int execle(const char *path, const char *first, ...)
 
 /* NOLINTEND(clang-analyzer-valist.Uninitialized) */
 
-/* -- beside this one --------------------------------------------------------------------------------------- */
+/* -- beside this one --------------------------------------------------------------------------- */
 
 static bool is_inherited(int fd)
 {

@@ -12,7 +12,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* -- sending ---------------------------------------------------------------------------------------------- */
+/* -- sending ----------------------------------------------------------------------------------- */
 
 /* Without control messages it cannot say for which call: the library tells the error. */
 static ssize_t send_vector(int fd, const struct iovec *iov, size_t n, int flags,
@@ -90,7 +90,7 @@ APH_API ssize_t writev(int fd, const struct iovec *iov, int n)
 	return send_vector(fd, iov, (size_t)n, 0, NULL, 0);
 }
 
-/* -- receiving -------------------------------------------------------------------------------------------- */
+/* -- receiving --------------------------------------------------------------------------------- */
 
 static ssize_t receive_vector(int fd, const struct iovec *iov, size_t n, int flags,
 			      struct sockaddr *name, socklen_t *name_len)
@@ -184,7 +184,7 @@ APH_API ssize_t readv(int fd, const struct iovec *iov, int n)
 	return receive_vector(fd, iov, (size_t)n, 0, NULL, NULL);
 }
 
-/* -- past the messages: what these sockets do not have ---------------------------------------------------- */
+/* -- past the messages: what these sockets do not have ----------------------------------------- */
 
 static ssize_t refuse(void)
 {
@@ -201,7 +201,10 @@ APH_API ssize_t sendfile(int out, int in, off_t *offset, size_t len)
 }
 
 #if __SIZEOF_LONG__ == 8
-/* The one above may be called sendfile64; where numbers are long enough anyway, programs use either name. */
+/*
+ * The one above may be called sendfile64; where numbers are long enough anyway, programs use either
+ * name.
+ */
 #undef sendfile
 ssize_t aph_afrx_sendfile(int out, int in, off_t *offset, size_t len) __asm__("sendfile");
 
@@ -221,7 +224,7 @@ APH_API ssize_t splice(int in, off64_t *in_offset, int out, off64_t *out_offset,
 		       : real(in, in_offset, out, out_offset, len, flags);
 }
 
-/* -- what programs that were compiled with _FORTIFY_SOURCE call ------------------------------------------- */
+/* -- what programs that were compiled with _FORTIFY_SOURCE call -------------------------------- */
 
 ssize_t __read_chk(int fd, void *data, size_t len, size_t size);
 ssize_t __recv_chk(int fd, void *data, size_t len, size_t size, int flags);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * add_key() and keyctl() for keys of AF_RXRPC, which the library keeps. Keyrings are the kernel's if it has any; of
- * those made here the name is kept too, for RXRPC_SECURITY_KEYRING.
+ * add_key() and keyctl() for keys of AF_RXRPC, which the library keeps. Keyrings are the kernel's
+ * if it has any; of those made here the name is kept too, for RXRPC_SECURITY_KEYRING.
  */
 #include "preload.h"
 
@@ -40,7 +40,10 @@ APH_API int32_t add_key(const char *type, const char *description, const void *p
 	return (int32_t)syscall(SYS_add_key, type, description, payload, len, keyring);
 }
 
-/* What a command does to a key of ours. ENOKEY: there is none of that number, or it is not such a command. */
+/*
+ * What a command does to a key of ours. ENOKEY: there is none of that number, or it is not such a
+ * command.
+ */
 static long control_own(int command, unsigned long serial, unsigned long a, unsigned long b)
 {
 	int32_t key = (int32_t)serial;

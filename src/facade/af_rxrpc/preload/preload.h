@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The preload library: functions of the C library that know AF_RXRPC sockets, and hand everything else on.
+ * The preload library: functions of the C library that know AF_RXRPC sockets, and hand everything
+ * else on.
  *
- * Descriptors of these sockets are real ones, so that what only passes them on (dup, fcntl, poll, epoll, close by
- * whatever way) is left alone. Whether a descriptor is one of them is asked of libafrxrpc, which says no at once
- * as long as there is none, and in calls that it makes itself.
+ * Descriptors of these sockets are real ones, so that what only passes them on (dup, fcntl, poll,
+ * epoll, close by whatever way) is left alone. Whether a descriptor is one of them is asked of
+ * libafrxrpc, which says no at once as long as there is none, and in calls that it makes itself.
  */
 #ifndef FACADE_AF_RXRPC_PRELOAD_H
 #define FACADE_AF_RXRPC_PRELOAD_H
@@ -16,7 +17,10 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Address of the next function of this name. Ends the process when there is none: nothing could go on. */
+/*
+ * Address of the next function of this name. Ends the process when there is none: nothing could go
+ * on.
+ */
 uintptr_t aph_afrx_next(const char *name);
 
 /* Declares `real`, the function of this name that would have been called without us. */

@@ -32,7 +32,7 @@ static int fail(int error)
 	return -1;
 }
 
-/* -- sockets ---------------------------------------------------------------------------------------------- */
+/* -- sockets ----------------------------------------------------------------------------------- */
 
 APH_API int socket(int domain, int type, int protocol)
 {
@@ -114,7 +114,7 @@ APH_API int close(int fd)
 	return aph_rxrpc_is_socket(fd) ? aph_rxrpc_close(fd) : real(fd);
 }
 
-/* -- options ---------------------------------------------------------------------------------------------- */
+/* -- options ----------------------------------------------------------------------------------- */
 
 APH_API int setsockopt(int fd, int level, int option, const void *value, socklen_t len)
 {
@@ -146,7 +146,10 @@ APH_API int ioctl(int fd, unsigned long request, ...)
 	void *arg;
 
 	va_start(list, request);
-	/* clang-tidy 14 takes no note of the line above. NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized) */
+	/*
+	 * clang-tidy 14 takes no note of the line above.
+	 * NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized)
+	 */
 	arg = va_arg(list, void *);
 	va_end(list);
 	if (!is_generic(request) && aph_rxrpc_is_socket(fd))
