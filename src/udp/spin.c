@@ -15,7 +15,7 @@
  * - Some virtual machines take 30 us and more for a wake-up. Two ends that sleep would never see a
  *   short wait there, and never begin to spin. So when eight waits in a row took longer than a spin
  *   but not much longer, it is tried (base/trial.h) whether to spin for as long as that makes them
- *   a quarter shorter. If not, what is waited for takes its time.
+ *   a third shorter. If not, what is waited for takes its time.
  */
 #include "udp/spin.h"
 
@@ -57,7 +57,7 @@ static void learn_far(struct aph_udp_spin *spin, uint64_t took_ns)
 	if (!far->on)
 		aph_trial_try(far, far->sum > APH_TRIAL_ROUND * spin->max_ns &&
 					   far->sum <= APH_TRIAL_ROUND * spin->far_max_ns);
-	else if (far->sum / 3 <= far->without / 4)
+	else if (far->sum / 2 <= far->without / 3)
 		aph_trial_go_on(far);
 	else
 		aph_trial_give_up(far);
