@@ -80,12 +80,14 @@ static void learn_rung(struct aph_wake *wake, uint64_t took)
 {
 	struct aph_trial *rung = &wake->rung;
 	uint64_t spared = aph_wake_ticks(wake, SLOW_WAKE_UP_US) * APH_TRIAL_ROUND;
-	uint64_t most = aph_wake_ticks(wake, RUNG_MAX_US) * APH_TRIAL_ROUND;
+	uint64_t most = 2 * aph_wake_ticks(wake, RUNG_MAX_US);
 
-	if (!aph_trial_add(rung, took))
+	/* One that was held up by something else does not decide. */
+	if (!aph_trial_add(rung, took < most ? took : most))
 		return;
 	if (!rung->on)
-		aph_trial_try(rung, rung->sum > 2 * spared && rung->sum <= 2 * most);
+		aph_trial_try(rung, rung->sum > 2 * spared &&
+					    4 * rung->sum <= 3 * APH_TRIAL_ROUND * most);
 	else if (rung->sum + spared <= rung->without && rung->sum / 3 <= rung->without / 5)
 		aph_trial_go_on(rung);
 	else

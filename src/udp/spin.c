@@ -51,12 +51,14 @@ void aph_udp_spin_note_other(struct aph_udp_spin *spin)
 static void learn_far(struct aph_udp_spin *spin, uint64_t took_ns)
 {
 	struct aph_trial *far = &spin->far;
+	uint64_t most_ns = 2 * spin->far_max_ns;
 
-	if (!aph_trial_add(far, took_ns))
+	/* One that was held up by something else does not decide. */
+	if (!aph_trial_add(far, took_ns < most_ns ? took_ns : most_ns))
 		return;
 	if (!far->on)
 		aph_trial_try(far, far->sum > APH_TRIAL_ROUND * spin->max_ns &&
-					   far->sum <= APH_TRIAL_ROUND * spin->far_max_ns);
+					   2 * far->sum <= 3 * APH_TRIAL_ROUND * spin->far_max_ns);
 	else if (far->sum / 2 <= far->without / 3)
 		aph_trial_go_on(far);
 	else
