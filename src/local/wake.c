@@ -6,7 +6,7 @@
  * - A client spins when the service was awake: one that had to be rung takes longer than a spin.
  *   But on some virtual machines a wake-up takes 30 us, and about as much of the processors. There
  *   it costs nothing more to wait for a rung service without sleep, and takes half the time.
- *   Whether it is so is tried (base/trial.h): it must spare 20 us, and two fifths of the wait,
+ *   Whether it is so is tried (base/trial.h): it must spare 20 us, and a third of the wait,
  *   which a service that takes its time does not allow.
  * - Nobody spins on the CPU that the peer needs.
  * - A client spins when 2 of its last 8 waits were short, a service when 4 were; a client probes
@@ -88,7 +88,7 @@ static void learn_rung(struct aph_wake *wake, uint64_t took)
 	if (!rung->on)
 		aph_trial_try(rung, rung->sum > 2 * spared &&
 					    4 * rung->sum <= 3 * APH_TRIAL_ROUND * most);
-	else if (rung->sum + spared <= rung->without && rung->sum / 3 <= rung->without / 5)
+	else if (rung->sum + spared <= rung->without && rung->sum / 2 <= rung->without / 3)
 		aph_trial_go_on(rung);
 	else
 		aph_trial_give_up(rung);
