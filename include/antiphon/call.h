@@ -153,8 +153,9 @@ APH_API int aph_call_body_complete(const struct aph_call *call);
 
 /*
  * Takes up to `max` of the descriptors that have arrived, in order; they are the caller's then, and
- * close-on-exec. Descriptors that nobody takes are closed with the call. Returns how many, 0 if
- * none.
+ * close-on-exec. Descriptors that nobody takes are closed with the call, by a thread where close(2)
+ * might wait; to close those that were taken may take as long as whoever sent them likes. Returns
+ * how many, 0 if none.
  */
 APH_API ssize_t aph_call_take_fds(struct aph_call *call, int *fds, size_t max);
 

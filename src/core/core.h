@@ -246,7 +246,7 @@ static inline void aph_lock(struct aph_endpoint *ep)
 {
 	/*
 	 * Nobody to lock out; and nobody can come before the unlock, as nothing in between makes
-	 * threads.
+	 * threads of the program.
 	 */
 	if (!__libc_single_threaded)
 		aph_lock_among_threads(ep);

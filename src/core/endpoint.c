@@ -3,6 +3,7 @@
  * The endpoint: its life, its lock, its one queue of events, what wakes it, and what becomes of it
  * in a child.
  */
+#include "base/close.h"
 #include "base/error.h"
 #include "base/time.h"
 #include "core/transport.h"
@@ -455,6 +456,7 @@ static void after_fork_in_child(void)
 
 static void watch_fork(void)
 {
+	aph_close_prepare();
 	(void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 

@@ -335,7 +335,7 @@ static int take_welcome(struct aph_local_channel *lc)
 		note_sender(lc, &message);
 		r = attach(lc, &welcome, &message);
 	}
-	aph_close_received(message.fds, message.n_fds);
+	aph_close_received(message.whose, message.fds, message.n_fds);
 	return r;
 }
 

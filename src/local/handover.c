@@ -304,7 +304,7 @@ static int listen_once(struct aph_taking *taking)
 	if (r < 0)
 		return r;
 	good = take(taking, &handover, &message);
-	aph_close_received(message.fds, message.n_fds);
+	aph_close_received(message.whose, message.fds, message.n_fds);
 	return good ? 0 : -EPROTO;
 }
 

@@ -27,10 +27,19 @@ static void take(struct aph_hello_message *message, struct cmsghdr *cmsg, bool *
 		if (message->n_fds < APH_HELLO_FDS_MAX) {
 			message->fds[message->n_fds++] = fd;
 		} else {
-			(void)close(fd);
+			aph_close_received(message->whose, &fd, 1);
 			*too_many = true;
 		}
 	}
+}
+
+static uid_t sender_of(int sock)
+{
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+
+	return getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 ? cred.uid
+									   : APH_CLOSE_ANYBODY;
 }
 
 int aph_hello_recv(int sock, void *buf, size_t max, struct aph_hello_message *message)
@@ -45,20 +54,25 @@ int aph_hello_recv(int sock, void *buf, size_t max, struct aph_hello_message *me
 		.msg_iov = &iov,
 		.msg_iovlen = 1,
 		.msg_control = control.space,
-		.msg_controllen = sizeof(control.space),
 	};
 	struct cmsghdr *cmsg;
 	bool too_many = false;
+	size_t room;
 	ssize_t n;
 
 	memset(message, 0, sizeof(*message));
+	message->whose = sender_of(sock);
+	/* The credentials come first, as they were asked for. */
+	room = aph_close_has_room(message->whose) ? sizeof(control.space)
+						  : CMSG_SPACE(sizeof(struct ucred));
+	msg.msg_controllen = room;
 	n = recvmsg(sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	/*
 	 * A peer that closed with our messages unread: this is told once, ahead of what it has
 	 * sent.
 	 */
 	if (n < 0 && errno == ECONNRESET) {
-		msg.msg_controllen = sizeof(control.space);
+		msg.msg_controllen = room;
 		n = recvmsg(sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	}
 	if (n < 0)
@@ -71,7 +85,7 @@ int aph_hello_recv(int sock, void *buf, size_t max, struct aph_hello_message *me
 		bool own_limit = !too_many && message->n_fds < APH_HELLO_FDS_MAX &&
 				 (msg.msg_flags & MSG_CTRUNC);
 
-		aph_close_received(message->fds, message->n_fds);
+		aph_close_received(message->whose, message->fds, message->n_fds);
 		message->n_fds = 0;
 		return own_limit ? -EMFILE : -EPROTO;
 	}

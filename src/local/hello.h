@@ -15,6 +15,7 @@ struct aph_hello_message {
 	size_t len;
 	bool has_cred;
 	struct ucred cred; /* as the kernel filled it in */
+	uid_t whose;	   /* the user at the other end; APH_CLOSE_ANYBODY */
 	size_t n_fds;
 	int fds[APH_HELLO_FDS_MAX]; /* close-on-exec; the caller's */
 };

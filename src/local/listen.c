@@ -263,7 +263,7 @@ static bool greet(struct aph_local_channel *lc, struct aph_local_service *ls)
 		admit(lc, ls, &hello);
 		return true;
 	}
-	aph_close_received(message.fds, message.n_fds);
+	aph_close_received(message.whose, message.fds, message.n_fds);
 	/* Who just looked whether somebody is here has hung up without a word. */
 	if (r < 0 || message.len)
 		ls->base.stats->violations++;

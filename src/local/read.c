@@ -163,7 +163,8 @@ APH_APART void aph_local_drop_rest(struct aph_local_call *call)
 		aph_local_release(&call->base, call->available);
 	if (call->fds) {
 		lc->n_call_fds -= (uint32_t)(call->n_fds - call->fds_off);
-		aph_close_received(call->fds + call->fds_off, call->n_fds - call->fds_off);
+		aph_close_received(lc->base.peer.euid, call->fds + call->fds_off,
+				   call->n_fds - call->fds_off);
 		free(call->fds);
 		call->fds = NULL;
 	}

@@ -69,7 +69,7 @@ static APH_APART void discard(struct aph_local_channel *lc, const struct aph_rec
 {
 	int piece;
 
-	aph_close_received(fds, record->n_fds);
+	aph_close_received(lc->base.peer.euid, fds, record->n_fds);
 	if (!(record->flags & APH_RECORD_ARENA))
 		return;
 	piece = aph_intake_add(&lc->intake, record->off, record->len);
@@ -158,7 +158,7 @@ static void give_up_call(struct aph_local_call *call)
 static APH_APART void reject_piece(struct aph_local_channel *lc, struct aph_local_call *call,
 				   const struct aph_record *record, const int *fds, int r)
 {
-	aph_close_received(fds, record->n_fds);
+	aph_close_received(lc->base.peer.euid, fds, record->n_fds);
 	if (r == -EPROTO)
 		offend(lc);
 	else

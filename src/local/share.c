@@ -3,6 +3,7 @@
  * Who may come in, and how much a user may make a service hold: by what the service allows, and by
  * shares of its channels and descriptors, so that nobody can lock the others out.
  */
+#include "base/close.h"
 #include "local/local.h"
 
 #include <limits.h>
@@ -47,9 +48,12 @@ static void count_holdings(const struct aph_service *service, uid_t euid, struct
 			   struct holdings *others)
 {
 	unsigned each = cost_of_channel(service);
+	size_t own_unclosed, others_unclosed;
 	struct aph_list *pos, *tmp;
 
-	*own = *others = (struct holdings){ 0 };
+	aph_close_count(euid, &own_unclosed, &others_unclosed);
+	*own = (struct holdings){ .descriptors = own_unclosed };
+	*others = (struct holdings){ .descriptors = others_unclosed };
 	aph_list_for_each(pos, tmp, &service->channels) {
 		struct aph_local_channel *lc =
 			aph_local_channel(aph_container(pos, struct aph_channel, service_link));

@@ -100,7 +100,7 @@ void aph_local_stash_free(struct aph_local_channel *lc)
 {
 	if (!lc->stash)
 		return;
-	aph_close_received(lc->stash->fds, lc->stash->n_fds);
+	aph_close_received(lc->base.peer.euid, lc->stash->fds, lc->stash->n_fds);
 	free(lc->stash);
 	lc->stash = NULL;
 }
@@ -114,7 +114,8 @@ struct arrival {
 	int fds[APH_CALL_FDS_MAX];
 };
 
-static void take_control(struct msghdr *msg, struct arrival *arrival)
+static void take_control(const struct aph_local_channel *lc, struct msghdr *msg,
+			 struct arrival *arrival)
 {
 	struct cmsghdr *cmsg;
 
@@ -135,7 +136,7 @@ static void take_control(struct msghdr *msg, struct arrival *arrival)
 			int fd;
 
 			memcpy(&fd, CMSG_DATA(cmsg) + keep * sizeof(int), sizeof(fd));
-			(void)close(fd);
+			aph_close_received(lc->base.peer.euid, &fd, 1);
 			arrival->truncated = true;
 		}
 	}
@@ -149,7 +150,7 @@ static int meet(struct aph_local_channel *lc, struct arrival *arrival)
 	void *page;
 
 	if (!lc->base.is_client || arrival->n_fds != 1) {
-		aph_close_received(arrival->fds, arrival->n_fds);
+		aph_close_received(lc->base.peer.euid, arrival->fds, arrival->n_fds);
 		return arrival->truncated ? 1 : -EPROTO;
 	}
 	/*
@@ -159,7 +160,7 @@ static int meet(struct aph_local_channel *lc, struct arrival *arrival)
 		(void)munmap((void *)(uintptr_t)lc->page_map, APH_PAGE);
 		lc->page_map = page;
 	}
-	aph_close_received(arrival->fds, 1);
+	aph_close_received(lc->base.peer.euid, arrival->fds, 1);
 	if (arrival->cred.pid) {
 		lc->base.peer.pid = arrival->cred.pid;
 		lc->base.peer.uid = arrival->cred.uid;
@@ -178,7 +179,7 @@ static void keep_to_share(const struct aph_local_channel *lc, struct arrival *ar
 	    arrival->fds[arrival->n_fds - 1] < lc->local->many_fds ||
 	    aph_local_may_hold(lc, arrival->n_fds))
 		return;
-	aph_close_received(arrival->fds, arrival->n_fds);
+	aph_close_received(lc->base.peer.euid, arrival->fds, arrival->n_fds);
 	arrival->n_fds = 0;
 	arrival->truncated = true;
 }
@@ -192,12 +193,18 @@ static int receive(struct aph_local_channel *lc, struct arrival *arrival)
 		char space[CMSG_SPACE(sizeof(int) * APH_CALL_FDS_MAX) +
 			   CMSG_SPACE(sizeof(struct ucred))];
 	} control;
+	/*
+	 * Where too many wait to be closed, descriptors are treated as if this process had no room
+	 * for them.
+	 */
+	size_t room = aph_close_has_room(lc->base.peer.euid) ? sizeof(control.space)
+							     : CMSG_SPACE(sizeof(struct ucred));
 	struct iovec iov = { .iov_base = &arrival->byte, .iov_len = 1 };
 	struct msghdr msg = {
 		.msg_iov = &iov,
 		.msg_iovlen = 1,
 		.msg_control = control.space,
-		.msg_controllen = sizeof(control.space),
+		.msg_controllen = room,
 	};
 	ssize_t n = recvmsg(lc->sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
@@ -205,7 +212,7 @@ static int receive(struct aph_local_channel *lc, struct arrival *arrival)
 	 * A peer that died with our messages unread: this is told once, ahead of what it has sent.
 	 */
 	if (n < 0 && errno == ECONNRESET) {
-		msg.msg_controllen = sizeof(control.space);
+		msg.msg_controllen = room;
 		n = recvmsg(lc->sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	}
 
@@ -214,9 +221,9 @@ static int receive(struct aph_local_channel *lc, struct arrival *arrival)
 	if (n < 0)
 		return 0;
 	arrival->truncated = msg.msg_flags & MSG_CTRUNC;
-	take_control(&msg, arrival);
+	take_control(lc, &msg, arrival);
 	if (n == 0) {
-		aph_close_received(arrival->fds, arrival->n_fds);
+		aph_close_received(lc->base.peer.euid, arrival->fds, arrival->n_fds);
 		return 0;
 	}
 	if (!(msg.msg_flags & MSG_TRUNC) && arrival->byte == APH_SOCKET_MOVED)
@@ -224,7 +231,7 @@ static int receive(struct aph_local_channel *lc, struct arrival *arrival)
 	if ((msg.msg_flags & MSG_TRUNC) ||
 	    (arrival->byte != APH_SOCKET_BELL && arrival->byte != APH_SOCKET_FDS) ||
 	    (arrival->byte == APH_SOCKET_BELL && (arrival->n_fds || arrival->truncated))) {
-		aph_close_received(arrival->fds, arrival->n_fds);
+		aph_close_received(lc->base.peer.euid, arrival->fds, arrival->n_fds);
 		return -EPROTO;
 	}
 	keep_to_share(lc, arrival);
@@ -238,12 +245,12 @@ int aph_local_stash_add(struct aph_local_channel *lc, const int *fds, size_t n, 
 	if (!stash) {
 		stash = lc->stash = calloc(1, sizeof(*stash));
 		if (!stash) {
-			aph_close_received(fds, n);
+			aph_close_received(lc->base.peer.euid, fds, n);
 			return -ENOMEM;
 		}
 	}
 	if (stash->n_messages == APH_SOCKET_FDS_MAX || stash->n_fds + n > APH_SOCKET_FDS_MAX) {
-		aph_close_received(fds, n);
+		aph_close_received(lc->base.peer.euid, fds, n);
 		return -EPROTO;
 	}
 	memcpy(stash->fds + stash->n_fds, fds, n * sizeof(int));
@@ -278,8 +285,9 @@ static int drain(struct aph_local_channel *lc)
 }
 
 /* The oldest message that was kept. */
-static int take_kept(struct aph_fd_stash *stash, int *fds, size_t n)
+static int take_kept(const struct aph_local_channel *lc, int *fds, size_t n)
 {
+	struct aph_fd_stash *stash = lc->stash;
 	size_t count = stash->counts[0];
 	bool truncated = stash->truncated[0];
 
@@ -290,7 +298,7 @@ static int take_kept(struct aph_fd_stash *stash, int *fds, size_t n)
 	if (count == n && !truncated)
 		memcpy(fds, stash->fds, n * sizeof(int));
 	else
-		aph_close_received(stash->fds, count);
+		aph_close_received(lc->base.peer.euid, stash->fds, count);
 	stash->n_fds = (uint16_t)(stash->n_fds - count);
 	memmove(stash->fds, stash->fds + count, stash->n_fds * sizeof(int));
 	if (truncated)
@@ -305,7 +313,7 @@ int aph_local_recv_fds(struct aph_local_channel *lc, int *fds, size_t n)
 	int r;
 
 	if (lc->stash && lc->stash->n_messages)
-		return take_kept(lc->stash, fds, n);
+		return take_kept(lc, fds, n);
 	for (i = 0; i < BELLS_MAX; i++) {
 		r = receive(lc, &arrival);
 		if (r <= 0)
@@ -316,7 +324,7 @@ int aph_local_recv_fds(struct aph_local_channel *lc, int *fds, size_t n)
 			memcpy(fds, arrival.fds, n * sizeof(int));
 			return 0;
 		}
-		aph_close_received(arrival.fds, arrival.n_fds);
+		aph_close_received(lc->base.peer.euid, arrival.fds, arrival.n_fds);
 		return arrival.truncated ? -EMFILE : -EPROTO;
 	}
 	return -EPROTO;

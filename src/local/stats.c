@@ -100,7 +100,7 @@ static void take_answer(struct question *question)
 	(void)close(question->sock);
 	question->sock = -1;
 	if (r == 0)
-		aph_close_received(message.fds, message.n_fds);
+		aph_close_received(message.whose, message.fds, message.n_fds);
 	if (r < 0 || message.len != sizeof(stats) || stats.magic != APH_LOCAL_MAGIC ||
 	    stats.version != APH_LOCAL_VERSION)
 		return;

@@ -11,6 +11,7 @@
 #include "check.h"
 #include "fuzz.h"
 
+#include "base/close.h"
 #include "facade/hold/keeper.h"
 
 #include <fcntl.h>
@@ -20,8 +21,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define FIRST_FD 3
-#define FDS_MOST 8
+#define FIRST_FD   3
+#define FDS_MOST   8
+#define CLOSING_MS 5000
 
 static int check_entry(const struct hold_entry *entry, void *arg)
 {
@@ -76,6 +78,22 @@ static void inherit(int n, const char *names)
 	hold_table_deinit(&keeper.table);
 }
 
+/*
+ * A number that a thread is still to close is not free for anybody else: it would be closed there.
+ */
+static void await_closed(void)
+{
+	size_t own, others;
+
+	for (int i = 0;; i++) {
+		aph_close_count(APH_CLOSE_ANYBODY, &own, &others);
+		if (own + others == 0)
+			return;
+		CHECK(i < CLOSING_MS);
+		usleep(1000);
+	}
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const uint8_t *end = size ? memchr(data, '\n', size) : NULL;
@@ -97,6 +115,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		}
 	}
 	inherit(n, names);
+	await_closed();
 	for (int i = 0; i < n; i++) {
 		CHECK(fcntl(FIRST_FD + i, F_GETFD) < 0);
 		if (saved[i] < 0)

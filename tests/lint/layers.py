@@ -4,7 +4,8 @@
 
 The order is base, rx, then udp, the transports local and remote, core, facade, programs.  The one exception is core/transport.h, which a transport
 fills in.  Core does not name its transports, so that another one can be added beside them.  Facades and
-programs see the library as any user does: public headers, their own historical header, their own folder.
+programs see the library as any user does: public headers, their own historical header, their own folder, and at two
+facades a helper of base that is compiled into them.
 """
 
 import pathlib
@@ -23,6 +24,12 @@ MAY_USE = {
     "remote": ({"remote", "udp", "rx", "base"}, {"core/transport.h"}),
     "local": ({"local", "base"}, {"core/transport.h"}),
     "core": ({"core", "base"}, set()),
+}
+
+# Helpers that need the C library alone and are compiled into the facades that use them.
+COMPILED_IN = {
+    "afdt": ("base/close.h",),
+    "hold": ("base/close.h", "base/quick.h"),
 }
 
 # The headers with historical names that belong to a facade.
@@ -73,6 +80,8 @@ def check_outer(path, target):
     if target.parts[:2] == ("include", "antiphon"):
         return None
     if target.parts[:3] == ("src", kind, name):
+        return None
+    if kind == "facade" and str(target) in ["src/" + header for header in COMPILED_IN.get(name, ())]:
         return None
     if target.parts[:2] == ("include", "compat"):
         header = str(target.relative_to("include/compat"))

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 struct entry {
@@ -60,7 +61,16 @@ int fds_count(void)
 	return n;
 }
 
-static int differ(const struct fds *before, bool pipes)
+void fds_await_count(int n)
+{
+	static const struct timespec span = { .tv_nsec = 1000000 };
+
+	for (int i = 0; i < check_ms(500) && fds_count() != n; i++)
+		(void)nanosleep(&span, NULL);
+	CHECK(fds_count() == n);
+}
+
+static int count_changes(const struct fds *before, bool pipes, bool aloud)
 {
 	char path[64], what[256];
 	struct fds now;
@@ -76,10 +86,27 @@ static int differ(const struct fds *before, bool pipes)
 		if (!pipes && strncmp(what, "pipe:", 5) == 0)
 			continue;
 		n++;
-		fprintf(stderr, "descriptor %d was %s: %s\n", fd,
-			now.open[fd] ? "left open" : "closed", what);
+		if (aloud)
+			fprintf(stderr, "descriptor %d was %s: %s\n", fd,
+				now.open[fd] ? "left open" : "closed", what);
 	}
 	return n;
+}
+
+static int differ(const struct fds *before, bool pipes)
+{
+	static const struct timespec span = { .tv_nsec = 1000000 };
+
+	/*
+	 * What takes long to close is closed by a thread of the library, and may be closed a moment
+	 * later.
+	 */
+	for (int i = 0; i < check_ms(500); i++) {
+		if (count_changes(before, pipes, false) == 0)
+			return 0;
+		(void)nanosleep(&span, NULL);
+	}
+	return count_changes(before, pipes, true);
 }
 
 int fds_differ(const struct fds *before)

@@ -26,6 +26,9 @@ int fds_differ_but_pipes(const struct fds *before);
 /* How many descriptors are open. */
 int fds_count(void);
 
+/* Waits until there are so many: what takes long to close is closed by a thread of the library. */
+void fds_await_count(int n);
+
 /*
  * A TCP connection that nobody reads from, with something to send: its last close(2) waits for a
  * minute.

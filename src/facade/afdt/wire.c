@@ -6,6 +6,8 @@
  */
 #include "wire.h"
 
+#include "../../base/close.h"
+
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -39,29 +41,9 @@ void aph_afdt_close(int fd)
 	errno = saved;
 }
 
-/*
- * Closes what somebody has sent and nobody wants. The last close(2) of a connection with SO_LINGER
- * waits for its peer, for as long as the sender has set. Whoever else has it finds that changed,
- * which is better than to wait.
- */
-static void close_received(int fd)
-{
-	static const struct linger off = { 0 };
-	struct linger linger;
-	socklen_t len = sizeof(linger);
-	int saved = errno;
-
-	if (getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 && linger.l_onoff &&
-	    linger.l_linger > 0)
-		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
-	close(fd);
-	errno = saved;
-}
-
 void aph_afdt_intake_deinit(struct aph_afdt_intake *in)
 {
-	for (unsigned i = 0; i < in->n_fds; i++)
-		close_received(in->fds[i]);
+	aph_close_received(APH_CLOSE_ANYBODY, in->fds, in->n_fds);
 	in->n_fds = 0;
 }
 
@@ -78,7 +60,7 @@ static void take_fds(struct aph_afdt_intake *in, const struct cmsghdr *cmsg)
 			in->fds[in->n_fds++] = fd;
 		} else {
 			in->excess = true;
-			close_received(fd);
+			aph_close_received(APH_CLOSE_ANYBODY, &fd, 1);
 		}
 	}
 }
@@ -92,7 +74,11 @@ ssize_t aph_afdt_intake_read(struct aph_afdt_intake *in, int sock, unsigned upto
 	ssize_t n;
 
 	msg.msg_control = &control;
-	msg.msg_controllen = sizeof(control);
+	/*
+	 * Where too many wait to be closed, descriptors get lost as if this process had no room for
+	 * them.
+	 */
+	msg.msg_controllen = aph_close_has_room(APH_CLOSE_ANYBODY) ? sizeof(control) : 0;
 	n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
 	if (n < 0)
 		return -errno;

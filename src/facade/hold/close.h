@@ -12,8 +12,10 @@
  */
 bool hold_may_linger(int fd, int *domain);
 
-void hold_close(const int *fds, uint32_t n);
-/* The same for those that cannot linger, with fewer system calls. */
+/*
+ * What aph_close_lingering() does, for those that are quick and cannot linger: with fewer system
+ * calls.
+ */
 void hold_close_plain(const int *fds, uint32_t n);
 
 #endif

@@ -4,7 +4,7 @@
  */
 #include "keeper.h"
 
-#include "close.h"
+#include "../../base/close.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -217,11 +217,18 @@ static void take_request(struct hold_keeper *keeper, struct aph_call *call)
 {
 	uint8_t data[HOLD_REQUEST_MAX + 1];
 	struct hold_job job;
+	uid_t whose;
 	ssize_t n;
 	int r = -EBADMSG;
 
 	job.call = call;
 	job.who = aph_call_credentials(call);
+	whose = job.who->euid;
+	if (!aph_close_has_room(whose)) {
+		/* What came with it stays the library's, which closes it. */
+		hold_deny(call, -EAGAIN);
+		return;
+	}
 	/* Whatever they are, they are not closed by somebody who would wait for that. */
 	n = aph_call_take_fds(call, job.fds, APH_HOLD_FDS_MAX + 1);
 	job.n_fds = n > 0 ? (uint32_t)n : 0;
@@ -237,7 +244,7 @@ static void take_request(struct hold_keeper *keeper, struct aph_call *call)
 	}
 	if (r < 0)
 		hold_deny(call, r);
-	hold_close(job.fds, job.n_fds);
+	aph_close_lingering(whose, job.fds, job.n_fds);
 }
 
 static void take_end(struct hold_keeper *keeper, const struct aph_event *event)
@@ -474,8 +481,9 @@ static int run(struct hold_keeper *keeper, bool replace)
 		if (role == HOLD_KEEPER) {
 			role = keep(keeper, flags, &old, &result);
 		} else {
-			/* It is the keeper's. */
+			/* These are the keeper's. */
 			old = -1;
+			child_signal = 0;
 			keeper->is_open = true;
 			role = hold_twin_sleep(keeper, &stop_signal);
 			if (role == HOLD_KEEPER)
@@ -560,9 +568,9 @@ int aph_hold_keep(const struct aph_hold_keeper_options *options)
 	if (r == 0)
 		r = hold_manager_open(&keeper);
 	if (r == 0)
-		r = hold_inherit(&keeper);
-	if (r == 0)
 		r = hold_twin_prepare(&keeper);
+	if (r == 0)
+		r = hold_inherit(&keeper);
 	if (r == 0) {
 		catch_signals(before);
 		r = run(&keeper, options->replace);

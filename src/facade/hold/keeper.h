@@ -29,6 +29,8 @@
 
 #include <antiphon/antiphon.h>
 
+#define HOLD_FIRST_FD 3 /* of LISTEN_FDS */
+
 enum hold_role {
 	HOLD_ENDS = 0,
 	HOLD_KEEPER = 1,
@@ -139,12 +141,15 @@ bool hold_is_offered(const struct hold_entry *entry, uid_t *to);
 /* Sends everybody who waits away; they come again. */
 void hold_transfer_suspend(struct hold_keeper *keeper);
 
-/* True when a child has died that nobody has looked after yet. */
+/* True when a child has died that nobody has looked after yet; in a twin, when its keeper has. */
 bool hold_child_has_died(void);
 
 /* twin.c */
 
-/* Finds out what is open now and not kept: a twin that takes over leaves it open. 0, -ENOMEM. */
+/*
+ * Before anything is kept: what is open now, and not inherited to be kept, a twin leaves open. 0,
+ * -ENOMEM.
+ */
 int hold_twin_prepare(struct hold_keeper *keeper);
 bool hold_twin_is_missing(const struct hold_keeper *keeper);
 /*
@@ -174,7 +179,9 @@ int hold_manager_put(struct hold_keeper *keeper, const struct hold_record *recor
 int hold_manager_remove(struct hold_keeper *keeper, uint64_t serial);
 /* READY=1 and the like. */
 void hold_manager_say(const struct hold_keeper *keeper, const char *text);
-/* Takes what LISTEN_FDS announces. 0 or -ENOMEM. */
+/* How many descriptors LISTEN_FDS announces, from HOLD_FIRST_FD on. */
+int hold_n_inherited(const struct hold_keeper *keeper);
+/* Takes them, so that they are kept or closed. 0 or -ENOMEM. */
 int hold_inherit(struct hold_keeper *keeper);
 
 /* upgrade.c */

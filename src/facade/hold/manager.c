@@ -13,6 +13,8 @@
  */
 #include "keeper.h"
 
+#include "../../base/close.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -25,7 +27,6 @@
 
 #define BARRIER_MS	5000
 #define BARRIER_STEP_MS 100
-#define FIRST_FD	3
 #define BOTTLE_START	'@' /* of its FDNAME; no name of ours begins like that */
 
 /* -- datagrams --------------------------------------------------------------------------------- */
@@ -180,8 +181,7 @@ static void open_bottle(struct hold_keeper *keeper, int bottle)
 		else
 			hold_log(keeper, "'%s' is lost: out of memory", record.name);
 	}
-	for (uint32_t i = 0; i < record.n_fds; i++)
-		(void)close(fds[i]);
+	aph_close_lingering(record.owner, fds, record.n_fds);
 	if (stale && r == 0)
 		(void)hold_manager_remove(keeper, stale);
 }
@@ -249,43 +249,49 @@ static int inherit(struct hold_keeper *keeper, int n, const char *names, bool bo
 
 		if (is_bottle != bottles)
 			continue;
-		(void)fcntl(FIRST_FD + i, F_SETFD, FD_CLOEXEC);
+		(void)fcntl(HOLD_FIRST_FD + i, F_SETFD, FD_CLOEXEC);
 		if (is_bottle) {
-			open_bottle(keeper, FIRST_FD + i);
-			(void)close(FIRST_FD + i);
+			open_bottle(keeper, HOLD_FIRST_FD + i);
+			(void)close(HOLD_FIRST_FD + i);
 			continue;
 		}
 		if (!hold_is_name(name, strlen(name))) {
 			hold_log(keeper, "descriptor %d has no name that it could be kept under",
-				 FIRST_FD + i);
-			(void)close(FIRST_FD + i);
+				 HOLD_FIRST_FD + i);
+			(void)close(HOLD_FIRST_FD + i);
 			continue;
 		}
 		entry = hold_table_find(&keeper->table, keeper->uid, name);
 		/* What was stored under the name is newer than what the unit says. */
 		if (entry && entry->token)
-			(void)close(FIRST_FD + i);
+			(void)close(HOLD_FIRST_FD + i);
 		else
-			r = keep_inherited(keeper, name, FIRST_FD + i);
+			r = keep_inherited(keeper, name, HOLD_FIRST_FD + i);
 	}
 	return r;
 }
 
-int hold_inherit(struct hold_keeper *keeper)
+int hold_n_inherited(const struct hold_keeper *keeper)
 {
 	const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
-	const char *names = getenv("LISTEN_FDNAMES");
 	long n;
-	int r;
 
 	if (!pid || !count || strtol(pid, NULL, 10) != getpid())
 		return 0;
 	n = strtol(count, NULL, 10);
-	if (n <= 0 || n > (long)keeper->fds_max)
+	return n > 0 && n <= (long)keeper->fds_max ? (int)n : 0;
+}
+
+int hold_inherit(struct hold_keeper *keeper)
+{
+	const char *names = getenv("LISTEN_FDNAMES");
+	int n = hold_n_inherited(keeper), r;
+
+	if (n == 0)
 		return 0;
-	r = inherit(keeper, (int)n, names, true);
+	r = inherit(keeper, n, names, true);
 	if (r == 0)
-		r = inherit(keeper, (int)n, names, false);
+		r = inherit(keeper, n, names, false);
 	(void)unsetenv("LISTEN_PID");
 	(void)unsetenv("LISTEN_FDS");
 	(void)unsetenv("LISTEN_FDNAMES");

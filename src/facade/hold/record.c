@@ -2,6 +2,8 @@
 /* Records: made, sent, received and checked, put into the table. */
 #include "record.h"
 
+#include "../../base/close.h"
+
 #include <antiphon/antiphon.h>
 
 #include <errno.h>
@@ -109,8 +111,7 @@ int hold_record_recv(int sock, struct hold_record *record, int *fds, int flags)
 	}
 	if (is_whole(record, (size_t)n, n_fds) && !(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
 		return 1;
-	while (n_fds)
-		(void)close(fds[--n_fds]);
+	aph_close_lingering(APH_CLOSE_ANYBODY, fds, n_fds);
 	/* Not whole: there was no room for its descriptors, most likely. */
 	return message.msg_flags & MSG_CTRUNC ? -EMFILE : -EPROTO;
 }

@@ -6,6 +6,8 @@
 
 #include "close.h"
 
+#include "../../base/close.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,7 +84,7 @@ void hold_entry_free(struct hold_entry *entry)
 	if (entry->plain)
 		hold_close_plain(entry->fds, entry->n_fds);
 	else
-		hold_close(entry->fds, entry->n_fds);
+		aph_close_lingering(entry->owner, entry->fds, entry->n_fds);
 	free(entry);
 }
 

@@ -16,6 +16,10 @@
  */
 #include "keeper.h"
 
+#include "../../base/close.h"
+#include "../../base/quick.h"
+#include "close.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -26,11 +30,14 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#define STUCK_MS  100	/* a dead keeper that is not gone by then has a thread that cannot end */
 #define AGAIN_MS  200	/* until a take-over without memory is tried again */
 #define FD_LAST	  65535 /* where close_range(2) is missing: there are no greater ones, as a rule */
 #define SLOTS_MIN 64	/* names that were inherited may be more than the keeper would take */
@@ -52,33 +59,19 @@ static int keep_number(struct hold_keeper *keeper, size_t *max, int fd)
 	return 0;
 }
 
-static int mark_kept(const struct hold_entry *entry, void *arg)
-{
-	bool *kept = arg;
-
-	for (uint32_t i = 0; i < entry->n_fds; i++) {
-		if (entry->fds[i] <= FD_LAST)
-			kept[entry->fds[i]] = true;
-	}
-	return 0;
-}
-
+/* What was inherited will be kept or closed. */
 int hold_twin_prepare(struct hold_keeper *keeper)
 {
+	int end_of_inherited = HOLD_FIRST_FD + hold_n_inherited(keeper);
 	struct rlimit limit = { .rlim_cur = FD_LAST };
-	bool *kept = calloc(FD_LAST + 1, sizeof(*kept));
 	size_t max = 0;
 	int r = 0;
 
-	if (!kept)
-		return -ENOMEM;
 	(void)getrlimit(RLIMIT_NOFILE, &limit);
-	(void)hold_table_each(&keeper->table, mark_kept, kept);
 	for (int fd = 0; fd <= FD_LAST && (rlim_t)fd < limit.rlim_cur && r == 0; fd++) {
-		if (!kept[fd] && fcntl(fd, F_GETFD) >= 0)
+		if ((fd < HOLD_FIRST_FD || fd >= end_of_inherited) && fcntl(fd, F_GETFD) >= 0)
 			r = keep_number(keeper, &max, fd);
 	}
-	free(kept);
 	return r;
 }
 
@@ -125,7 +118,7 @@ int hold_twin_make(struct hold_keeper *keeper)
 		keeper->self = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	if (keeper->self < 0)
 		return -errno;
-	pid = fork_sharing();
+	pid = aph_close_fork(fork_sharing);
 	if (pid < 0)
 		return -errno;
 	keeper->twin = pid;
@@ -215,12 +208,40 @@ static int compare(const void *a, const void *b)
 	return left < right ? -1 : left > right;
 }
 
-static void close_span(int from, int to)
+static void close_quick(int from, int to)
 {
 	if (from > to || close_range((unsigned)from, (unsigned)to, 0) == 0)
 		return;
 	for (int fd = from; fd <= to && fd <= FD_LAST; fd++)
 		(void)close(fd);
+}
+
+/*
+ * The keeper's own sockets and the like are closed here and now, as others are to find them closed.
+ */
+static bool may_be_own(int fd)
+{
+	struct statx file;
+	int domain;
+
+	(void)hold_may_linger(fd, &domain);
+	if (domain != AF_UNSPEC)
+		return domain == AF_UNIX;
+	return statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &file) == 0 &&
+	       (file.stx_mode & S_IFMT) == 0;
+}
+
+/* What the keeper had not closed yet may not let us close it either. */
+static void close_span(int from, int to)
+{
+	for (int fd = from; fd <= to && fd <= FD_LAST; fd++) {
+		if (aph_closes_quickly(fd) || may_be_own(fd))
+			continue;
+		close_quick(from, fd - 1);
+		aph_close_lingering(APH_CLOSE_ANYBODY, &fd, 1);
+		from = fd + 1;
+	}
+	close_quick(from, to);
 }
 
 struct numbers {
@@ -277,11 +298,18 @@ static int add_entry(const struct hold_record *record, const int *fds, uint32_t 
 /* Makes this process what the keeper was. It may be tried again. */
 static int take_over(struct hold_keeper *keeper)
 {
-	int r = close_others(keeper);
+	int r;
 
-	if (r < 0)
-		return r;
-	keeper->self = -1;
+	/*
+	 * Once: what a thread is still to close must not be closed again, when another may have its
+	 * number.
+	 */
+	if (keeper->self >= 0) {
+		r = close_others(keeper);
+		if (r < 0)
+			return r;
+		keeper->self = -1;
+	}
 	hold_image_adopt(keeper->image);
 	/* What it has is from when it was made; only the numbers are of any meaning still. */
 	hold_table_forget(&keeper->table);
@@ -297,6 +325,14 @@ static bool keeper_has_died(const struct hold_keeper *keeper, const sigset_t *si
 	while (!*stop) {
 		if (ppoll(&wait, 1, NULL, signals) > 0)
 			return true;
+		/*
+		 * Other threads of it may be just about to close something: only those that cannot
+		 * be ended stay.
+		 */
+		if (hold_child_has_died()) {
+			(void)poll(&wait, 1, STUCK_MS);
+			return true;
+		}
 	}
 	return false;
 }
@@ -311,7 +347,13 @@ enum hold_role hold_twin_sleep(struct hold_keeper *keeper, volatile const int *s
 	(void)sigemptyset(&signals);
 	(void)sigaddset(&signals, SIGTERM);
 	(void)sigaddset(&signals, SIGINT);
+	(void)sigaddset(&signals, SIGCHLD);
 	(void)sigprocmask(SIG_BLOCK, &signals, &before);
+	/*
+	 * A thread that cannot finish closing something outlives the keeper: its descriptor does
+	 * not tell then.
+	 */
+	(void)prctl(PR_SET_PDEATHSIG, SIGCHLD);
 	(void)sigemptyset(&signals);
 	if (keeper_has_died(keeper, &signals, stop)) {
 		while (take_over(keeper) < 0) {
@@ -324,6 +366,7 @@ enum hold_role hold_twin_sleep(struct hold_keeper *keeper, volatile const int *s
 		_exit(0);
 	}
 	(void)sigprocmask(SIG_SETMASK, &before, NULL);
+	(void)prctl(PR_SET_PDEATHSIG, 0);
 	(void)prctl(PR_SET_NAME, "antiphon");
 	return role;
 }

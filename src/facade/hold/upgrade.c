@@ -13,6 +13,8 @@
  */
 #include "keeper.h"
 
+#include "../../base/close.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
@@ -77,8 +79,8 @@ static int receive_all(struct hold_keeper *keeper, int sock)
 			return 0;
 		if (r > 0) {
 			r = hold_record_apply(&keeper->table, &record, fds, NULL);
-			for (uint32_t i = 0; r < 0 && i < record.n_fds; i++)
-				(void)close(fds[i]);
+			if (r < 0)
+				aph_close_lingering(record.owner, fds, record.n_fds);
 		} else if (r == 0) {
 			r = -ECONNRESET;
 		}

@@ -6,6 +6,8 @@
 
 #include "close.h"
 
+#include "../../base/quick.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,7 +53,7 @@ static bool is_own_socket(int fd)
 	       is_antiphons(&address, len);
 }
 
-/* `*plain` becomes false if one of the descriptors may linger. */
+/* `*plain` becomes false if one of the descriptors may linger or take long to close. */
 static int check_store(const struct hold_keeper *keeper, const struct hold_job *job,
 		       const struct hold_entry *old, bool *plain)
 {
@@ -70,6 +72,8 @@ static int check_store(const struct hold_keeper *keeper, const struct hold_job *
 	for (uint32_t i = 0; i < job->n_fds; i++) {
 		int domain;
 
+		if (!aph_closes_quickly(job->fds[i]))
+			*plain = false;
 		if (hold_may_linger(job->fds[i], &domain))
 			*plain = false;
 		else if (domain == AF_UNIX && is_own_socket(job->fds[i]))

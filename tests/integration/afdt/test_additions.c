@@ -5,6 +5,8 @@
  */
 #include "rig.h"
 
+#include "fuse.h"
+
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -394,6 +396,29 @@ static void lingering(void **state)
 	close_all();
 }
 
+/* The same with a file whose server does not let anybody close it. */
+static void cannot_be_closed(void **state)
+{
+	struct fuse_file file;
+	uint64_t begin;
+	int sock;
+
+	(void)state;
+	if (fuse_begin(&file) < 0)
+		suite_skip("FUSE cannot be mounted here");
+	open_endpoint();
+	open_server();
+	sock = peer_connect(path_of("s"));
+	peer_message(sock, "x", 1, file.fd);
+	turn_until(&server_told.requests, 1);
+	begin = aph_time_ns();
+	aph_afdt_request_free(held);
+	assert_true(aph_time_ns() - begin < UINT64_C(2000000000));
+	fuse_end(&file);
+	close(sock);
+	close_all();
+}
+
 /* The backlog is full: to wait for room in it costs next to nothing. */
 static void waiting_to_connect(void **state)
 {
@@ -598,6 +623,7 @@ int main(void)
 		SUITE_TEST(original_clients),
 		SUITE_TEST(clients),
 		SUITE_TEST(lingering),
+		SUITE_TEST(cannot_be_closed),
 		SUITE_TEST(waiting_to_connect),
 		SUITE_TEST(request_time),
 		SUITE_TEST(hoarders),

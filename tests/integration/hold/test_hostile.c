@@ -6,6 +6,7 @@
 #include "fixture.h"
 
 #include "fds.h"
+#include "fuse.h"
 
 #include "facade/hold/wire.h"
 
@@ -68,6 +69,42 @@ static void nobody_makes_it_wait(void **state)
 	assert_true(aph_time_ns() < end);
 	for (int i = 0; i < 4; i++)
 		close(peers[i]);
+	aph_hold_close(hold);
+	keeper_stop(&keeper);
+}
+
+/* A file whose server does not let anybody close it. */
+static void nobody_is_kept_from_closing(void **state)
+{
+	struct fuse_file file;
+	struct keeper keeper;
+	struct aph_hold *hold;
+	int peer;
+
+	(void)state;
+	keeper_start(&keeper, NULL);
+	/* Not before: the keeper would have it, and could not be rid of it. */
+	if (fuse_begin(&file) < 0) {
+		keeper_stop(&keeper);
+		suite_skip("FUSE cannot be mounted here");
+	}
+	hold = hold_open();
+	assert_int_equal(store(hold, "x", "x", 0), 0);
+	assert_int_equal(aph_hold_store(hold, "a", &file.fd, 1, NULL, SOON), 0);
+	assert_int_equal(aph_hold_store(hold, "b", &file.fd, 1, NULL, SOON), 0);
+	assert_int_equal(aph_hold_store(hold, "b", &file.fd, 1, NULL, SOON), -EEXIST);
+	assert_int_equal(aph_hold_delete(hold, "a", NULL, SOON), 0);
+	assert_int_equal(retrieve(hold, "x", "x", 0), 0);
+	/* Nor does that one hold up those who close something else. */
+	assert_int_equal(store_lingering(hold, "l", 0, &peer), 0);
+	assert_int_equal(aph_hold_delete(hold, "l", NULL, SOON), 0);
+	assert_int_equal(retrieve(hold, "x", "x", 0), 0);
+	close(peer);
+	assert_int_equal(kill(keeper_pid(), SIGKILL), 0);
+	assert_int_equal(retrieve(hold, "x", "x", 0), 0);
+	assert_int_equal(aph_hold_delete(hold, "b", NULL, SOON), 0);
+	assert_int_equal(retrieve(hold, "x", "x", 0), 0);
+	fuse_end(&file);
 	aph_hold_close(hold);
 	keeper_stop(&keeper);
 }
@@ -151,6 +188,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		HOLD_TEST(nobody_makes_it_wait),
+		HOLD_TEST(nobody_is_kept_from_closing),
 		HOLD_TEST(one_cannot_wait_for_everything),
 	};
 

@@ -243,7 +243,8 @@ static void records_are_checked(void **state)
 	}
 	assert_int_equal(hold_record_recv(ends[1], &got, fds, MSG_DONTWAIT), -EAGAIN);
 	close(ends[0]);
-	assert_int_equal(hold_record_recv(ends[1], &got, fds, MSG_DONTWAIT), 0);
+	/* Its copies may be closed a moment later, by a thread. */
+	assert_int_equal(hold_record_recv(ends[1], &got, fds, 0), 0);
 	close(ends[1]);
 }
 

@@ -345,7 +345,7 @@ static void lies_in_the_welcome(void **state)
 			if (welcoming.sock >= 0)
 				close(welcoming.sock);
 			client_echo(liar.honest.channel);
-			assert_int_equal(fds_count(), before);
+			fds_await_count(before);
 		}
 	}
 	liar_stop();
