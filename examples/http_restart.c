@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * antiphon hold exec web -- http_restart: serves HTTP there. Start it again, and the first one
- * goes.
- */
+/* antiphon hold exec web -- http_restart: serves HTTP; started again, the first one goes. */
 #include <antiphon/hold.h>
 #include <event2/event.h>
 #include <event2/http.h>

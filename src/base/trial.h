@@ -11,8 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define APH_TRIAL_ROUND	   8u  /* waits that are taken together */
-#define APH_TRIAL_ROUNDS   64u /* that pay, before it is compared anew */
+#define APH_TRIAL_ROUND	   UINT64_C(8) /* waits that are taken together */
+#define APH_TRIAL_ROUNDS   64u	       /* that pay, before it is compared anew */
 #define APH_TRIAL_REST_MIN 64u
 #define APH_TRIAL_REST_MAX 4096u
 #define APH_TRIAL_VAIN_MAX 1u /* spins of a round that end without what they were for */

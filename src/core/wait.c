@@ -225,7 +225,7 @@ static APH_APART bool lead_for_loop(struct aph_endpoint *ep)
 /* One step of the leader: 0 when something may have changed. */
 static int lead(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter waiter)
 {
-	bool receives = waiter == APH_WAITER_RECEIVER || ep->n_receivers;
+	bool receives = waiter == APH_WAITER_RECEIVER || ep->n_receivers || ep->looked_at;
 	bool requests, found;
 
 	if (ep->external && waiter != APH_WAITER_RECEIVER)
@@ -261,12 +261,14 @@ static int lead(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter w
 }
 
 /*
- * Somebody else's loop has taken all events, and another thread leads, which has left in the rings
- * what lay behind them. It sleeps, or has lent us the lock: what comes later brings it back, and it
- * tells of that. The other transport has clocks that it sleeps by, and so is left to it.
+ * This thread, or somebody else's loop, has taken all events and does not wait, and another thread
+ * leads, which has left in the rings what lay behind them. It sleeps, or has lent us the lock: what
+ * comes later brings it back, and from here on it takes that in. The other transport has clocks
+ * that it sleeps by, and so is left to it.
  */
 static int look_beside_leader(struct aph_endpoint *ep)
 {
+	ep->looked_at = true;
 	if (ep->local && ep->local->ops->poll(ep->local, true))
 		return 0;
 	if (ep->remote && ep->in_epoll && !ep->takes_requests)
@@ -275,7 +277,8 @@ static int look_beside_leader(struct aph_endpoint *ep)
 	aph_unlock(ep);
 	(void)sched_yield();
 	aph_lock(ep);
-	aph_endpoint_set_alarm(ep);
+	if (ep->external)
+		aph_endpoint_set_alarm(ep);
 	return -EAGAIN;
 }
 
@@ -288,7 +291,7 @@ static int follow(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter
 	int r;
 
 	if (deadline_ns == APH_NOW)
-		return ep->external && receiver ? look_beside_leader(ep) : -EAGAIN;
+		return receiver ? look_beside_leader(ep) : -EAGAIN;
 	(*n)++;
 	ep->n_service_callers += waiter == APH_WAITER_SERVICE;
 	/* A leader that lay down for its own call has left requests where they are. */

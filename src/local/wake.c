@@ -87,7 +87,7 @@ static void learn_rung(struct aph_wake *wake, uint64_t took)
 		return;
 	if (!rung->on)
 		aph_trial_try(rung, rung->sum > 2 * spared &&
-					    4 * rung->sum <= 3 * APH_TRIAL_ROUND * most);
+					    4 * rung->sum <= APH_TRIAL_ROUND * 3 * most);
 	else if (rung->sum + spared <= rung->without && rung->sum / 2 <= rung->without / 3)
 		aph_trial_go_on(rung);
 	else

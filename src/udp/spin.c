@@ -58,7 +58,7 @@ static void learn_far(struct aph_udp_spin *spin, uint64_t took_ns)
 		return;
 	if (!far->on)
 		aph_trial_try(far, far->sum > APH_TRIAL_ROUND * spin->max_ns &&
-					   2 * far->sum <= 3 * APH_TRIAL_ROUND * spin->far_max_ns);
+					   2 * far->sum <= APH_TRIAL_ROUND * 3 * spin->far_max_ns);
 	else if (far->sum / 2 <= far->without / 3)
 		aph_trial_go_on(far);
 	else
