@@ -338,6 +338,8 @@ int aph_call_reply(struct aph_call *call, const void *data, size_t len)
 				fall_silent(call);
 			aph_call_replied(call, r == 0);
 			r = 0;
+		} else if (r == -ECANCELED && call->state == APH_CALL_ENDED) {
+			r = gone(call);
 		} else if (r == -ECANCELED) {
 			call->user_holds = call->receipts;
 			aph_call_end(call, APH_LOST, APH_REASON_RESOURCES, 0);

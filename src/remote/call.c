@@ -172,9 +172,13 @@ int aph_remote_send_all(struct aph_call *call, const void *data, size_t len)
 		aph_remote_flush(port_of(call));
 		return 0;
 	}
-	if (r < 0 && r != -EAGAIN && !early)
-		return r == -ENOMEM ? aph_err(-ENOMEM, "no memory for the reply")
-				    : aph_err(-ECANCELED, "the client of this call is gone");
+	if (r == -ENOMEM)
+		return aph_err(-ENOMEM, "no memory for the reply");
+	if (r < 0 && r != -EAGAIN && !early) {
+		/* How it has ended is known already, and only to be told. */
+		(void)aph_remote_pump(port_of(call));
+		return aph_err(-ECANCELED, "the call takes no more of its reply");
+	}
 	rc->kept_len = len - done;
 	rc->kept_off = 0;
 	rc->kept = malloc(rc->kept_len ? rc->kept_len : 1);

@@ -75,7 +75,7 @@ static void tell_user(struct aph_remote_user *user, const struct aph_rx_event *e
 	}
 }
 
-static bool pump(struct aph_remote_port *port)
+bool aph_remote_pump(struct aph_remote_port *port)
 {
 	struct aph_rx_event event;
 	bool any = false;
@@ -138,7 +138,7 @@ static bool catch_up(struct aph_remote_port *port)
 	bool any = false;
 
 	for (int i = 0; i < LOOKS_MAX && aph_rx_udp_wait(port->udp, APH_NOW) == 0; i++)
-		any |= pump(port);
+		any |= aph_remote_pump(port);
 	return any;
 }
 
@@ -158,7 +158,7 @@ static bool poll_ports(struct aph_transport *transport, bool requests)
 			continue;
 		}
 		(void)aph_rx_udp_wait(port->udp, APH_NOW);
-		any |= pump(port);
+		any |= aph_remote_pump(port);
 		if (requests)
 			any |= deliver(port);
 	}
@@ -283,7 +283,7 @@ static int wait_in_driver(struct aph_transport *transport, bool requests, uint64
 	r = aph_rx_udp_wait(port->udp, deadline_ns);
 	atomic_store(&remote->sleeper, NULL);
 	port->waits = false;
-	if (pump(port) && requests)
+	if (aph_remote_pump(port) && requests)
 		(void)deliver(port);
 	/* Another thread has closed its last service meanwhile. */
 	if (!port->n_users && port->serves)

@@ -572,6 +572,39 @@ static void the_client_is_killed(void **state)
 	service_stop(&service);
 }
 
+/* The network has said so while the reply was under way, and nobody has looked for events since. */
+static void a_reply_to_a_client_that_was_killed(void **state)
+{
+	const struct aph_service_options options = { .size = sizeof(options),
+						     .flags = APH_SERVICE_RECEIPTS };
+	const struct timespec nap = { .tv_nsec = 1000000 };
+	char address[64];
+	struct aph_service *service;
+	struct aph_endpoint *ep;
+	struct aph_call *call;
+	struct aph_event ev;
+	struct child child;
+	ssize_t n = 0;
+
+	(void)state;
+	snprintf(address, sizeof(address), "%s", remote_address());
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	assert_int_equal(aph_service_open(&service, ep, address, &options), 0);
+	child_start(&child, hold_calls, address);
+	call = client_expect(ep, APH_EVENT_REQUEST, NULL).call;
+	child_kill(&child);
+	for (int i = 0; i < 1000 && n != -EPIPE; i++) {
+		n = aph_call_send(call, "x", 1, APH_MORE);
+		nanosleep(&nap, NULL);
+	}
+	assert_int_equal(n, -EPIPE);
+	assert_int_equal(aph_call_reply(call, "y", 1), -ECANCELED);
+	ev = client_expect(ep, APH_EVENT_END, call);
+	client_check_result(ev.result, APH_GONE, APH_REASON_CLOSED);
+	aph_call_free(call);
+	aph_endpoint_free(ep);
+}
+
 static void the_service_closes(void **state)
 {
 	const char *address = remote_address();
@@ -691,6 +724,7 @@ int main(void)
 		SUITE_TEST(death_is_heard_with_the_next_packet),
 		SUITE_TEST(another_one_in_its_place),
 		SUITE_TEST(the_client_is_killed),
+		SUITE_TEST(a_reply_to_a_client_that_was_killed),
 		SUITE_TEST(the_service_closes),
 		SUITE_TEST(the_client_closes),
 		SUITE_TEST(the_service_throws_the_client_out),
