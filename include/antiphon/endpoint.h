@@ -28,7 +28,7 @@ struct aph_endpoint_options {
 
 	/*
 	 * How long a waiter may spin before it sleeps in the kernel, in microseconds: 0 is the
-	 * default of 30, or of up to 100 where wake-ups turn out to be slow, APH_SPIN_NEVER never
+	 * default of 30, or of up to 400 where wake-ups turn out to be slow, APH_SPIN_NEVER never
 	 * spins. The budget is an upper bound: a channel whose peer is slow learns not to spin.
 	 */
 	uint32_t spin_max_us;

@@ -481,7 +481,7 @@ struct aph_rx_udp_options {
 	struct aph_rx_address local; /* none: the wildcard address of IPv6 and IPv4, any port */
 	uint32_t flags;
 	/*
-	 * Before a wait sleeps; 0: 25, or up to 100 where wake-ups turn out to be slow; UINT32_MAX:
+	 * Before a wait sleeps; 0: 25, or up to 400 where wake-ups turn out to be slow; UINT32_MAX:
 	 * never.
 	 */
 	uint32_t spin_max_us;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Whether to spin where one would sleep, found out by trying: eight waits without it, eight with
- * it. As long as it pays it goes on, and is compared anew now and then. If it does not pay it is
- * tried again after 64 waits, 128, and so on up to 4,096. What a wait costs, and what pays, is for
- * the user to say.
+ * it, most of which must be better. As long as it pays it goes on, and is compared anew now and
+ * then. If it does not pay, which three waits may tell, it is tried again after 64 waits, 128, and
+ * so on up to 4,096.
  */
 #ifndef ANTIPHON_BASE_TRIAL_H
 #define ANTIPHON_BASE_TRIAL_H
@@ -12,16 +12,25 @@
 #include <stdint.h>
 
 #define APH_TRIAL_ROUND	   UINT64_C(8) /* waits that are taken together */
+#define APH_TRIAL_FEW	   3u	       /* that are enough to give up for */
+#define APH_TRIAL_MOST	   5u	       /* that must be better */
 #define APH_TRIAL_ROUNDS   64u	       /* that pay, before it is compared anew */
 #define APH_TRIAL_REST_MIN 64u
 #define APH_TRIAL_REST_MAX 4096u
-#define APH_TRIAL_VAIN_MAX 1u /* spins of a round that end without what they were for */
+
+/* What pays; times are in the user's unit. */
+struct aph_trial_rule {
+	/* Of each wait, at least; it is not worth trying where they take less than twice that. */
+	uint64_t spared;
+	uint64_t most; /* nor where they take longer than this; nor does it spin longer at first */
+	unsigned sixths; /* of the time that a wait took without it, at most */
+};
 
 struct aph_trial {
-	uint64_t sum;	  /* what the waits of this round have cost */
-	uint64_t without; /* what a round cost without it */
+	uint64_t sum;	  /* what the waits of a round without it have taken */
+	uint64_t without; /* what a wait takes without it */
 	unsigned n;	  /* waits of this round */
-	unsigned n_vain;
+	unsigned n_better;
 	unsigned n_rounds; /* that have paid */
 	unsigned n_rest;   /* waits before it is tried again */
 	unsigned n_rest_last;
@@ -32,30 +41,17 @@ struct aph_trial {
 static inline void aph_trial_begin(struct aph_trial *trial, bool on)
 {
 	trial->on = on;
-	trial->n = trial->n_vain = 0;
+	trial->n = trial->n_better = 0;
 	trial->sum = 0;
 }
 
-/* A wait is over: true when it was the last one of a round. */
-static inline bool aph_trial_add(struct aph_trial *trial, uint64_t cost)
+/* How long to spin, while it is on. */
+static inline uint64_t aph_trial_limit(const struct aph_trial *trial,
+				       const struct aph_trial_rule *rule)
 {
-	if (trial->n_rest) {
-		trial->n_rest--;
-		return false;
-	}
-	trial->sum += cost;
-	return ++trial->n == APH_TRIAL_ROUND;
+	return trial->n_rounds ? trial->without * 5 / 4 : rule->most;
 }
 
-/* The round was one without it; `worth` trying it. */
-static inline void aph_trial_try(struct aph_trial *trial, bool worth)
-{
-	trial->without = trial->sum;
-	trial->n_rounds = 0;
-	aph_trial_begin(trial, worth);
-}
-
-/* It has not paid. */
 static inline void aph_trial_give_up(struct aph_trial *trial)
 {
 	if (!trial->n_rest_last)
@@ -66,18 +62,48 @@ static inline void aph_trial_give_up(struct aph_trial *trial)
 	aph_trial_begin(trial, false);
 }
 
-/* It has paid. */
 static inline void aph_trial_go_on(struct aph_trial *trial)
 {
 	trial->n_rest_last = 0;
 	aph_trial_begin(trial, ++trial->n_rounds < APH_TRIAL_ROUNDS);
 }
 
-/* A spin was in vain. */
-static inline void aph_trial_fail(struct aph_trial *trial)
+static inline void aph_trial_note_with(struct aph_trial *trial, const struct aph_trial_rule *rule,
+				       uint64_t took)
 {
-	if (++trial->n_vain > APH_TRIAL_VAIN_MAX)
+	trial->n++;
+	trial->n_better += took + rule->spared <= trial->without &&
+			   took * 6 <= trial->without * rule->sixths;
+	if (!trial->n_rounds && trial->n == APH_TRIAL_FEW && !trial->n_better)
 		aph_trial_give_up(trial);
+	else if (trial->n == APH_TRIAL_ROUND && trial->n_better >= APH_TRIAL_MOST)
+		aph_trial_go_on(trial);
+	else if (trial->n == APH_TRIAL_ROUND)
+		aph_trial_give_up(trial);
+}
+
+static inline void aph_trial_note_without(struct aph_trial *trial,
+					  const struct aph_trial_rule *rule, uint64_t took)
+{
+	/* One that was held up by something else does not decide. */
+	trial->sum += took < 2 * rule->most ? took : 2 * rule->most;
+	if (++trial->n < APH_TRIAL_ROUND)
+		return;
+	trial->without = trial->sum / APH_TRIAL_ROUND;
+	trial->n_rounds = 0;
+	aph_trial_begin(trial, trial->without > 2 * rule->spared && trial->without <= rule->most);
+}
+
+/* A wait is over, which has taken so long. */
+static inline void aph_trial_note(struct aph_trial *trial, const struct aph_trial_rule *rule,
+				  uint64_t took)
+{
+	if (trial->n_rest)
+		trial->n_rest--;
+	else if (trial->on)
+		aph_trial_note_with(trial, rule, took);
+	else
+		aph_trial_note_without(trial, rule, took);
 }
 
 #endif

@@ -399,7 +399,7 @@ static bool spin(struct aph_transport *transport, bool requests, uint64_t deadli
 	struct aph_local *local = of(transport);
 	struct aph_endpoint *ep = local->base.ep;
 	struct aph_wake_scene scene = { 0 };
-	uint64_t now = ep->ticks, until, cap_us;
+	uint64_t now = ep->ticks, until, limit;
 	enum aph_wake_mode mode;
 
 	if (!ep->spin_max_us ||
@@ -415,10 +415,10 @@ static bool spin(struct aph_transport *transport, bool requests, uint64_t deadli
 		return true;
 	}
 	aph_wake_goes_on(&local->wake, now);
-	cap_us = aph_wake_cap_us(&local->wake, ep->spin_max_us, ep->spin_is_default);
-	if (mode == APH_WAKE_SLEEP || is_near(deadline_ns, cap_us))
+	limit = aph_wake_limit(&local->wake, ep->spin_max_us, ep->spin_is_default);
+	if (mode == APH_WAKE_SLEEP || is_near(deadline_ns, limit / local->wake.ticks_per_us))
 		return false;
-	until = now + aph_wake_ticks(&local->wake, cap_us);
+	until = now + limit;
 	while (now < until) {
 		bool yields = mode == APH_WAKE_YIELD;
 

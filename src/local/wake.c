@@ -4,10 +4,6 @@
  * docs/spec/local-transport.md):
  *
  * - A client spins when the service was awake: one that had to be rung takes longer than a spin.
- *   But on some virtual machines a wake-up takes 30 us, and about as much of the processors. There
- *   it costs nothing more to wait for a rung service without sleep, and takes half the time.
- *   Whether it is so is tried (base/trial.h): it must spare 20 us, and a third of the wait,
- *   which a service that takes its time does not allow.
  * - Nobody spins on the CPU that the peer needs.
  * - A client spins when 2 of its last 8 waits were short, a service when 4 were; a client probes
  *   every 16th time anyway. A call every 200 us teaches both not to.
@@ -15,6 +11,12 @@
  *   spinning and sleeping: the other side answers before the scheduler is asked to wake anybody.
  * - A yield that took over 2 ms means that somebody else wants the CPU: back off, for 1 ms at
  *   first, four times as long each time up to 256 ms, forgotten after 256 good yields.
+ * - On some virtual machines a wake-up takes 30 us, and at times 140, and about as much of the
+ *   processors. Two ends that sleep never see a short wait there. So where the peer runs on
+ *   another CPU it is tried (base/trial.h) whether to spin for longer makes the waits shorter: by
+ *   20 us, and for a client by a third, as it gets its answer sooner, for a service by half, so
+ *   that it burns no more than it spares. What takes its time does not pass. Both ends count the
+ *   same waits, and so try at the same time.
  */
 #include "local/wake.h"
 #include "base/time.h"
@@ -30,8 +32,8 @@
 #define PROBE_EVERY	  16u
 #define TICKS_PER_US	  2000u /* until measured */
 #define MEASURE_NS	  UINT64_C(10000000)
-#define SLOW_WAKE_UP_US	  20u
-#define RUNG_MAX_US	  100u
+#define FAR_SPARED_US	  20u
+#define FAR_MOST_US	  400u
 
 void aph_wake_init(struct aph_wake *wake)
 {
@@ -75,28 +77,39 @@ static bool is_single_cpu(struct aph_wake *wake, uint64_t now)
 	return wake->single_cpu;
 }
 
-/* A wait for a service that had to be rung is over. */
-static void learn_rung(struct aph_wake *wake, uint64_t took)
+static struct aph_wake_history *history_of(struct aph_wake *wake)
 {
-	struct aph_trial *rung = &wake->rung;
-	uint64_t spared = aph_wake_ticks(wake, SLOW_WAKE_UP_US) * APH_TRIAL_ROUND;
-	uint64_t most = 2 * aph_wake_ticks(wake, RUNG_MAX_US);
-
-	/* One that was held up by something else does not decide. */
-	if (!aph_trial_add(rung, took < most ? took : most))
-		return;
-	if (!rung->on)
-		aph_trial_try(rung, rung->sum > 2 * spared &&
-					    4 * rung->sum <= APH_TRIAL_ROUND * 3 * most);
-	else if (rung->sum + spared <= rung->without && rung->sum / 2 <= rung->without / 3)
-		aph_trial_go_on(rung);
-	else
-		aph_trial_give_up(rung);
+	return wake->counts_as_reply ? &wake->replies : &wake->requests;
 }
 
-uint64_t aph_wake_cap_us(const struct aph_wake *wake, uint64_t cap_us, bool is_default)
+static struct aph_trial_rule far_rule(const struct aph_wake *wake)
 {
-	return wake->is_rung && is_default ? RUNG_MAX_US : cap_us;
+	return (struct aph_trial_rule){
+		.spared = aph_wake_ticks(wake, FAR_SPARED_US),
+		.most = aph_wake_ticks(wake, FAR_MOST_US),
+		.sixths = wake->counts_as_reply ? 4 : 3,
+	};
+}
+
+/* What the wait that is over teaches about spinning far. */
+static void learn_far(struct aph_wake *wake, uint64_t took)
+{
+	struct aph_trial_rule rule;
+
+	if (!wake->is_far)
+		return;
+	rule = far_rule(wake);
+	aph_trial_note(&history_of(wake)->far, &rule, took);
+}
+
+uint64_t aph_wake_limit(const struct aph_wake *wake, uint64_t cap_us, bool is_default)
+{
+	const struct aph_trial *far = wake->counts_as_reply ? &wake->replies.far
+							    : &wake->requests.far;
+	struct aph_trial_rule rule = far_rule(wake);
+
+	return wake->is_far && far->on && is_default ? aph_trial_limit(far, &rule)
+						     : aph_wake_ticks(wake, cap_us);
 }
 
 /* Whether the last waits say that this one will be short. */
@@ -121,7 +134,7 @@ enum aph_wake_mode aph_wake_begin(struct aph_wake *wake, const struct aph_wake_s
 	bool crowded = scene->n_busy > wake->n_cpus;
 
 	wake->counts_as_reply = scene->reply;
-	wake->is_rung = false;
+	wake->is_far = false;
 	if (!wake->knows_ticks)
 		measure_ticks(wake, now);
 	if (wake->back_off_until) {
@@ -129,9 +142,11 @@ enum aph_wake_mode aph_wake_begin(struct aph_wake *wake, const struct aph_wake_s
 			return APH_WAKE_SLEEP;
 		wake->back_off_until = 0;
 	}
-	wake->is_rung = scene->rang && scene->reply && !crowded && scene->peer_apart;
-	if (wake->is_rung)
-		return wake->rung.on ? APH_WAKE_SPIN : APH_WAKE_SLEEP;
+	wake->is_far = !crowded && scene->peer_apart;
+	if (wake->is_far && history->far.on)
+		return APH_WAKE_SPIN;
+	if (scene->rang && scene->reply && wake->is_far)
+		return APH_WAKE_SLEEP;
 	if (!pays(history, scene->reply))
 		return APH_WAKE_SLEEP;
 	if (crowded)
@@ -143,7 +158,7 @@ enum aph_wake_mode aph_wake_begin(struct aph_wake *wake, const struct aph_wake_s
 
 static void remember(struct aph_wake *wake, bool was_short)
 {
-	struct aph_wake_history *history = wake->counts_as_reply ? &wake->replies : &wake->requests;
+	struct aph_wake_history *history = history_of(wake);
 
 	history->shorts = (uint8_t)(history->shorts << 1 | was_short);
 }
@@ -152,6 +167,8 @@ void aph_wake_end_at_once(struct aph_wake *wake)
 {
 	wake->began = 0;
 	remember(wake, true);
+	if (history_of(wake)->far.on)
+		learn_far(wake, 0);
 }
 
 void aph_wake_goes_on(struct aph_wake *wake, uint64_t now)
@@ -166,10 +183,7 @@ void aph_wake_end(struct aph_wake *wake, uint64_t now, uint64_t cap_us)
 	if (!wake->began)
 		return;
 	remember(wake, took <= aph_wake_ticks(wake, cap_us + WAKE_UP_US));
-	if (wake->is_rung && wake->rung.on && took > aph_wake_ticks(wake, RUNG_MAX_US))
-		aph_trial_fail(&wake->rung);
-	else if (wake->is_rung)
-		learn_rung(wake, took);
+	learn_far(wake, took);
 	wake->began = 0;
 }
 

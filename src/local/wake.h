@@ -21,15 +21,16 @@ enum aph_wake_mode {
 struct aph_wake_history {
 	uint8_t shorts;
 	uint8_t n_since_probe;
+	struct aph_trial far; /* whether to spin for longer than usual */
 };
 
 struct aph_wake {
 	struct aph_wake_history replies;  /* of a client that waits for a reply */
 	struct aph_wake_history requests; /* of a service that waits for a request */
-	struct aph_trial rung;		  /* of a client that had to ring: to spin all the same */
-	bool counts_as_reply;		  /* the wait that goes on */
-	bool is_rung;			  /* the same */
-	uint64_t began;			  /* 0: no wait goes on */
+	/* The wait that goes on. */
+	bool counts_as_reply;
+	bool is_far;	/* it counts for `far` */
+	uint64_t began; /* 0: no wait goes on */
 	uint64_t back_off_until;
 	uint64_t back_off_us;
 	uint32_t good_yields;
@@ -59,8 +60,8 @@ void aph_wake_init(struct aph_wake *wake);
 /* A wait begins: how to spend its first moments. */
 enum aph_wake_mode aph_wake_begin(struct aph_wake *wake, const struct aph_wake_scene *scene,
 				  uint64_t now);
-/* How long it may spin: `cap_us`, or longer where that is a mere default. */
-uint64_t aph_wake_cap_us(const struct aph_wake *wake, uint64_t cap_us, bool is_default);
+/* How long it may spin, in ticks: `cap_us`, or longer where that is a mere default. */
+uint64_t aph_wake_limit(const struct aph_wake *wake, uint64_t cap_us, bool is_default);
 /* It was over before anybody looked at a clock. */
 void aph_wake_end_at_once(struct aph_wake *wake);
 /* It goes on; this is when it began, or nearly so. */

@@ -34,7 +34,11 @@ void aph_udp_spin_init(struct aph_udp_spin *spin, uint64_t max_ns, uint64_t far_
 		.max_ns = max_ns,
 		.n_cpus = n_cpus,
 		.shorts = 0xff,
-		.far_max_ns = far_ns,
+		.far_rule = {
+			.spared = max_ns / 2,
+			.most = far_ns,
+			.sixths = 4,
+		},
 	};
 }
 
@@ -45,24 +49,6 @@ void aph_udp_spin_note_other(struct aph_udp_spin *spin)
 	/* Always the same one mostly sleeps, too, while we wait for what it waits for. */
 	spin->n_others += !pthread_equal(self, spin->last_other);
 	spin->last_other = self;
-}
-
-/* The wait that is over has taken so long: was it one of those that spinning far makes shorter? */
-static void learn_far(struct aph_udp_spin *spin, uint64_t took_ns)
-{
-	struct aph_trial *far = &spin->far;
-	uint64_t most_ns = 2 * spin->far_max_ns;
-
-	/* One that was held up by something else does not decide. */
-	if (!aph_trial_add(far, took_ns < most_ns ? took_ns : most_ns))
-		return;
-	if (!far->on)
-		aph_trial_try(far, far->sum > APH_TRIAL_ROUND * spin->max_ns &&
-					   2 * far->sum <= APH_TRIAL_ROUND * 3 * spin->far_max_ns);
-	else if (far->sum / 2 <= far->without / 3)
-		aph_trial_go_on(far);
-	else
-		aph_trial_give_up(far);
 }
 
 /* Whether four of the last eight waits were short. */
@@ -93,7 +79,7 @@ uint64_t aph_udp_spin_begin(struct aph_udp_spin *spin, uint64_t now_ns)
 		return 0;
 	if (spin->far.on) {
 		spin->spinning = true;
-		return now_ns + spin->far_max_ns;
+		return now_ns + aph_trial_limit(&spin->far, &spin->far_rule);
 	}
 	if (spin->n_skip) {
 		spin->n_skip--;
@@ -110,10 +96,8 @@ void aph_udp_spin_fail(struct aph_udp_spin *spin)
 	if (!spin->spinning)
 		return;
 	spin->spinning = false;
-	if (spin->far.on) {
-		aph_trial_fail(&spin->far);
+	if (spin->far.on)
 		return;
-	}
 	spin->n_skip_next = spin->n_skip_next ? spin->n_skip_next * 2 : 1;
 	if (spin->n_skip_next > N_SKIP_MAX)
 		spin->n_skip_next = N_SKIP_MAX;
@@ -129,8 +113,8 @@ void aph_udp_spin_end(struct aph_udp_spin *spin, bool at_once, uint64_t now_ns)
 		spin->n_skip_next /= 4;
 	spin->spinning = false;
 	spin->ended_ns = now_ns;
-	if (spin->far_max_ns)
-		learn_far(spin, now_ns - spin->began_ns);
+	if (spin->far_rule.most)
+		aph_trial_note(&spin->far, &spin->far_rule, now_ns - spin->began_ns);
 }
 
 bool aph_udp_spin_pays(const struct aph_udp_spin *spin)

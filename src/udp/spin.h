@@ -25,11 +25,14 @@ struct aph_udp_spin {
 	uint8_t shorts;	       /* the last eight waits, bit 0 the latest: was it a short one? */
 	uint8_t busy;	       /* the same: did the program's threads need the CPUs? */
 	bool spinning;
-	uint64_t far_max_ns; /* 0: never */
-	struct aph_trial far;
+	struct aph_trial_rule far_rule;
+	struct aph_trial far; /* whether to spin for longer than `max_ns` */
 };
 
-/* For up to `max_ns`, and for up to `far_ns` where that has turned out to pay; 0: never. */
+/*
+ * For up to `max_ns`; and for longer, where waits take up to `far_ns` and that has turned out to
+ * pay. 0: never.
+ */
 void aph_udp_spin_init(struct aph_udp_spin *spin, uint64_t max_ns, uint64_t far_ns,
 		       unsigned n_cpus);
 /* This thread sends while another one waits. */

@@ -13,7 +13,7 @@
 #include <sys/random.h>
 
 #define SPIN_MAX_US 25
-#define SPIN_FAR_US 100 /* where wake-ups are slow */
+#define SPIN_FAR_US 400 /* where wake-ups are slow */
 #define EPOCH_TRIES 8
 
 static void *default_alloc(void *arg, size_t size)

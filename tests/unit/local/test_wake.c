@@ -68,16 +68,16 @@ static void learns(void **state)
 	assert_int_equal(aph_wake_begin(&wake, &apart, NOW), APH_WAKE_SPIN);
 }
 
-/* Waits for a service that had to be rung: how many of them span. */
-static unsigned n_spins(struct aph_wake *wake, unsigned n, unsigned asleep_us, unsigned awake_us)
+/* Waits of one kind: how many of them span. */
+static unsigned n_spins(struct aph_wake *wake, const struct aph_wake_scene *scene, unsigned n,
+			unsigned asleep_us, unsigned awake_us)
 {
-	struct aph_wake_scene rang = apart;
 	unsigned sum = 0;
 
-	rang.rang = true;
 	for (unsigned i = 0; i < n; i++) {
-		bool spins = aph_wake_begin(wake, &rang, NOW) == APH_WAKE_SPIN;
-		bool in_time = spins && awake_us < aph_wake_cap_us(wake, CAP, true);
+		bool spins = aph_wake_begin(wake, scene, NOW) == APH_WAKE_SPIN;
+		uint64_t limit = aph_wake_limit(wake, CAP, true);
+		bool in_time = spins && aph_wake_ticks(wake, awake_us) < limit;
 
 		aph_wake_goes_on(wake, NOW);
 		aph_wake_end(wake, NOW + aph_wake_ticks(wake, in_time ? awake_us : asleep_us), CAP);
@@ -86,36 +86,49 @@ static unsigned n_spins(struct aph_wake *wake, unsigned n, unsigned asleep_us, u
 	return sum;
 }
 
-static void spins_for_a_rung_one_where_wake_ups_are_slow(void **state)
+static const struct aph_wake_scene rung = {
+	.reply = true, .rang = true, .peer_apart = true, .n_busy = 2
+};
+static const struct aph_wake_scene serves = { .peer_apart = true, .n_busy = 2 };
+
+static void spins_far_where_wake_ups_are_slow(void **state)
 {
 	struct aph_wake wake = two_cpus();
 
 	(void)state;
-	assert_in_range(n_spins(&wake, 100, 70, 36), 90, 92);
+	assert_in_range(n_spins(&wake, &rung, 100, 70, 36), 90, 92);
 	/* From time to time it is compared anew. */
-	assert_in_range(n_spins(&wake, 1000, 70, 36), 980, 999);
+	assert_in_range(n_spins(&wake, &rung, 1000, 70, 36), 980, 999);
+	wake = two_cpus();
+	assert_in_range(n_spins(&wake, &rung, 100, 290, 150), 90, 92);
 	/* The user's limit is one. */
-	assert_int_equal(aph_wake_cap_us(&wake, 10, true), 100);
-	assert_int_equal(aph_wake_cap_us(&wake, 10, false), 10);
-	(void)aph_wake_begin(&wake, &apart, NOW);
-	assert_int_equal(aph_wake_cap_us(&wake, CAP, true), CAP);
+	assert_true(aph_wake_limit(&wake, 10, true) > aph_wake_ticks(&wake, 290));
+	assert_true(aph_wake_limit(&wake, 10, false) == aph_wake_ticks(&wake, 10));
+	/* A service, as soon as its clients do not sleep. */
+	wake = two_cpus();
+	wake.requests.shorts = 0;
+	assert_in_range(n_spins(&wake, &serves, 100, 70, 4), 90, 92);
 }
 
-static void sleeps_for_a_rung_one_otherwise(void **state)
+static void sleeps_otherwise(void **state)
 {
 	static const unsigned us[][2] = {
 		{ 25, 13 },   /* wake-ups are fast */
 		{ 130, 95 },  /* the service takes its time */
-		{ 400, 360 }, /* more than that */
+		{ 500, 100 }, /* more than is tried */
 		{ 70, 1000 }, /* it needs this CPU */
 	};
+	struct aph_wake wake;
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(us) / sizeof(us[0]); i++) {
-		struct aph_wake wake = two_cpus();
-
-		assert_in_range(n_spins(&wake, 10000, us[i][0], us[i][1]), 0, 80);
+		wake = two_cpus();
+		assert_in_range(n_spins(&wake, &rung, 10000, us[i][0], us[i][1]), 0, 30);
 	}
+	/* A call every 100 us: the service would burn what it spares, and more. */
+	wake = two_cpus();
+	wake.requests.shorts = 0;
+	assert_in_range(n_spins(&wake, &serves, 10000, 95, 60), 0, 30);
 }
 
 static void backs_off(void **state)
@@ -155,8 +168,8 @@ int main(void)
 		cmocka_unit_test(spins_when_the_peer_is_apart),
 		cmocka_unit_test(yields_in_a_crowd),
 		cmocka_unit_test(learns),
-		cmocka_unit_test(spins_for_a_rung_one_where_wake_ups_are_slow),
-		cmocka_unit_test(sleeps_for_a_rung_one_otherwise),
+		cmocka_unit_test(spins_far_where_wake_ups_are_slow),
+		cmocka_unit_test(sleeps_otherwise),
 		cmocka_unit_test(backs_off),
 		cmocka_unit_test(measures_its_ticks),
 	};

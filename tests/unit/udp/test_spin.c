@@ -10,7 +10,7 @@
 
 #define US     UINT64_C(1000)
 #define MAX    (25 * US)
-#define FAR    (100 * US)
+#define FAR    (400 * US)
 #define N_CPUS 3
 
 static struct aph_udp_spin spin;
@@ -77,7 +77,7 @@ static void slow_calls_do_not(void **state)
 	(void)state;
 	set_up(MAX);
 	(void)n_spins(100, 6, 1, false);
-	assert_in_range(n_spins(1000, 185, 1, false), 0, 10);
+	assert_in_range(n_spins(1000, 185, 1, false), 0, 20);
 	set_up(MAX);
 	(void)n_spins(100, 6, 1, false);
 	assert_in_range(n_spins(1000, 15, 185, false), 0, 1);
@@ -181,18 +181,18 @@ static void slow_answers_are_slept_for(void **state)
 {
 	(void)state;
 	set_up(MAX);
-	assert_in_range(n_spins_of(100, 65, 60), 8, 20);
+	assert_in_range(n_spins_of(100, 65, 60), 3, 20);
 	(void)n_spins_of(10000, 65, 60);
-	assert_in_range(n_spins_of(8192, 65, 60), 8, 24);
+	assert_in_range(n_spins_of(8192, 65, 60), 3, 9);
 	/* Nor for requests that come as they please, however much sooner they are then seen. */
 	set_up(MAX);
-	assert_in_range(n_spins_of(1000, 95, 65), 8, 40);
+	assert_in_range(n_spins_of(1000, 95, 65), 3, 20);
 	/* Nor is anything spent on what takes longer still. */
 	set_up(MAX);
-	assert_in_range(n_spins_of(1000, 160, 130), 0, 2);
+	assert_in_range(n_spins_of(1000, 450, 130), 0, 2);
 	/* The peer needs this CPU: two spins of each try are in vain. */
 	set_up(MAX);
-	assert_in_range(n_spins_of(1000, 64, 1000), 2, 10);
+	assert_in_range(n_spins_of(1000, 64, 1000), 2, 20);
 }
 
 /* A program that comes back later than that has its own pace. */
