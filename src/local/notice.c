@@ -101,16 +101,12 @@ static int map_whole(struct aph_notice *notice)
 	return 0;
 }
 
-/* Under a hidden name until it is whole and locked. 0, -errno. */
-static int make(struct aph_notice *notice, const struct aph_name *name)
+/* Under a hidden name until it is whole and locked. 0, -errno; -EEXIST: the number is taken. */
+static int make_with(struct aph_notice *notice, const struct aph_name *name, uint64_t serial)
 {
-	struct timespec now;
-	uint64_t serial;
 	char hidden[32];
 	int r;
 
-	(void)clock_gettime(CLOCK_REALTIME, &now);
-	serial = (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 	(void)snprintf(hidden, sizeof(hidden), ".%016" PRIx64, serial);
 	aph_rendezvous_format(notice->file, name, serial);
 	notice->fd = openat(notice->dir_fd, hidden, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
@@ -121,6 +117,19 @@ static int make(struct aph_notice *notice, const struct aph_name *name)
 		r = -errno;
 	if (r < 0)
 		(void)unlinkat(notice->dir_fd, hidden, 0);
+	return r;
+}
+
+static int make(struct aph_notice *notice, const struct aph_name *name)
+{
+	struct timespec now;
+	uint64_t serial;
+	int r = -EEXIST;
+
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	serial = (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+	for (int i = 0; i < APH_SERIALS_TRIED && r == -EEXIST; i++)
+		r = make_with(notice, name, ++serial);
 	return r;
 }
 

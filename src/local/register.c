@@ -155,14 +155,14 @@ static int publish_name(struct aph_local_service *ls)
 		return ls->dir_fd;
 	(void)clock_gettime(CLOCK_REALTIME, &now);
 	ls->serial = (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
-	do {
-		/* Two services of one process may read the same time. */
+	/* Two services may read the same time. */
+	for (int i = 0; i < APH_SERIALS_TRIED; i++) {
 		aph_rendezvous_format(ls->file, &ls->base.name, ++ls->serial);
-	} while (faccessat(ls->dir_fd, ls->file, F_OK, AT_SYMLINK_NOFOLLOW) == 0);
-	ls->listener = aph_rendezvous_listen(ls->dir_fd, ls->file);
-	if (ls->listener < 0)
-		return ls->listener;
-	return 0;
+		ls->listener = aph_rendezvous_listen(ls->dir_fd, ls->file);
+		if (ls->listener != -EADDRINUSE)
+			break;
+	}
+	return ls->listener < 0 ? ls->listener : 0;
 }
 
 /*

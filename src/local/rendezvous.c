@@ -518,6 +518,7 @@ void aph_rendezvous_remove(const struct aph_rendezvous_entry *entry)
 	(void)close(dir_fd);
 }
 
+/* The hidden name is that of the serial number alone: whoever has it, has the number. */
 static int bind_and_listen(int sock, int dir_fd, const char *file, const char *hidden)
 {
 	struct sockaddr_un address;
@@ -526,6 +527,10 @@ static int bind_and_listen(int sock, int dir_fd, const char *file, const char *h
 	if (bind(sock, (struct sockaddr *)&address, sizeof(address)) < 0)
 		return aph_err(-errno, "cannot register %s: %s%s", file, strerror(errno),
 			       aph_advice(errno));
+	if (faccessat(dir_fd, file, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+		(void)unlinkat(dir_fd, hidden, 0);
+		return aph_err(-EADDRINUSE, "cannot register %s: it is there already", file);
+	}
 	/* Who gets in is decided by the service, which knows more than a file's mode can say. */
 	if (fchmodat(dir_fd, hidden, 0666, 0) < 0 || listen(sock, BACKLOG) < 0 ||
 	    renameat(dir_fd, hidden, dir_fd, file) < 0) {

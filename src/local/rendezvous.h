@@ -15,6 +15,8 @@
 #include <limits.h>
 #include <stdbool.h>
 
+#define APH_SERIALS_TRIED 100 /* for a file: others may have read the same time */
+
 #define APH_RENDEZVOUS_FILE_MAX (APH_NAME_MAX + 1 + 8 + 1 + 8 + 1 + 16)
 
 struct aph_rendezvous_entry {
@@ -61,7 +63,7 @@ void aph_rendezvous_remove(const struct aph_rendezvous_entry *entry);
 
 /*
  * Makes a listening socket and shows it as `file`, which aph_rendezvous_format() made. The socket
- * or -errno.
+ * or -errno; -EADDRINUSE: somebody has registered with the same serial number, or is about to.
  */
 int aph_rendezvous_listen(int dir_fd, const char *file);
 

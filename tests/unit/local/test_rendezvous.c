@@ -5,9 +5,14 @@
  */
 #include "local/rendezvous.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -56,6 +61,36 @@ static void notices(void **state)
 	assert_false(entry.is_notice);
 }
 
+/* Two services that begin at the same time do not take each other's place. */
+static void a_serial_number_is_of_one(void **state)
+{
+	static const char file[] = "one,00000000,ffffffff,0000000000000007";
+	static const char hidden[] = ".0000000000000008";
+	char path[] = "/tmp/aph-unit.XXXXXX";
+	int dir_fd, first, other;
+
+	(void)state;
+	assert_non_null(mkdtemp(path));
+	dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_true(dir_fd >= 0);
+	first = aph_rendezvous_listen(dir_fd, file);
+	assert_true(first >= 0);
+	/* It is there already. */
+	assert_int_equal(aph_rendezvous_listen(dir_fd, file), -EADDRINUSE);
+	assert_int_equal(faccessat(dir_fd, ".0000000000000007", F_OK, 0), -1);
+	/* Or about to be, whatever it is called. */
+	other = openat(dir_fd, hidden, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	assert_true(other >= 0);
+	assert_int_equal(aph_rendezvous_listen(dir_fd, "two,00000000,ffffffff,0000000000000008"),
+			 -EADDRINUSE);
+	assert_int_equal(unlinkat(dir_fd, hidden, 0), 0);
+	assert_int_equal(unlinkat(dir_fd, file, 0), 0);
+	assert_int_equal(rmdir(path), 0);
+	close(other);
+	close(first);
+	close(dir_fd);
+}
+
 static void strangers(void **state)
 {
 	static const char *const files[] = {
@@ -88,6 +123,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(round_trip),
 		cmocka_unit_test(notices),
+		cmocka_unit_test(a_serial_number_is_of_one),
 		cmocka_unit_test(strangers),
 	};
 
