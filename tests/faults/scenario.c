@@ -502,19 +502,32 @@ int scenario_run_with(const struct scenario *scenario, enum fault_site site, uns
 	}
 }
 
+/*
+ * A thread that has closed what might have been slow to close gives its memory back a moment later:
+ * what is there when nothing has changed for a while.
+ */
+static long settled_blocks(void)
+{
+	long n = fault_blocks();
+
+	for (int i = 0, same = 0; i < 1000 && same < 20; i++) {
+		usleep(1000);
+		same = fault_blocks() == n ? same + 1 : 0;
+		n = fault_blocks();
+	}
+	return n;
+}
+
 void scenario_begin(void)
 {
 	pattern_fill(body, sizeof(body), 0, 77);
 	/* What is made once in a process's life is made now. */
 	for (size_t i = 0; i < n_scenarios; i++)
 		CHECK_OK(scenario_run(&scenarios[i]));
+	blocks_before = settled_blocks();
 	fds_take(&before);
-	blocks_before = fault_blocks();
 }
 
-/*
- * A thread that has closed what might have been slow to close gives its memory back a moment later.
- */
 static long blocks_left(void)
 {
 	for (int i = 0; i < 1000 && fault_blocks() != blocks_before; i++)
