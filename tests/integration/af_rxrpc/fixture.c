@@ -186,6 +186,23 @@ void expect_nothing(int fd)
 	CHECK_INT(got.n, -EAGAIN);
 }
 
+void reply_to(int server, unsigned long tag)
+{
+	static struct got got;
+
+	expect_note(server, &got, 0, RXRPC_NEW_CALL);
+	CHECK_INT(tag_command(server, tag, RXRPC_ACCEPT), 0);
+	expect_data(server, tag, "x", 0);
+	CHECK_INT(tag_send(server, tag, "y", 1, NULL, 0), 1);
+}
+
+void expect_ack(int server, unsigned long tag)
+{
+	static struct got got;
+
+	expect_note(server, &got, tag, RXRPC_ACK);
+}
+
 /* -- sockets ----------------------------------------------------------------------------------- */
 
 struct sockaddr_rxrpc loopback(uint16_t port, uint16_t service)

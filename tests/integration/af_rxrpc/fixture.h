@@ -95,6 +95,10 @@ void expect_data(int fd, unsigned long tag, const char *text, int flags);
 void expect_note(int fd, struct got *got, unsigned long tag, int type);
 /* There is nothing to receive, and does not come in a while. */
 void expect_nothing(int fd);
+/* Takes the call that comes next, whose request has to be "x", and replies "y". */
+void reply_to(int server, unsigned long tag);
+/* Its reply has been acknowledged. */
+void expect_ack(int server, unsigned long tag);
 
 /* -- sockets ----------------------------------------------------------------------------------- */
 

@@ -56,3 +56,32 @@ uint64_t victim_violations(void)
 	free(list);
 	return violations;
 }
+
+void attack_must_end(struct victim *victim, attack_fn attack)
+{
+	uint64_t before = victim_violations();
+	struct wire wire;
+
+	assert_true(wire_open(&wire, victim->path, NULL));
+	assert_true(wire_echo(&wire, 0, check_hang_ms(1000)));
+	attack(&wire);
+	wire_ring(&wire);
+	assert_true(wire_hung_up(wire.sock, check_hang_ms(1000)));
+	wire_close(&wire);
+	victim_check(victim);
+	assert_true(victim_violations() > before);
+}
+
+void attack_may_end(struct victim *victim, attack_fn attack)
+{
+	struct wire wire;
+
+	assert_true(wire_open(&wire, victim->path, NULL));
+	assert_true(wire_echo(&wire, 0, check_hang_ms(1000)));
+	attack(&wire);
+	wire_ring(&wire);
+	victim_check(victim);
+	wire_hung_up(wire.sock, 5);
+	wire_close(&wire);
+	victim_check(victim);
+}

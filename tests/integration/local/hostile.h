@@ -29,4 +29,13 @@ void victim_stop(struct victim *victim);
 /* How many channels the service has ended for breaking the protocol. */
 uint64_t victim_violations(void);
 
+/* Makes its attack on an open channel. */
+typedef void (*attack_fn)(struct wire *wire);
+
+/* Each must cost the attacker its channel. */
+void attack_must_end(struct victim *victim, attack_fn attack);
+
+/* These are the attacker's own trouble: the service may go on with the channel or not. */
+void attack_may_end(struct victim *victim, attack_fn attack);
+
 #endif
