@@ -65,7 +65,6 @@ struct aph_endpoint {
 	unsigned n_receivers;	    /* followers that wait for any event */
 	unsigned n_callers;	    /* followers that wait for a call of theirs */
 	unsigned n_service_callers; /* of those: for a call of a service */
-	bool looked_at;		    /* by threads that wait for nothing, beside a leader */
 	bool takes_requests;	    /* the leader does in this turn */
 	bool takes_events;	    /* it waits for any */
 	bool takes_wakes;	    /* it is one that aph_endpoint_wake() is for */

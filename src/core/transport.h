@@ -102,6 +102,11 @@ struct aph_transport_ops {
 	 */
 	bool (*poll)(struct aph_transport *transport, bool requests);
 	/*
+	 * The same with requests, beside the leader, who sleeps or has lent the lock: only what it
+	 * has left, where it looks for more itself.
+	 */
+	bool (*poll_beside)(struct aph_transport *transport);
+	/*
 	 * Lets go of what has gone quiet: called now and then by a busy thread, and before a sleep.
 	 */
 	void (*tidy)(struct aph_transport *transport);

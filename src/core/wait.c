@@ -225,7 +225,7 @@ static APH_APART bool lead_for_loop(struct aph_endpoint *ep)
 /* One step of the leader: 0 when something may have changed. */
 static int lead(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter waiter)
 {
-	bool receives = waiter == APH_WAITER_RECEIVER || ep->n_receivers || ep->looked_at;
+	bool receives = waiter == APH_WAITER_RECEIVER || ep->n_receivers;
 	bool requests, found;
 
 	if (ep->external && waiter != APH_WAITER_RECEIVER)
@@ -262,17 +262,15 @@ static int lead(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter w
 
 /*
  * This thread, or somebody else's loop, has taken all events and does not wait, and another thread
- * leads, which has left in the rings what lay behind them. It sleeps, or has lent us the lock: what
- * comes later brings it back, and from here on it takes that in. The other transport has clocks
- * that it sleeps by, and so is left to it.
+ * leads, which leaves requests, and what lies behind them, where they are. It sleeps, or has lent
+ * us the lock: it comes back for what arrives later, and so nothing is hidden from the next look.
  */
 static int look_beside_leader(struct aph_endpoint *ep)
 {
-	ep->looked_at = true;
-	if (ep->local && ep->local->ops->poll(ep->local, true))
+	if (ep->local && ep->local->ops->poll_beside(ep->local))
 		return 0;
-	if (ep->remote && ep->in_epoll && !ep->takes_requests)
-		aph_endpoint_raise(ep);
+	if (ep->remote && ep->remote->ops->poll_beside(ep->remote))
+		return 0;
 	/* Until it has run, what woke us both stays readable. */
 	aph_unlock(ep);
 	(void)sched_yield();
@@ -291,7 +289,7 @@ static int follow(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter
 	int r;
 
 	if (deadline_ns == APH_NOW)
-		return receiver ? look_beside_leader(ep) : -EAGAIN;
+		return wants_requests ? look_beside_leader(ep) : -EAGAIN;
 	(*n)++;
 	ep->n_service_callers += waiter == APH_WAITER_SERVICE;
 	/* A leader that lay down for its own call has left requests where they are. */
@@ -308,7 +306,10 @@ static int follow(struct aph_endpoint *ep, uint64_t deadline_ns, enum aph_waiter
 	ep->locked = true;
 	ep->n_service_callers -= waiter == APH_WAITER_SERVICE;
 	(*n)--;
-	return r == ETIMEDOUT ? -ETIMEDOUT : 0;
+	if (r != ETIMEDOUT)
+		return 0;
+	/* There may have been no time for the leader to see that this thread waits. */
+	return wants_requests && ep->led && look_beside_leader(ep) == 0 ? 0 : -ETIMEDOUT;
 }
 
 void aph_endpoint_hand_over(struct aph_endpoint *ep)

@@ -212,6 +212,11 @@ static bool poll(struct aph_transport *transport, bool requests)
 	return any;
 }
 
+static bool poll_beside(struct aph_transport *transport)
+{
+	return poll(transport, true);
+}
+
 /* -- what there is to do ----------------------------------------------------------------------- */
 
 /* Whether aph_local_take() would take the record that is there. */
@@ -583,6 +588,7 @@ static void abandon(struct aph_transport *transport)
 
 static const struct aph_transport_ops ops = {
 	.poll = poll,
+	.poll_beside = poll_beside,
 	.tidy = tidy,
 	.spin = spin,
 	.sleep = fall_asleep,

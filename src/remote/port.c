@@ -165,6 +165,31 @@ static bool poll_ports(struct aph_transport *transport, bool requests)
 	return any;
 }
 
+/*
+ * Whoever sleeps in the driver or beside it has told us of all that it has received, and comes back
+ * for more.
+ */
+static bool poll_beside(struct aph_transport *transport)
+{
+	struct aph_remote *remote = of(transport);
+	struct aph_list *pos, *tmp;
+
+	aph_list_for_each(pos, tmp, &remote->ports) {
+		struct aph_remote_port *port = port_at(pos);
+
+		if (aph_list_empty(&port->incoming))
+			continue;
+		if (deliver(port)) {
+			/* Somebody else looks at the network while the program is busy with it. */
+			port->is_away = false;
+			return true;
+		}
+		/* What could not be taken was refused. */
+		aph_remote_changed(port);
+	}
+	return false;
+}
+
 /* For somebody who sleeps in epoll and so does not look at the engine's clock. */
 static void set_timer(struct aph_remote_port *port)
 {
@@ -538,6 +563,7 @@ static void abandon(struct aph_transport *transport)
 
 static const struct aph_transport_ops transport_ops = {
 	.poll = poll_ports,
+	.poll_beside = poll_beside,
 	.tidy = tidy,
 	.spin = spin,
 	.sleep = sleep_in_epoll,
