@@ -35,8 +35,9 @@ enum aph_event_type {
 
 /*
  * `call` is set for the first five and SIGNAL, `channel` always but for TERMINATE, `service` on the
- * service's side. `result` is set for END, its reason alone for CLOSED and DISCONNECT, its code
- * alone for SIGNAL. All pointers are borrowed: see call.h and channel.h for their lives.
+ * service's side; it is NULL for a DISCONNECT that is taken after its service was closed. `result`
+ * is set for END, its reason alone for CLOSED and DISCONNECT, its code alone for SIGNAL. All
+ * pointers are borrowed: see call.h and channel.h for their lives.
  */
 struct aph_event {
 	enum aph_event_type type;

@@ -262,6 +262,49 @@ static void failures_are_told_in_words(void **state)
 	service_stop(&service);
 }
 
+static int wait_for_answer(int ctl, void *address)
+{
+	struct client client;
+
+	(void)ctl;
+	client_open(&client, address);
+	(void)aph_call(client.channel, "x", 1, NULL, NULL, APH_FOREVER);
+	client_close(&client);
+	return 0;
+}
+
+/* It was still to be told when the service went. */
+static void a_disconnect_behind_its_service(void **state)
+{
+	const struct aph_service_options options = { .size = sizeof(options),
+						     .flags = APH_SERVICE_EVENTS };
+	char address[64];
+	struct aph_service *service;
+	struct aph_channel *channel;
+	struct aph_endpoint *ep;
+	struct aph_event ev;
+	struct child child;
+
+	(void)state;
+	snprintf(address, sizeof(address), "%s", scheme_address());
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	assert_int_equal(aph_service_open(&service, ep, address, &options), 0);
+	child_start(&child, wait_for_answer, address);
+	ev = client_expect(ep, APH_EVENT_CONNECT, NULL);
+	assert_ptr_equal(ev.service, service);
+	channel = ev.channel;
+	ev = client_expect(ep, APH_EVENT_REQUEST, NULL);
+	aph_service_close(service);
+	aph_call_free(ev.call);
+	ev = client_expect(ep, APH_EVENT_DISCONNECT, NULL);
+	assert_ptr_equal(ev.channel, channel);
+	assert_null(ev.service);
+	assert_int_equal(ev.result.reason, APH_REASON_CLOSED);
+	aph_channel_close(channel);
+	aph_endpoint_free(ep);
+	assert_int_equal(child_finish(&child, check_hang_ms(10000)), 0);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -273,6 +316,7 @@ int main(int argc, char **argv)
 		SUITE_TEST(lost_when_dropped),
 		SUITE_TEST(the_result_of_the_last_call),
 		SUITE_TEST(failures_are_told_in_words),
+		SUITE_TEST(a_disconnect_behind_its_service),
 	};
 
 	scheme_choose(argc, argv);
