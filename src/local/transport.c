@@ -181,15 +181,19 @@ static bool poll_services(struct aph_local *local, bool requests)
 	while (n && !aph_list_empty(&local->scan)) {
 		struct aph_local_channel *lc = scanned(local->scan.next);
 
-		any |= poll_service(lc, requests);
-		if (requests && !aph_list_empty(&ep->ready) && lc->burst < BURST_MAX)
+		/* Events that were queued before stop nothing: who waits for a call leaves them. */
+		bool took = poll_service(lc, requests);
+		bool enough = took && requests && !aph_list_empty(&ep->ready);
+
+		any |= took;
+		if (enough && lc->burst < BURST_MAX)
 			return true; /* it goes on here next time */
 		lc->burst = 0;
 		if (!aph_list_empty(&lc->scan_link)) {
 			aph_list_remove(&lc->scan_link);
 			aph_list_append(&local->scan, &lc->scan_link);
 		}
-		if (requests && !aph_list_empty(&ep->ready))
+		if (enough)
 			return true;
 		n--;
 	}
