@@ -424,8 +424,10 @@ static bool spin(struct aph_transport *transport, bool requests, uint64_t deadli
 		return true;
 	}
 	aph_wake_goes_on(&local->wake, now);
+	if (mode == APH_WAKE_SLEEP)
+		return false;
 	limit = aph_wake_limit(&local->wake, ep->spin_max_us, ep->spin_is_default);
-	if (mode == APH_WAKE_SLEEP || is_near(deadline_ns, limit / local->wake.ticks_per_us))
+	if (is_near(deadline_ns, limit / local->wake.ticks_per_us))
 		return false;
 	until = now + limit;
 	while (now < until) {

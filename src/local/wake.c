@@ -102,14 +102,15 @@ static void learn_far(struct aph_wake *wake, uint64_t took)
 	aph_trial_note(&history_of(wake)->far, &rule, took);
 }
 
-uint64_t aph_wake_limit(const struct aph_wake *wake, uint64_t cap_us, bool is_default)
+uint64_t aph_wake_limit(struct aph_wake *wake, uint64_t cap_us, bool is_default)
 {
-	const struct aph_trial *far = wake->counts_as_reply ? &wake->replies.far
-							    : &wake->requests.far;
-	struct aph_trial_rule rule = far_rule(wake);
+	const struct aph_trial *far = &history_of(wake)->far;
+	struct aph_trial_rule rule;
 
-	return wake->is_far && far->on && is_default ? aph_trial_limit(far, &rule)
-						     : aph_wake_ticks(wake, cap_us);
+	if (!wake->is_far || !far->on || !is_default)
+		return aph_wake_ticks(wake, cap_us);
+	rule = far_rule(wake);
+	return aph_trial_limit(far, &rule);
 }
 
 /* Whether the last waits say that this one will be short. */
@@ -130,10 +131,11 @@ static bool pays(struct aph_wake_history *history, bool reply)
 enum aph_wake_mode aph_wake_begin(struct aph_wake *wake, const struct aph_wake_scene *scene,
 				  uint64_t now)
 {
-	struct aph_wake_history *history = scene->reply ? &wake->replies : &wake->requests;
 	bool crowded = scene->n_busy > wake->n_cpus;
+	struct aph_wake_history *history;
 
 	wake->counts_as_reply = scene->reply;
+	history = history_of(wake);
 	wake->is_far = false;
 	if (!wake->knows_ticks)
 		measure_ticks(wake, now);

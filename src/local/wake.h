@@ -61,7 +61,7 @@ void aph_wake_init(struct aph_wake *wake);
 enum aph_wake_mode aph_wake_begin(struct aph_wake *wake, const struct aph_wake_scene *scene,
 				  uint64_t now);
 /* How long it may spin, in ticks: `cap_us`, or longer where that is a mere default. */
-uint64_t aph_wake_limit(const struct aph_wake *wake, uint64_t cap_us, bool is_default);
+uint64_t aph_wake_limit(struct aph_wake *wake, uint64_t cap_us, bool is_default);
 /* It was over before anybody looked at a clock. */
 void aph_wake_end_at_once(struct aph_wake *wake);
 /* It goes on; this is when it began, or nearly so. */
