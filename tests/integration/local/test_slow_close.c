@@ -34,14 +34,6 @@ static int n_of(const char *what)
 	return n;
 }
 
-static void begin(void)
-{
-	if (fuse_begin(&file) < 0)
-		suite_skip("FUSE cannot be mounted here");
-	service_start_simple(&service, SERVICE_PROCESS, "slow");
-	n_threads = n_of("task");
-}
-
 /* Until all of them are closed, and the threads gone that did it. */
 static void await(int n_fds)
 {
@@ -79,18 +71,27 @@ static void echo(struct client *client)
 			 0);
 }
 
+/* How many descriptors the service has with two clients. */
+static int begin(struct client *hostile, struct client *honest)
+{
+	if (fuse_begin(&file) < 0)
+		suite_skip("FUSE cannot be mounted here");
+	service_start_simple(&service, SERVICE_PROCESS, "slow");
+	n_threads = n_of("task");
+	client_open(hostile, "slow");
+	client_open(honest, "slow");
+	echo(hostile);
+	echo(honest);
+	return n_of("fd");
+}
+
 static void others_are_answered(void **state)
 {
 	struct client hostile, honest;
 	int before;
 
 	(void)state;
-	begin();
-	client_open(&hostile, "slow");
-	client_open(&honest, "slow");
-	echo(&hostile);
-	echo(&honest);
-	before = n_of("fd");
+	before = begin(&hostile, &honest);
 	(void)send_it(&hostile, &file.fd, 1);
 	echo(&honest);
 	assert_int_equal(send_it(&honest, &(int){ STDIN_FILENO }, 1).outcome, APH_ANSWERED);
@@ -109,12 +110,7 @@ static void what_is_left_open_is_bounded(void **state)
 	int before, n_refused = 0;
 
 	(void)state;
-	begin();
-	client_open(&hostile, "slow");
-	client_open(&honest, "slow");
-	echo(&hostile);
-	echo(&honest);
-	before = n_of("fd");
+	before = begin(&hostile, &honest);
 	for (int i = 0; i < MANY; i++) {
 		struct aph_result result = send_it(&hostile, &file.fd, 1);
 
