@@ -20,7 +20,7 @@ struct aph_local_channel *aph_local_channel_new(struct aph_local *local)
 	if (!lc)
 		return NULL;
 	lc->local = local;
-	lc->sock = lc->bell = lc->give = -1;
+	lc->sock = lc->bell = lc->segment_fd = -1;
 	lc->base.ops = &aph_local_channel_ops;
 	aph_list_init(&lc->scan_link);
 	aph_list_init(&lc->doomed_link);
@@ -70,11 +70,17 @@ void aph_local_close_fd(int *fd)
 	*fd = -1;
 }
 
+void aph_local_close_segment(struct aph_local_channel *lc)
+{
+	if (!(lc->base.service->flags & APH_SERVICE_GIVE))
+		aph_local_close_fd(&lc->segment_fd);
+}
+
 static void close_descriptors(struct aph_local_channel *lc)
 {
 	aph_local_close_fd(&lc->sock);
 	aph_local_close_fd(&lc->bell);
-	aph_local_close_fd(&lc->give);
+	aph_local_close_fd(&lc->segment_fd);
 	aph_local_stash_free(lc);
 }
 

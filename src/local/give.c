@@ -46,8 +46,9 @@ static struct aph_local_service *service_of(const struct aph_local_channel *lc)
 
 static bool is_wanted(const struct aph_giving *giving, const struct aph_local_channel *lc)
 {
-	return giving->n_left && lc->base.state == APH_CHANNEL_OPEN && !lc->doom && lc->give >= 0 &&
-	       lc->base.calls_max <= giving->how.calls_max && lc->arena_size <= giving->how.arena &&
+	return giving->n_left && lc->base.state == APH_CHANNEL_OPEN && !lc->doom &&
+	       lc->segment_fd >= 0 && lc->base.calls_max <= giving->how.calls_max &&
+	       lc->arena_size <= giving->how.arena &&
 	       (lc->base.receipts || !(giving->how.allow & APH_WELCOME_RECEIPTS)) &&
 	       (lc->receipts_ring || !(giving->how.allow & APH_WELCOME_RECEIPTS_NOW));
 }
@@ -145,7 +146,7 @@ static int say_stash(struct aph_giving *giving)
 
 static int say_channel(struct aph_giving *giving, struct aph_local_channel *lc)
 {
-	int fds[] = { lc->sock, lc->give, lc->bell };
+	int fds[] = { lc->sock, lc->segment_fd, lc->bell };
 	struct aph_handover message;
 	size_t len = APH_HANDOVER_SHORT;
 

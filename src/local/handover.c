@@ -97,16 +97,12 @@ static int restore(struct aph_local_channel *lc, const struct aph_handover *mess
 
 static int attach(struct aph_local_channel *lc, const struct aph_handover *message, size_t len)
 {
-	struct aph_segment_words *words;
 	int r;
 
 	lc->map_size = aph_layout_size(message->depth, message->arena);
-	r = aph_segment_map(&lc->map, lc->give, lc->map_size, true);
+	r = aph_segment_map(&lc->map, lc->segment_fd, lc->map_size, true);
 	if (r < 0)
 		return r;
-	words = lc->map;
-	if (words->fixed.magic != APH_LOCAL_MAGIC || words->fixed.version != APH_LOCAL_VERSION)
-		return -EPROTO;
 	aph_local_channel_attach(lc, message->depth, message->arena, false);
 	return restore(lc, message, len);
 }
@@ -151,8 +147,7 @@ static void adopt(struct aph_local_service *ls, struct aph_local_channel *lc)
 	lc->moved = true;
 	lc->local->n_moved++;
 	introduce(lc);
-	if (!(ls->base.flags & APH_SERVICE_GIVE))
-		aph_local_close_fd(&lc->give);
+	aph_local_close_segment(lc);
 	aph_channel_init(&lc->base, ls->base.ep, &ls->base);
 	aph_channel_opened(&lc->base, ls->base.flags & APH_SERVICE_EVENTS);
 	aph_local_may_leave(lc);
@@ -171,7 +166,7 @@ static void take_channel(struct aph_taking *taking, const struct aph_handover *h
 		return;
 	if (message->n_fds == 3)
 		lc->bell = message->fds[2];
-	lc->give = message->fds[1];
+	lc->segment_fd = message->fds[1];
 	lc->sock = message->fds[0];
 	message->n_fds = 0;
 	lc->base.ep = ls->base.ep;

@@ -86,15 +86,11 @@ static_assert(offsetof(struct aph_record, data) == 24, "forty bytes ride in the 
 /* -- the segment of a channel ------------------------------------------------------------------ */
 
 struct aph_segment_words {
-	/* Constant: written by the server before the client maps it. */
-	_Alignas(APH_LINE) struct {
-		uint32_t magic;
-		uint32_t version;
-		uint32_t depth;
-		uint32_t calls_max;
-		uint32_t arena;
-		uint32_t unit; /* bytes that one bit of `released` stands for */
-	} fixed;
+	/*
+	 * All of it is 0 at first, so that a channel nobody has used has no page. The sizes are in
+	 * the welcome.
+	 */
+	_Alignas(APH_LINE) _Atomic int64_t generation; /* of the service; written by the server */
 
 	/*
 	 * What is written seldom and read by the other side with every record stays apart from what
@@ -124,8 +120,6 @@ struct aph_segment_words {
 		replies_taken; /* number of the last one; by the client */
 	_Alignas(APH_LINE) _Atomic uint32_t
 		requests_taken; /* number of the last one; by the server */
-
-	_Alignas(APH_LINE) _Atomic int64_t generation; /* of the service; written by the server */
 
 	/*
 	 * A set bit: the piece that began at this unit was used up. Set by the receiver, cleared by

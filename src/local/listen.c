@@ -75,20 +75,7 @@ static int make_bell(void)
 	return fd;
 }
 
-static void fill_segment(struct aph_local_channel *lc, const struct aph_service *service)
-{
-	struct aph_segment_words *words = lc->words;
-
-	words->fixed.magic = APH_LOCAL_MAGIC;
-	words->fixed.version = APH_LOCAL_VERSION;
-	words->fixed.depth = lc->depth;
-	words->fixed.calls_max = lc->base.calls_max;
-	words->fixed.arena = lc->arena_size;
-	words->fixed.unit = lc->intake.unit;
-	atomic_store_explicit(&words->generation, service->generation, memory_order_relaxed);
-}
-
-static int send_welcome(struct aph_local_channel *lc, struct aph_local_service *ls, int segment_fd)
+static int send_welcome(struct aph_local_channel *lc, struct aph_local_service *ls)
 {
 	struct aph_welcome welcome = {
 		.magic = APH_LOCAL_MAGIC,
@@ -101,7 +88,7 @@ static int send_welcome(struct aph_local_channel *lc, struct aph_local_service *
 			 (ls->base.flags & APH_SERVICE_RECEIPTS ? APH_WELCOME_RECEIPTS : 0) |
 			 (ls->base.flags & APH_SERVICE_RECEIPTS_NOW ? APH_WELCOME_RECEIPTS_NOW : 0),
 	};
-	int fds[] = { segment_fd, lc->local->page_fd, lc->bell };
+	int fds[] = { lc->segment_fd, lc->local->page_fd, lc->bell };
 
 	return aph_hello_send(lc->sock, &welcome, sizeof(welcome), fds, lc->bell >= 0 ? 3 : 2);
 }
@@ -112,30 +99,28 @@ static int open_channel(struct aph_local_channel *lc, struct aph_local_service *
 	struct aph_service *service = &ls->base;
 	uint32_t depth = clamp_depth(hello->depth);
 	uint32_t arena = clamp_arena(service, hello->arena);
-	int segment_fd, r;
+	int r;
 
 	lc->base.calls_max = clamp(hello->calls_max, APH_CALLS_DEFAULT, 1,
 				   clamp(service->calls_max, APH_CALLS_DEFAULT, 1, APH_CALLS_MAX));
 	lc->map_size = aph_layout_size(depth, arena);
-	r = aph_segment_make(&segment_fd, &lc->map, lc->map_size, "antiphon-channel", false);
+	r = aph_segment_make(&lc->segment_fd, &lc->map, lc->map_size, "antiphon-channel", false);
 	if (r < 0)
 		return r;
 	aph_local_channel_attach(lc, depth, arena, false);
 	lc->may_pipeline = lc->local->barriers;
-	fill_segment(lc, service);
-	if (can_afford_bell(lc->local, segment_fd))
+	if (service->generation)
+		aph_local_channel_ops.set_generation(&lc->base, service->generation);
+	if (can_afford_bell(lc->local, lc->segment_fd))
 		lc->bell = make_bell();
 	r = aph_local_watch(lc);
 	if (r == 0)
-		r = send_welcome(lc, ls, segment_fd);
-	if (r < 0) {
-		(void)close(segment_fd);
+		r = send_welcome(lc, ls);
+	if (r < 0)
 		return r;
-	}
-	if (service->flags & APH_SERVICE_GIVE)
-		lc->give = segment_fd;
-	else
-		(void)close(segment_fd);
+	lc->is_new = lc->bell >= 0;
+	if (!lc->is_new)
+		aph_local_close_segment(lc);
 	lc->base.receipts = service->flags & APH_SERVICE_RECEIPTS;
 	lc->receipts_ring = service->flags & APH_SERVICE_RECEIPTS_NOW;
 	aph_channel_init(&lc->base, service->ep, service);

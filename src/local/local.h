@@ -42,7 +42,8 @@ struct aph_local_channel {
 
 	int sock;
 	int bell; /* eventfd; -1: a byte on the socket rings */
-	int give; /* the segment's memfd, kept for a newcomer that takes over; else -1 */
+	/* The segment's memfd: kept for a newcomer that takes over, and while `is_new`; else -1. */
+	int segment_fd;
 	uint32_t sock_events; /* what epoll watches it for; 0: it does not */
 	struct aph_source sock_source;
 	struct aph_source bell_source;
@@ -71,6 +72,7 @@ struct aph_local_channel {
 	bool rang;	      /* client: the last record had to wake the service */
 	bool receipts_ring;   /* the client rings for DISPOSE */
 	bool moved;	      /* service: taken over, see handover.c */
+	bool is_new;	      /* service: epoll has not reported the bell yet, which it does once */
 	bool waits;	      /* client: `wait` is set */
 	bool may_pipeline;    /* the client may set `pipelined` */
 	bool pipelined;	      /* client: `pipelined` is set */
@@ -206,6 +208,8 @@ void aph_local_scan(struct aph_local_channel *lc);
 void aph_local_unscan(struct aph_local_channel *lc);
 /* Closes it, if it is one, and forgets it. */
 void aph_local_close_fd(int *fd);
+/* Closes the segment's memfd unless a newcomer may ask for it. */
+void aph_local_close_segment(struct aph_local_channel *lc);
 
 /* -- socket.c: bells and descriptors */
 void aph_local_ring(struct aph_local_channel *lc);

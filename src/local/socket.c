@@ -360,12 +360,28 @@ static void sock_ready(struct aph_source *source, uint32_t events)
 		aph_local_scan(lc);
 }
 
+/*
+ * What epoll reports first is that there is a bell, not that it was rung. A look into the ring
+ * would cost a page, and another one to say so, even if nobody ever uses the channel. To read a
+ * hole of the file costs none.
+ */
+static bool is_unused(struct aph_local_channel *lc)
+{
+	off_t at = (off_t)(aph_layout_ring(lc->depth, 0) + offsetof(struct aph_record, seq));
+	uint32_t seq = 1;
+
+	(void)!pread(lc->segment_fd, &seq, sizeof(seq), at);
+	lc->is_new = false;
+	aph_local_close_segment(lc);
+	return !seq;
+}
+
 static void bell_ready(struct aph_source *source, uint32_t events)
 {
 	struct aph_local_channel *lc = aph_container(source, struct aph_local_channel, bell_source);
 
 	(void)events;
-	if (lc->base.state != APH_CHANNEL_OPEN)
+	if (lc->base.state != APH_CHANNEL_OPEN || (lc->is_new && is_unused(lc)))
 		return;
 	/* The peer had these lines last, and all of them are wanted soon. */
 	aph_ring_expect(&lc->in);

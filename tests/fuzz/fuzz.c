@@ -194,7 +194,7 @@ static void poke_a_word(struct wire *wire, struct feed *feed)
 		words->revoked[(wire->sent + value) % (2 * wire->welcome.depth)] = feed_u8(feed);
 		break;
 	case 11:
-		memset(&words->fixed, (int)value, sizeof(words->fixed));
+		memset(words, (int)value, APH_LINE);
 		break;
 	case 12:
 		wire_slot(wire, value & 1, feed_u8(feed))->seq = feed_u32(feed);

@@ -241,14 +241,6 @@ void wire_serve(struct wire *wire, int sock, const struct aph_hello *asked, bool
 	wire->map = mmap(NULL, wire->size, PROT_READ | PROT_WRITE, MAP_SHARED, wire->segment, 0);
 	CHECK(wire->map != MAP_FAILED);
 	point_into(wire);
-	wire->words->fixed.magic = APH_LOCAL_MAGIC;
-	wire->words->fixed.version = APH_LOCAL_VERSION;
-	wire->words->fixed.depth = hello->depth;
-	wire->words->fixed.calls_max = hello->calls_max;
-	wire->words->fixed.arena = hello->arena;
-	wire->words->fixed.unit = 1024;
-	while (wire->words->fixed.unit * APH_ARENA_UNITS_MAX < hello->arena)
-		wire->words->fixed.unit *= 2;
 	wire->page = (int)CHECK_OK(memfd_create("page", MFD_CLOEXEC | MFD_ALLOW_SEALING));
 	CHECK_OK(ftruncate(wire->page, APH_PAGE));
 	wire->shared = mmap(NULL, APH_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, wire->page, 0);

@@ -268,13 +268,6 @@ static void words_of_all_kinds(struct wire *wire)
 	}
 }
 
-static void the_constants(struct wire *wire)
-{
-	memset(&wire->words->fixed, 0xff, sizeof(wire->words->fixed));
-	for (uint32_t i = 0; i < 50; i++)
-		wire_tell(wire, wire_record(APH_RECORD_REQUEST, APH_TAG(30 + i, 0), "e", 1));
-}
-
 static void revoke_everything(struct wire *wire)
 {
 	for (uint32_t i = 0; i < 2000; i++) {
@@ -295,7 +288,6 @@ static void words(void **state)
 	attack_may_end(&victim, taken_ahead);
 	attack_may_end(&victim, taken_back);
 	attack_may_end(&victim, words_of_all_kinds);
-	attack_may_end(&victim, the_constants);
 	attack_may_end(&victim, revoke_everything);
 	victim_stop(&victim);
 }

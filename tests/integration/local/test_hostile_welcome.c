@@ -65,8 +65,6 @@ static void fields(int sock, const struct aph_hello *hello, const struct welcome
 		wire.welcome.arena = lie->welcome.arena;
 	if (lie->welcome.flags)
 		wire.welcome.flags = lie->welcome.flags;
-	if (lie->variant)
-		memset(&wire.words->fixed, 0xff, sizeof(wire.words->fixed));
 	fds[0] = wire.segment;
 	fds[1] = wire.page;
 	fds[2] = wire.bell;

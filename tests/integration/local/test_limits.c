@@ -261,6 +261,44 @@ static size_t resident_kib(pid_t pid)
 	return resident * 4;
 }
 
+/* A channel costs no memory to share before it is used. The first call of each is heard. */
+static void channels_that_nobody_uses(void **state)
+{
+	enum {
+		N = 200,
+		PAGE_KIB = 4
+	};
+	struct service_config config = { .address = "unused" };
+	size_t before, here_before, after, here_after;
+	struct client clients[N + 1];
+	struct service service;
+
+	(void)state;
+	if (suite_mode == SERVICE_THREAD)
+		suite_skip("memory is measured by process");
+	if (check_slow())
+		suite_skip("a sanitizer has memory of its own for each mapping");
+	service_start(&service, suite_mode, &config);
+	client_open(&clients[N], "unused");
+	client_echo(clients[N].channel);
+	before = resident_kib(service.child.pid);
+	here_before = resident_kib(getpid());
+	for (size_t i = 0; i < N; i++)
+		client_open(&clients[i], "unused");
+	client_echo(clients[N].channel);
+	after = resident_kib(service.child.pid);
+	here_after = resident_kib(getpid());
+	print_message("%d channels: %zu KiB more at the service, %zu KiB at the client\n", N,
+		      after - before, here_after - here_before);
+	assert_true(after < before + (size_t)N * PAGE_KIB);
+	assert_true(here_after < here_before + (size_t)N * PAGE_KIB);
+	for (size_t i = 0; i <= N; i++)
+		client_echo(clients[i].channel);
+	for (size_t i = 0; i <= N; i++)
+		client_close(&clients[i]);
+	service_stop(&service);
+}
+
 static uint64_t cpu_time_ns(pid_t pid)
 {
 	struct timespec used;
@@ -534,6 +572,7 @@ int main(void)
 		SUITE_TEST(no_descriptors_to_begin_a_service),
 		SUITE_TEST(no_descriptors_at_the_service),
 		SUITE_TEST(no_descriptors_to_receive),
+		SUITE_TEST(channels_that_nobody_uses),
 		SUITE_TEST(a_client_that_never_reads),
 		SUITE_TEST(a_client_that_stops_in_the_middle),
 		SUITE_TEST(options_out_of_range),
