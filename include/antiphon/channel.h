@@ -47,7 +47,8 @@ APH_BEGIN_DECLS
 #define APH_SERVICE_GIVE 0x400u /* let a newcomer take over; one descriptor more for each channel */
 /*
  * Remote services: callers that prove nothing may come from other hosts. Needed on addresses they
- * can reach.
+ * can reach. Without it or WORLD, a remote service with USER, GROUP or NONE is refused: nobody
+ * could keep to that.
  */
 #define APH_ALLOW_ANONYMOUS 0x800u
 

@@ -139,8 +139,6 @@ static int check_service_options(struct aph_service_options *filled,
 		*filled = *options;
 	if (filled->flags & ~SERVICE_FLAGS)
 		return aph_err(-EINVAL, "unknown service flags 0x%x", filled->flags);
-	if (!(filled->flags & ALLOW_FLAGS))
-		filled->flags |= APH_ALLOW_USER;
 	if (filled->flags & APH_SERVICE_RECEIPTS_NOW)
 		filled->flags |= APH_SERVICE_RECEIPTS;
 	if (filled->calls_max > 4096 || filled->arena_max > 16u << 20)
@@ -161,6 +159,8 @@ int aph_service_open_name(struct aph_service **out, struct aph_endpoint *ep,
 
 	if (r < 0)
 		return r;
+	if (!(filled.flags & ALLOW_FLAGS))
+		filled.flags |= APH_ALLOW_USER;
 	aph_lock(ep);
 	r = aph_endpoint_check(ep);
 	if (r == 0)

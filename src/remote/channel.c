@@ -16,7 +16,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define QUIET_MAX 1024 /* channels kept without calls */
+#define QUIET_MAX  1024 /* channels kept without calls */
+#define SOME_USERS (APH_ALLOW_USER | APH_ALLOW_GROUP | APH_ALLOW_NONE)
+#define EVERYBODY  (APH_ALLOW_WORLD | APH_ALLOW_ANONYMOUS)
 
 /* -- both sides -------------------------------------------------------------------------------- */
 
@@ -317,6 +319,11 @@ static int check_options(const struct aph_remote_address *at, const char *addres
 			"others than this host can reach '%s', and its callers prove nothing: serve on "
 			"127.0.0.1 or [::1], or allow anonymous callers",
 			address);
+	if ((options->flags & SOME_USERS) && !(options->flags & EVERYBODY))
+		return aph_err(-EACCES,
+			       "callers of '%s' prove nothing, so it cannot be kept to some users: "
+			       "allow the world or anonymous callers",
+			       address);
 	return 0;
 }
 

@@ -76,6 +76,8 @@ def a_call_at_a_port_of_the_system(box):
 def others_only_on_request(box):
     done = box.run("serve", "rx:*:0/147", "--", "cat")
     assert done.returncode == FAILED and b"allow anonymous" in done.stderr, done
+    done = box.run("serve", "--allow", "user", "rx:127.0.0.1:0/147", "--", "cat")
+    assert done.returncode == FAILED and b"to some users" in done.stderr, done
     service = box.serve("--allow-anonymous", "rx:*:0/147", "--", "cat")
     port = service.announced["address"].rsplit(":", 1)[1]
     for host in "127.0.0.1", "[::1]":

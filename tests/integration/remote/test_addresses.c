@@ -114,6 +114,41 @@ static void options_that_do_not_fit(void **state)
 	aph_endpoint_free(ep);
 }
 
+/* Who calls cannot be told: to keep anybody out is refused, on the loopback interface too. */
+static void only_some_users(void **state)
+{
+	static const uint32_t refused[] = {
+		APH_ALLOW_USER,
+		APH_ALLOW_GROUP,
+		APH_ALLOW_USER | APH_ALLOW_GROUP,
+		APH_ALLOW_NONE,
+	};
+	static const uint32_t fine[] = {
+		0,
+		APH_ALLOW_WORLD,
+		APH_ALLOW_ANY,
+		APH_ALLOW_USER | APH_ALLOW_ANONYMOUS,
+	};
+	struct aph_service_options options = { .size = sizeof(options) };
+	const char *address = remote_address();
+	struct aph_endpoint *ep;
+	struct aph_service *service;
+
+	(void)state;
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	for (size_t i = 0; i < SUITE_LEN(refused); i++) {
+		options.flags = refused[i];
+		assert_int_equal(aph_service_open(&service, ep, address, &options), -EACCES);
+		assert_non_null(strstr(aph_error(), "anonymous"));
+	}
+	for (size_t i = 0; i < SUITE_LEN(fine); i++) {
+		options.flags = fine[i];
+		assert_int_equal(aph_service_open(&service, ep, address, &options), 0);
+		aph_service_close(service);
+	}
+	aph_endpoint_free(ep);
+}
+
 /*
  * On the wildcard address a service has to say that it takes anybody; then IPv4 and IPv6 reach it.
  */
@@ -354,6 +389,7 @@ int main(void)
 		SUITE_TEST(options_that_do_not_fit),
 		SUITE_TEST(every_address_without_ipv6),
 		SUITE_TEST(mapped),
+		SUITE_TEST(only_some_users),
 		SUITE_TEST(anonymous),
 		SUITE_TEST(where_it_is),
 		SUITE_TEST(opened_later),
