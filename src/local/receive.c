@@ -385,6 +385,23 @@ bool aph_local_take_replies(struct aph_local_channel *lc)
 	return true;
 }
 
+/*
+ * A request that nobody is there to have answered. Its descriptors must not be taken for those of a
+ * record behind it.
+ */
+static void pass_request(struct aph_local_channel *lc, const struct aph_record *record)
+{
+	int fds[APH_CALL_FDS_MAX];
+
+	lc->in.next++;
+	if (!record->n_fds)
+		return;
+	if (record->n_fds > APH_CALL_FDS_MAX)
+		offend(lc);
+	else if (aph_local_recv_fds(lc, fds, record->n_fds) == 0)
+		aph_close_received(lc->base.peer.euid, fds, record->n_fds);
+}
+
 void aph_local_hangup(struct aph_local_channel *lc)
 {
 	struct aph_record record;
@@ -395,7 +412,7 @@ void aph_local_hangup(struct aph_local_channel *lc)
 	for (i = 0; i < lc->depth && !lc->doom && aph_ring_ready(&lc->in); i++) {
 		aph_ring_copy(&lc->in, &record);
 		if (!lc->base.is_client && record.type == APH_RECORD_REQUEST)
-			lc->in.next++; /* nobody is there to answer */
+			pass_request(lc, &record);
 		else if (!aph_local_take(lc, false))
 			break;
 	}

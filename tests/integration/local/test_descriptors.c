@@ -374,6 +374,57 @@ static void behind_many_bells(void **state)
 	aph_endpoint_free(ep);
 }
 
+/*
+ * A client closes its channel behind a request with descriptors that nobody has received, and behind
+ * it are descriptors of a call that was: each goes where it belongs, or nowhere.
+ */
+static void behind_a_request_that_is_dropped(void **state)
+{
+	struct aph_channel_options async = { .size = sizeof(async), .flags = APH_CHANNEL_ASYNC };
+	struct aph_endpoint *ep, *client;
+	struct aph_channel *channel;
+	struct aph_call *first, *second, *call;
+	struct aph_event ev;
+	int fds[3], in[4];
+
+	(void)state;
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	assert_int_equal(aph_endpoint_new(&client, NULL), 0);
+	assert_int_equal(aph_service_open(NULL, ep, "fds", NULL), 0);
+	assert_int_equal(aph_channel_open(&channel, client, "fds", &async), 0);
+	while (aph_endpoint_next(client, &ev, APH_NOW) != 0)
+		(void)aph_endpoint_serve(ep, APH_NOW);
+	assert_int_equal(ev.type, APH_EVENT_OPEN);
+	for (size_t i = 0; i < 3; i++)
+		fds[i] = marked(i);
+	assert_int_equal(aph_call_new(&first, channel, APH_FOREVER, NULL), 0);
+	assert_int_equal(aph_call_send(first, "1", 1, APH_MORE), 1);
+	client_next(ep, &ev, 2000);
+	assert_int_equal(ev.type, APH_EVENT_REQUEST);
+	call = ev.call;
+	assert_int_equal(aph_call_new(&second, channel, APH_FOREVER, NULL), 0);
+	assert_int_equal(aph_call_send_fds(second, "2", 1, fds, 1, 0), 1);
+	assert_int_equal(aph_call_send_fds(first, "1", 1, fds + 1, 2, APH_MORE), 1);
+	aph_channel_close(channel);
+	aph_call_free(first);
+	aph_call_free(second);
+	/* The channel's end is seen before the request is taken. */
+	while (!aph_call_result(call, NULL))
+		(void)aph_endpoint_serve(ep, APH_NOW);
+	client_next(ep, &ev, 2000);
+	assert_int_equal(ev.type, APH_EVENT_END);
+	assert_ptr_equal(ev.call, call);
+	client_check_result(ev.result, APH_GONE, APH_REASON_CLOSED);
+	assert_int_equal(aph_call_take_fds(call, in, 4), 2);
+	expect_marks(in, 2, 1);
+	aph_call_free(call);
+	client_quiet(ep, 0);
+	for (size_t i = 0; i < 3; i++)
+		close(fds[i]);
+	aph_endpoint_free(client);
+	aph_endpoint_free(ep);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -381,7 +432,7 @@ int main(void)
 		SUITE_TEST(ordered_with_the_body),   SUITE_TEST(many_calls_at_once),
 		SUITE_TEST(bad_ones_change_nothing), SUITE_TEST(untaken_ones_are_closed),
 		SUITE_TEST(one_that_lingers),	     SUITE_TEST(more_than_may_be_under_way),
-		SUITE_TEST(behind_many_bells),
+		SUITE_TEST(behind_many_bells),	     SUITE_TEST(behind_a_request_that_is_dropped),
 	};
 
 	return suite_run_both("descriptors", tests, SUITE_LEN(tests), 60);
