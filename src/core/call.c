@@ -182,6 +182,22 @@ void aph_call_end(struct aph_call *call, enum aph_outcome outcome, enum aph_reas
 		    call->is_client || call->receipts || call->state != APH_CALL_REPLIED);
 }
 
+void aph_call_abandon(struct aph_call *call)
+{
+	call->n_waiting = 0; /* those threads are the parent's */
+	if (call->state == APH_CALL_ENDED)
+		return;
+	call->state = APH_CALL_ENDED;
+	call->lingering = false;
+	call->result = (struct aph_result){
+		.outcome = call->is_client ? APH_LOST : APH_GONE,
+		.reason = APH_REASON_CLOSED,
+	};
+	/* It may be freed before others that have one. */
+	if (call->timed)
+		stop_timer(call);
+}
+
 struct aph_call *aph_call_incoming(struct aph_channel *channel, uint64_t deadline_ns)
 {
 	struct aph_service *service = channel->service;

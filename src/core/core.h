@@ -383,6 +383,8 @@ APH_API void aph_call_writable(struct aph_call *call);
 /* Enters ENDED, once. */
 APH_API void aph_call_end(struct aph_call *call, enum aph_outcome outcome, enum aph_reason reason,
 			  int32_t code);
+/* In a forked child: it ends without a word to anybody. */
+void aph_call_abandon(struct aph_call *call);
 /* The end of a call's life: gives back all that it holds. */
 void aph_call_recycle(struct aph_call *call);
 

@@ -421,18 +421,8 @@ static void abandon(struct aph_endpoint *ep)
 		channel->ops->abandon(channel);
 		channel->state = APH_CHANNEL_ENDED;
 		channel->reason = APH_REASON_CLOSED;
-		aph_list_for_each(call_pos, call_tmp, &channel->calls) {
-			struct aph_call *call = aph_container(call_pos, struct aph_call, link);
-
-			if (call->state == APH_CALL_ENDED)
-				continue;
-			call->state = APH_CALL_ENDED;
-			call->lingering = false;
-			call->result = (struct aph_result){
-				.outcome = call->is_client ? APH_LOST : APH_GONE,
-				.reason = APH_REASON_CLOSED,
-			};
-		}
+		aph_list_for_each(call_pos, call_tmp, &channel->calls)
+			aph_call_abandon(aph_container(call_pos, struct aph_call, link));
 	}
 	if (ep->local)
 		ep->local->ops->abandon(ep->local);

@@ -106,6 +106,62 @@ static void the_parent_goes_on(void **state)
 	service_stop(&service);
 }
 
+static int child_frees_the_call_first(int ctl, void *arg)
+{
+	(void)arg;
+	(void)ctl;
+	aph_call_free(parent_call);
+	aph_endpoint_free(parent.ep);
+	return 0;
+}
+
+/* What else has a deadline at the endpoint outlives the call: here a channel that is not open yet. */
+static void a_call_with_a_deadline_goes_first(void **state)
+{
+	struct aph_channel_options async = { .size = sizeof(async), .flags = APH_CHANNEL_ASYNC };
+	struct aph_endpoint *idle;
+	struct aph_channel *channel;
+	struct service service;
+
+	(void)state;
+	service_start_simple(&service, suite_mode, "fork");
+	client_open(&parent, "fork");
+	assert_int_equal(aph_endpoint_new(&idle, NULL), 0);
+	assert_int_equal(aph_service_open(NULL, idle, "idle", NULL), 0);
+	assert_int_equal(aph_channel_open(&channel, parent.ep, "idle", &async), 0);
+	parent_call = client_begin(parent.channel, "h", 1, aph_deadline_ms(1000000));
+	assert_int_equal(run_child(child_frees_the_call_first), 0);
+	aph_call_free(parent_call);
+	client_close(&parent);
+	aph_endpoint_free(idle);
+	service_stop(&service);
+}
+
+static void *call_and_wait(void *arg)
+{
+	(void)arg;
+	CHECK(aph_call(parent.channel, "h", 1, NULL, NULL, APH_FOREVER) == APH_ANSWERED);
+	return NULL;
+}
+
+/* The thread is not the child's: its call is freed with the endpoint. */
+static void while_a_thread_is_in_a_call(void **state)
+{
+	struct service service;
+	pthread_t thread;
+
+	(void)state;
+	service_start_simple(&service, suite_mode, "fork");
+	client_open(&parent, "fork");
+	assert_int_equal(pthread_create(&thread, NULL, call_and_wait, NULL), 0);
+	service_await(&service.seen->held, 1);
+	assert_int_equal(run_child(child_frees_only), 0);
+	assert_int_equal(aph_call(parent.channel, "w", 1, NULL, NULL, APH_FOREVER), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	client_close(&parent);
+	service_stop(&service);
+}
+
 static struct aph_endpoint *service_ep;
 static struct aph_service *service_handle;
 
@@ -176,6 +232,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		SUITE_TEST(the_parent_goes_on),
+		SUITE_TEST(a_call_with_a_deadline_goes_first),
+		SUITE_TEST(while_a_thread_is_in_a_call),
 		SUITE_TEST(the_service_goes_on),
 	};
 
