@@ -491,14 +491,17 @@ static int open_once(struct aph_channel **out, struct aph_local *local, const st
 		if (r == -EAGAIN)
 			r = -ETIMEDOUT;
 	}
-	if (r == 0 && lc->base.state == APH_CHANNEL_ENDED)
-		r = lc->connect_error ? lc->connect_error : -ECONNRESET;
+	if (r == 0)
+		r = lc->connect_error;
 	if (r < 0) {
 		aph_channel_end(&lc->base, APH_REASON_CLOSED);
 		aph_channel_unref(&lc->base);
 		return explain(r, name);
 	}
 	lc->base.user_holds = true;
+	/* It was open, and ended again before this thread had its turn. */
+	if (lc->base.state == APH_CHANNEL_ENDED)
+		aph_pending_add(ep, &lc->base.pending, APH_EVENT_CLOSED);
 	*out = &lc->base;
 	return 0;
 }

@@ -483,6 +483,66 @@ static void waiting_in_vain_beside_a_leader(void **state)
 	pool_stop(&pool);
 }
 
+/* -- a service that throws everybody out ------------------------------------------------------- */
+
+static void *throw_out(void *arg)
+{
+	struct aph_endpoint *ep = arg;
+	struct aph_event ev;
+
+	while (aph_endpoint_next(ep, &ev, APH_FOREVER) == 0) {
+		CHECK(ev.type == APH_EVENT_CONNECT);
+		aph_channel_close(ev.channel);
+	}
+	return NULL;
+}
+
+struct closed {
+	struct aph_endpoint *ep;
+	_Atomic unsigned n;
+};
+
+static void *count_closed(void *arg)
+{
+	struct closed *closed = arg;
+	struct aph_event ev;
+
+	while (aph_endpoint_next(closed->ep, &ev, APH_FOREVER) == 0) {
+		CHECK(ev.type == APH_EVENT_CLOSED && ev.result.reason == APH_REASON_CLOSED);
+		closed->n++;
+	}
+	return NULL;
+}
+
+/* Another thread may see a channel's end before the one that opens it has seen that it is open. */
+static void thrown_out_beside_a_leader(void **state)
+{
+	static const struct aph_service_options options = { .size = sizeof(options),
+							    .flags = APH_SERVICE_EVENTS };
+	struct closed closed = { .n = 0 };
+	struct aph_channel *channel;
+	struct aph_endpoint *service;
+	pthread_t threads[2];
+
+	(void)state;
+	assert_int_equal(aph_endpoint_new(&service, NULL), 0);
+	assert_int_equal(aph_service_open(NULL, service, "bouncer", &options), 0);
+	assert_int_equal(aph_endpoint_new(&closed.ep, NULL), 0);
+	assert_int_equal(pthread_create(&threads[0], NULL, throw_out, service), 0);
+	assert_int_equal(pthread_create(&threads[1], NULL, count_closed, &closed), 0);
+	for (unsigned i = 1; i <= 500; i++) {
+		assert_int_equal(aph_channel_open(&channel, closed.ep, "bouncer", NULL), 0);
+		service_await(&closed.n, i);
+		aph_channel_close(channel);
+	}
+	assert_int_equal(aph_endpoint_wake(service), 0);
+	assert_int_equal(aph_endpoint_wake(closed.ep), 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+	aph_endpoint_free(closed.ep);
+	aph_endpoint_free(service);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -494,6 +554,7 @@ int main(void)
 		SUITE_TEST(a_wake_is_passed_on),
 		SUITE_TEST(a_long_reply_beside_a_leader),
 		SUITE_TEST(waiting_in_vain_beside_a_leader),
+		SUITE_TEST(thrown_out_beside_a_leader),
 	};
 
 	return suite_run("threads", tests, SUITE_LEN(tests), 60);
