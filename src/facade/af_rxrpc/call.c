@@ -144,10 +144,23 @@ bool aph_afrx_call_has_news(const struct aph_afrx_call *c)
 	return !c->read_out && (aph_rx_call_available(c->rx) > 0 || aph_rx_call_is_complete(c->rx));
 }
 
+void aph_afrx_call_watch(struct aph_afrx_call *c)
+{
+	const void *data;
+	size_t len;
+
+	/* At the end of a body there is nothing to wait for, and to look may end the call. */
+	if (c->rx && !c->ended && !c->read_out && !aph_rx_call_available(c->rx) &&
+	    !aph_rx_call_is_complete(c->rx))
+		(void)aph_rx_call_borrow(c->rx, &data, &len);
+}
+
 void aph_afrx_call_announce(struct aph_afrx_call *c)
 {
-	if (!aph_afrx_call_has_news(c))
+	if (!aph_afrx_call_has_news(c)) {
+		aph_afrx_call_watch(c);
 		return;
+	}
 	if (aph_afrx_list_empty(&c->pending)) {
 		c->turn = 0;
 		aph_afrx_list_add(&c->socket->queue, &c->pending);

@@ -200,6 +200,7 @@ static void requeue(struct aph_afrx_call *c)
 {
 	if (!aph_afrx_call_has_news(c)) {
 		aph_afrx_list_del(&c->pending);
+		aph_afrx_call_watch(c);
 	} else if (c->turn == 0) {
 		aph_afrx_list_del(&c->pending);
 		aph_afrx_list_add(&c->socket->queue, &c->pending);

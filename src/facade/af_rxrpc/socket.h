@@ -313,7 +313,12 @@ struct aph_afrx_call *aph_afrx_call_find(const struct aph_afrx_socket *s, unsign
 void aph_afrx_event(const struct aph_rx_event *ev);
 /* Whether there is something to receive of it. */
 bool aph_afrx_call_has_news(const struct aph_afrx_call *c);
-/* Puts it into the queue if there is. */
+/*
+ * It has none now, and those that come are to be heard of: the engine tells of arriving data only
+ * after somebody has looked and found nothing.
+ */
+void aph_afrx_call_watch(struct aph_afrx_call *c);
+/* Puts it into the queue if there is, or watches it. */
 void aph_afrx_call_announce(struct aph_afrx_call *c);
 /* It has waited, and has this tag from now on. */
 void aph_afrx_call_accept(struct aph_afrx_call *c, unsigned long tag);

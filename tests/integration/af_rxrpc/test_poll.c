@@ -283,6 +283,82 @@ static void test_readable_for_another(void **state)
 	OK(rx_close(server));
 }
 
+/* -- news of what is not there yet ------------------------------------------------------------- */
+
+/* Who has read all that had come, to the last byte of the buffer, hears of what comes then. */
+static void test_more_after_a_full_buffer(void **state)
+{
+	static char data[2000];
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5), client = client_new();
+	size_t n = 0;
+
+	(void)state;
+	CHECK_INT(tag_command(server, 11, RXRPC_CHARGE_ACCEPT), 0);
+	/* One packet leaves; what is behind it waits for more. */
+	CHECK_INT(tag_send(client, 1, data, sizeof(data), &to, MSG_MORE), sizeof(data));
+	CHECK(polls(server, POLLIN, check_hang_ms(5000)));
+	for (; polls(server, POLLIN, 0); n++) {
+		receive(server, &got, 1, MSG_DONTWAIT);
+		CHECK(got.n == 1 && got.tag == 11 && got.flags == MSG_MORE);
+	}
+	CHECK(n > 0 && n < sizeof(data));
+	CHECK_INT(tag_send(client, 1, NULL, 0, NULL, 0), 0);
+	for (; n < sizeof(data); n += (size_t)got.n) {
+		receive_soon(server, &got, sizeof(data), 0);
+		CHECK(got.n > 0 && got.tag == 11);
+	}
+	CHECK(n == sizeof(data) && got.flags == 0);
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
+/* A packet of the first call of a connection, by a client of bare packets. */
+static void send_raw(int udp, const struct sockaddr_rxrpc *to, uint8_t seq, uint8_t flags,
+		     const char *text)
+{
+	unsigned char packet[64] = { 0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0 };
+	size_t len = strlen(text);
+
+	packet[11] = 1; /* call */
+	packet[15] = packet[19] = seq;
+	packet[20] = 1; /* DATA */
+	packet[21] = flags | 1;
+	packet[26] = SERVICE >> 8;
+	packet[27] = SERVICE & 0xff;
+	memcpy(packet + 28, text, len);
+	CHECK_INT(sendto(udp, packet, 28 + len, 0, (const struct sockaddr *)&to->transport.sin,
+			 sizeof(struct sockaddr_in)),
+		  28 + len);
+}
+
+/* The network may bring the second packet of a request before the first. */
+static void with_wrong_order(bool charge)
+{
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5), udp = (int)OK(socket(AF_INET, SOCK_DGRAM, 0));
+
+	if (charge)
+		CHECK_INT(tag_command(server, 11, RXRPC_CHARGE_ACCEPT), 0);
+	send_raw(udp, &to, 2, 4, "last");
+	if (!charge) {
+		expect_note(server, &got, 0, RXRPC_NEW_CALL);
+		CHECK_INT(tag_command(server, 11, RXRPC_ACCEPT), 0);
+		expect_nothing(server);
+	}
+	send_raw(udp, &to, 1, 0, "first ");
+	expect_data(server, 11, "first last", 0);
+	OK(close(udp));
+	OK(rx_close(server));
+}
+
+static void test_wrong_order(void **state)
+{
+	(void)state;
+	with_wrong_order(true);
+	with_wrong_order(false);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -293,6 +369,8 @@ int main(void)
 		SUITE_TEST(test_nonblocking),
 		SUITE_TEST(test_threads),
 		SUITE_TEST(test_readable_for_another),
+		SUITE_TEST(test_more_after_a_full_buffer),
+		SUITE_TEST(test_wrong_order),
 	};
 
 	return suite_run("af_rxrpc poll", tests, SUITE_LEN(tests), 60);
