@@ -375,8 +375,8 @@ static void behind_many_bells(void **state)
 }
 
 /*
- * A client closes its channel behind a request with descriptors that nobody has received, and behind
- * it are descriptors of a call that was: each goes where it belongs, or nowhere.
+ * A client closes its channel behind a request with descriptors that nobody has received, and
+ * behind it are descriptors of a call that was: each goes where it belongs, or nowhere.
  */
 static void behind_a_request_that_is_dropped(void **state)
 {
