@@ -565,8 +565,11 @@ struct aph_endpoint *aph_endpoint_free(struct aph_endpoint *ep)
 	aph_unlock(ep);
 	close_descriptors(ep);
 	aph_timers_deinit(&ep->timers);
-	(void)pthread_cond_destroy(&ep->for_receivers);
-	(void)pthread_cond_destroy(&ep->for_callers);
+	/* In a child it would wait for the parent's threads to come out of them. */
+	if (!ep->forked) {
+		(void)pthread_cond_destroy(&ep->for_receivers);
+		(void)pthread_cond_destroy(&ep->for_callers);
+	}
 	(void)pthread_mutex_destroy(&ep->lock);
 	free(ep);
 	return NULL;

@@ -7,8 +7,11 @@
 
 #include "fds.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct client parent;
@@ -137,6 +140,15 @@ static void a_call_with_a_deadline_goes_first(void **state)
 	service_stop(&service);
 }
 
+static void *take_nothing(void *arg)
+{
+	struct aph_event ev;
+
+	(void)arg;
+	CHECK(aph_endpoint_next(parent.ep, &ev, APH_FOREVER) == -ECANCELED);
+	return NULL;
+}
+
 static void *call_and_wait(void *arg)
 {
 	(void)arg;
@@ -144,20 +156,67 @@ static void *call_and_wait(void *arg)
 	return NULL;
 }
 
-/* The thread is not the child's: its call is freed with the endpoint. */
-static void while_a_thread_is_in_a_call(void **state)
+static bool is_asleep(const char *tid)
 {
+	char path[300], line[512] = "";
+	const char *at;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%s/stat", tid);
+	file = fopen(path, "re");
+	assert_non_null(file);
+	assert_non_null(fgets(line, sizeof(line), file));
+	fclose(file);
+	at = strrchr(line, ')');
+	return at && at[1] && at[2] == 'S';
+}
+
+/* Waits until `n` threads, all but this one, sleep. */
+static void await_sleepers(int n)
+{
+	const struct timespec nap = { .tv_nsec = 1000000 };
+	const struct dirent *entry;
+	int asleep;
+	DIR *dir;
+
+	for (int ms = check_hang_ms(5000); ms; ms--) {
+		asleep = 0;
+		dir = opendir("/proc/self/task");
+		assert_non_null(dir);
+		while ((entry = readdir(dir)))
+			asleep += entry->d_name[0] != '.' && is_asleep(entry->d_name);
+		closedir(dir);
+		if (asleep >= n)
+			return;
+		nanosleep(&nap, NULL);
+	}
+	fail_msg("the threads do not come to rest");
+}
+
+/*
+ * The threads are not the child's: their calls are freed with the endpoint, and nobody waits for
+ * them. Of three one leads, and two wait for it, one for an event and one for its call, or two for
+ * events.
+ */
+static void while_threads_wait(void **state)
+{
+	void *(*const waits[])(void *) = { take_nothing, take_nothing, call_and_wait };
 	struct service service;
-	pthread_t thread;
+	pthread_t threads[3];
 
 	(void)state;
 	service_start_simple(&service, suite_mode, "fork");
 	client_open(&parent, "fork");
-	assert_int_equal(pthread_create(&thread, NULL, call_and_wait, NULL), 0);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, waits[i], NULL), 0);
 	service_await(&service.seen->held, 1);
+	await_sleepers(3);
 	assert_int_equal(run_child(child_frees_only), 0);
 	assert_int_equal(aph_call(parent.channel, "w", 1, NULL, NULL, APH_FOREVER), 0);
-	assert_int_equal(pthread_join(thread, NULL), 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(aph_endpoint_wake(parent.ep), 0);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
 	client_close(&parent);
 	service_stop(&service);
 }
@@ -233,7 +292,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		SUITE_TEST(the_parent_goes_on),
 		SUITE_TEST(a_call_with_a_deadline_goes_first),
-		SUITE_TEST(while_a_thread_is_in_a_call),
+		SUITE_TEST(while_threads_wait),
 		SUITE_TEST(the_service_goes_on),
 	};
 
