@@ -154,33 +154,41 @@ static void give_up_call(struct aph_local_call *call)
 	}
 }
 
-/* A record cannot be added to its call: its fault, or ours. */
-static APH_APART void reject_piece(struct aph_local_channel *lc, struct aph_local_call *call,
-				   const struct aph_record *record, const int *fds, int r)
+/*
+ * The record's descriptors become the call's. False: they did not come whole (`error`; the record has
+ * none then), or there is no room for them. Then its bytes are not delivered either.
+ */
+static APH_APART bool keep_fds(struct aph_local_channel *lc, struct aph_local_call *call,
+			       const struct aph_record *record, const int *fds, int error)
 {
-	aph_close_received(lc->base.peer.euid, fds, record->n_fds);
+	if (error == 0 && add_fds(lc, call, fds, record->n_fds) == 0)
+		return true;
+	discard(lc, record, fds);
+	give_up_call(call);
+	return false;
+}
+
+/* A record cannot be added to its call: its fault, or ours. */
+static APH_APART void reject_piece(struct aph_local_channel *lc, struct aph_local_call *call, int r)
+{
 	if (r == -EPROTO)
 		offend(lc);
 	else
 		give_up_call(call);
 }
 
-/*
- * Adds a record to a call's body and tells core. `fds_error`: its descriptors did not come whole;
- * the record has none then.
- */
+/* Adds a record to a call's body and tells core. `fds_error`: as for keep_fds(). */
 static inline void add_piece(struct aph_local_channel *lc, struct aph_local_call *call,
 			     const struct aph_record *record, const int *fds, int fds_error,
 			     bool first)
 {
-	int r = add_bytes(lc, call, record, first);
+	int r;
 
-	if (r == 0)
-		r = fds_error;
-	if (r == 0 && record->n_fds)
-		r = add_fds(lc, call, fds, record->n_fds);
+	if ((fds_error || record->n_fds) && !keep_fds(lc, call, record, fds, fds_error))
+		return;
+	r = add_bytes(lc, call, record, first);
 	if (r < 0)
-		reject_piece(lc, call, record, fds, r);
+		reject_piece(lc, call, r);
 	else if (call->base.is_client || !first)
 		aph_call_arrived(&call->base, !(record->flags & APH_RECORD_MORE));
 	else

@@ -425,6 +425,55 @@ static void behind_a_request_that_is_dropped(void **state)
 	aph_endpoint_free(ep);
 }
 
+/*
+ * This process can hold no more: the call is lost, and no byte is read of the piece whose descriptor
+ * is missing.
+ */
+static void no_room_for_one(void **state)
+{
+	struct aph_channel_options async = { .size = sizeof(async), .flags = APH_CHANNEL_ASYNC };
+	struct aph_endpoint *ep, *client;
+	struct aph_channel *channel;
+	struct rlimit before, none;
+	struct aph_call *call;
+	struct aph_event ev;
+	char buf[8];
+	int fd;
+
+	(void)state;
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	assert_int_equal(aph_endpoint_new(&client, NULL), 0);
+	assert_int_equal(aph_service_open(NULL, ep, "fds", NULL), 0);
+	assert_int_equal(aph_channel_open(&channel, client, "fds", &async), 0);
+	while (aph_endpoint_next(client, &ev, APH_NOW) != 0)
+		(void)aph_endpoint_serve(ep, APH_NOW);
+	assert_int_equal(ev.type, APH_EVENT_OPEN);
+	fd = marked(0);
+	assert_int_equal(aph_call_new(&call, channel, APH_FOREVER, NULL), 0);
+	assert_int_equal(aph_call_send(call, "?", 1, 0), 1);
+	client_next(ep, &ev, 2000);
+	assert_int_equal(ev.type, APH_EVENT_REQUEST);
+	assert_int_equal(aph_call_send(ev.call, "1", 1, APH_MORE), 1);
+	assert_int_equal(aph_call_send_fds(ev.call, "2", 1, &fd, 1, APH_MORE), 1);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	none = before;
+	none.rlim_cur = 0;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	while (!aph_call_result(call, NULL))
+		(void)aph_endpoint_serve(client, APH_NOW);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+	client_next(client, &ev, 2000);
+	assert_int_equal(ev.type, APH_EVENT_END);
+	client_check_result(ev.result, APH_LOST, APH_REASON_RESOURCES);
+	assert_int_equal(aph_call_read(call, buf, sizeof(buf)), 1);
+	assert_int_equal(aph_call_read(call, buf, sizeof(buf)), -EPIPE);
+	assert_int_equal(aph_call_take_fds(call, &fd, 1), 0);
+	aph_call_free(call);
+	close(fd);
+	aph_endpoint_free(client);
+	aph_endpoint_free(ep);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -433,6 +482,7 @@ int main(void)
 		SUITE_TEST(bad_ones_change_nothing), SUITE_TEST(untaken_ones_are_closed),
 		SUITE_TEST(one_that_lingers),	     SUITE_TEST(more_than_may_be_under_way),
 		SUITE_TEST(behind_many_bells),	     SUITE_TEST(behind_a_request_that_is_dropped),
+		SUITE_TEST(no_room_for_one),
 	};
 
 	return suite_run_both("descriptors", tests, SUITE_LEN(tests), 60);
