@@ -155,8 +155,8 @@ static void give_up_call(struct aph_local_call *call)
 }
 
 /*
- * The record's descriptors become the call's. False: they did not come whole (`error`; the record has
- * none then), or there is no room for them. Then its bytes are not delivered either.
+ * The record's descriptors become the call's. False: they did not come whole (`error`; the record
+ * has none then), or there is no room for them. Then its bytes are not delivered either.
  */
 static APH_APART bool keep_fds(struct aph_local_channel *lc, struct aph_local_call *call,
 			       const struct aph_record *record, const int *fds, int error)

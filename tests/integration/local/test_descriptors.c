@@ -426,8 +426,8 @@ static void behind_a_request_that_is_dropped(void **state)
 }
 
 /*
- * This process can hold no more: the call is lost, and no byte is read of the piece whose descriptor
- * is missing.
+ * This process can hold no more: the call is lost, and no byte is read of the piece whose
+ * descriptor is missing.
  */
 static void no_room_for_one(void **state)
 {

@@ -118,7 +118,9 @@ static int child_frees_the_call_first(int ctl, void *arg)
 	return 0;
 }
 
-/* What else has a deadline at the endpoint outlives the call: here a channel not open yet. */
+/*
+ * What else has a deadline at the endpoint outlives the call: here a channel that is not open yet.
+ */
 static void a_call_with_a_deadline_goes_first(void **state)
 {
 	struct aph_channel_options async = { .size = sizeof(async), .flags = APH_CHANNEL_ASYNC };
