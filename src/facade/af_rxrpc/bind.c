@@ -201,8 +201,8 @@ APH_API int aph_rxrpc_connect(int fd, const struct sockaddr *address, socklen_t 
 	return (int)aph_afrx_result(aph_afrx_put(s, connect_to(s, address, len)));
 }
 
-/* New calls are refused; those that were accepted go on. */
-static void refuse(struct aph_afrx_socket *s, enum aph_afrx_state state)
+/* New calls are refused; those that were accepted go on. `fd` is the program's. */
+static void refuse(struct aph_afrx_socket *s, int fd, enum aph_afrx_state state)
 {
 	s->state = state;
 	while (s->n_charged)
@@ -212,11 +212,12 @@ static void refuse(struct aph_afrx_socket *s, enum aph_afrx_state state)
 		aph_afrx_call_free(
 			APH_AFRX_OF(aph_afrx_list_pop(&s->waiting), struct aph_afrx_call, place));
 	aph_afrx_set_credit(s);
+	aph_afrx_settle(s, fd);
 	if (s->endpoint)
 		aph_afrx_endpoint_push(s->endpoint);
 }
 
-static int listen_to(struct aph_afrx_socket *s, int backlog)
+static int listen_to(struct aph_afrx_socket *s, int fd, int backlog)
 {
 	unsigned max = aph_afrx_tunable("max_backlog");
 
@@ -233,7 +234,7 @@ static int listen_to(struct aph_afrx_socket *s, int backlog)
 	case APH_AFRX_LISTENING:
 		if (backlog != 0)
 			return -EBUSY;
-		refuse(s, APH_AFRX_DISABLED);
+		refuse(s, fd, APH_AFRX_DISABLED);
 		return 0;
 	case APH_AFRX_CLIENT_BOUND:
 	case APH_AFRX_DISABLED:
@@ -252,7 +253,7 @@ APH_API int aph_rxrpc_listen(int fd, int backlog)
 		return aph_afrx_remote_listen(fd, backlog);
 	if (r < 0)
 		return (int)aph_afrx_result(r);
-	return (int)aph_afrx_result(aph_afrx_put(s, listen_to(s, backlog)));
+	return (int)aph_afrx_result(aph_afrx_put(s, listen_to(s, fd, backlog)));
 }
 
 APH_API int aph_rxrpc_shutdown(int fd, int how)
@@ -269,7 +270,7 @@ APH_API int aph_rxrpc_shutdown(int fd, int how)
 	else if (s->state == APH_AFRX_SHUT)
 		r = -ESHUTDOWN;
 	else
-		refuse(s, APH_AFRX_SHUT);
+		refuse(s, fd, APH_AFRX_SHUT);
 	return (int)aph_afrx_result(aph_afrx_put(s, r));
 }
 

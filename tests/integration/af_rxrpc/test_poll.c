@@ -313,6 +313,26 @@ static void test_more_after_a_full_buffer(void **state)
 	OK(rx_close(server));
 }
 
+/* Calls that nobody will accept any more are nothing to read. */
+static void test_readable_no_more(void **state)
+{
+	struct sockaddr_rxrpc to;
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		int server = server_new(&to, 5), client = client_new();
+
+		CHECK_INT(tag_send(client, 1, "x", 1, &to, 0), 1);
+		CHECK(polls(server, POLLIN, check_hang_ms(5000)));
+		OK(i == 0 ? rx_listen(server, 0) : rx_shutdown(server, SHUT_RDWR));
+		CHECK(!polls(server, POLLIN, 0));
+		receive(server, &got, 10, MSG_DONTWAIT);
+		CHECK_INT(got.n, -EAGAIN);
+		OK(rx_close(client));
+		OK(rx_close(server));
+	}
+}
+
 /* A packet of the first call of a connection, by a client of bare packets. */
 static void send_raw(int udp, const struct sockaddr_rxrpc *to, uint8_t seq, uint8_t flags,
 		     const char *text)
@@ -370,6 +390,7 @@ int main(void)
 		SUITE_TEST(test_threads),
 		SUITE_TEST(test_readable_for_another),
 		SUITE_TEST(test_more_after_a_full_buffer),
+		SUITE_TEST(test_readable_no_more),
 		SUITE_TEST(test_wrong_order),
 	};
 
