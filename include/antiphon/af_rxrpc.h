@@ -9,8 +9,9 @@
  * and programs that are started share it: see af_rxrpc(7).
  *
  * All functions return -1 and set errno on failure. They may be used from any thread, but not from
- * signal handlers, and no thread may be cancelled in one (pthread_cancel(3)). The library has one
- * thread for each UDP port in use, which handles no signals.
+ * signal handlers. A thread may be cancelled (pthread_cancel(3)) while it waits in sendmsg() or
+ * recvmsg(), and in no other of them. The library has one thread for each UDP port in use, which
+ * handles no signals.
  */
 #ifndef ANTIPHON_AF_RXRPC_H
 #define ANTIPHON_AF_RXRPC_H
