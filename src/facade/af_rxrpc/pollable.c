@@ -86,11 +86,7 @@ void aph_afrx_mark(struct aph_afrx_socket *s)
 		s->marks++;
 }
 
-/*
- * While a thread slept in a function, its descriptor may have been closed, and its number be that
- * of something else.
- */
-static bool is_outer(const struct aph_afrx_socket *s, int fd)
+bool aph_afrx_is_outer(const struct aph_afrx_socket *s, int fd)
 {
 	uint64_t cookie;
 
@@ -102,7 +98,7 @@ static void unmark(struct aph_afrx_socket *s, int fd, unsigned n)
 	char buf[MARKS_MAX];
 	ssize_t r;
 
-	if (!is_outer(s, fd))
+	if (!aph_afrx_is_outer(s, fd))
 		return;
 	r = take(fd, buf, n);
 	s->marks = r > 0 && (unsigned)r < s->marks ? s->marks - (unsigned)r : 0;
@@ -128,7 +124,7 @@ void aph_afrx_settle_room(struct aph_afrx_socket *s, int fd)
 	char buf[4096];
 
 	if (held >= allowed && !s->full) {
-		if (is_outer(s, fd) && give(fd, filling, sizeof(filling)) > 0)
+		if (aph_afrx_is_outer(s, fd) && give(fd, filling, sizeof(filling)) > 0)
 			s->full = true;
 	} else if (held < allowed && s->full) {
 		while (take(s->inner, buf, sizeof(buf)) > 0)

@@ -366,6 +366,9 @@ static ssize_t receive_here(int fd, struct msghdr *message, int flags)
 		r = put_all(&t, message);
 		n = r < 0 ? r : n;
 	}
+	/* It has moved, and cannot be asked for by this number. */
+	if (n == -EREMOTE && !aph_afrx_is_outer(t.s, fd))
+		n = -EBADF;
 	return aph_afrx_put(t.s, n);
 }
 

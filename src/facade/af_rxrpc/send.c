@@ -494,7 +494,10 @@ static ssize_t send_here(int fd, const struct msghdr *message, int flags)
 	if (r < 0)
 		return aph_afrx_put(t.s, r);
 	r = send_message(&t, &copy);
-	moved = t.s->moved;
+	/* The broker can be asked by this number only if it is not that of something else now. */
+	moved = t.s->moved && aph_afrx_is_outer(t.s, fd);
+	if (r == -EREMOTE && !moved)
+		r = -EBADF;
 	r = aph_afrx_put(t.s, r);
 	if (r > 0 && moved && t.body.left)
 		r += send_rest(&t);

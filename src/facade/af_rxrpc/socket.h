@@ -252,6 +252,11 @@ void aph_afrx_settle(struct aph_afrx_socket *s, int fd);
  * As many calls as before, or fewer, are blocked; `fd` is the program's, or -1 in our own thread.
  */
 void aph_afrx_settle_room(struct aph_afrx_socket *s, int fd);
+/*
+ * Whether the descriptor is the socket's still: while a thread slept in a function it may have been
+ * closed, and its number be that of something else.
+ */
+bool aph_afrx_is_outer(const struct aph_afrx_socket *s, int fd);
 /* Whether nobody has the outer end any more. */
 bool aph_afrx_is_closed(const struct aph_afrx_socket *s);
 

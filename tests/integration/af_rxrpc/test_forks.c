@@ -189,6 +189,30 @@ static void test_fork_after_close(void **state)
 	OK(rx_close(server));
 }
 
+/* Whoever sleeps has nothing to do with another socket that has got the number meanwhile. */
+static void test_fork_after_reuse(void **state)
+{
+	struct sockaddr_rxrpc to, other_to;
+	int server = server_new(&to, 5), other_server = server_new(&other_to, 5);
+	int client = client_new(), other = client_new();
+	struct sleeper sleeper;
+
+	(void)state;
+	OK(connect_to(client, &to));
+	OK(connect_to(other, &other_to));
+	CHECK_INT(tag_command(server, 11, RXRPC_CHARGE_ACCEPT), 0);
+	begin_sending(&sleeper, client, 1, LARGE);
+	OK(dup2(other, client));
+	fork_once();
+	CHECK_INT(pthread_join(sleeper.thread, NULL), 0);
+	CHECK(sleeper.result > 0 && sleeper.result < LARGE);
+	expect_nothing(other_server);
+	OK(rx_close(client));
+	OK(rx_close(other));
+	OK(rx_close(other_server));
+	OK(rx_close(server));
+}
+
 #define PORTS 16
 
 static void *fork_in_thread(void *arg)
@@ -235,7 +259,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		SUITE_TEST(test_fork_meanwhile),       SUITE_TEST(test_fork_while_sending),
 		SUITE_TEST(test_fork_without_channel), SUITE_TEST(test_fork_while_reading),
-		SUITE_TEST(test_fork_after_close),     SUITE_TEST(test_fork_twice),
+		SUITE_TEST(test_fork_after_close),     SUITE_TEST(test_fork_after_reuse),
+		SUITE_TEST(test_fork_twice),
 	};
 
 	return suite_run("af_rxrpc forks", tests, SUITE_LEN(tests), 60);
