@@ -48,9 +48,8 @@ int aph_scheme_find(const struct aph_scheme **out, const char *address)
 		return 0;
 	*out = load_rx();
 	if (!*out)
-		return aph_err(-EPROTONOSUPPORT,
-			       "'%s' needs libantiphon-rx.so." APH_ABI ", which is not installed",
-			       address);
+		return aph_err(-EPROTONOSUPPORT, "'%s' needs a library that cannot be loaded: %s",
+			       address, dlerror());
 	return 0;
 }
 

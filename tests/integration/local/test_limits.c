@@ -58,6 +58,24 @@ static void open_gaps(void)
 		close(fillers[--n_fillers]);
 }
 
+/* This program comes without the library of remote addresses; to load it takes a descriptor. */
+static void no_descriptors_to_load_what_calls_far(void **state)
+{
+	struct aph_channel *channel;
+	struct aph_endpoint *ep;
+	rlim_t old;
+
+	(void)state;
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	old = limit_descriptors(fill_gaps());
+	assert_int_equal(aph_channel_open(&channel, ep, "rx:127.0.0.1:7/1", NULL),
+			 -EPROTONOSUPPORT);
+	limit_descriptors(old);
+	assert_non_null(strstr(aph_error(), "Too many open files"));
+	open_gaps();
+	aph_endpoint_free(ep);
+}
+
 /* With room for n more descriptors, from none to enough: each try fails cleanly or works. */
 static void no_descriptors_at_the_client(void **state)
 {
@@ -569,6 +587,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		SUITE_TEST(no_descriptors_at_the_client),
+		SUITE_TEST(no_descriptors_to_load_what_calls_far),
 		SUITE_TEST(no_descriptors_to_begin_a_service),
 		SUITE_TEST(no_descriptors_at_the_service),
 		SUITE_TEST(no_descriptors_to_receive),
