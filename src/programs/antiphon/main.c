@@ -40,17 +40,21 @@ static void print_help(FILE *out)
 
 /*
  * A descriptor that is opened later must never become standard input, output or error by accident.
- * What is written to a standard output that was closed must not look as if it were there.
+ * What is written to a standard output that was closed must not look as if it were there, nor a
+ * standard input that was closed as if it were empty.
  */
 static int open_standard_descriptors(void)
 {
 	int fd;
 
 	do {
-		bool is_output = fcntl(STDIN_FILENO, F_GETFD) >= 0 &&
-				 fcntl(STDOUT_FILENO, F_GETFD) < 0;
+		int flags = O_RDWR;
 
-		fd = open("/dev/null", is_output ? O_RDONLY : O_RDWR);
+		if (fcntl(STDIN_FILENO, F_GETFD) < 0)
+			flags = O_WRONLY;
+		else if (fcntl(STDOUT_FILENO, F_GETFD) < 0)
+			flags = O_RDONLY;
+		fd = open("/dev/null", flags);
 	} while (fd >= 0 && fd <= STDERR_FILENO);
 	if (fd < 0)
 		return -1;

@@ -139,6 +139,21 @@ def output_that_is_closed_is_failure(box):
 
 
 @test
+def input_that_is_closed_is_failure(box):
+    box.serve("echo", "--", "cat")
+    for command in ("call echo -", "call --in - echo", "call --repeat 2 echo -"):
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$0" {command} <&-', box.program],
+            env=box.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=TIMEOUT,
+        )
+        assert done.returncode == FAILED and b"Bad file descriptor" in done.stderr, (command, done)
+
+
+@test
 def standard_descriptors_may_be_closed(box):
     done = subprocess.run(
         ["sh", "-c", 'exec "$0" call nobody hello <&- >&-', box.program],
