@@ -7,12 +7,20 @@
 #include "cli.h"
 #include "format.h"
 
+#include <stdarg.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define DELAY_NS    UINT64_C(500000000)
 #define INTERVAL_NS UINT64_C(100000000)
 #define BAR_WIDTH   24
+
+/* What is to be drawn. Its longest form is far below that. */
+struct line {
+	char text[256];
+	size_t len;
+};
 
 void progress_init(struct progress *progress, enum progress_unit unit, uint64_t total, bool wanted,
 		   bool unwanted)
@@ -33,18 +41,44 @@ static const char *amount(const struct progress *progress, struct text *text, do
 						: format_rate(text, value);
 }
 
-static void draw_bar(double fraction)
+__attribute__((format(printf, 2, 3))) static void add(struct line *line, const char *format, ...)
+{
+	size_t room = sizeof(line->text) - line->len;
+	va_list args;
+	int n;
+
+	va_start(args, format);
+	n = vsnprintf(line->text + line->len, room, format, args);
+	va_end(args);
+	if (n > 0)
+		line->len += (size_t)n < room ? (size_t)n : room - 1;
+}
+
+static void add_bar(struct line *line, double fraction)
 {
 	int full = (int)(fraction * BAR_WIDTH);
 
-	fputs(" [", stderr);
+	add(line, " [");
 	for (int i = 0; i < BAR_WIDTH; i++)
-		fputc(i < full ? '=' : i == full ? '>' : ' ', stderr);
-	fprintf(stderr, "] %3d%%", (int)(fraction * 100));
+		add(line, "%c", i < full ? '=' : i == full ? '>' : ' ');
+	add(line, "] %3d%%", (int)(fraction * 100));
+}
+
+/* In one write. What went beyond the last column would begin a new line with each drawing. */
+static void draw(const struct line *line)
+{
+	struct winsize size = { 0 };
+	size_t len = line->len;
+
+	if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 && len >= size.ws_col)
+		len = size.ws_col - 1u;
+	fprintf(stderr, "\r\033[K%.*s", (int)len, line->text);
+	fflush(stderr);
 }
 
 void progress_update(struct progress *progress, uint64_t sent, uint64_t received)
 {
+	struct line line = { .len = 0 };
 	double seconds, rate;
 	struct text text;
 	uint64_t now;
@@ -59,19 +93,20 @@ void progress_update(struct progress *progress, uint64_t sent, uint64_t received
 
 	seconds = (double)(now - progress->began_ns) / 1e9;
 	rate = (double)(sent > received ? sent : received) / seconds;
-	fprintf(stderr, "\r\033[K%s", amount(progress, &text, (double)sent));
+	add(&line, "%s", amount(progress, &text, (double)sent));
 	if (progress->total > 0) {
-		fprintf(stderr, " of %s", amount(progress, &text, (double)progress->total));
-		draw_bar(sent >= progress->total ? 1.0 : (double)sent / (double)progress->total);
+		add(&line, " of %s", amount(progress, &text, (double)progress->total));
+		add_bar(&line,
+			sent >= progress->total ? 1.0 : (double)sent / (double)progress->total);
 	}
 	if (received > 0)
-		fprintf(stderr, "  reply %s", amount(progress, &text, (double)received));
-	fprintf(stderr, "  %s%s", amount(progress, &text, rate),
-		progress->unit == PROGRESS_BYTES ? "/s" : " calls/s");
+		add(&line, "  reply %s", amount(progress, &text, (double)received));
+	add(&line, "  %s%s", amount(progress, &text, rate),
+	    progress->unit == PROGRESS_BYTES ? "/s" : " calls/s");
 	if (progress->total > sent && sent > 0)
-		fprintf(stderr, "  %.0f s left",
-			(double)(progress->total - sent) / ((double)sent / seconds));
-	fflush(stderr);
+		add(&line, "  %.0f s left",
+		    (double)(progress->total - sent) / ((double)sent / seconds));
+	draw(&line);
 }
 
 uint64_t progress_next(const struct progress *progress)

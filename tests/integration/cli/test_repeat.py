@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: MIT
 """antiphon call --repeat and --parallel."""
 
+import fcntl
 import json
 import os
 import pty
 import signal
+import struct
+import termios
 
 from harness import ABORTED, ANSWERED, LOST, REFUSED, TIMEOUT, main, test
 
@@ -137,6 +140,20 @@ def progress_is_shown_on_a_terminal(box):
     os.close(ours)
     os.close(theirs)
     assert done.returncode == ANSWERED and b"calls/s" in shown, shown
+
+
+@test
+def progress_stays_on_its_line(box):
+    box.serve("slow", "--", "sleep", "0.1")
+    for columns in (1, 2, 20, 32):
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+        done = box.call("--repeat", 12, "slow", stderr=theirs)
+        drawn = os.read(ours, 65536).split(b"\r\033[K")
+        os.close(ours)
+        os.close(theirs)
+        assert done.returncode == ANSWERED and len(drawn) > 2, (done, drawn)
+        assert max(map(len, drawn)) == columns - 1, (columns, drawn)
 
 
 main()
