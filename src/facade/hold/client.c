@@ -190,6 +190,28 @@ int hold_begin(struct aph_hold *hold, struct hold_exchange *exchange, uint64_t d
 	return r;
 }
 
+static const char *explain(int code)
+{
+	switch (code) {
+	case EACCES:
+		return "its rules do not allow that";
+	case EBUSY:
+		return "the name is being taken, or is offered to somebody";
+	case EDQUOT:
+		return "that is more than its limit for a user";
+	case EEXIST:
+		return "there is something under the name: delete or replace it";
+	case ENFILE:
+		return "it is full";
+	case ENOENT:
+		return "there is nothing under the name";
+	case EPERM:
+		return "sockets of antiphon's own cannot be kept";
+	default:
+		return strerror(code);
+	}
+}
+
 int hold_judge(const struct aph_result *result, bool retry_lost)
 {
 	switch (result->outcome) {
@@ -200,7 +222,7 @@ int hold_judge(const struct aph_result *result, bool retry_lost)
 			return -EAGAIN;
 		if (result->code <= 0 || result->code == EBADMSG)
 			return hold_complain(-EPROTO, "the other side is no keeper");
-		return hold_complain(-result->code, "the keeper says: %s", strerror(result->code));
+		return hold_complain(-result->code, "the keeper says: %s", explain(result->code));
 	default:
 		break;
 	}

@@ -46,8 +46,10 @@ int hold_cmd_stop(const struct hold_options *options, int n_names, char **names)
 /* Connects, or complains. 0 or -errno. */
 int hold_connect(struct aph_hold **hold, const struct hold_options *options);
 uint64_t hold_deadline(const struct hold_options *options);
-/* Says what went wrong with a name; CLI_FAILED. */
-int hold_failed(const char *name);
+/* The cli_status of what failed with -errno. */
+int hold_status(int r);
+/* Says what went wrong with a name; its cli_status. */
+int hold_failed(const char *name, int r);
 
 /* A socket that listens at [HOST:]PORT or at /PATH; -1 after a complaint. */
 int hold_listen_at(const char *address);

@@ -30,10 +30,15 @@ int hold_connect(struct aph_hold **hold, const struct hold_options *options)
 	return r;
 }
 
-int hold_failed(const char *name)
+int hold_status(int r)
 {
-	cli_error("%s: %s", name, aph_hold_error());
-	return CLI_FAILED;
+	return r == -EINVAL ? CLI_MISUSED : CLI_FAILED;
+}
+
+int hold_failed(const char *name, int r)
+{
+	cli_error("'%s': %s", name, aph_hold_error());
+	return hold_status(r);
 }
 
 /* -- store ------------------------------------------------------------------------------------- */
@@ -100,20 +105,21 @@ int hold_cmd_store(const struct hold_options *options, int n_names, char **names
 	status = read_descriptors(options, n_given, names + 1, fds);
 	if (status != CLI_OK)
 		return status;
-	if (hold_connect(&hold, options) < 0)
-		return CLI_FAILED;
+	r = hold_connect(&hold, options);
+	if (r < 0)
+		return hold_status(r);
 	r = listen_at_all(options, fds + n_given);
 	if (r == 0) {
 		call.flags |= options->replace ? APH_HOLD_REPLACE : 0;
 		r = aph_hold_store(hold, names[0], fds, n_fds, &call, hold_deadline(options));
 		if (r < 0)
-			(void)hold_failed(names[0]);
+			(void)hold_failed(names[0], r);
 		/* After a time-out it may be kept all the same. */
 		if (r < 0 && r != -ETIMEDOUT)
 			remove_paths(options, options->n_listen);
 	}
 	aph_hold_close(hold);
-	return r < 0 ? CLI_FAILED : CLI_OK;
+	return r < 0 ? hold_status(r) : CLI_OK;
 }
 
 /* -- list -------------------------------------------------------------------------------------- */
@@ -192,8 +198,9 @@ int hold_cmd_list(const struct hold_options *options, int n_names, char **names)
 	size_t n = 0;
 	int r;
 
-	if (hold_connect(&hold, options) < 0)
-		return CLI_FAILED;
+	r = hold_connect(&hold, options);
+	if (r < 0)
+		return hold_status(r);
 	r = aph_hold_list(hold, n_names ? names[0] : NULL, &list, &n, &options->call,
 			  hold_deadline(options));
 	if (r < 0)
@@ -204,7 +211,7 @@ int hold_cmd_list(const struct hold_options *options, int n_names, char **names)
 		r = print_table(list, n);
 	free(list);
 	aph_hold_close(hold);
-	return r < 0 ? CLI_FAILED : CLI_OK;
+	return r < 0 ? hold_status(r) : CLI_OK;
 }
 
 /* -- delete, transfer, stop -------------------------------------------------------------------- */
@@ -213,12 +220,15 @@ int hold_cmd_delete(const struct hold_options *options, int n_names, char **name
 {
 	struct aph_hold *hold;
 	int status = CLI_OK;
+	int r;
 
-	if (hold_connect(&hold, options) < 0)
-		return CLI_FAILED;
+	r = hold_connect(&hold, options);
+	if (r < 0)
+		return hold_status(r);
 	for (int i = 0; i < n_names; i++) {
-		if (aph_hold_delete(hold, names[i], &options->call, hold_deadline(options)) < 0)
-			status = hold_failed(names[i]);
+		r = aph_hold_delete(hold, names[i], &options->call, hold_deadline(options));
+		if (r < 0)
+			status = hold_failed(names[i], r);
 	}
 	aph_hold_close(hold);
 	return status;
@@ -232,15 +242,16 @@ int hold_cmd_transfer(const struct hold_options *options, int n_names, char **na
 	int r;
 
 	(void)n_names;
-	if (hold_connect(&hold, options) < 0)
-		return CLI_FAILED;
+	r = hold_connect(&hold, options);
+	if (r < 0)
+		return hold_status(r);
 	r = aph_hold_offer(&offer, hold, names[0], to, &options->call);
 	if (r == 0)
 		r = aph_hold_offer_wait(offer, hold_deadline(options));
 	if (r < 0)
-		(void)hold_failed(names[0]);
+		(void)hold_failed(names[0], r);
 	aph_hold_close(hold);
-	return r < 0 ? CLI_FAILED : CLI_OK;
+	return r < 0 ? hold_status(r) : CLI_OK;
 }
 
 int hold_cmd_stop(const struct hold_options *options, int n_names, char **names)
@@ -250,11 +261,12 @@ int hold_cmd_stop(const struct hold_options *options, int n_names, char **names)
 
 	(void)n_names;
 	(void)names;
-	if (hold_connect(&hold, options) < 0)
-		return CLI_FAILED;
+	r = hold_connect(&hold, options);
+	if (r < 0)
+		return hold_status(r);
 	r = aph_hold_stop(hold, hold_deadline(options));
 	if (r < 0)
 		cli_error("%s", aph_hold_error());
 	aph_hold_close(hold);
-	return r < 0 ? CLI_FAILED : CLI_OK;
+	return r < 0 ? hold_status(r) : CLI_OK;
 }

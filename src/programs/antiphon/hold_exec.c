@@ -129,7 +129,7 @@ static int retrieve(struct aph_hold *hold, const struct hold_options *options, c
 	call.flags |= options->take ? APH_HOLD_TAKE : 0;
 	r = aph_hold_retrieve(hold, name, fds, &n, &call, hold_deadline(options));
 	if (r < 0) {
-		(void)hold_failed(name);
+		(void)hold_failed(name, r);
 		return r;
 	}
 	r = hold_set_add(set, name, fds, n);
@@ -160,19 +160,19 @@ int hold_cmd_exec(const struct hold_options *options, int n_names, char **names)
 {
 	struct hold_set set = { 0 };
 	struct aph_hold *hold;
-	int r = 0, status = CLI_FAILED;
+	int r, status;
 
 	if (!options->command)
 		return cli_misused("exec needs a command behind --");
-	if (hold_connect(&hold, options) < 0)
-		return CLI_FAILED;
+	r = hold_connect(&hold, options);
+	if (r < 0)
+		return hold_status(r);
 	if (!n_names)
 		r = retrieve_all(hold, options, &set);
 	for (int i = 0; i < n_names && r == 0; i++)
 		r = retrieve(hold, options, names[i], &set);
 	aph_hold_close(hold);
-	if (r == 0)
-		status = hold_set_exec(&set, options->command);
+	status = r == 0 ? hold_set_exec(&set, options->command) : hold_status(r);
 	hold_set_free(&set);
 	return status;
 }
@@ -184,12 +184,13 @@ int hold_cmd_accept(const struct hold_options *options, int n_names, char **name
 	struct aph_hold_acceptance *acceptance;
 	struct hold_set set = { 0 };
 	struct aph_hold *hold;
-	int fds[APH_HOLD_FDS_MAX], status = CLI_FAILED, r;
+	int fds[APH_HOLD_FDS_MAX], status, r;
 	size_t n = APH_HOLD_FDS_MAX;
 
 	(void)n_names;
-	if (hold_connect(&hold, options) < 0)
-		return CLI_FAILED;
+	r = hold_connect(&hold, options);
+	if (r < 0)
+		return hold_status(r);
 	r = aph_hold_accept(&acceptance, hold, names[0], fds, &n, &options->call,
 			    hold_deadline(options));
 	if (r == 0) {
@@ -200,9 +201,11 @@ int hold_cmd_accept(const struct hold_options *options, int n_names, char **name
 			r = aph_hold_confirm(acceptance, hold_deadline(options));
 	}
 	if (r < 0)
-		(void)hold_failed(names[0]);
+		(void)hold_failed(names[0], r);
 	aph_hold_close(hold);
-	if (r == 0)
+	if (r < 0)
+		status = hold_status(r);
+	else
 		status = options->command ? hold_set_exec(&set, options->command) : CLI_OK;
 	hold_set_free(&set);
 	return status;

@@ -34,7 +34,7 @@ static void what_is_stored_comes_back(void **state)
 	assert_int_equal(retrieve(hold, "one", "first", 0), 0);
 	assert_int_equal(retrieve(hold, "one", "first", 0), 0);
 	assert_int_equal(store(hold, "one", "second", 0), -EEXIST);
-	assert_non_null(strstr(aph_hold_error(), "exists"));
+	assert_non_null(strstr(aph_hold_error(), "something under the name"));
 	assert_int_equal(retrieve(hold, "one", "first", 0), 0);
 	assert_int_equal(store(hold, "one", "second", APH_HOLD_REPLACE), 0);
 	assert_int_equal(retrieve(hold, "one", "second", 0), 0);
