@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #define BURST_MAX    8u	      /* records of one channel before the next has its turn */
-#define WINDOW_TICKS 1200000u /* about half a millisecond */
+#define WINDOW_TICKS 3600000u /* one or two milliseconds */
 #define QUOTA_LEAST  16u      /* fewer requests in a window say nothing */
 #define QUOTA_SPARE  14u      /* what a channel may have above the mean: a fourteenth of it */
 /* 1 to 4 ms: a channel without a record for so long has to ring. */
@@ -81,8 +81,8 @@ static bool poll_clients(struct aph_local *local)
 
 /*
  * In a crowd the scheduler, not the ring, decides who calls how often: whoever shares a CPU with
- * nobody gets more turns. So every half millisecond is a window, and nobody gets far more requests
- * through in it than those got on average who called about as fast in the last one.
+ * nobody gets more turns. So every one or two milliseconds are a window, and nobody gets far more
+ * requests through in it than those got on average who called about as fast in the last one.
  */
 static bool is_crowded(const struct aph_local *local)
 {
