@@ -374,13 +374,28 @@ static void behind_many_bells(void **state)
 	aph_endpoint_free(ep);
 }
 
+/* A service and its client in one thread, each at an endpoint of its own. */
+static void open_both(struct aph_endpoint **ep, struct aph_endpoint **client,
+		      struct aph_channel **channel)
+{
+	struct aph_channel_options async = { .size = sizeof(async), .flags = APH_CHANNEL_ASYNC };
+	struct aph_event ev;
+
+	assert_int_equal(aph_endpoint_new(ep, NULL), 0);
+	assert_int_equal(aph_endpoint_new(client, NULL), 0);
+	assert_int_equal(aph_service_open(NULL, *ep, "fds", NULL), 0);
+	assert_int_equal(aph_channel_open(channel, *client, "fds", &async), 0);
+	while (aph_endpoint_next(*client, &ev, APH_NOW) != 0)
+		(void)aph_endpoint_serve(*ep, APH_NOW);
+	assert_int_equal(ev.type, APH_EVENT_OPEN);
+}
+
 /*
  * A client closes its channel behind a request with descriptors that nobody has received, and
  * behind it are descriptors of a call that was: each goes where it belongs, or nowhere.
  */
 static void behind_a_request_that_is_dropped(void **state)
 {
-	struct aph_channel_options async = { .size = sizeof(async), .flags = APH_CHANNEL_ASYNC };
 	struct aph_endpoint *ep, *client;
 	struct aph_channel *channel;
 	struct aph_call *first, *second, *call;
@@ -388,13 +403,7 @@ static void behind_a_request_that_is_dropped(void **state)
 	int fds[3], in[4];
 
 	(void)state;
-	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
-	assert_int_equal(aph_endpoint_new(&client, NULL), 0);
-	assert_int_equal(aph_service_open(NULL, ep, "fds", NULL), 0);
-	assert_int_equal(aph_channel_open(&channel, client, "fds", &async), 0);
-	while (aph_endpoint_next(client, &ev, APH_NOW) != 0)
-		(void)aph_endpoint_serve(ep, APH_NOW);
-	assert_int_equal(ev.type, APH_EVENT_OPEN);
+	open_both(&ep, &client, &channel);
 	for (size_t i = 0; i < 3; i++)
 		fds[i] = marked(i);
 	assert_int_equal(aph_call_new(&first, channel, APH_FOREVER, NULL), 0);
@@ -431,7 +440,6 @@ static void behind_a_request_that_is_dropped(void **state)
  */
 static void no_room_for_one(void **state)
 {
-	struct aph_channel_options async = { .size = sizeof(async), .flags = APH_CHANNEL_ASYNC };
 	struct aph_endpoint *ep, *client;
 	struct aph_channel *channel;
 	struct rlimit before, none;
@@ -441,13 +449,7 @@ static void no_room_for_one(void **state)
 	int fd;
 
 	(void)state;
-	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
-	assert_int_equal(aph_endpoint_new(&client, NULL), 0);
-	assert_int_equal(aph_service_open(NULL, ep, "fds", NULL), 0);
-	assert_int_equal(aph_channel_open(&channel, client, "fds", &async), 0);
-	while (aph_endpoint_next(client, &ev, APH_NOW) != 0)
-		(void)aph_endpoint_serve(ep, APH_NOW);
-	assert_int_equal(ev.type, APH_EVENT_OPEN);
+	open_both(&ep, &client, &channel);
 	fd = marked(0);
 	assert_int_equal(aph_call_new(&call, channel, APH_FOREVER, NULL), 0);
 	assert_int_equal(aph_call_send(call, "?", 1, 0), 1);
