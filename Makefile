@@ -4,10 +4,13 @@
 
 BUILD ?= build
 BUILD_BENCH ?= build-bench
+BUILD_SIM ?= build-sim
 PREFIX ?= /usr/local
 SECONDS_EACH ?= 60
 
 MESON ?= meson
+# What is installed is built as what is measured.
+RELEASE = --buildtype=release -Db_lto=true -Dtests=disabled
 
 .DEFAULT_GOAL := all
 .PHONY: help all demo demo-afs test test-quick test-long bench bench-local bench-rx sim fuzz lint format coverage \
@@ -18,7 +21,7 @@ help:			## list the targets
 
 $(BUILD)/build.ninja:
 	@tools/install-deps --build
-	@tools/quietly configure $(MESON) setup $(BUILD) --buildtype=release --prefix=$(PREFIX)
+	@tools/quietly configure $(MESON) setup $(BUILD) $(RELEASE) --prefix=$(PREFIX)
 
 # A PREFIX that somebody gives is meant for a build that is there already, too.
 all: $(BUILD)/build.ninja	## build the release in $(BUILD)
@@ -48,7 +51,7 @@ test-long:		## the same tests with many more random cases, and hours of fuzzing
 	@tools/run-tests --long
 
 $(BUILD_BENCH)/build.ninja:
-	@tools/quietly configure $(MESON) setup $(BUILD_BENCH) --buildtype=release -Db_lto=true -Dbench=true >&2
+	@tools/quietly configure $(MESON) setup $(BUILD_BENCH) $(RELEASE) -Dbench=true >&2
 
 bench:			## measure this project beside floors and peers
 	@tools/install-deps --bench
@@ -69,9 +72,12 @@ bench-rx:		## only calls between machines, on loopback; JSON=1 for one JSON obje
 	@tools/quietly build $(MESON) compile -C $(BUILD_BENCH) >&2
 	@APH_BUILD=$(BUILD_BENCH) bench/run-rx $(if $(JSON),--json)
 
-sim: $(BUILD)/build.ninja	## simulate for SECONDS_EACH seconds a scenario (SCENARIO=name for one)
-	@tools/quietly build $(MESON) compile -C $(BUILD)
-	@$(BUILD)/tests/sim/sim --fresh 1 --seconds $(SECONDS_EACH) $(if $(SCENARIO),--scenario $(SCENARIO))
+sim:			## simulate for SECONDS_EACH seconds a scenario (SCENARIO=name for one)
+	@tools/install-deps
+	@test -e $(BUILD_SIM)/build.ninja || \
+		tools/quietly configure $(MESON) setup $(BUILD_SIM) --buildtype=release -Dtests=enabled
+	@tools/quietly build $(MESON) compile -C $(BUILD_SIM) sim
+	@$(BUILD_SIM)/tests/sim/sim --fresh 1 --seconds $(SECONDS_EACH) $(if $(SCENARIO),--scenario $(SCENARIO))
 
 fuzz:			## fuzz every target for SECONDS_EACH seconds (TARGET=name for one)
 	@tools/install-deps
@@ -95,4 +101,4 @@ install: all		## install under PREFIX (DESTDIR is honoured)
 	@$(MESON) install -C $(BUILD)
 
 clean:			## remove what the other targets built
-	rm -rf $(BUILD) $(BUILD_BENCH) build-test build-coverage
+	rm -rf $(BUILD) $(BUILD_BENCH) $(BUILD_SIM) build-test build-coverage
