@@ -252,24 +252,33 @@ struct aph_remote_channel *aph_remote_channel_for(struct aph_remote_service *ser
 	return rc;
 }
 
-static void retire(struct aph_service *base)
+/* Those of the service that wait in the list for somebody to be told of them. */
+static void end_incoming(struct aph_list *list, const struct aph_remote_service *service,
+			 int32_t code)
 {
-	struct aph_remote_service *service = aph_container(base, struct aph_remote_service, base);
 	struct aph_list *pos, *tmp;
 
-	/* Answers that were to leave with those that do not come any more. */
-	(void)aph_rx_udp_flush(service->port->udp);
-	aph_list_for_each(pos, tmp, &service->port->incoming) {
+	aph_list_for_each(pos, tmp, list) {
 		struct aph_remote_incoming *incoming =
 			aph_container(pos, struct aph_remote_incoming, link);
 
 		if (incoming->service != service)
 			continue;
 		aph_list_remove(&incoming->link);
-		(void)aph_rx_call_abort(incoming->rx, APH_REMOTE_REFUSED | APH_REASON_CLOSED);
+		(void)aph_rx_call_abort(incoming->rx, code);
 		(void)aph_rx_call_free(incoming->rx);
 		free(incoming);
 	}
+}
+
+static void retire(struct aph_service *base)
+{
+	struct aph_remote_service *service = aph_container(base, struct aph_remote_service, base);
+
+	/* Answers that were to leave with those that do not come any more. */
+	(void)aph_rx_udp_flush(service->port->udp);
+	end_incoming(&service->port->incoming, service, APH_REMOTE_REFUSED | APH_REASON_CLOSED);
+	end_incoming(&service->port->headless, service, APH_RX_CALL_DEAD);
 }
 
 static void close_service(struct aph_service *base)

@@ -35,6 +35,7 @@ struct aph_remote_port {
 	struct aph_source others;      /* at the same UDP port, in other processes */
 	struct aph_timer timer;	       /* the engine's deadline, for a sleep in epoll */
 	struct aph_list incoming;      /* calls that no service has been told of */
+	struct aph_list headless;      /* the same, whose requests lack their beginning */
 	struct aph_rx_address address; /* where it serves, with the port that it has */
 	struct aph_grave grave;
 	uint64_t delivered;  /* ticks: when a service was last told of a request */

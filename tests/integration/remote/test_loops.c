@@ -287,6 +287,39 @@ static void a_run_beside_others(void **state)
 	aph_endpoint_free(ep);
 }
 
+/*
+ * The rest of a request says nothing to the service, who could refuse it only: its beginning may
+ * have gone to one that was here before, and was run.
+ */
+static void a_request_without_its_beginning(void **state)
+{
+	uint8_t packet[SIZE], body[2 * SIZE];
+	struct aph_endpoint *ep;
+	struct sockaddr_in to;
+	struct aph_event ev;
+	int fd = open_for_packets(&ep, &to);
+
+	(void)state;
+	for (uint32_t i = 0; i < 3; i++) {
+		/* The end of the first call, all of the second one, the beginning of the first. */
+		make_packet(packet, 1, i == 1 ? 2 : 1, 1);
+		packet[15] = i == 0 ? 2 : 1;
+		packet[21] = i == 2 ? 0x01 : 0x05;
+		packet[28] = (uint8_t)('a' + i);
+		assert_int_equal(sendto(fd, packet, SIZE, 0, (struct sockaddr *)&to, sizeof(to)),
+				 SIZE);
+		if (i == 0)
+			continue;
+		expect_request(ep, &ev);
+		assert_int_equal(aph_call_read(ev.call, body, sizeof(body)),
+				 (i == 1 ? 1 : 2) * (SIZE - 28));
+		assert_int_equal(body[0], 'a' + i);
+		assert_int_equal(aph_call_reply(ev.call, "", 0), 0);
+	}
+	close(fd);
+	aph_endpoint_free(ep);
+}
+
 /* The answers to a run leave together, but not where somebody may have to wait for a slow one. */
 static void a_reply_before_a_slow_one(void **state)
 {
@@ -740,6 +773,7 @@ int main(void)
 		SUITE_TEST(a_local_service_beside_a_sleeper),
 		SUITE_TEST(local_and_remote_together),
 		SUITE_TEST(a_run_beside_others),
+		SUITE_TEST(a_request_without_its_beginning),
 		SUITE_TEST(a_reply_before_a_slow_one),
 		SUITE_TEST(the_network_before_the_next_request),
 		SUITE_TEST(a_reply_before_the_end),
