@@ -359,6 +359,37 @@ static void no_service_for_another_packet(void **state)
 	close(fd);
 }
 
+/* One is busy that comes in place of another, who has the beginning of a request and may run it. */
+static void refused_in_place_of_another(void **state)
+{
+	struct service_config config = { .options.channels_max = 1 };
+	struct aph_call *call, *held;
+	struct client client, other;
+	struct service service;
+	struct sockaddr_in from;
+	uint8_t packet[1500];
+	char address[64];
+	int fd = open_socket(address, sizeof(address));
+
+	(void)state;
+	client_open(&client, address);
+	assert_int_equal(aph_call_new(&call, client.channel, aph_deadline_ms(20000), NULL), 0);
+	assert_int_equal(aph_call_send(call, "ab", 2, APH_MORE), 2);
+	receive_data(fd, packet, &from);
+	close(fd);
+	config.address = address;
+	service_start(&service, suite_mode, &config);
+	client_open(&other, address);
+	held = client_begin(other.channel, "h", 1, APH_FOREVER);
+	service_await(&service.seen->held, 1);
+	assert_int_equal(aph_call_send(call, "c", 1, 0), 1);
+	client_expect_ends(&client, &call, 1, APH_LOST, APH_REASON_BUSY, false, 5000);
+	aph_call_free(held);
+	client_close(&other);
+	client_close(&client);
+	service_stop(&service);
+}
+
 static void busy(void **state)
 {
 	struct service_config config = { .address = remote_address() };
@@ -718,6 +749,7 @@ int main(void)
 		SUITE_TEST(refused_too_late),
 		SUITE_TEST(no_service_any_more),
 		SUITE_TEST(no_service_for_another_packet),
+		SUITE_TEST(refused_in_place_of_another),
 		SUITE_TEST(busy),
 		SUITE_TEST(receipts),
 		SUITE_TEST(the_service_is_killed),
