@@ -28,6 +28,13 @@ struct entry {
 	char name[];
 };
 
+static int kept = -1;
+
+void fds_keep(int fd)
+{
+	kept = fd;
+}
+
 void fds_take(struct fds *fds)
 {
 	_Alignas(8) char buf[8192];
@@ -43,7 +50,7 @@ void fds_take(struct fds *fds)
 			if (entry->name[0] < '0' || entry->name[0] > '9')
 				continue;
 			fd = atoi(entry->name);
-			if (fd != dir && fd < FDS_MAX)
+			if (fd != dir && fd != kept && fd < FDS_MAX)
 				fds->open[fd] = 1;
 		}
 	}

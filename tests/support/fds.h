@@ -11,6 +11,9 @@ struct fds {
 	unsigned char open[FDS_MAX]; /* descriptors above are not looked at */
 };
 
+/* This one stays open and is never counted: it is the tests' own, for as long as they run. */
+void fds_keep(int fd);
+
 /* Remembers what is open now. */
 void fds_take(struct fds *fds);
 

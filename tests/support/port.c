@@ -2,17 +2,21 @@
 #include "port.h"
 
 #include "check.h"
+#include "fds.h"
 
 #include <errno.h>
 #include <netinet/udp.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
-#define FIRST 16384u
-#define N     16384u /* Linux gives out 32768 and more, unless told otherwise */
-#define EACH  61u    /* tests that run side by side begin at different ones */
+/* Linux gives out 32768 and more, unless told otherwise. */
+#define FIRST	  16384u
+#define PER_BLOCK 256u
+#define N_BLOCKS  64u
 
 static bool is_free(int family, uint16_t port)
 {
@@ -40,14 +44,47 @@ static bool is_free(int family, uint16_t port)
 	return done;
 }
 
+/*
+ * The first port of a block that this process has to itself as long as it runs: of two tests that
+ * run side by side neither may meet the other's server.
+ */
+static unsigned block(void)
+{
+	static unsigned first;
+	static pid_t owner;
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	int fd;
+
+	if (owner == getpid())
+		return first;
+	owner = getpid();
+	first = 0;
+	fd = (int)CHECK_OK(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	for (unsigned i = 0; !first; i++) {
+		unsigned own = ((unsigned)owner + i) % N_BLOCKS;
+		int len = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1,
+				   "aph-test-ports-%u", own);
+
+		CHECK(i < N_BLOCKS);
+		len += (int)offsetof(struct sockaddr_un, sun_path) + 1;
+		if (bind(fd, (const struct sockaddr *)&name, (socklen_t)len) == 0)
+			first = FIRST + own * PER_BLOCK;
+		else
+			CHECK(errno == EADDRINUSE);
+	}
+	fds_keep(fd);
+	return first;
+}
+
 uint16_t port_free(int family)
 {
 	static unsigned turn;
 	uint16_t port;
+	unsigned n = 0;
 
 	do {
-		CHECK(turn < N);
-		port = (uint16_t)(FIRST + ((unsigned)getpid() * EACH + turn++) % N);
+		CHECK(n++ < PER_BLOCK);
+		port = (uint16_t)(block() + turn++ % PER_BLOCK);
 	} while (!is_free(family, port));
 	return port;
 }

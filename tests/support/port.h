@@ -12,7 +12,8 @@
 
 /*
  * A port that nobody has on the loopback of this family. It is not one of those that the kernel
- * gives to sockets which want any, so that nobody gets it by chance before it is bound.
+ * gives to sockets which want any, so that nobody gets it by chance before it is bound; nor does
+ * another test that runs beside this one. It may come again, 256 ports later.
  */
 uint16_t port_free(int family);
 
