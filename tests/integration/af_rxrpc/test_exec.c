@@ -8,7 +8,6 @@
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 
 /* -- keys -------------------------------------------------------------------------------------- */
@@ -230,7 +229,7 @@ static void test_share_keeps_signals(void **state)
 
 		n_signals = 0;
 		/* Past the library, which is to move them later. */
-		pid = (pid_t)OK(syscall(SYS_fork));
+		pid = (pid_t)OK(_Fork());
 		if (pid == 0) {
 			usleep((useconds_t)round * 13 % 2500);
 			_exit(0);
