@@ -97,8 +97,10 @@ coverage:		## which lines the tests reach
 hooks:			## check the format of changed lines at each commit (opt-in)
 	@git config core.hooksPath tools/hooks
 
+# Meson's list of what it installed may be root's, from the last time.
 install: all		## install under PREFIX (DESTDIR is honoured)
-	@$(MESON) install -C $(BUILD)
+	@rm -f $(BUILD)/meson-logs/install-log.txt
+	@$(MESON) install --no-rebuild -C $(BUILD)
 
 clean:			## remove what the other targets built
 	rm -rf $(BUILD) $(BUILD_BENCH) $(BUILD_SIM) build-test build-coverage
