@@ -5,7 +5,6 @@
  */
 #include "serve.h"
 
-#include "json.h"
 #include "options.h"
 
 #include <assert.h>
@@ -153,48 +152,66 @@ static void endpoint_ready(struct loop_source *source, uint32_t events)
 	}
 }
 
-static void signal_ready(struct loop_source *source, uint32_t events)
+static bool take_signal(const struct loop_source *source)
+{
+	struct signalfd_siginfo info;
+
+	return read(source->fd, &info, sizeof(info)) == (ssize_t)sizeof(info);
+}
+
+static void child_ready(struct loop_source *source, uint32_t events)
 {
 	struct serve *serve = source->data;
-	struct signalfd_siginfo info;
-	bool child_ended = false;
+	bool ended = false;
 
 	(void)events;
-	while (read(source->fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
-		if (info.ssi_signo == SIGCHLD)
-			child_ended = true;
-		else
-			stop(serve);
-	}
-	if (child_ended)
+	while (take_signal(source))
+		ended = true;
+	if (ended)
 		serve->mode->child_ended(serve);
+}
+
+static void end_ready(struct loop_source *source, uint32_t events)
+{
+	(void)events;
+	while (take_signal(source))
+		stop(source->data);
+}
+
+static int watch_set(struct serve *serve, struct loop_source *source, const sigset_t *set,
+		     void (*ready)(struct loop_source *source, uint32_t events))
+{
+	sigprocmask(SIG_BLOCK, set, NULL);
+	source->fd = signalfd(-1, set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (source->fd < 0)
+		return -errno;
+	source->ready = ready;
+	source->data = serve;
+	return loop_add(&serve->loop, source, EPOLLIN);
 }
 
 static int watch_signals(struct serve *serve)
 {
 	struct sigaction hangup;
-	sigset_t set;
+	sigset_t child, end;
+	int r;
 
-	sigemptyset(&set);
-	sigaddset(&set, SIGCHLD);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
+	sigemptyset(&child);
+	sigaddset(&child, SIGCHLD);
+	sigemptyset(&end);
+	sigaddset(&end, SIGINT);
+	sigaddset(&end, SIGTERM);
 	/* Unless nohup(1) has it ignored: blocked, it would come all the same. */
 	if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN)
-		sigaddset(&set, SIGHUP);
+		sigaddset(&end, SIGHUP);
 	/*
 	 * A child that is inherited as ignored would be reaped by the kernel, and its status with
 	 * it.
 	 */
 	signal(SIGCHLD, SIG_DFL);
 	signal(SIGPIPE, SIG_IGN);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	serve->signal_source.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (serve->signal_source.fd < 0)
-		return -errno;
-	serve->signal_source.ready = signal_ready;
-	serve->signal_source.data = serve;
-	return loop_add(&serve->loop, &serve->signal_source, EPOLLIN);
+	r = watch_set(serve, &serve->child_source, &child, child_ready);
+	return r < 0 ? r : watch_set(serve, &serve->end_source, &end, end_ready);
 }
 
 static int watch_endpoint(struct serve *serve)
@@ -205,23 +222,6 @@ static int watch_endpoint(struct serve *serve)
 	serve->ep_source.ready = endpoint_ready;
 	serve->ep_source.data = serve;
 	return loop_add(&serve->loop, &serve->ep_source, EPOLLIN);
-}
-
-static void announce(const struct serve *serve)
-{
-	struct json json;
-
-	if (serve->options.json) {
-		json_init(&json, stdout);
-		json_begin_object(&json, NULL);
-		json_string(&json, "event", "serving");
-		json_string(&json, "address", serve->name);
-		json_int(&json, "pid", getpid());
-		json_end(&json);
-	} else if (serve->options.log) {
-		printf("serving %s\n", serve->name);
-	}
-	fflush(stdout);
 }
 
 static bool is_remote(const struct serve *serve)
@@ -316,7 +316,11 @@ static int begin(struct serve *serve)
 
 int cmd_serve(int argc, char **argv)
 {
-	static struct serve serve = { .loop.epoll_fd = -1, .signal_source.fd = -1 };
+	static struct serve serve = {
+		.loop.epoll_fd = -1,
+		.child_source.fd = -1,
+		.end_source.fd = -1,
+	};
 	int status;
 
 	if (!read_options(&serve.options, argc, argv, &status))
@@ -325,15 +329,17 @@ int cmd_serve(int argc, char **argv)
 
 	status = begin(&serve);
 	if (status == CLI_OK) {
-		announce(&serve);
+		serve_log_begin(&serve);
 		status = run(&serve);
 	}
 	if (serve.mode_state != NULL)
 		serve.mode->end(&serve);
 	aph_service_close(serve.service);
 	aph_endpoint_free(serve.ep);
-	if (serve.signal_source.fd >= 0)
-		close(serve.signal_source.fd);
+	if (serve.child_source.fd >= 0)
+		close(serve.child_source.fd);
+	if (serve.end_source.fd >= 0)
+		close(serve.end_source.fd);
 	loop_deinit(&serve.loop);
 	return status;
 }

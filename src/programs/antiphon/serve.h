@@ -2,7 +2,7 @@
 /*
  * What the parts of `antiphon serve` share. cmd_serve.c owns the service and the loop; how a call
  * becomes work for a process is a mode: serve_process.c runs one process per call,
- * serve_persistent.c talks to one process that stays.
+ * serve_persistent.c talks to one process that stays. serve_log.c tells what became of calls.
  */
 #ifndef ANTIPHON_CLI_SERVE_H
 #define ANTIPHON_CLI_SERVE_H
@@ -29,16 +29,25 @@ struct serve_options {
 
 struct serve_mode;
 
+/* What became of the lines of the log so far. */
+struct serve_log {
+	bool complained;   /* that it cannot be written */
+	bool torn;	   /* the last line is there in part */
+	uint64_t until_ns; /* how long its reader is waited for; 0: the service is not to end */
+};
+
 struct serve {
 	struct serve_options options;
 	struct aph_endpoint *ep;
 	struct aph_service *service;
 	struct loop loop;
 	struct loop_source ep_source;
-	struct loop_source signal_source;
+	struct loop_source child_source; /* SIGCHLD */
+	struct loop_source end_source;	 /* the signals that end it */
 	const struct serve_mode *mode;
 	void *mode_state;
 	char name[APH_ADDRESS_MAX + 1];
+	struct serve_log log;
 	uint64_t n_logged;
 	bool finishing; /* when no call is left: stop */
 	bool stopping;
@@ -79,6 +88,8 @@ struct serve_record {
 	uint64_t began_ns;
 };
 
+/* Writes the line that says that the service can be called, if the user asked for a log. */
+void serve_log_begin(struct serve *serve);
 /* Takes from a call what the record needs of its caller. */
 void serve_record_begin(struct serve_record *record, const struct aph_call *call);
 /* Writes the line if the user asked for a log. */
