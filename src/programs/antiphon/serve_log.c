@@ -45,6 +45,8 @@ static bool wait_for_reader(struct serve *serve)
 
 	while (!serve->stopping && fds[0].revents == 0 && fds[1].revents == 0)
 		(void)poll(fds, 2, -1);
+	if (fds[0].revents != 0)
+		return true;
 	now_ns = aph_time_ns();
 	if (serve->log.until_ns == 0)
 		serve->log.until_ns = now_ns + READER_NS;

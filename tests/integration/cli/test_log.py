@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import signal
+import time
 
 from harness import TIMEOUT, is_running, main, test, wait_until
 
@@ -96,27 +97,44 @@ def a_disk_that_has_room_again(box):
     assert [json.loads(line)["number"] for line in lines[2:]] in ([4, 5], [3, 4, 5]), lines
 
 
+def begin_blocked(box, mode, common=False):
+    """A service that has answered and waits for the reader of its log; its process, and the end to read."""
+    read_end, write_end = os.pipe()
+    fcntl.fcntl(write_end, F_SETPIPE_SZ, 4096)
+    options = {"stdout": write_end, **({"stderr": write_end} if common else {})}
+    process = begin(box, mode, **options)
+    os.set_blocking(write_end, False)
+    try:
+        while True:
+            os.write(write_end, b".")
+    except BlockingIOError:
+        os.set_blocking(write_end, True)
+    os.close(write_end)
+    # It is answered before its line is written, which nobody reads.
+    assert answers(box)
+    wait_until(lambda: box.call("--timeout", "0.2", "echo", "x").returncode != 0, "it waits for its reader")
+    assert is_running(process.pid)
+    return process, read_end
+
+
 @test
 def a_reader_that_stands_still_does_not_keep_it_from_ending(box):
     for mode, common in (("--log", False), ("--json", False), ("--log", True)):
-        read_end, write_end = os.pipe()
-        fcntl.fcntl(write_end, F_SETPIPE_SZ, 4096)
-        options = {"stdout": write_end, **({"stderr": write_end} if common else {})}
-        process = begin(box, mode, **options)
-        os.set_blocking(write_end, False)
-        try:
-            while True:
-                os.write(write_end, b".")
-        except BlockingIOError:
-            os.set_blocking(write_end, True)
-        os.close(write_end)
-        # It is answered before its line is written, which nobody reads.
-        assert answers(box)
-        wait_until(lambda: box.call("--timeout", "0.2", "echo", "x").returncode != 0, "it waits for its reader")
-        assert is_running(process.pid)
+        process, read_end = begin_blocked(box, mode, common)
         err = finish(process) or b""
         assert common or (err.count(b"\n") == 1 and b"nobody reads" in err), err
         os.close(read_end)
+
+
+@test
+def a_service_that_is_to_end_waits_a_little_for_its_reader(box):
+    process, read_end = begin_blocked(box, "--log")
+    time.sleep(1.2)
+    process.terminate()
+    time.sleep(0.1)
+    with os.fdopen(read_end) as log:
+        assert "call 1 from" in log.read()
+    assert finish(process) == b""
 
 
 @test
