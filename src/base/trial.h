@@ -22,7 +22,7 @@
 struct aph_trial_rule {
 	/* Of each wait, at least; it is not worth trying where they take less than twice that. */
 	uint64_t spared;
-	uint64_t most; /* nor where they take longer than this; nor does it spin longer at first */
+	uint64_t most;	 /* nor where they take longer than this */
 	unsigned sixths; /* of the time that a wait took without it, at most */
 };
 
@@ -45,11 +45,21 @@ static inline void aph_trial_begin(struct aph_trial *trial, bool on)
 	trial->sum = 0;
 }
 
-/* How long to spin, while it is on. */
+/* What a wait with it may take at most to be better. */
+static inline uint64_t aph_trial_better(const struct aph_trial *trial,
+					const struct aph_trial_rule *rule)
+{
+	uint64_t part = trial->without * rule->sixths / 6;
+	uint64_t spared = trial->without > rule->spared ? trial->without - rule->spared : 0;
+
+	return part < spared ? part : spared;
+}
+
+/* How long to spin, while it is on: at first no longer than it can turn out to be better. */
 static inline uint64_t aph_trial_limit(const struct aph_trial *trial,
 				       const struct aph_trial_rule *rule)
 {
-	return trial->n_rounds ? trial->without * 5 / 4 : rule->most;
+	return trial->n_rounds ? trial->without * 5 / 4 : aph_trial_better(trial, rule);
 }
 
 static inline void aph_trial_give_up(struct aph_trial *trial)
@@ -72,8 +82,7 @@ static inline void aph_trial_note_with(struct aph_trial *trial, const struct aph
 				       uint64_t took)
 {
 	trial->n++;
-	trial->n_better += took + rule->spared <= trial->without &&
-			   took * 6 <= trial->without * rule->sixths;
+	trial->n_better += took <= aph_trial_better(trial, rule);
 	if (!trial->n_rounds && trial->n == APH_TRIAL_FEW && !trial->n_better)
 		aph_trial_give_up(trial);
 	else if (trial->n == APH_TRIAL_ROUND && trial->n_better >= APH_TRIAL_MOST)

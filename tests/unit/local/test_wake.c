@@ -131,6 +131,24 @@ static void sleeps_otherwise(void **state)
 	assert_in_range(n_spins(&wake, &serves, 10000, 95, 60), 0, 30);
 }
 
+/* A spin that is tried ends when it can turn out to be better no more. */
+static void tries_no_longer_than_it_may_pay(void **state)
+{
+	struct aph_wake wake = two_cpus();
+
+	(void)state;
+	assert_int_equal(n_spins(&wake, &rung, 8, 120, 100), 0);
+	assert_int_equal(aph_wake_begin(&wake, &rung, NOW), APH_WAKE_SPIN);
+	assert_in_range(aph_wake_limit(&wake, CAP, true), aph_wake_ticks(&wake, 79),
+			aph_wake_ticks(&wake, 80));
+	wake = two_cpus();
+	wake.requests.shorts = 0;
+	assert_int_equal(n_spins(&wake, &serves, 8, 190, 180), 0);
+	assert_int_equal(aph_wake_begin(&wake, &serves, NOW), APH_WAKE_SPIN);
+	assert_in_range(aph_wake_limit(&wake, CAP, true), aph_wake_ticks(&wake, 94),
+			aph_wake_ticks(&wake, 95));
+}
+
 static void backs_off(void **state)
 {
 	struct aph_wake wake = two_cpus();
@@ -170,6 +188,7 @@ int main(void)
 		cmocka_unit_test(learns),
 		cmocka_unit_test(spins_far_where_wake_ups_are_slow),
 		cmocka_unit_test(sleeps_otherwise),
+		cmocka_unit_test(tries_no_longer_than_it_may_pay),
 		cmocka_unit_test(backs_off),
 		cmocka_unit_test(measures_its_ticks),
 	};
