@@ -48,7 +48,6 @@ void aph_channel_opened(struct aph_channel *channel, bool announce)
 		aph_pending_add(channel->ep, &channel->pending, APH_EVENT_OPEN);
 		return;
 	}
-	channel->announced = true;
 	channel->user_holds = true;
 	aph_channel_ref(channel);
 	aph_pending_add(channel->ep, &channel->pending, APH_EVENT_CONNECT);

@@ -146,7 +146,6 @@ struct aph_channel {
 	struct aph_list service_link; /* in the service's channels */
 	const struct aph_channel_ops *ops;
 	bool is_client;
-	bool announced;	 /* CONNECT was delivered: the user closes it */
 	bool user_holds; /* the user has not closed it */
 	bool receipts;	 /* the client sends DISPOSE */
 	enum aph_channel_state state;

@@ -25,7 +25,6 @@ void aph_arena_init(struct aph_arena *arena, uint8_t *base, uint32_t size,
 {
 	*arena = (struct aph_arena){
 		.base = base,
-		.size = size,
 		.unit = aph_arena_unit(size),
 		.released = released,
 	};

@@ -16,7 +16,6 @@
 /* The sender's end. */
 struct aph_arena {
 	uint8_t *base;
-	uint32_t size;
 	uint32_t unit;
 	uint32_t n_units;
 	_Atomic uint64_t *released; /* shared, set by the receiver */
