@@ -97,18 +97,25 @@ void aph_channel_end(struct aph_channel *channel, enum aph_reason reason)
 	aph_channel_unref(channel);
 }
 
-/* The user lets go, or a service throws a client out: calls that go on end without an event. */
+/* It is closed on this side: calls that go on end without an event. The caller has a reference. */
+static void close_here(struct aph_channel *channel)
+{
+	struct aph_list *pos, *tmp;
+
+	aph_channel_end(channel, APH_REASON_CLOSED);
+	aph_list_for_each(pos, tmp, &channel->calls)
+		aph_pending_clear(&aph_container(pos, struct aph_call, link)->pending);
+}
+
+/* The user lets go, or a service throws a client out. */
 static void close_by_user(struct aph_channel *channel)
 {
 	bool held = channel->user_holds;
-	struct aph_list *pos, *tmp;
 
 	aph_channel_ref(channel);
 	channel->user_holds = false;
 	aph_pending_clear(&channel->pending);
-	aph_channel_end(channel, APH_REASON_CLOSED);
-	aph_list_for_each(pos, tmp, &channel->calls)
-		aph_pending_clear(&aph_container(pos, struct aph_call, link)->pending);
+	close_here(channel);
 	if (held)
 		aph_channel_unref(channel);
 	aph_channel_unref(channel);
@@ -203,17 +210,12 @@ void aph_service_end(struct aph_service *service)
 
 	service->ops->retire(service);
 	aph_pending_clear(&service->pending);
-	/*
-	 * Nobody new first, then those who are in: their calls end without events, they outlive us.
-	 */
+	/* Nobody new first, then those who are in: they outlive us. */
 	aph_list_for_each(pos, tmp, &service->channels) {
 		struct aph_channel *channel = aph_container(pos, struct aph_channel, service_link);
-		struct aph_list *call, *next;
 
 		aph_channel_ref(channel);
-		aph_channel_end(channel, APH_REASON_CLOSED);
-		aph_list_for_each(call, next, &channel->calls)
-			aph_pending_clear(&aph_container(call, struct aph_call, link)->pending);
+		close_here(channel);
 		lose_service(channel);
 		aph_channel_unref(channel);
 	}
