@@ -23,16 +23,16 @@
 
 struct aph_transport;
 
-/*
- * Something that has events for the user; linked in the endpoint's `ready` list while `events` is
- * not 0.
- */
 enum aph_pending_kind {
 	APH_PENDING_CALL,
 	APH_PENDING_CHANNEL,
 	APH_PENDING_SERVICE
 };
 
+/*
+ * Something that has events for the user; linked in the endpoint's `ready` list while `events` is
+ * not 0.
+ */
 struct aph_pending {
 	struct aph_list link;
 	uint32_t events; /* bit 1 << enum aph_event_type for each */
@@ -94,7 +94,7 @@ struct aph_endpoint {
 	struct aph_list services;
 	struct aph_list channels;
 	struct aph_grave *graves;
-	struct aph_transport *local;
+	struct aph_transport *local; /* this and the next: NULL while nothing needs it */
 	struct aph_transport *remote;
 	_Atomic bool in_driver; /* the leader sleeps in `remote`, without the lock */
 	uint32_t spin_max_us;

@@ -107,29 +107,35 @@ struct aph_transport_ops {
 	 */
 	bool (*poll_beside)(struct aph_transport *transport);
 	/*
+	 * This thread is about to sleep. False when there is something after all that poll() would
+	 * take.
+	 */
+	bool (*sleep)(struct aph_transport *transport, bool requests);
+	void (*free)(struct aph_transport *transport);
+	void (*abandon)(struct aph_transport *transport);
+
+	/* Of endpoint.local alone, whose peers ring for who sleeps: */
+
+	/*
 	 * Lets go of what has gone quiet: called now and then by a busy thread, and before a sleep.
 	 */
 	void (*tidy)(struct aph_transport *transport);
 	/* Spins as long as that is likely to pay. True when poll may find something. */
 	bool (*spin)(struct aph_transport *transport, bool requests, uint64_t deadline_ns);
-	/*
-	 * This thread is about to sleep. False when there is something after all that poll() would
-	 * take.
-	 */
-	bool (*sleep)(struct aph_transport *transport, bool requests);
-	/*
-	 * The three are NULL, or: whether all that it waits for can be waited for without epoll;
-	 * such a wait, in which it calls aph_endpoint_driver_sleeps(), until something has changed
-	 * or the deadline has come (0, -ETIMEDOUT, -EINTR, ...); and the end of a wait, from any
-	 * thread or signal handler.
-	 */
-	bool (*can_wait)(struct aph_transport *transport);
-	int (*wait)(struct aph_transport *transport, bool requests, uint64_t deadline_ns);
-	void (*interrupt)(struct aph_transport *transport);
 	/* The sleep is over. */
 	void (*awake)(struct aph_transport *transport, uint64_t ticks);
-	void (*free)(struct aph_transport *transport);
-	void (*abandon)(struct aph_transport *transport);
+
+	/* Of endpoint.remote alone, which has a driver of its own to sleep in: */
+
+	/* Whether all that it waits for can be waited for there, without epoll. */
+	bool (*can_wait)(struct aph_transport *transport);
+	/*
+	 * Such a wait, in which it calls aph_endpoint_driver_sleeps(), until something has changed
+	 * or the deadline has come. 0, -ETIMEDOUT, -EINTR, ...
+	 */
+	int (*wait)(struct aph_transport *transport, bool requests, uint64_t deadline_ns);
+	/* The end of a wait, from any thread or signal handler. */
+	void (*interrupt)(struct aph_transport *transport);
 };
 
 /* Where an address of a scheme leads; what is in it is the scheme's. */

@@ -84,8 +84,6 @@ static void wake_up(struct aph_endpoint *ep)
 	ep->asleep = false;
 	if (ep->local)
 		ep->local->ops->awake(ep->local, aph_ticks());
-	if (ep->remote)
-		ep->remote->ops->awake(ep->remote, aph_ticks());
 }
 
 /* Says that we sleep. False when something is there after all; we are awake again then. */
@@ -181,8 +179,7 @@ static int lead_asleep(struct aph_endpoint *ep, uint64_t deadline_ns, bool reque
 /* The endpoint has one source, and that has a way to wait that is faster than epoll. */
 static bool has_driver(const struct aph_endpoint *ep)
 {
-	return ep->remote && !ep->local && !ep->external && ep->remote->ops->can_wait &&
-	       ep->remote->ops->can_wait(ep->remote);
+	return ep->remote && !ep->local && !ep->external && ep->remote->ops->can_wait(ep->remote);
 }
 
 static int lead_in_driver(struct aph_endpoint *ep, uint64_t deadline_ns, bool requests,

@@ -258,19 +258,6 @@ void aph_remote_changed(struct aph_remote_port *port)
 
 /* -- sleeping ---------------------------------------------------------------------------------- */
 
-static void tidy(struct aph_transport *transport)
-{
-	(void)transport;
-}
-
-static bool spin(struct aph_transport *transport, bool requests, uint64_t deadline_ns)
-{
-	(void)transport;
-	(void)requests;
-	(void)deadline_ns;
-	return false; /* the driver does, where it is alone */
-}
-
 static void expire(struct aph_timer *timer)
 {
 	struct aph_remote_port *port = aph_container(timer, struct aph_remote_port, timer);
@@ -296,12 +283,6 @@ static bool sleep_in_epoll(struct aph_transport *transport, bool requests)
 		aph_timers_start(&transport->ep->timers, &port->timer, aph_rx_deadline(port->rx));
 	}
 	return true;
-}
-
-static void awake(struct aph_transport *transport, uint64_t ticks)
-{
-	(void)transport;
-	(void)ticks;
 }
 
 static bool can_wait(struct aph_transport *transport)
@@ -592,10 +573,7 @@ static void abandon(struct aph_transport *transport)
 static const struct aph_transport_ops transport_ops = {
 	.poll = poll_ports,
 	.poll_beside = poll_beside,
-	.tidy = tidy,
-	.spin = spin,
 	.sleep = sleep_in_epoll,
-	.awake = awake,
 	.can_wait = can_wait,
 	.wait = wait_in_driver,
 	.interrupt = interrupt,
