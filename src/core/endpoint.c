@@ -5,6 +5,7 @@
  */
 #include "base/close.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/time.h"
 #include "core/transport.h"
 
@@ -49,20 +50,13 @@ int aph_endpoint_check(const struct aph_endpoint *ep)
 
 /* -- descriptors ------------------------------------------------------------------------------- */
 
-static void close_fd(int *fd)
-{
-	if (*fd >= 0)
-		(void)close(*fd);
-	*fd = -1;
-}
-
 static void close_descriptors(struct aph_endpoint *ep)
 {
-	close_fd(&ep->loop_fd);
-	close_fd(&ep->alarm_fd);
-	close_fd(&ep->epoll_fd);
-	close_fd(&ep->wake_fd);
-	close_fd(&ep->timer_fd);
+	aph_fd_close(&ep->loop_fd);
+	aph_fd_close(&ep->alarm_fd);
+	aph_fd_close(&ep->epoll_fd);
+	aph_fd_close(&ep->wake_fd);
+	aph_fd_close(&ep->timer_fd);
 }
 
 /* -- sources ----------------------------------------------------------------------------------- */
@@ -354,8 +348,8 @@ static int open_for_loop(struct aph_endpoint *ep)
 	    epoll_ctl(ep->loop_fd, EPOLL_CTL_ADD, ep->alarm_fd, &event) < 0) {
 		int e = errno;
 
-		close_fd(&ep->loop_fd);
-		close_fd(&ep->alarm_fd);
+		aph_fd_close(&ep->loop_fd);
+		aph_fd_close(&ep->alarm_fd);
 		return aph_err(-e, "cannot make a descriptor for a loop: %s", strerror(e));
 	}
 	ep->external = true;

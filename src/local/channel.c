@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* A channel of the local transport: its memory, its calls' places, its end. */
 #include "base/error.h"
+#include "base/fd.h"
 #include "local/local.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #define DEEP_MIN 64u /* calls that were not alone */
 
@@ -63,24 +63,17 @@ void aph_local_channel_attach(struct aph_local_channel *lc, uint32_t depth, uint
 	}
 }
 
-void aph_local_close_fd(int *fd)
-{
-	if (*fd >= 0)
-		(void)close(*fd);
-	*fd = -1;
-}
-
 void aph_local_close_segment(struct aph_local_channel *lc)
 {
 	if (!(lc->base.service->flags & APH_SERVICE_GIVE))
-		aph_local_close_fd(&lc->segment_fd);
+		aph_fd_close(&lc->segment_fd);
 }
 
 static void close_descriptors(struct aph_local_channel *lc)
 {
-	aph_local_close_fd(&lc->sock);
-	aph_local_close_fd(&lc->bell);
-	aph_local_close_fd(&lc->segment_fd);
+	aph_fd_close(&lc->sock);
+	aph_fd_close(&lc->bell);
+	aph_fd_close(&lc->segment_fd);
 	aph_local_stash_free(lc);
 }
 

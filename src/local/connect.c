@@ -6,6 +6,7 @@
  */
 #include "base/close.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/time.h"
 #include "local/hello.h"
 #include "local/local.h"
@@ -576,8 +577,7 @@ static int begin_vigil(struct vigil *vigil, struct aph_endpoint *ep)
 static void end_vigil(struct vigil *vigil)
 {
 	aph_source_remove(vigil->ep, vigil->fd);
-	(void)close(vigil->fd);
-	vigil->fd = -1;
+	aph_fd_close(&vigil->fd);
 	aph_bury(vigil->ep, &vigil->grave, vigil);
 }
 

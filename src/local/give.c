@@ -8,6 +8,7 @@
  * newcomer goes on where the giver stopped. What the giver knows and the segment does not say, or
  * what its client could have changed there, travels in the message.
  */
+#include "base/fd.h"
 #include "local/hello.h"
 #include "local/local.h"
 
@@ -15,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <unistd.h>
 
 #define GIVER_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 
@@ -137,7 +137,7 @@ static int say_stash(struct aph_giving *giving)
 			return r;
 		giving->stash_message++;
 		while (n--)
-			aph_local_close_fd(&stash->fds[giving->stash_fd++]);
+			aph_fd_close(&stash->fds[giving->stash_fd++]);
 	}
 	free(stash);
 	giving->stash = NULL;
@@ -187,7 +187,7 @@ static void free_stash(struct aph_giving *giving)
 	if (!giving->stash)
 		return;
 	while (giving->stash_fd < giving->stash->n_fds)
-		aph_local_close_fd(&giving->stash->fds[giving->stash_fd++]);
+		aph_fd_close(&giving->stash->fds[giving->stash_fd++]);
 	free(giving->stash);
 	giving->stash = NULL;
 }
@@ -206,7 +206,7 @@ static void stop_giving(struct aph_giving *giving)
 	free_stash(giving);
 	if (!ls->base.ep->forked)
 		aph_source_remove(ls->base.ep, giving->sock);
-	aph_local_close_fd(&giving->sock);
+	aph_fd_close(&giving->sock);
 	aph_bury(ls->base.ep, &giving->grave, giving);
 }
 

@@ -36,6 +36,7 @@
  * keeps.
  */
 #include "base/close.h"
+#include "base/fd.h"
 #include "local/hello.h"
 #include "local/local.h"
 
@@ -213,7 +214,7 @@ static void stop_taking(struct aph_taking *taking)
 	aph_local_taken_all(ls);
 	if (!ls->base.ep->forked)
 		aph_source_remove(ls->base.ep, taking->sock);
-	aph_local_close_fd(&taking->sock);
+	aph_fd_close(&taking->sock);
 	aph_bury(ls->base.ep, &taking->grave, taking);
 }
 

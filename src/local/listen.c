@@ -6,6 +6,7 @@
  */
 #include "base/close.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/time.h"
 #include "local/hello.h"
 #include "local/local.h"
@@ -406,8 +407,7 @@ static void drop_inherited(struct aph_local_service *ls)
 	if (ls->inherited < 0)
 		return;
 	aph_source_remove(ls->base.ep, ls->inherited);
-	(void)close(ls->inherited);
-	ls->inherited = -1;
+	aph_fd_close(&ls->inherited);
 }
 
 /* -- the service ------------------------------------------------------------------------------- */
@@ -418,8 +418,7 @@ void aph_local_stop_listening(struct aph_local_service *ls)
 		return;
 	aph_source_remove(ls->base.ep, ls->listener);
 	(void)unlinkat(ls->dir_fd, ls->file, 0);
-	(void)close(ls->listener);
-	ls->listener = -1;
+	aph_fd_close(&ls->listener);
 	/* Whoever still waits where the name was before. */
 	if (ls->inherited >= 0)
 		accept_some(ls, ls->inherited);
@@ -430,9 +429,7 @@ static void withdraw(struct aph_local_service *ls)
 {
 	drop_inherited(ls);
 	aph_local_stop_listening(ls);
-	if (ls->dir_fd >= 0)
-		(void)close(ls->dir_fd);
-	ls->dir_fd = -1;
+	aph_fd_close(&ls->dir_fd);
 }
 
 static void close_service(struct aph_service *service)
@@ -457,13 +454,9 @@ static void abandon_service(struct aph_service *service)
 	struct aph_local_service *ls = aph_container(service, struct aph_local_service, base);
 
 	aph_local_handover_free(ls);
-	if (ls->inherited >= 0)
-		(void)close(ls->inherited);
-	if (ls->listener >= 0)
-		(void)close(ls->listener);
-	if (ls->dir_fd >= 0)
-		(void)close(ls->dir_fd);
-	ls->inherited = ls->listener = ls->dir_fd = -1;
+	aph_fd_close(&ls->inherited);
+	aph_fd_close(&ls->listener);
+	aph_fd_close(&ls->dir_fd);
 }
 
 static void retire_service(struct aph_service *service)

@@ -206,8 +206,6 @@ void aph_local_doom(struct aph_local_channel *lc, enum aph_reason reason);
 /* Looks at this channel without being rung for it. */
 void aph_local_scan(struct aph_local_channel *lc);
 void aph_local_unscan(struct aph_local_channel *lc);
-/* Closes it, if it is one, and forgets it. */
-void aph_local_close_fd(int *fd);
 /* Closes the segment's memfd unless a newcomer may ask for it. */
 void aph_local_close_segment(struct aph_local_channel *lc);
 

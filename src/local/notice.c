@@ -11,6 +11,7 @@
  * The file can be made shorter by its owner alone: who may do that to a service may as well kill
  * it.
  */
+#include "base/fd.h"
 #include "local/notice.h"
 #include "local/layout.h"
 
@@ -135,10 +136,8 @@ static int make(struct aph_notice *notice, const struct aph_name *name)
 
 static void free_notice(struct aph_notice *notice)
 {
-	if (notice->fd >= 0)
-		(void)close(notice->fd);
-	if (notice->dir_fd >= 0)
-		(void)close(notice->dir_fd);
+	aph_fd_close(&notice->fd);
+	aph_fd_close(&notice->dir_fd);
 	free(notice);
 }
 

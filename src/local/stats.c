@@ -3,6 +3,7 @@
 #include "local/stats.h"
 #include "base/close.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/time.h"
 #include "local/hello.h"
 #include "local/layout.h"
@@ -67,8 +68,7 @@ static void ask(struct question *question)
 		question->info->pid = ucred.pid;
 	read_program(question->info);
 	if (aph_hello_send(question->sock, &hello, sizeof(hello), NULL, 0) < 0) {
-		(void)close(question->sock);
-		question->sock = -1;
+		aph_fd_close(&question->sock);
 	}
 }
 
@@ -97,8 +97,7 @@ static void take_answer(struct question *question)
 
 	if (r == -EAGAIN)
 		return;
-	(void)close(question->sock);
-	question->sock = -1;
+	aph_fd_close(&question->sock);
 	if (r == 0)
 		aph_close_received(message.whose, message.fds, message.n_fds);
 	if (r < 0 || message.len != sizeof(stats) || stats.magic != APH_LOCAL_MAGIC ||
@@ -137,10 +136,8 @@ static void collect_answers(struct question *questions, size_t n, struct pollfd 
 				take_answer(&questions[i]);
 		}
 	}
-	for (size_t i = 0; i < n; i++) {
-		if (questions[i].sock >= 0)
-			(void)close(questions[i].sock);
-	}
+	for (size_t i = 0; i < n; i++)
+		aph_fd_close(&questions[i].sock);
 }
 
 /*

@@ -5,6 +5,7 @@
  */
 #include "base/barrier.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/time.h"
 #include "local/local.h"
 
@@ -12,7 +13,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #define BURST_MAX    8u	      /* records of one channel before the next has its turn */
 #define WINDOW_TICKS 3600000u /* one or two milliseconds */
@@ -565,10 +565,8 @@ static void free_local(struct aph_transport *transport)
 						      struct aph_local_channel, pending_link));
 	if (local->page)
 		(void)munmap(local->page, APH_PAGE);
-	if (local->page_fd >= 0)
-		(void)close(local->page_fd);
-	if (local->spare_fd >= 0)
-		(void)close(local->spare_fd);
+	aph_fd_close(&local->page_fd);
+	aph_fd_close(&local->spare_fd);
 	free(local);
 }
 
@@ -581,14 +579,10 @@ static void abandon(struct aph_transport *transport)
 		struct aph_local_channel *lc =
 			aph_container(pos, struct aph_local_channel, pending_link);
 
-		(void)close(lc->sock);
-		lc->sock = -1;
+		aph_fd_close(&lc->sock);
 	}
-	if (local->page_fd >= 0)
-		(void)close(local->page_fd);
-	if (local->spare_fd >= 0)
-		(void)close(local->spare_fd);
-	local->page_fd = local->spare_fd = -1;
+	aph_fd_close(&local->page_fd);
+	aph_fd_close(&local->spare_fd);
 	local->page = NULL;
 }
 

@@ -5,6 +5,7 @@
  * it away from the dead. Who has it is asked of the kernel, at both ends.
  */
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/time.h"
 #include "udp/link.h"
 #include "udp/udp.h"
@@ -237,11 +238,9 @@ int aph_udp_attach(struct aph_udp_port *port, const struct aph_rx_address *addre
 		r = move_in(port, address, link, &gift);
 	if (r == 0)
 		return 0;
-	if (link >= 0)
-		(void)close(link);
-	for (size_t i = 0; i < 2; i++)
-		if (gift.fds[i] >= 0)
-			(void)close(gift.fds[i]);
+	aph_fd_close(&link);
+	aph_fd_close(&gift.fds[0]);
+	aph_fd_close(&gift.fds[1]);
 	return r;
 }
 

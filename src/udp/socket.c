@@ -9,6 +9,7 @@
  * shrinks.
  */
 #include "base/error.h"
+#include "base/fd.h"
 #include "udp/udp.h"
 
 #include <arpa/inet.h>
@@ -77,8 +78,7 @@ static int bind_socket(struct aph_rx_udp *udp, const struct aph_rx_address *loca
 	len = aph_udp_to_name(udp, local, &name);
 	if (bind(udp->fd, &name.any, len) < 0) {
 		r = -errno;
-		(void)close(udp->fd);
-		udp->fd = -1;
+		aph_fd_close(&udp->fd);
 		return aph_err(r, "cannot bind to %s: %s", text_of(local, text, sizeof(text)),
 			       strerror(-r));
 	}
@@ -231,9 +231,7 @@ int aph_udp_socket_open(struct aph_rx_udp *udp, const struct aph_rx_udp_options 
 		 * Only the socket: another process may give us its own, and the rest goes with
 		 * that.
 		 */
-		if (udp->fd >= 0)
-			(void)close(udp->fd);
-		udp->fd = -1;
+		aph_fd_close(&udp->fd);
 		return r;
 	}
 	size_buffers(udp, options->receive_buffer ? options->receive_buffer : RECEIVE_BUFFER);

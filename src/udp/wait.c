@@ -14,6 +14,7 @@
  * sees the other.
  */
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/time.h"
 #include "udp/udp.h"
 
@@ -176,11 +177,8 @@ int aph_rx_udp_fd(struct aph_rx_udp *udp)
 		return udp->epoll_fd;
 	}
 	r = -errno;
-	if (udp->epoll_fd >= 0)
-		(void)close(udp->epoll_fd);
-	if (udp->timer_fd >= 0)
-		(void)close(udp->timer_fd);
-	udp->epoll_fd = udp->timer_fd = -1;
+	aph_fd_close(&udp->epoll_fd);
+	aph_fd_close(&udp->timer_fd);
 	return aph_err(r, "cannot make a descriptor to poll: %s%s", strerror(-r), aph_advice(-r));
 }
 
