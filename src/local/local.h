@@ -13,6 +13,8 @@
 
 /* A client that lets more than this of its replies lie gets no further requests in. */
 #define APH_KEPT_MAX (8u << 20)
+/* Records with descriptors that are remembered until the peer has taken them. */
+#define APH_FDS_SENT 64u
 
 /* Descriptors that arrived on the socket ahead of their record: whole messages, in order. */
 struct aph_fd_stash {
@@ -88,7 +90,7 @@ struct aph_local_channel {
 	struct {
 		uint32_t record; /* the descriptors have arrived when this one was taken */
 		uint32_t n;
-	} fds_sent[64];
+	} fds_sent[APH_FDS_SENT];
 	uint32_t fds_head, fds_tail, fds_under_way;
 	struct aph_connecting *connecting; /* client: until it is open */
 	uint64_t hello_deadline_ns;	   /* service: for a newcomer to say hello */

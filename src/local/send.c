@@ -202,23 +202,20 @@ static int get_arena_room(struct aph_local_call *call, uint32_t *off, uint32_t *
 
 uint32_t aph_local_fds_under_way(struct aph_local_channel *lc)
 {
-	uint32_t slots = sizeof(lc->fds_sent) / sizeof(lc->fds_sent[0]);
-
 	while (lc->fds_head != lc->fds_tail &&
-	       aph_ring_was_taken(&lc->out, lc->fds_sent[lc->fds_head % slots].record))
-		lc->fds_under_way -= lc->fds_sent[lc->fds_head++ % slots].n;
+	       aph_ring_was_taken(&lc->out, lc->fds_sent[lc->fds_head % APH_FDS_SENT].record))
+		lc->fds_under_way -= lc->fds_sent[lc->fds_head++ % APH_FDS_SENT].n;
 	return lc->fds_under_way;
 }
 
 /* Whether `n` more descriptors may be under way, and room for the note that they are. */
 static bool get_fd_room(struct aph_local_channel *lc, size_t n)
 {
-	uint32_t slots = sizeof(lc->fds_sent) / sizeof(lc->fds_sent[0]);
 	int pass;
 
 	for (pass = 0; pass < 2; pass++) {
 		if (aph_local_fds_under_way(lc) + n <= APH_SOCKET_FDS_MAX &&
-		    lc->fds_tail - lc->fds_head < slots)
+		    lc->fds_tail - lc->fds_head < APH_FDS_SENT)
 			return true;
 		want_room(lc);
 	}
@@ -230,15 +227,14 @@ static bool get_fd_room(struct aph_local_channel *lc, size_t n)
 /* There is room for them. */
 static int send_fds(struct aph_local_channel *lc, const int *fds, size_t n)
 {
-	uint32_t slots = sizeof(lc->fds_sent) / sizeof(lc->fds_sent[0]);
 	int r = aph_local_send_fds(lc, fds, n);
 
 	if (r == -EAGAIN)
 		aph_local_watch_room(lc, true);
 	if (r < 0)
 		return r;
-	lc->fds_sent[lc->fds_tail % slots].record = lc->out.next + 1;
-	lc->fds_sent[lc->fds_tail++ % slots].n = (uint32_t)n;
+	lc->fds_sent[lc->fds_tail % APH_FDS_SENT].record = lc->out.next + 1;
+	lc->fds_sent[lc->fds_tail++ % APH_FDS_SENT].n = (uint32_t)n;
 	lc->fds_under_way += (uint32_t)n;
 	return 0;
 }
@@ -530,9 +526,9 @@ static APH_APART int send_all_long(struct aph_local_call *call, const void *data
 	const uint8_t *bytes = data ? data : (const void *)"";
 	uint64_t patience_ns = PATIENCE_IN_ALL_NS;
 	size_t sent = 0, n;
-	int r = check_channel(lc);
+	int r;
 
-	if (r < 0)
+	if (!is_usable(lc))
 		return 0; /* the channel's end, which follows, is this call's end */
 	if (call->reserved)
 		return aph_err(-EBUSY, "commit the piece that is reserved first");
@@ -642,9 +638,9 @@ static bool send_farewell(struct aph_local_call *call)
 void aph_local_farewell(struct aph_call *base, enum aph_farewell kind, int32_t value)
 {
 	struct aph_local_call *call = aph_local_call(base);
+	const struct aph_local_channel *lc = aph_local_channel_of(call);
 
-	if (check_channel(aph_local_channel_of(call)) < 0 ||
-	    (kind == APH_FAREWELL_DISPOSE && !aph_local_channel_of(call)->base.receipts))
+	if (!is_usable(lc) || (kind == APH_FAREWELL_DISPOSE && !lc->base.receipts))
 		return;
 	aph_local_drop_kept(call);
 	call->farewell = record_of(kind);
