@@ -159,15 +159,20 @@ void aph_local_newcomer_expire(struct aph_local *local, uint64_t now_ns)
 	}
 }
 
-static void turn_away(struct aph_local_channel *lc, int error)
+static void answer(int sock, int status)
 {
 	struct aph_welcome welcome = {
 		.magic = APH_LOCAL_MAGIC,
 		.version = APH_LOCAL_VERSION,
-		.status = (uint16_t)error,
+		.status = (uint16_t)status,
 	};
 
-	(void)aph_hello_send(lc->sock, &welcome, sizeof(welcome), NULL, 0);
+	(void)aph_hello_send(sock, &welcome, sizeof(welcome), NULL, 0);
+}
+
+static void turn_away(struct aph_local_channel *lc, int status)
+{
+	answer(lc->sock, status);
 	aph_local_channel_discard(lc);
 }
 
@@ -202,7 +207,7 @@ static void admit(struct aph_local_channel *lc, struct aph_local_service *ls,
 	int r;
 
 	if (hello->kind == APH_HELLO_STATS &&
-	    (aph_local_is_master(who) || aph_local_is_allowed(&ls->base, who, APH_ALLOW_ANY))) {
+	    (aph_local_is_master(who) || aph_local_may_enter(&ls->base, who))) {
 		serve_stats(lc, ls);
 	} else if (hello->kind == APH_HELLO_TERMINATE && aph_local_is_master(who)) {
 		aph_pending_add(ls->base.ep, &ls->base.pending, APH_EVENT_TERMINATE);
@@ -332,11 +337,6 @@ static void welcome_newcomer(struct aph_local_service *ls, int sock)
 /* No descriptor is left: the spare one lets us at least say so. */
 static bool turn_away_one(struct aph_local *local, int listener)
 {
-	struct aph_welcome welcome = {
-		.magic = APH_LOCAL_MAGIC,
-		.version = APH_LOCAL_VERSION,
-		.status = EBUSY,
-	};
 	int sock;
 
 	/* Another thread may have been faster when it was last opened again. */
@@ -347,7 +347,7 @@ static bool turn_away_one(struct aph_local *local, int listener)
 	(void)close(local->spare_fd);
 	sock = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (sock >= 0) {
-		(void)aph_hello_send(sock, &welcome, sizeof(welcome), NULL, 0);
+		answer(sock, EBUSY);
 		(void)close(sock);
 	}
 	local->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
