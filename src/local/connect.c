@@ -32,9 +32,8 @@ struct aph_connecting {
 	struct aph_rendezvous_entry *entries;
 	size_t n, next;
 	struct aph_hello hello;
-	struct aph_name name;
+	struct aph_name name; /* that is looked for */
 	unsigned n_searches;
-	int64_t wanted_gid;
 	int error; /* what the best candidate so far has said */
 	bool announce;
 	bool timed; /* holds a reservation in the timers */
@@ -70,6 +69,7 @@ void aph_local_connecting_free(struct aph_local_channel *lc)
 static int check_server(struct aph_local_channel *lc, const struct aph_rendezvous_entry *entry)
 {
 	const struct aph_credentials *who = &lc->base.peer;
+	int64_t wanted_gid = lc->connecting->name.gid;
 	int r = aph_local_peer_credentials(&lc->base, lc->sock);
 
 	if (r < 0)
@@ -77,11 +77,9 @@ static int check_server(struct aph_local_channel *lc, const struct aph_rendezvou
 	if (who->euid != entry->owner && who->euid != 0)
 		return aph_err(-EACCES, "%s is served by user %u under a file of user %u",
 			       entry->file, (unsigned)who->euid, (unsigned)entry->owner);
-	if (lc->connecting->wanted_gid >= 0 && who->euid != 0 &&
-	    !aph_local_is_in_group(who, lc->connecting->wanted_gid))
+	if (wanted_gid >= 0 && who->euid != 0 && !aph_local_is_in_group(who, wanted_gid))
 		return aph_err(-EACCES, "%s is served by user %u, who is not in group %lld",
-			       entry->file, (unsigned)who->euid,
-			       (long long)lc->connecting->wanted_gid);
+			       entry->file, (unsigned)who->euid, (long long)wanted_gid);
 	return 0;
 }
 
@@ -248,13 +246,8 @@ static void try_next(struct aph_local_channel *lc)
 
 static bool is_sane(const struct aph_welcome *welcome, const struct aph_hello_message *message)
 {
-	uint32_t depth = welcome->depth, arena = welcome->arena;
-	size_t n_fds = welcome->flags & APH_WELCOME_BELL ? 3 : 2;
-
-	return message->n_fds == n_fds && depth >= APH_DEPTH_MIN && depth <= APH_DEPTH_MAX &&
-	       !(depth & (depth - 1)) && arena >= APH_ARENA_MIN && arena <= APH_ARENA_MAX &&
-	       !(arena & (arena - 1)) && welcome->calls_max >= 1 &&
-	       welcome->calls_max <= APH_CALLS_MAX;
+	return message->n_fds == (welcome->flags & APH_WELCOME_BELL ? 3 : 2) &&
+	       aph_layout_is_sane(welcome->depth, welcome->arena, welcome->calls_max);
 }
 
 /*
@@ -426,7 +419,6 @@ static int begin(struct aph_local_channel **out, struct aph_local *local,
 		.arena = options->arena,
 	};
 	connecting->name = *name;
-	connecting->wanted_gid = name->gid;
 	connecting->announce = options->flags & APH_CHANNEL_ASYNC;
 	r = aph_rendezvous_search(&connecting->entries, &connecting->n, name);
 	if (r == 0 && !connecting->n) {

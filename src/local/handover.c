@@ -65,13 +65,9 @@ struct aph_taking {
 
 static bool is_sane(const struct aph_handover *message, size_t n_fds)
 {
-	uint32_t depth = message->depth, arena = message->arena;
-
-	return n_fds == (message->flags & APH_WELCOME_BELL ? 3 : 2) && depth >= APH_DEPTH_MIN &&
-	       depth <= APH_DEPTH_MAX && !(depth & (depth - 1)) && arena >= APH_ARENA_MIN &&
-	       arena <= APH_ARENA_MAX && !(arena & (arena - 1)) && message->calls_max >= 1 &&
-	       message->calls_max <= APH_CALLS_MAX &&
-	       message->replies_sent - message->replies_taken <= depth &&
+	return n_fds == (message->flags & APH_WELCOME_BELL ? 3 : 2) &&
+	       aph_layout_is_sane(message->depth, message->arena, message->calls_max) &&
+	       message->replies_sent - message->replies_taken <= message->depth &&
 	       message->fds_under_way <= APH_SOCKET_FDS_MAX &&
 	       message->n_messages <= APH_SOCKET_FDS_MAX;
 }

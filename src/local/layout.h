@@ -20,6 +20,7 @@
 
 #include <assert.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -159,6 +160,14 @@ static inline size_t aph_layout_arena(uint32_t depth, uint32_t arena, int reply)
 static inline size_t aph_layout_size(uint32_t depth, uint32_t arena)
 {
 	return aph_layout_arena(depth, arena, 1) + arena;
+}
+
+/* Whether these are figures of a channel. */
+static inline bool aph_layout_is_sane(uint32_t depth, uint32_t arena, uint32_t calls_max)
+{
+	return depth >= APH_DEPTH_MIN && depth <= APH_DEPTH_MAX && !(depth & (depth - 1)) &&
+	       arena >= APH_ARENA_MIN && arena <= APH_ARENA_MAX && !(arena & (arena - 1)) &&
+	       calls_max >= 1 && calls_max <= APH_CALLS_MAX;
 }
 
 /* -- the page of an endpoint that serves: read-only to its clients ----------------------------- */
