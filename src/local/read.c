@@ -52,24 +52,19 @@ static void advance(struct aph_local_call *call, size_t n)
 	release_piece(lc, piece);
 }
 
-/* A look ahead that takes nothing: walks the pieces. */
+/* A look ahead that takes nothing: walks the pieces. Something is here. */
 static APH_APART size_t peek(const struct aph_local_call *call, uint8_t *buf, size_t max)
 {
 	const struct aph_local_channel *lc = aph_local_channel_of(call);
 	const uint8_t *data;
-	size_t n = front(call, &data), done = 0;
+	size_t n = front(call, &data), done = n < max ? n : max;
 	uint16_t piece = call->head;
 
-	if (n && call->inline_off < call->inline_len)
-		n = n < max ? n : max;
-	else if (n) {
-		n = n < max ? n : max;
-		piece = lc->intake.pieces[call->head].next;
-	}
-	if (n)
-		memcpy(buf, data, n);
-	done = n;
-	while (done < max && piece != APH_PIECE_NONE && done < call->available) {
+	if (done)
+		memcpy(buf, data, done);
+	if (call->inline_off == call->inline_len)
+		piece = lc->intake.pieces[piece].next; /* that was the first one */
+	while (done < max && piece != APH_PIECE_NONE) {
 		n = lc->intake.pieces[piece].len;
 		n = n < max - done ? n : max - done;
 		memcpy(buf + done, aph_intake_at(&lc->intake, piece), n);
