@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Opening services and channels: options are checked and filled in here, and the address says which
+ * Opening services and channels: names and options are checked here, and the address says which
  * transport it is for. What carries other schemes than that of this host lies in other libraries:
  * loaded when first asked for, so that who calls nobody far away pays nothing.
  */
@@ -53,6 +53,17 @@ int aph_scheme_find(const struct aph_scheme **out, const char *address)
 	return 0;
 }
 
+/* -- names ------------------------------------------------------------------------------------- */
+
+static int check_name(const struct aph_name *name)
+{
+	if (!aph_name_is_valid(name->name, strnlen(name->name, sizeof(name->name))))
+		return aph_err(-EINVAL,
+			       "that is not a name: use 1 to %d letters, digits, '_' and '.'",
+			       APH_NAME_MAX);
+	return 0;
+}
+
 /* -- channels ---------------------------------------------------------------------------------- */
 
 static int check_channel_options(struct aph_channel_options *filled,
@@ -88,6 +99,8 @@ int aph_channel_open_name(struct aph_channel **out, struct aph_endpoint *ep,
 	struct aph_channel_options filled;
 	int r = check_channel_options(&filled, options);
 
+	if (r == 0)
+		r = check_name(name);
 	if (r < 0)
 		return r;
 	aph_lock(ep);
@@ -156,6 +169,8 @@ int aph_service_open_name(struct aph_service **out, struct aph_endpoint *ep,
 	struct aph_service *service;
 	int r = check_service_options(&filled, options);
 
+	if (r == 0)
+		r = check_name(name);
 	if (r < 0)
 		return r;
 	if (!(filled.flags & ALLOW_FLAGS))

@@ -171,7 +171,7 @@ extern const struct aph_scheme aph_rx_scheme;
 /* The scheme of an address, NULL: one of this host. 0 or -EPROTONOSUPPORT. */
 int aph_scheme_find(const struct aph_scheme **out, const char *address);
 
-/* The local transport (src/local). `out` is set only on success. */
+/* The local transport (src/local). `name` is well formed. `out` is set only on success. */
 int aph_local_service_open(struct aph_service **out, struct aph_endpoint *ep,
 			   const struct aph_name *name, const struct aph_service_options *options);
 int aph_local_channel_open(struct aph_channel **out, struct aph_endpoint *ep,

@@ -612,10 +612,6 @@ int aph_local_channel_open(struct aph_channel **out, struct aph_endpoint *ep,
 	struct aph_local *local;
 	int r;
 
-	if (!aph_name_is_valid(name->name, strnlen(name->name, sizeof(name->name))))
-		return aph_err(-EINVAL,
-			       "that is not a name: use 1 to %d letters, digits, '_' and '.'",
-			       APH_NAME_MAX);
 	r = aph_local_get(&local, ep);
 	if (r < 0)
 		return r;

@@ -46,10 +46,6 @@ static int check_rights(struct aph_name *name)
 {
 	int r;
 
-	if (!aph_name_is_valid(name->name, strnlen(name->name, sizeof(name->name))))
-		return aph_err(-EINVAL,
-			       "that is not a name: use 1 to %d letters, digits, '_' and '.'",
-			       APH_NAME_MAX);
 	if (name->uid == APH_ID_DEFAULT)
 		name->uid = (int64_t)geteuid();
 	if (name->gid == APH_ID_DEFAULT)
