@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Messages of the rendezvous. See hello.h. */
+/* Messages with descriptors. See hello.h. */
 #include "base/close.h"
 #include "local/hello.h"
 

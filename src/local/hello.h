@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The first messages on a socket: whole structures, with descriptors and the sender's credentials.
+ * Messages on a socket: the first ones are whole structures, with descriptors and the sender's
+ * credentials. Descriptors leave in the same way later on.
  */
 #ifndef ANTIPHON_LOCAL_HELLO_H
 #define ANTIPHON_LOCAL_HELLO_H
@@ -27,7 +28,7 @@ struct aph_hello_message {
  */
 int aph_hello_recv(int sock, void *buf, size_t max, struct aph_hello_message *message);
 
-/* Sends one without waiting. 0 or -errno. */
+/* Sends one, with at most APH_HELLO_FDS_MAX descriptors, without waiting. 0 or -errno. */
 int aph_hello_send(int sock, const void *buf, size_t len, const int *fds, size_t n_fds);
 
 #endif

@@ -9,6 +9,7 @@
  */
 #include "base/close.h"
 #include "base/error.h"
+#include "local/hello.h"
 #include "local/local.h"
 
 #include <errno.h>
@@ -53,44 +54,27 @@ void aph_local_ring(struct aph_local_channel *lc)
 
 /* -- descriptors out --------------------------------------------------------------------------- */
 
+static_assert(APH_CALL_FDS_MAX <= APH_HELLO_FDS_MAX, "a piece's descriptors go in one message");
+
 int aph_local_send_fds(struct aph_local_channel *lc, const int *fds, size_t n)
 {
-	union {
-		struct cmsghdr align;
-		char space[CMSG_SPACE(sizeof(int) * APH_CALL_FDS_MAX)];
-	} control;
-	char byte = APH_SOCKET_FDS;
-	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control.space,
-		.msg_controllen = CMSG_SPACE(sizeof(int) * n),
-	};
-	struct cmsghdr *cmsg;
+	static const char byte = APH_SOCKET_FDS;
+	int r = aph_hello_send(lc->sock, &byte, 1, fds, n);
 
-	memset(&control, 0, sizeof(control));
-	cmsg = CMSG_FIRSTHDR(&msg);
-	cmsg->cmsg_level = SOL_SOCKET;
-	cmsg->cmsg_type = SCM_RIGHTS;
-	cmsg->cmsg_len = CMSG_LEN(sizeof(int) * n);
-	memcpy(CMSG_DATA(cmsg), fds, sizeof(int) * n);
-	if (sendmsg(lc->sock, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) == 1)
-		return 0;
-	switch (errno) {
-	case EAGAIN:
-		return -EAGAIN;
-	case EPIPE:
-	case ECONNRESET:
+	switch (r) {
+	case 0:
+	case -EAGAIN:
+		return r;
+	case -EPIPE:
+	case -ECONNRESET:
 		return aph_err(-ENOTCONN, "the other side has closed the channel");
-	case EBADF:
-		return aph_err(-EBADF, "one of the descriptors to send is not open");
-	case ETOOMANYREFS:
-		return aph_err(-ETOOMANYREFS,
-			       "too many descriptors of this user are under way: let the "
-			       "receivers take some, or raise the limit on open files");
+	case -EBADF:
+		return aph_err(r, "one of the descriptors to send is not open");
+	case -ETOOMANYREFS:
+		return aph_err(r, "too many descriptors of this user are under way: let the "
+				  "receivers take some, or raise the limit on open files");
 	default:
-		return aph_err(-errno, "cannot send descriptors: %s", strerror(errno));
+		return aph_err(r, "cannot send descriptors: %s", strerror(-r));
 	}
 }
 
