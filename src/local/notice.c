@@ -24,7 +24,6 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 struct aph_notice {
@@ -123,12 +122,9 @@ static int make_with(struct aph_notice *notice, const struct aph_name *name, uin
 
 static int make(struct aph_notice *notice, const struct aph_name *name)
 {
-	struct timespec now;
-	uint64_t serial;
+	uint64_t serial = aph_rendezvous_serial();
 	int r = -EEXIST;
 
-	(void)clock_gettime(CLOCK_REALTIME, &now);
-	serial = (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 	for (int i = 0; i < APH_SERIALS_TRIED && r == -EEXIST; i++)
 		r = make_with(notice, name, ++serial);
 	return r;

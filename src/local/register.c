@@ -143,15 +143,12 @@ static int ask_to_end(const struct aph_local_service *ls)
 
 static int publish_name(struct aph_local_service *ls)
 {
-	struct timespec now;
 	char path[PATH_MAX];
 
 	ls->dir_fd = aph_rendezvous_open(path);
 	if (ls->dir_fd < 0)
 		return ls->dir_fd;
-	(void)clock_gettime(CLOCK_REALTIME, &now);
-	ls->serial = (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
-	/* Two services may read the same time. */
+	ls->serial = aph_rendezvous_serial();
 	for (int i = 0; i < APH_SERIALS_TRIED; i++) {
 		aph_rendezvous_format(ls->file, &ls->base.name, ++ls->serial);
 		ls->listener = aph_rendezvous_listen(ls->dir_fd, ls->file);

@@ -63,6 +63,14 @@ static bool is_remote(const char *name, size_t len)
 	return true;
 }
 
+uint64_t aph_rendezvous_serial(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
 /* Exactly `digits` lower-case hexadecimal digits. */
 static bool parse_hex(uint64_t *out, const char *text, int digits)
 {
@@ -470,14 +478,18 @@ static int connect_file(int dir_fd, const struct aph_rendezvous_entry *entry)
 	return sock;
 }
 
-int aph_rendezvous_connect(const struct aph_rendezvous_entry *entry)
+/* The directory that the entry was found in. */
+static int open_dir_of(const struct aph_rendezvous_entry *entry)
 {
 	char path[PATH_MAX];
-	int dir_fd, sock;
 
-	if (!aph_rendezvous_dir(entry->dir, path))
-		return -ENOENT;
-	dir_fd = open_dir(path);
+	return aph_rendezvous_dir(entry->dir, path) ? open_dir(path) : -ENOENT;
+}
+
+int aph_rendezvous_connect(const struct aph_rendezvous_entry *entry)
+{
+	int dir_fd = open_dir_of(entry), sock;
+
 	if (dir_fd < 0)
 		return dir_fd;
 	sock = connect_file(dir_fd, entry);
@@ -487,13 +499,9 @@ int aph_rendezvous_connect(const struct aph_rendezvous_entry *entry)
 
 int aph_rendezvous_open_notice(const struct aph_rendezvous_entry *entry)
 {
-	char path[PATH_MAX];
+	int dir_fd = open_dir_of(entry), fd;
 	struct stat st;
-	int dir_fd, fd;
 
-	if (!aph_rendezvous_dir(entry->dir, path))
-		return -ENOENT;
-	dir_fd = open_dir(path);
 	if (dir_fd < 0)
 		return dir_fd;
 	fd = openat(dir_fd, entry->file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
@@ -509,8 +517,7 @@ int aph_rendezvous_open_notice(const struct aph_rendezvous_entry *entry)
 
 void aph_rendezvous_remove(const struct aph_rendezvous_entry *entry)
 {
-	char path[PATH_MAX];
-	int dir_fd = aph_rendezvous_dir(entry->dir, path) ? open_dir(path) : -1;
+	int dir_fd = open_dir_of(entry);
 
 	if (dir_fd < 0)
 		return;

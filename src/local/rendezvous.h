@@ -15,7 +15,7 @@
 #include <limits.h>
 #include <stdbool.h>
 
-#define APH_SERIALS_TRIED 100 /* for a file: others may have read the same time */
+#define APH_SERIALS_TRIED 100 /* for a file: others may have the same one */
 
 #define APH_RENDEZVOUS_FILE_MAX (APH_NAME_MAX + 1 + 8 + 1 + 8 + 1 + 16)
 
@@ -27,6 +27,9 @@ struct aph_rendezvous_entry {
 	bool is_notice; /* a file of notice.c; its name is an address of another transport */
 	char file[APH_RENDEZVOUS_FILE_MAX + 1];
 };
+
+/* A serial number that is newer than those so far: the time. */
+uint64_t aph_rendezvous_serial(void);
 
 /* Reads a file name. False when it is none of ours. */
 bool aph_rendezvous_parse(struct aph_rendezvous_entry *entry, const char *file);
