@@ -502,30 +502,25 @@ void aph_remote_call_event(struct aph_remote_call *rc, const struct aph_rx_event
 	}
 }
 
-bool aph_remote_call_arrive(struct aph_remote_service *service, struct aph_rx_call *rx)
+enum aph_reason aph_remote_call_arrive(struct aph_remote_service *service, struct aph_rx_call *rx)
 {
 	struct aph_remote_channel *channel;
 	struct aph_rx_call_info info;
-	struct aph_call *call = NULL;
-	enum aph_reason reason = APH_REASON_BUSY;
+	struct aph_call *call;
 
 	aph_rx_call_info(rx, &info);
 	channel = aph_remote_channel_for(service, info.path);
-	if (channel && channel->n_calls < channel->base.calls_max) {
-		call = aph_call_incoming(&channel->base, APH_FOREVER);
-		reason = APH_REASON_RESOURCES;
-	}
+	if (!channel || channel->n_calls >= channel->base.calls_max)
+		return APH_REASON_BUSY;
+	call = aph_call_incoming(&channel->base, APH_FOREVER);
 	if (!call) {
-		if (channel)
-			aph_remote_channel_unused(channel);
-		(void)aph_rx_call_abort(rx, APH_REMOTE_REFUSED | (int32_t)reason);
-		(void)aph_rx_call_free(rx);
-		return false;
+		aph_remote_channel_unused(channel);
+		return APH_REASON_RESOURCES;
 	}
 	aph_remote_channel_busy(channel);
 	aph_remote_call(call)->rx = rx;
 	aph_rx_call_set_data(rx, &aph_remote_call(call)->user);
 	if (aph_rx_call_is_complete(rx))
 		aph_call_arrived(call, true);
-	return true;
+	return APH_REASON_NONE;
 }

@@ -16,9 +16,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define QUIET_MAX  1024 /* channels kept without calls */
-#define SOME_USERS (APH_ALLOW_USER | APH_ALLOW_GROUP | APH_ALLOW_NONE)
-#define EVERYBODY  (APH_ALLOW_WORLD | APH_ALLOW_ANONYMOUS)
+#define QUIET_MAX     1024 /* channels kept without calls */
+#define CALLS_DEFAULT 1024 /* in progress, of a channel */
+#define SOME_USERS    (APH_ALLOW_USER | APH_ALLOW_GROUP | APH_ALLOW_NONE)
+#define EVERYBODY     (APH_ALLOW_WORLD | APH_ALLOW_ANONYMOUS)
 
 /* -- both sides -------------------------------------------------------------------------------- */
 
@@ -61,16 +62,21 @@ static void abort_calls(struct aph_channel *channel)
 		(void)aph_rx_udp_flush(aph_remote_channel(channel)->port->udp);
 }
 
+/* Service: it has a call, or ends. */
+static void leave_quiet(struct aph_remote_channel *rc)
+{
+	if (aph_list_empty(&rc->quiet_link))
+		return;
+	aph_list_remove(&rc->quiet_link);
+	aph_container(rc->base.service, struct aph_remote_service, base)->n_quiet--;
+}
+
 static void disconnect(struct aph_channel *channel)
 {
 	struct aph_remote_channel *rc = aph_remote_channel(channel);
 
 	aph_list_remove(&rc->path_link);
-	if (!aph_list_empty(&rc->quiet_link)) {
-		aph_list_remove(&rc->quiet_link);
-		if (channel->service)
-			aph_container(channel->service, struct aph_remote_service, base)->n_quiet--;
-	}
+	leave_quiet(rc);
 	if (!rc->client) {
 		abort_calls(channel);
 		return;
@@ -168,7 +174,7 @@ static int channel_open(struct aph_channel **out, struct aph_endpoint *ep,
 		free(rc);
 		return aph_err(rc ? r : -ENOMEM, "no memory for a channel to '%s'", address);
 	}
-	rc->base.calls_max = options->calls_max ? options->calls_max : 1024;
+	rc->base.calls_max = options->calls_max ? options->calls_max : CALLS_DEFAULT;
 	rc->base.data = options->data;
 	rc->base.user_holds = true;
 	aph_channel_init(&rc->base, ep, NULL);
@@ -194,16 +200,23 @@ static struct aph_list *bucket(struct aph_remote_service *service, const struct 
 
 void aph_remote_channel_busy(struct aph_remote_channel *rc)
 {
-	if (rc->n_calls++ || aph_list_empty(&rc->quiet_link))
-		return;
-	aph_list_remove(&rc->quiet_link);
-	aph_container(rc->base.service, struct aph_remote_service, base)->n_quiet--;
+	if (rc->n_calls++ == 0)
+		leave_quiet(rc);
 }
 
 void aph_remote_channel_quiet(struct aph_remote_channel *rc)
 {
 	rc->n_calls--;
 	aph_remote_channel_unused(rc);
+}
+
+/* The one that has been without calls for longest. */
+static void end_quietest(struct aph_remote_service *service)
+{
+	struct aph_remote_channel *rc =
+		aph_container(service->quiet.next, struct aph_remote_channel, quiet_link);
+
+	aph_channel_end(&rc->base, APH_REASON_CLOSED);
 }
 
 void aph_remote_channel_unused(struct aph_remote_channel *rc)
@@ -215,11 +228,8 @@ void aph_remote_channel_unused(struct aph_remote_channel *rc)
 		return;
 	service = aph_container(rc->base.service, struct aph_remote_service, base);
 	aph_list_append(&service->quiet, &rc->quiet_link);
-	if (++service->n_quiet <= QUIET_MAX)
-		return;
-	aph_channel_end(
-		&aph_container(service->quiet.next, struct aph_remote_channel, quiet_link)->base,
-		APH_REASON_CLOSED);
+	if (++service->n_quiet > QUIET_MAX)
+		end_quietest(service);
 }
 
 struct aph_remote_channel *aph_remote_channel_for(struct aph_remote_service *service,
@@ -237,10 +247,7 @@ struct aph_remote_channel *aph_remote_channel_for(struct aph_remote_service *ser
 	if (service->base.n_channels >= service->base.channels_max) {
 		if (aph_list_empty(&service->quiet))
 			return NULL;
-		aph_channel_end(&aph_container(service->quiet.next, struct aph_remote_channel,
-					       quiet_link)
-					 ->base,
-				APH_REASON_CLOSED);
+		end_quietest(service);
 	}
 	rc = channel_new(service->port, path);
 	if (!rc)
@@ -252,33 +259,13 @@ struct aph_remote_channel *aph_remote_channel_for(struct aph_remote_service *ser
 	return rc;
 }
 
-/* Those of the service that wait in the list for somebody to be told of them. */
-static void end_incoming(struct aph_list *list, const struct aph_remote_service *service,
-			 int32_t code)
-{
-	struct aph_list *pos, *tmp;
-
-	aph_list_for_each(pos, tmp, list) {
-		struct aph_remote_incoming *incoming =
-			aph_container(pos, struct aph_remote_incoming, link);
-
-		if (incoming->service != service)
-			continue;
-		aph_list_remove(&incoming->link);
-		(void)aph_rx_call_abort(incoming->rx, code);
-		(void)aph_rx_call_free(incoming->rx);
-		free(incoming);
-	}
-}
-
 static void retire(struct aph_service *base)
 {
 	struct aph_remote_service *service = aph_container(base, struct aph_remote_service, base);
 
 	/* Answers that were to leave with those that do not come any more. */
 	(void)aph_rx_udp_flush(service->port->udp);
-	end_incoming(&service->port->incoming, service, APH_REMOTE_REFUSED | APH_REASON_CLOSED);
-	end_incoming(&service->port->headless, service, APH_RX_CALL_DEAD);
+	aph_remote_incoming_end(service);
 }
 
 static void close_service(struct aph_service *base)
@@ -393,7 +380,7 @@ static int service_open(struct aph_service **out, struct aph_endpoint *ep,
 	service->base.ops = &service_ops;
 	service->base.flags = options->flags;
 	service->base.channels_max = options->channels_max;
-	service->base.calls_max = options->calls_max ? options->calls_max : 1024;
+	service->base.calls_max = options->calls_max ? options->calls_max : CALLS_DEFAULT;
 	service->base.data = options->data;
 	aph_service_init(&service->base);
 	*out = &service->base;

@@ -38,74 +38,22 @@ static struct aph_remote_port *port_at(struct aph_list *link)
 
 /* -- what has happened ------------------------------------------------------------------------- */
 
-static void forget_incoming(struct aph_remote_incoming *incoming)
-{
-	aph_list_remove(&incoming->link);
-	free(incoming);
-}
-
-/*
- * Whether the beginning of its request is there. If not, the engine tells of it when it comes: a
- * service that refuses without it may do so in the place of one that was here before, and has run
- * it.
- */
-static bool has_begun(struct aph_rx_call *rx)
-{
-	return aph_rx_call_available(rx) || aph_rx_call_read(rx, NULL, 0, 0) != -EAGAIN;
-}
-
-/*
- * A new call waits here until the endpoint takes requests, and can end before anybody knew of it.
- */
-static void take_call(struct aph_remote_port *port, const struct aph_rx_event *event)
-{
-	struct aph_remote_incoming *incoming = calloc(1, sizeof(*incoming));
-
-	if (!incoming) {
-		(void)aph_rx_call_abort(event->call, APH_REMOTE_REFUSED | APH_REASON_RESOURCES);
-		(void)aph_rx_call_free(event->call);
-		return;
-	}
-	incoming->rx = event->call;
-	incoming->service = aph_rx_service_data(event->service);
-	aph_list_append(has_begun(event->call) ? &port->incoming : &port->headless,
-			&incoming->link);
-	aph_rx_call_set_data(event->call, &incoming->user);
-}
-
-/*
- * Of a call that somebody has a use for: a request that nobody was told of, or a call of the core.
- */
-static void tell_user(struct aph_remote_port *port, struct aph_remote_user *user,
-		      const struct aph_rx_event *event)
-{
-	struct aph_remote_incoming *incoming;
-
-	if (user->is_told) {
-		aph_remote_call_event(aph_container(user, struct aph_remote_call, user), event);
-		return;
-	}
-	incoming = aph_container(user, struct aph_remote_incoming, user);
-	if (event->type == APH_RX_EVENT_END) {
-		forget_incoming(incoming);
-		(void)aph_rx_call_free(event->call);
-	} else if (event->type == APH_RX_EVENT_READABLE) {
-		aph_list_remove(&incoming->link);
-		aph_list_append(&port->incoming, &incoming->link);
-	}
-}
-
 bool aph_remote_pump(struct aph_remote_port *port)
 {
 	struct aph_rx_event event;
 	bool any = false;
 
 	while (aph_rx_next(port->rx, &event)) {
+		struct aph_remote_user *user = event.data;
+
 		any = true;
 		if (event.type == APH_RX_EVENT_CALL)
-			take_call(port, &event);
-		else if (event.data)
-			tell_user(port, event.data, &event);
+			aph_remote_incoming_add(port, &event);
+		else if (user && user->is_told)
+			aph_remote_call_event(aph_container(user, struct aph_remote_call, user),
+					      &event);
+		else if (user)
+			aph_remote_incoming_event(port, user, &event);
 	}
 	return any;
 }
@@ -113,22 +61,11 @@ bool aph_remote_pump(struct aph_remote_port *port)
 /* Tells the service of one request. */
 static bool deliver(struct aph_remote_port *port)
 {
-	struct aph_list *pos, *tmp;
-
-	aph_list_for_each(pos, tmp, &port->incoming) {
-		struct aph_remote_incoming *incoming =
-			aph_container(pos, struct aph_remote_incoming, link);
-		struct aph_remote_service *service = incoming->service;
-		struct aph_rx_call *rx = incoming->rx;
-
-		forget_incoming(incoming);
-		if (!aph_remote_call_arrive(service, rx))
-			continue;
-		port->delivered = aph_ticks();
-		port->is_away = true;
-		return true;
-	}
-	return false;
+	if (!aph_remote_incoming_deliver(port))
+		return false;
+	port->delivered = aph_ticks();
+	port->is_away = true;
+	return true;
 }
 
 /*
@@ -507,25 +444,11 @@ int aph_remote_port_get(struct aph_remote_port **out, struct aph_endpoint *ep,
 	return 0;
 }
 
-static void free_incoming(struct aph_list *list)
-{
-	struct aph_list *pos, *tmp;
-
-	aph_list_for_each(pos, tmp, list) {
-		struct aph_remote_incoming *incoming =
-			aph_container(pos, struct aph_remote_incoming, link);
-
-		(void)aph_rx_call_free(incoming->rx);
-		forget_incoming(incoming);
-	}
-}
-
 static void free_port(struct aph_remote_port *port)
 {
 	struct aph_endpoint *ep = port->remote->base.ep;
 
-	free_incoming(&port->incoming);
-	free_incoming(&port->headless);
+	aph_remote_incoming_free(port);
 	aph_list_remove(&port->link);
 	aph_timers_stop(&ep->timers, &port->timer);
 	aph_timers_unreserve(&ep->timers);

@@ -76,9 +76,9 @@ struct aph_remote_channel {
 	uint32_t n_calls;
 };
 
-/* What the data of a call of the engine points to. */
+/* What the data of a call of the engine points to; NULL: nobody needs to hear of it. */
 struct aph_remote_user {
-	bool is_told; /* a struct aph_remote_call; else a request that waits */
+	bool is_told; /* a struct aph_remote_call; else a request that waits, see incoming.c */
 };
 
 struct aph_remote_call {
@@ -88,14 +88,6 @@ struct aph_remote_call {
 	uint8_t *kept; /* of a reply that did not fit: sent as there is room */
 	size_t kept_len, kept_off;
 	size_t reserved; /* bytes of a piece that is not committed; 0: there is none */
-};
-
-/* A request that has arrived and that no service was told of. */
-struct aph_remote_incoming {
-	struct aph_remote_user user;
-	struct aph_list link;
-	struct aph_rx_call *rx;
-	struct aph_remote_service *service;
 };
 
 static inline struct aph_remote_channel *aph_remote_channel(const struct aph_channel *channel)
@@ -160,6 +152,19 @@ bool aph_remote_pump(struct aph_remote_port *port);
  */
 void aph_remote_changed(struct aph_remote_port *port);
 
+/* -- incoming.c: requests that no service was told of */
+/* Keeps the call of the event until the endpoint takes requests, or ends it for want of memory. */
+void aph_remote_incoming_add(struct aph_remote_port *port, const struct aph_rx_event *event);
+/* What the engine says of one that waits. */
+void aph_remote_incoming_event(struct aph_remote_port *port, struct aph_remote_user *user,
+			       const struct aph_rx_event *event);
+/* Tells its service of the first one that can be taken; refuses others. False: there is none. */
+bool aph_remote_incoming_deliver(struct aph_remote_port *port);
+/* The service goes: those for it end. */
+void aph_remote_incoming_end(const struct aph_remote_service *service);
+/* The port goes, or belongs to the parent process. */
+void aph_remote_incoming_free(struct aph_remote_port *port);
+
 /* -- trace.c */
 /* Shows the packets of a port as ANTIPHON_RX_TRACE says. */
 void aph_remote_trace(struct aph_rx_config *config, struct aph_remote_port *port);
@@ -201,7 +206,7 @@ int aph_remote_signal(struct aph_call *call, int32_t code);
 void aph_remote_farewell(struct aph_call *call, enum aph_farewell kind, int32_t value);
 /* What the engine has to say about a call of ours. */
 void aph_remote_call_event(struct aph_remote_call *rc, const struct aph_rx_event *event);
-/* Tells the service of a request. False: it could not be taken, and was refused. */
-bool aph_remote_call_arrive(struct aph_remote_service *service, struct aph_rx_call *rx);
+/* Tells the service of a request. APH_REASON_NONE, or why it is to be refused. */
+enum aph_reason aph_remote_call_arrive(struct aph_remote_service *service, struct aph_rx_call *rx);
 
 #endif
