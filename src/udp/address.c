@@ -3,6 +3,7 @@
  * Between the engine's addresses, where IPv4 is IPv4, and those of a socket of both families, where
  * it is mapped into IPv6.
  */
+#include "rx/address.h"
 #include "udp/udp.h"
 
 #include <string.h>
@@ -63,16 +64,6 @@ void aph_udp_from_name(const union aph_udp_name *name, struct aph_rx_address *ad
 	}
 }
 
-bool aph_udp_same_host(const struct aph_rx_address *a, const struct aph_rx_address *b)
-{
-	if (a->family != b->family)
-		return false;
-	if (a->family == AF_INET)
-		return a->in.sin_addr.s_addr == b->in.sin_addr.s_addr;
-	return a->family == AF_INET6 && IN6_ARE_ADDR_EQUAL(&a->in6.sin6_addr, &b->in6.sin6_addr) &&
-	       a->in6.sin6_scope_id == b->in6.sin6_scope_id;
-}
-
 bool aph_udp_is_wildcard(const struct aph_rx_address *address)
 {
 	switch (address->family) {
@@ -119,7 +110,7 @@ bool aph_udp_needs_source(const struct aph_rx_udp *udp, const struct aph_rx_path
 	    aph_udp_is_wildcard(&path->local))
 		return false;
 	/* To an address of this machine, the kernel sends from that address by itself. */
-	return !aph_udp_same_host(&path->local, &path->remote);
+	return !aph_rx_same_host(&path->local, &path->remote);
 }
 
 size_t aph_udp_put_source(const struct aph_rx_udp *udp, const struct aph_rx_path *path, void *space)

@@ -15,6 +15,7 @@
  * Only errors that concern the peer are told, after the batch: the messages of a batch are gone
  * with the next call of the engine.
  */
+#include "rx/address.h"
 #include "udp/udp.h"
 
 #include <errno.h>
@@ -47,7 +48,7 @@ static unsigned segments_max(struct aph_rx_udp *udp, const struct aph_rx_address
 	if (!udp->n_routes)
 		return APH_UDP_RUN_MAX;
 	route = route_of(udp, remote);
-	if (!route->remote.family || !aph_udp_same_host(&route->remote, remote))
+	if (!route->remote.family || !aph_rx_same_host(&route->remote, remote))
 		return APH_UDP_RUN_MAX;
 	if (now_ns < route->until_ns)
 		return route->segments_max;
@@ -73,7 +74,7 @@ static void forget_route(struct aph_rx_udp *udp, const struct aph_rx_address *re
 {
 	struct aph_udp_route *route = route_of(udp, remote);
 
-	if (!route->remote.family || !aph_udp_same_host(&route->remote, remote))
+	if (!route->remote.family || !aph_rx_same_host(&route->remote, remote))
 		return;
 	route->remote.family = AF_UNSPEC;
 	udp->n_routes--;

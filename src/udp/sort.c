@@ -4,6 +4,7 @@
  * that never looks loses what is beyond its queue, as it would lose what is beyond a socket's
  * buffer; the others do not notice.
  */
+#include "rx/wire.h"
 #include "udp/link.h"
 #include "udp/udp.h"
 
@@ -21,11 +22,6 @@
 
 /* Who has received so short a time ago will do so again. */
 #define ATTENDED_NS UINT64_C(10000000)
-
-/* Of the header of every packet. */
-#define OFFSET_FLAGS	 21
-#define OFFSET_SERVICE	 26
-#define CLIENT_INITIATED 0x01
 
 struct aph_udp_item {
 	struct aph_udp_item *next;
@@ -47,17 +43,14 @@ struct key {
 
 static struct key key_of(const uint8_t *packet, bool is_sent)
 {
-	bool from_client = packet[OFFSET_FLAGS] & CLIENT_INITIATED;
+	struct aph_rx_header header;
+	bool from_client;
 
+	aph_rx_header_decode(&header, packet);
+	from_client = header.flags & APH_RX_CLIENT_INITIATED;
 	if (from_client == is_sent)
-		return (struct key){
-			.is_epoch = true,
-			.key = (uint32_t)packet[0] << 24 | (uint32_t)packet[1] << 16 |
-			       (uint32_t)packet[2] << 8 | packet[3],
-		};
-	return (struct key){
-		.key = (uint32_t)packet[OFFSET_SERVICE] << 8 | packet[OFFSET_SERVICE + 1],
-	};
+		return (struct key){ .is_epoch = true, .key = header.epoch };
+	return (struct key){ .key = header.service };
 }
 
 /* A driver of ours, or a connection to another process; or neither, while nobody is here yet. */

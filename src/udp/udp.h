@@ -159,7 +159,6 @@ socklen_t aph_udp_to_name(const struct aph_rx_udp *udp, const struct aph_rx_addr
 			  union aph_udp_name *name);
 /* The engine's form, never a mapped address. */
 void aph_udp_from_name(const union aph_udp_name *name, struct aph_rx_address *address);
-bool aph_udp_same_host(const struct aph_rx_address *a, const struct aph_rx_address *b);
 bool aph_udp_is_wildcard(const struct aph_rx_address *address);
 /* Whether the kernel has to be told which of our addresses to send from. */
 bool aph_udp_needs_source(const struct aph_rx_udp *udp, const struct aph_rx_path *path);
