@@ -18,7 +18,6 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#define PATIENCE_NS UINT64_C(2000000000) /* an owner has for its welcome */
 /* Others have to come to a new owner; their calls last about as long. */
 #define COMING_NS UINT64_C(10000000000)
 
@@ -155,7 +154,7 @@ static int receive_gift(int link, struct gift *gift)
 		.msg_controllen = sizeof(control),
 	};
 	struct pollfd fds = { .fd = link, .events = POLLIN };
-	uint64_t until_ns = aph_time_ns() + PATIENCE_NS;
+	uint64_t until_ns = aph_time_ns() + APH_UDP_PATIENCE_NS;
 	struct cmsghdr *c;
 	ssize_t n;
 	int r;

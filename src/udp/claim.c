@@ -12,12 +12,21 @@
 #include <poll.h>
 #include <stdlib.h>
 
-#define PATIENCE_NS UINT64_C(2000000000) /* the owner has for its answers */
-#define KNOWN_MAX   (1u << 15)		 /* beyond that the owner tells of others in vain */
+#define KNOWN_MAX (1u << 15) /* beyond that the owner tells of others in vain */
 
 static struct aph_list *claims_of(struct aph_udp_port *port, uint32_t key)
 {
 	return &port->claims[key % APH_UDP_CLAIM_HEADS];
+}
+
+/* All claims at the port; the present one may be removed. `pos` is its link. */
+#define for_each_claim(pos, tmp, port)                            \
+	for (size_t head = 0; head < APH_UDP_CLAIM_HEADS; head++) \
+		aph_list_for_each(pos, tmp, &(port)->claims[head])
+
+static struct aph_udp_claim *claim_at(struct aph_list *pos)
+{
+	return aph_container(pos, struct aph_udp_claim, link);
 }
 
 struct aph_udp_claim *aph_udp_claim_find(struct aph_udp_port *port, bool is_epoch, uint32_t key)
@@ -25,7 +34,7 @@ struct aph_udp_claim *aph_udp_claim_find(struct aph_udp_port *port, bool is_epoc
 	struct aph_list *head = claims_of(port, key), *pos;
 
 	for (pos = head->next; pos != head; pos = pos->next) {
-		struct aph_udp_claim *claim = aph_container(pos, struct aph_udp_claim, link);
+		struct aph_udp_claim *claim = claim_at(pos);
 
 		if (claim->key == key && claim->is_epoch == is_epoch)
 			return claim;
@@ -94,14 +103,11 @@ void aph_udp_claims_remove(struct aph_udp_port *port, const struct aph_rx_udp *u
 {
 	struct aph_list *pos, *tmp;
 
-	for (size_t i = 0; i < APH_UDP_CLAIM_HEADS; i++) {
-		aph_list_for_each(pos, tmp, &port->claims[i]) {
-			struct aph_udp_claim *claim =
-				aph_container(pos, struct aph_udp_claim, link);
+	for_each_claim(pos, tmp, port) {
+		struct aph_udp_claim *claim = claim_at(pos);
 
-			if (claim->udp == udp && claim->peer == peer)
-				aph_udp_claim_remove(port, claim);
-		}
+		if (claim->udp == udp && claim->peer == peer)
+			aph_udp_claim_remove(port, claim);
 	}
 }
 
@@ -109,14 +115,8 @@ void aph_udp_claims_announce(struct aph_udp_port *port, const struct aph_udp_lin
 {
 	struct aph_list *pos, *tmp;
 
-	for (size_t i = 0; i < APH_UDP_CLAIM_HEADS; i++) {
-		aph_list_for_each(pos, tmp, &port->claims[i]) {
-			const struct aph_udp_claim *claim =
-				aph_container(pos, struct aph_udp_claim, link);
-
-			announce(port, link, claim, whose_is(claim));
-		}
-	}
+	for_each_claim(pos, tmp, port)
+		announce(port, link, claim_at(pos), whose_is(claim_at(pos)));
 }
 
 void aph_udp_claim_know(struct aph_udp_port *port, bool is_epoch, uint32_t key, int whose)
@@ -136,18 +136,25 @@ void aph_udp_claim_know(struct aph_udp_port *port, bool is_epoch, uint32_t key, 
 		aph_udp_claim_find(port, is_epoch, key)->is_owners = whose == APH_UDP_OWNERS;
 }
 
+unsigned aph_udp_claims_count_epochs(struct aph_udp_port *port)
+{
+	struct aph_list *pos, *tmp;
+	unsigned n = 0;
+
+	for_each_claim(pos, tmp, port)
+		n += claim_at(pos)->is_epoch;
+	return n;
+}
+
 void aph_udp_claims_forget(struct aph_udp_port *port, bool owners_only)
 {
 	struct aph_list *pos, *tmp;
 
-	for (size_t i = 0; i < APH_UDP_CLAIM_HEADS; i++) {
-		aph_list_for_each(pos, tmp, &port->claims[i]) {
-			struct aph_udp_claim *claim =
-				aph_container(pos, struct aph_udp_claim, link);
+	for_each_claim(pos, tmp, port) {
+		struct aph_udp_claim *claim = claim_at(pos);
 
-			if (!claim->udp && !claim->peer && (claim->is_owners || !owners_only))
-				aph_udp_claim_remove(port, claim);
-		}
+		if (!claim->udp && !claim->peer && (claim->is_owners || !owners_only))
+			aph_udp_claim_remove(port, claim);
 	}
 }
 
@@ -169,9 +176,8 @@ void aph_udp_claims_free(struct aph_udp_port *port)
 {
 	struct aph_list *pos, *tmp;
 
-	for (size_t i = 0; i < APH_UDP_CLAIM_HEADS; i++)
-		aph_list_for_each(pos, tmp, &port->claims[i])
-			free(aph_container(pos, struct aph_udp_claim, link));
+	for_each_claim(pos, tmp, port)
+		free(claim_at(pos));
 }
 
 /* All of ours, or of one driver. */
@@ -180,14 +186,11 @@ static void tell_owner_all(struct aph_udp_port *port, enum aph_udp_frame_kind ki
 {
 	struct aph_list *pos, *tmp;
 
-	for (size_t i = 0; i < APH_UDP_CLAIM_HEADS; i++) {
-		aph_list_for_each(pos, tmp, &port->claims[i]) {
-			const struct aph_udp_claim *claim =
-				aph_container(pos, struct aph_udp_claim, link);
+	for_each_claim(pos, tmp, port) {
+		const struct aph_udp_claim *claim = claim_at(pos);
 
-			if (claim->udp && (!udp || claim->udp == udp))
-				tell_owner(port, kind, claim);
-		}
+		if (claim->udp && (!udp || claim->udp == udp))
+			tell_owner(port, kind, claim);
 	}
 }
 
@@ -204,7 +207,7 @@ void aph_udp_claims_say(struct aph_udp_port *port)
 /* With the lock, which is given back while we wait. Its answer, or -ETIMEDOUT. */
 static int ask_owner(struct aph_udp_port *port, bool is_epoch, uint32_t key)
 {
-	uint64_t until_ns = aph_time_ns() + PATIENCE_NS;
+	uint64_t until_ns = aph_time_ns() + APH_UDP_PATIENCE_NS;
 	struct aph_udp_claim *claim;
 
 	tell_owner(port, APH_UDP_CLAIM, aph_udp_claim_find(port, is_epoch, key));

@@ -17,7 +17,8 @@
 #include <sys/un.h>
 
 #define APH_UDP_LINK_VERSION 1u
-#define APH_UDP_BACKLOG	     64 /* who has come and was not looked at yet */
+#define APH_UDP_BACKLOG	     64			  /* who has come and was not looked at yet */
+#define APH_UDP_PATIENCE_NS  UINT64_C(2000000000) /* with an owner that is to answer */
 #define APH_UDP_LISTENER \
 	UINT32_MAX /* among the port's descriptors in epoll, which are numbers of links */
 
@@ -73,7 +74,7 @@ void aph_udp_links_close(struct aph_udp_port *port);
 /* -- attach.c: names, coming in, taking over --------------------------------------------------- */
 
 /*
- * The owner's: from now on others may come. A port without a listener is good for this process
+ * The owner's: from now on others may come. 0, -errno: without it the port is good for this process
  * alone.
  */
 int aph_udp_listen(struct aph_udp_port *port);

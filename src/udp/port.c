@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -197,11 +196,10 @@ static int open_port(struct aph_rx_udp *udp, const struct aph_rx_udp_options *op
 /* What aph_udp_socket_open() would have done. */
 static int enter_opened(struct aph_rx_udp *udp, struct aph_udp_port *port, uint32_t flags)
 {
-	if (udp->event_fd < 0)
-		udp->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (udp->event_fd < 0)
-		return aph_err(-errno, "cannot make an eventfd: %s%s", strerror(errno),
-			       aph_advice(errno));
+	int r = aph_udp_need_eventfd(&udp->event_fd);
+
+	if (r < 0)
+		return r;
 	udp->port = port;
 	udp->fd = port->fd;
 	use_facts(udp, &port->facts, flags);
@@ -215,10 +213,9 @@ int aph_udp_port_join(struct aph_rx_udp *udp, const struct aph_rx_udp_options *o
 
 	aph_list_init(&udp->member.link);
 	udp->member.last = &udp->member.first;
-	udp->member.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (udp->member.fd < 0)
-		return aph_err(-errno, "cannot make an eventfd: %s%s", strerror(errno),
-			       aph_advice(errno));
+	r = aph_udp_need_eventfd(&udp->member.fd);
+	if (r < 0)
+		return r;
 	(void)pthread_mutex_lock(&lock);
 	port = find(options);
 	r = port ? 0 : open_port(udp, options);
@@ -232,18 +229,6 @@ int aph_udp_port_join(struct aph_rx_udp *udp, const struct aph_rx_udp_options *o
 	return r;
 }
 
-/* Engines, each of which has one epoch. */
-static unsigned count_drivers(const struct aph_udp_port *port)
-{
-	struct aph_list *pos, *tmp;
-	unsigned n = 0;
-
-	for (size_t i = 0; i < APH_UDP_CLAIM_HEADS; i++)
-		aph_list_for_each(pos, tmp, &port->claims[i])
-			n += aph_container(pos, struct aph_udp_claim, link)->is_epoch;
-	return n;
-}
-
 void aph_udp_port_changed(struct aph_udp_port *port)
 {
 	struct aph_udp_frame frame = { .kind = APH_UDP_COUNT };
@@ -252,7 +237,7 @@ void aph_udp_port_changed(struct aph_udp_port *port)
 		       port->members.next->next != &port->members;
 
 	if (!port->is_attached)
-		port->n_drivers = count_drivers(port);
+		port->n_drivers = aph_udp_claims_count_epochs(port); /* each has one */
 	frame.count = port->n_drivers;
 	for (size_t i = 0; i < APH_UDP_LINKS_MAX; i++) {
 		if (port->links[i].fd < 0 || !port->links[i].is_open)

@@ -138,6 +138,8 @@ void aph_udp_claims_remove(struct aph_udp_port *port, const struct aph_rx_udp *u
 void aph_udp_claim_know(struct aph_udp_port *port, bool is_epoch, uint32_t key, int whose);
 /* Under the port's lock: all that is claimed, to a newcomer. */
 void aph_udp_claims_announce(struct aph_udp_port *port, const struct aph_udp_link *link);
+/* Under the port's lock: how many engines there are, ours and others'. */
+unsigned aph_udp_claims_count_epochs(struct aph_udp_port *port);
 /* Under the port's lock: forgets those of whom it only knows; all, or the former owner's. */
 void aph_udp_claims_forget(struct aph_udp_port *port, bool owners_only);
 /* Under the port's lock: gives back to the owner what a driver has claimed. */

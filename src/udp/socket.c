@@ -210,15 +210,23 @@ void aph_udp_start_gro(struct aph_rx_udp *udp)
 	udp->is_bare = udp->is_bare && !is_on;
 }
 
+int aph_udp_need_eventfd(int *fd)
+{
+	if (*fd < 0)
+		*fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (*fd < 0)
+		return aph_err(-errno, "cannot make an eventfd: %s%s", strerror(errno),
+			       aph_advice(errno));
+	return 0;
+}
+
 int aph_udp_socket_open(struct aph_rx_udp *udp, const struct aph_rx_udp_options *options)
 {
 	int r;
 
-	if (udp->event_fd < 0)
-		udp->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (udp->event_fd < 0)
-		return aph_err(-errno, "cannot make an eventfd: %s%s", strerror(errno),
-			       aph_advice(errno));
+	r = aph_udp_need_eventfd(&udp->event_fd);
+	if (r < 0)
+		return r;
 	r = options->local.family == AF_UNSPEC ? bind_any(udp, options->flags)
 					       : bind_socket(udp, &options->local, options->flags);
 	if (r == 0)

@@ -173,6 +173,8 @@ void aph_udp_read_pktinfo(const struct cmsghdr *cmsg, struct aph_rx_path *path);
 
 /* -- socket.c ---------------------------------------------------------------------------------- */
 
+/* Makes an eventfd unless there is one. 0, -errno. */
+int aph_udp_need_eventfd(int *fd);
 /*
  * Makes the socket, binds it, asks for what it can do. Everything is undone by
  * aph_udp_socket_close().
