@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Answers to DEBUG packets (section 20): what this endpoint is doing, in the structures of rxdebug.
- * Read-only, and only for loopback addresses unless the user wants more: the query is forgeable,
- * and the answer is larger.
+ * Packets outside connections: who asks what we are is told, within limits (VERSION); and what this
+ * endpoint is doing, in the structures of rxdebug (DEBUG, section 20). That is read-only, and only
+ * for loopback addresses unless the user wants more: the query is forgeable, and the answer is
+ * larger.
  *
  * Lists are asked for by index, one entry a query. So that asking for all n does not take n^2
  * steps, the engine keeps where the last answer of a list came from; lists that change in between
@@ -81,11 +82,6 @@ static struct aph_rx_debug_time show_us(uint64_t us)
 
 /* -- lists ------------------------------------------------------------------------------------- */
 
-static bool is_interesting(const struct aph_rx_conn *conn)
-{
-	return conn->n_calls > 0;
-}
-
 static struct aph_rx_conn *conn_of(struct aph_rx_node *node)
 {
 	return aph_container(node, struct aph_rx_conn, node);
@@ -93,7 +89,7 @@ static struct aph_rx_conn *conn_of(struct aph_rx_node *node)
 
 static bool matches(enum aph_rx_query query, struct aph_rx_node *node)
 {
-	return query != APH_RX_QUERY_CONNECTIONS || is_interesting(conn_of(node));
+	return query != APH_RX_QUERY_CONNECTIONS || conn_of(node)->n_calls > 0;
 }
 
 /*
@@ -309,10 +305,40 @@ static size_t show_entry(struct aph_rx *rx, enum aph_rx_query query, uint32_t in
 	return aph_rx_debug_encode_end(body, query);
 }
 
+/* -- answers ----------------------------------------------------------------------------------- */
+
+/* To the packet with this header. */
+static void send_answer(struct aph_rx *rx, const struct aph_rx_path *path,
+			const struct aph_rx_header *header, uint8_t flags, const uint8_t *body,
+			size_t len)
+{
+	struct aph_rx_header answer = {
+		.epoch = header->epoch,
+		.cid = header->cid,
+		.call_number = header->call_number,
+		.type = header->type,
+		.flags = flags,
+		.service = header->service,
+	};
+
+	aph_rx_raw_send(rx, path, &answer, body, len);
+}
+
+void aph_rx_input_version(struct aph_rx *rx, const struct aph_rx_path *path,
+			  const struct aph_rx_header *header)
+{
+	uint8_t text[APH_RX_VERSION_BODY];
+
+	/* Without the flag it is an answer, or a keep-alive that wants none. */
+	if (!(header->flags & APH_RX_CLIENT_INITIATED) || !aph_rx_limit_take(rx, path))
+		return;
+	send_answer(rx, path, header, APH_RX_LAST_PACKET, text,
+		    aph_rx_version_encode(text, rx->config.version));
+}
+
 void aph_rx_input_debug(struct aph_rx *rx, const struct aph_rx_path *path,
 			const struct aph_rx_header *header, const uint8_t *body, size_t len)
 {
-	struct aph_rx_header answer = *header;
 	uint8_t out[APH_RX_DEBUG_ANSWER_MAX];
 	uint32_t query;
 	size_t out_len;
@@ -340,9 +366,6 @@ void aph_rx_input_debug(struct aph_rx *rx, const struct aph_rx_path *path,
 	default:
 		out_len = aph_rx_debug_encode_unsupported(out);
 	}
-	answer.flags = header->flags & (uint8_t)~APH_RX_CLIENT_INITIATED;
-	answer.seq = answer.serial = 0;
-	answer.user_status = answer.security = 0;
-	answer.cksum = 0;
-	aph_rx_raw_send(rx, path, &answer, out, out_len);
+	send_answer(rx, path, header, header->flags & (uint8_t)~APH_RX_CLIENT_INITIATED, out,
+		    out_len);
 }

@@ -767,10 +767,9 @@ uint32_t aph_rx_group(const struct aph_rx *rx, const struct aph_rx_path *path);
 bool aph_rx_limit_take(struct aph_rx *rx, const struct aph_rx_path *path);
 bool aph_rx_send_abort(struct aph_rx_conn *conn, uint32_t cid, uint32_t call_number, int32_t code);
 
-/* -- misc.c: VERSION packets */
+/* -- answer.c: VERSION and DEBUG packets */
 void aph_rx_input_version(struct aph_rx *rx, const struct aph_rx_path *path,
 			  const struct aph_rx_header *header);
-/* -- answer.c: DEBUG packets */
 void aph_rx_input_debug(struct aph_rx *rx, const struct aph_rx_path *path,
 			const struct aph_rx_header *header, const uint8_t *body, size_t len);
 
