@@ -5,7 +5,7 @@
  * "read" rather than "arrived" where that is true by then. A reply says it better still and takes
  * its place.
  */
-#include "rx/engine.h"
+#include "rx/call.h"
 
 #include <string.h>
 

@@ -3,7 +3,7 @@
  * Requests that begin a call: whether there is such a service, and room for its caller. Addresses
  * may be forged; those who have not shown that theirs is not get a part of the room only.
  */
-#include "rx/engine.h"
+#include "rx/call.h"
 #include "rx/input.h"
 #include "rx/proof.h"
 

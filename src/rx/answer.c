@@ -9,8 +9,8 @@
  * steps, the engine keeps where the last answer of a list came from; lists that change in between
  * may skip or repeat entries, as the protocol says.
  */
+#include "rx/call.h"
 #include "rx/debug.h"
-#include "rx/engine.h"
 
 #include <arpa/inet.h>
 

@@ -3,7 +3,7 @@
  * The life of a call: how it begins at a service, what it waits for, and the one way in which it
  * ends. The states are in engine.h.
  */
-#include "rx/engine.h"
+#include "rx/call.h"
 
 #include <errno.h>
 

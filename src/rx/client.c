@@ -3,7 +3,7 @@
  * Clients: a bundle of connections to one service of one peer. A call takes a free channel of a
  * connection that is there, else of a new one, else it waits for its turn.
  */
-#include "rx/engine.h"
+#include "rx/call.h"
 
 #include <errno.h>
 

@@ -5,7 +5,7 @@
  * structure and a place in a list that is ordered by time, and no work.
  */
 #include "rx/address.h"
-#include "rx/engine.h"
+#include "rx/call.h"
 #include "rx/proof.h"
 
 #include <errno.h>

@@ -3,8 +3,8 @@
  * DATA packets out: how many may leave, and in which messages. They leave from where they were
  * written, in runs that the kernel cuts or as jumbograms; only small ones are copied.
  */
+#include "rx/call.h"
 #include "rx/draft.h"
-#include "rx/engine.h"
 
 #include <string.h>
 

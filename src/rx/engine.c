@@ -4,7 +4,7 @@
  * packets is in the files it calls.
  */
 #include "base/apart.h"
-#include "rx/engine.h"
+#include "rx/call.h"
 
 #include <errno.h>
 #include <string.h>

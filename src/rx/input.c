@@ -5,7 +5,7 @@
  * checked, nothing is made that is not bounded, and what concerns one call ends at most that call.
  */
 #include "base/apart.h"
-#include "rx/engine.h"
+#include "rx/call.h"
 #include "rx/input.h"
 
 #include <string.h>

@@ -3,8 +3,8 @@
  * Datagrams out: what each call has to send, in turns. How packets become messages is in draft.h,
  * what DATA packets leave is in data.c.
  */
+#include "rx/call.h"
 #include "rx/draft.h"
-#include "rx/engine.h"
 
 #include <string.h>
 

@@ -7,7 +7,7 @@
  * Memory is on the account of the peer that caused it, as it is: a receive buffer is held by a
  * single packet in it.
  */
-#include "rx/engine.h"
+#include "rx/call.h"
 
 #include <errno.h>
 #include <string.h>

@@ -5,7 +5,7 @@
  * retransmission time-out, after RFC 8985 and RFC 6298. Serial numbers, new for every transmission,
  * take the place of time stamps.
  */
-#include "rx/engine.h"
+#include "rx/call.h"
 
 #include <errno.h>
 

@@ -5,7 +5,7 @@
  * packet stays inside the call.
  */
 #include "base/apart.h"
-#include "rx/engine.h"
+#include "rx/call.h"
 
 #include <errno.h>
 #include <string.h>
