@@ -69,10 +69,9 @@ static bool is_whole(const struct aph_rx_header *header)
 }
 
 /*
- * Callers from one group of addresses get three quarters of what the others leave, so that none can
- * take all. Those who may have forged their address get half of that, and three quarters of each
- * table: whoever they are, others find room. And few of their requests may be such that the service
- * waits for more of them, as some services do little at a time.
+ * Callers who may have forged their address get half of their group's share, and three quarters of
+ * each table: whoever they are, others find room. And few of their requests may be such that the
+ * service waits for more of them, as some services do little at a time.
  */
 static enum room room_for(const struct aph_rx_input *input, const struct aph_rx_conn *conn)
 {
@@ -80,9 +79,7 @@ static enum room room_for(const struct aph_rx_input *input, const struct aph_rx_
 	const struct aph_rx_config *config = &rx->config;
 	uint32_t group = conn ? conn->peer->group : aph_rx_group(rx, input->path);
 	uint32_t n = rx->limits[group].n_calls;
-	uint32_t others = rx->n_served - n;
-	uint32_t left = config->calls_max > others ? config->calls_max - others : 0;
-	uint32_t share = left - left / 4;
+	uint32_t share = aph_rx_group_share(config->calls_max, rx->n_served - n);
 
 	if (n >= share)
 		return NO_ROOM;
@@ -167,7 +164,7 @@ void aph_rx_admit(struct aph_rx_input *input, struct aph_rx_conn *conn)
 		aph_rx_input_drop(input, &rx->stats.malformed, "a jumbogram that is none");
 		return;
 	}
-	if (header->call_number > INT32_MAX || header->seq > APH_RX_WINDOW_SMALL) {
+	if (header->call_number > APH_RX_CALL_NUMBER_MAX || header->seq > APH_RX_WINDOW_SMALL) {
 		aph_rx_input_drop(input, &rx->stats.malformed, "a new call that does not begin");
 		return;
 	}

@@ -88,7 +88,8 @@ static int free_channel(const struct aph_rx_conn *conn)
 	if (conn->n_calls == 4 || (conn->probing && conn->n_calls))
 		return -1;
 	for (i = 0; i < 4; i++) {
-		if (!conn->channels[i].call && conn->channels[i].call_number < INT32_MAX)
+		if (!conn->channels[i].call &&
+		    conn->channels[i].call_number < APH_RX_CALL_NUMBER_MAX)
 			return i;
 	}
 	return -1;

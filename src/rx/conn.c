@@ -10,7 +10,6 @@
 
 #include <errno.h>
 
-#define CALL_NUMBER_MAX UINT32_C(0x7fffffff)
 /* An idle connection of a service that is younger than this is not thrown out for another one. */
 #define EVICT_NS (60000 * APH_RX_MS)
 /*
@@ -268,18 +267,11 @@ bool aph_rx_conn_evict(struct aph_rx *rx)
 	return true;
 }
 
-/*
- * As with calls, nobody can take all: a group of addresses has three quarters of what the others
- * leave.
- */
 static bool has_room(const struct aph_rx *rx, uint32_t group)
 {
 	uint32_t n = rx->limits[group].n_conns;
-	uint32_t others = rx->service_conns.n - n;
-	uint32_t max = rx->config.connections_max;
-	uint32_t left = max > others ? max - others : 0;
 
-	return n < left - left / 4;
+	return n < aph_rx_group_share(rx->config.connections_max, rx->service_conns.n - n);
 }
 
 struct aph_rx_conn *aph_rx_conn_new_service(struct aph_rx *rx, struct aph_rx_peer *peer,
@@ -360,7 +352,7 @@ void aph_rx_conn_attach(struct aph_rx_conn *conn, unsigned channel, struct aph_r
 		return;
 	conn->client->n_begun++;
 	/* No number is left for another call. */
-	if (number >= CALL_NUMBER_MAX)
+	if (number >= APH_RX_CALL_NUMBER_MAX)
 		aph_rx_conn_spend(conn);
 }
 

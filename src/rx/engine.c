@@ -238,8 +238,10 @@ uint64_t aph_rx_deadline(const struct aph_rx *rx)
 	return next_due(rx);
 }
 
-/* Timers are left where they are when what they were for is done. Those that come before
- * `until_ns` are put right. */
+/*
+ * Timers are left where they are when what they were for is done. Those that come before `until_ns`
+ * are put right.
+ */
 static void settle_timers(struct aph_rx *rx, uint64_t until_ns)
 {
 	while (aph_rx_timers_next(&rx->timers) < until_ns) {

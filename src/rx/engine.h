@@ -38,9 +38,10 @@
 #define APH_RX_LARGE_MAX    65000 /* the largest of those: tickets may be of many KiB */
 #define APH_RX_N_LIMITS	    256
 /* Of the longest body: numbers do not begin anew. */
-#define APH_RX_SEQ_MAX	    UINT32_C(0xfffffff0)
-#define APH_RX_WINDOW_SMALL 255 /* what the trailer can say */
-#define APH_RX_WINDOW_START 16	/* of a peer that has not said */
+#define APH_RX_SEQ_MAX	       UINT32_C(0xfffffff0)
+#define APH_RX_CALL_NUMBER_MAX UINT32_C(0x7fffffff) /* then a channel is used up */
+#define APH_RX_WINDOW_SMALL    255		    /* what the trailer can say */
+#define APH_RX_WINDOW_START    16		    /* of a peer that has not said */
 #define APH_RX_SMALL_CELL \
 	256 /* memory for a packet that arrives, if it is as small as that, or not larger */
 #define APH_RX_CELL	   1536
@@ -472,9 +473,6 @@ struct aph_rx {
 };
 
 /* -- engine.c */
-void *aph_rx_alloc(struct aph_rx *rx, size_t size);
-void *aph_rx_zalloc(struct aph_rx *rx, size_t size);
-void aph_rx_release(struct aph_rx *rx, void *memory, size_t size);
 uint32_t aph_rx_hash(const struct aph_rx *rx, const void *data, size_t len);
 struct aph_rx_service *aph_rx_find_service(struct aph_rx *rx, uint16_t id);
 void aph_rx_trace_packet_now(struct aph_rx *rx, enum aph_rx_trace_type type,
@@ -509,6 +507,9 @@ void aph_rx_delay_expire(struct aph_rx *rx);
 void aph_rx_delay_deinit(struct aph_rx *rx);
 
 /* -- memory.c */
+void *aph_rx_alloc(struct aph_rx *rx, size_t size);
+void *aph_rx_zalloc(struct aph_rx *rx, size_t size);
+void aph_rx_release(struct aph_rx *rx, void *memory, size_t size);
 /* A cell for one packet; NULL when memory is short. */
 struct aph_rx_buffer *aph_rx_cell_new(struct aph_rx *rx, size_t len);
 /* How large it is. */
@@ -606,6 +607,21 @@ void aph_rx_conn_fail(struct aph_rx_conn *conn, enum aph_rx_outcome outcome, int
 void aph_rx_conn_expire(struct aph_rx *rx);
 uint64_t aph_rx_conn_expiry(const struct aph_rx *rx);
 uint32_t aph_rx_conn_serial(struct aph_rx_conn *conn);
+/* Of a packet about one of its calls, but for the serial; `flags`: those that the type has. */
+static inline struct aph_rx_header aph_rx_conn_header(const struct aph_rx_conn *conn, uint32_t cid,
+						      uint32_t call_number, uint8_t type,
+						      uint8_t flags)
+{
+	return (struct aph_rx_header){
+		.epoch = conn->epoch,
+		.cid = cid,
+		.call_number = call_number,
+		.type = type,
+		.flags = conn->is_client ? flags | APH_RX_CLIENT_INITIATED : flags,
+		.security = conn->class->index,
+		.service = conn->service,
+	};
+}
 /* The next serial is one that nobody can guess. */
 void aph_rx_conn_skip_serials(struct aph_rx_conn *conn);
 
@@ -635,6 +651,16 @@ bool aph_rx_raw_send(struct aph_rx *rx, const struct aph_rx_path *path,
 void aph_rx_raw_forget(struct aph_rx *rx, bool all);
 /* The group of addresses that the remote end of `path` belongs to: an index of limits[]. */
 uint32_t aph_rx_group(const struct aph_rx *rx, const struct aph_rx_path *path);
+/*
+ * What a group may have of `max` things, of which others have so many: three quarters of what they
+ * leave, so that nobody can take all.
+ */
+static inline uint32_t aph_rx_group_share(uint32_t max, uint32_t others)
+{
+	uint32_t left = max > others ? max - others : 0;
+
+	return left - left / 4;
+}
 /* Whether `path` may have one more answer to something that anybody could have sent. */
 bool aph_rx_limit_take(struct aph_rx *rx, const struct aph_rx_path *path);
 bool aph_rx_send_abort(struct aph_rx_conn *conn, uint32_t cid, uint32_t call_number, int32_t code);

@@ -323,9 +323,15 @@ static APH_APART void input_ackall(struct aph_rx_call *call)
 
 /* -- ABORT and BUSY ---------------------------------------------------------------------------- */
 
-static int32_t abort_code(const struct aph_rx_input *input)
+/* The code of an ABORT. False: it has none. */
+static bool take_code(const struct aph_rx_input *input, int32_t *code)
 {
-	return (int32_t)aph_get32(input->packet + APH_RX_HEADER);
+	if (input->len < APH_RX_HEADER + 4) {
+		aph_rx_input_drop(input, &input->rx->stats.malformed, "an ABORT without a code");
+		return false;
+	}
+	*code = (int32_t)aph_get32(input->packet + APH_RX_HEADER);
+	return true;
 }
 
 static APH_APART void input_busy(struct aph_rx_call *call)
@@ -345,6 +351,7 @@ static APH_APART void input_other(struct aph_rx_input *input, struct aph_rx_call
 {
 	const uint8_t *body = input->packet + APH_RX_HEADER;
 	size_t len = input->len - APH_RX_HEADER;
+	int32_t code;
 
 	switch (input->header.type) {
 	case APH_RX_ACK:
@@ -357,13 +364,12 @@ static APH_APART void input_other(struct aph_rx_input *input, struct aph_rx_call
 		input_busy(call);
 		return;
 	case APH_RX_ABORT:
-		if (len < 4)
-			aph_rx_input_drop(input, &input->rx->stats.malformed,
-					  "an ABORT without a code");
-		else if (call->state == APH_RX_STATE_COMPLETE)
+		if (!take_code(input, &code))
+			return;
+		if (call->state == APH_RX_STATE_COMPLETE)
 			aph_rx_input_ignore(input, "an ABORT after all of the reply");
 		else
-			aph_rx_call_end(call, APH_RX_ABORTED, abort_code(input));
+			aph_rx_call_end(call, APH_RX_ABORTED, code);
 		return;
 	default:
 		aph_rx_input_drop(input, &input->rx->stats.unknown, "a type that no call takes");
@@ -431,13 +437,12 @@ static APH_APART void input_over(const struct aph_rx_input *input, struct aph_rx
 static APH_APART void input_connection_level(const struct aph_rx_input *input,
 					     struct aph_rx_conn *conn)
 {
+	int32_t code;
+
 	switch (input->header.type) {
 	case APH_RX_ABORT:
-		if (input->len < APH_RX_HEADER + 4)
-			aph_rx_input_drop(input, &input->rx->stats.malformed,
-					  "an ABORT without a code");
-		else
-			aph_rx_conn_fail(conn, APH_RX_ABORTED, abort_code(input));
+		if (take_code(input, &code))
+			aph_rx_conn_fail(conn, APH_RX_ABORTED, code);
 		return;
 	case APH_RX_CHALLENGE:
 	case APH_RX_RESPONSE:

@@ -15,19 +15,9 @@ static struct aph_rx_header ack_header(const struct aph_rx_conn *conn, uint32_t 
 {
 	uint8_t flags = APH_RX_SLOW_START_OK;
 
-	if (conn->is_client)
-		flags |= APH_RX_CLIENT_INITIATED;
 	if (reason == APH_RX_ACK_PING)
 		flags |= APH_RX_REQUEST_ACK;
-	return (struct aph_rx_header){
-		.epoch = conn->epoch,
-		.cid = cid,
-		.call_number = number,
-		.type = APH_RX_ACK,
-		.flags = flags,
-		.security = conn->class->index,
-		.service = conn->service,
-	};
+	return aph_rx_conn_header(conn, cid, number, APH_RX_ACK, flags);
 }
 
 static bool send_ack(struct aph_rx_call *call, enum aph_rx_ack_reason reason, uint32_t serial)
@@ -220,15 +210,8 @@ static bool send_receipt(struct aph_rx_conn *conn, unsigned channel)
 static bool send_goodbye(struct aph_rx_conn *conn, unsigned channel)
 {
 	struct aph_rx_channel *ch = &conn->channels[channel];
-	struct aph_rx_header header = {
-		.epoch = conn->epoch,
-		.cid = conn->cid | channel,
-		.call_number = ch->call_number,
-		.type = APH_RX_ACKALL,
-		.flags = APH_RX_CLIENT_INITIATED,
-		.security = conn->class->index,
-		.service = conn->service,
-	};
+	struct aph_rx_header header =
+		aph_rx_conn_header(conn, conn->cid | channel, ch->call_number, APH_RX_ACKALL, 0);
 
 	ch->receipt_due = !send_last(conn, &header, NULL, 0);
 	return !ch->receipt_due;
@@ -237,15 +220,8 @@ static bool send_goodbye(struct aph_rx_conn *conn, unsigned channel)
 static bool send_abort(struct aph_rx_conn *conn, unsigned channel)
 {
 	struct aph_rx_channel *ch = &conn->channels[channel];
-	struct aph_rx_header header = {
-		.epoch = conn->epoch,
-		.cid = conn->cid | channel,
-		.call_number = ch->call_number,
-		.type = APH_RX_ABORT,
-		.flags = conn->is_client ? APH_RX_CLIENT_INITIATED : 0,
-		.security = conn->class->index,
-		.service = conn->service,
-	};
+	struct aph_rx_header header =
+		aph_rx_conn_header(conn, conn->cid | channel, ch->call_number, APH_RX_ABORT, 0);
 	uint8_t body[4];
 
 	aph_put32(body, (uint32_t)ch->abort_code);

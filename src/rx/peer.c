@@ -149,15 +149,11 @@ struct aph_rx_peer *aph_rx_peer_get(struct aph_rx *rx, const struct aph_rx_path 
 	return peer;
 }
 
-/* As with calls and connections: three quarters of what the others leave. */
 static bool has_room(const struct aph_rx *rx, uint32_t group)
 {
 	uint32_t n = rx->limits[group].n_peers;
-	uint32_t others = rx->peers.n - rx->n_idle_peers - n;
-	uint32_t max = rx->config.peers_max;
-	uint32_t left = max > others ? max - others : 0;
 
-	return n < left - left / 4;
+	return n < aph_rx_group_share(rx->config.peers_max, rx->peers.n - rx->n_idle_peers - n);
 }
 
 struct aph_rx_peer *aph_rx_peer_admit(struct aph_rx *rx, const struct aph_rx_path *path)

@@ -57,24 +57,16 @@ bool aph_rx_raw_send(struct aph_rx *rx, const struct aph_rx_path *path,
 	aph_rx_header_encode(bytes, header);
 	if (len)
 		memcpy(bytes + APH_RX_HEADER, body, len);
-	rx->stats.packets_sent[header->type % 14]++;
+	rx->stats.packets_sent[header->type]++;
 	return true;
 }
 
 bool aph_rx_send_abort(struct aph_rx_conn *conn, uint32_t cid, uint32_t call_number, int32_t code)
 {
+	struct aph_rx_header header = aph_rx_conn_header(conn, cid, call_number, APH_RX_ABORT, 0);
 	uint8_t body[4];
-	struct aph_rx_header header = {
-		.epoch = conn->epoch,
-		.cid = cid,
-		.call_number = call_number,
-		.serial = aph_rx_conn_serial(conn),
-		.type = APH_RX_ABORT,
-		.flags = conn->is_client ? APH_RX_CLIENT_INITIATED : 0,
-		.security = conn->class->index,
-		.service = conn->service,
-	};
 
+	header.serial = aph_rx_conn_serial(conn);
 	aph_put32(body, (uint32_t)code);
 	return aph_rx_raw_send(conn->rx, &conn->peer->path, &header, body, sizeof(body));
 }
