@@ -63,6 +63,14 @@ static inline uint8_t *aph_rx_out_packet(struct aph_rx_out *out, uint32_t seq)
 /* Frees what lies below `base` now. */
 void aph_rx_out_trim(struct aph_rx_call *call, uint32_t old_base);
 bool aph_rx_out_has_room(const struct aph_rx_call *call);
+/* There may be room again for a user whose last write was short. */
+static inline void aph_rx_out_offer_room(struct aph_rx_call *call)
+{
+	if (!call->out.short_write || !aph_rx_out_has_room(call))
+		return;
+	call->out.short_write = false;
+	aph_rx_call_post(call, APH_RX_EVENT_WRITABLE);
+}
 
 /* -- read.c: what arrives and the user reads */
 /* What the peer may still make us hold. */

@@ -196,7 +196,7 @@ static bool send_small(struct aph_rx_call *call, uint32_t seq, bool limited)
 	uint8_t *place;
 	uint8_t *packet;
 
-	if (rx->staged + len > sizeof(rx->staging) || aph_rx_drafts_full(rx))
+	if (!aph_rx_draft_has_room(rx, len))
 		return false;
 	packet = prepare(call, seq, true, limited, &len);
 	place = aph_rx_draft_stage(rx, call->peer, len, false);
@@ -455,10 +455,7 @@ static bool send_new(struct aph_rx_call *call)
 		note_sent(call);
 	else if (out->end > out->next && out->timeout_ns == UINT64_MAX)
 		aph_rx_recover_arm(call); /* a closed window is asked about */
-	if (out->short_write && aph_rx_out_has_room(call)) {
-		out->short_write = false;
-		aph_rx_call_post(call, APH_RX_EVENT_WRITABLE);
-	}
+	aph_rx_out_offer_room(call);
 	return room;
 }
 

@@ -8,16 +8,12 @@ uint8_t *aph_rx_draft_stage(struct aph_rx *rx, struct aph_rx_peer *peer, size_t 
 	struct aph_rx_draft *draft = rx->n_drafts ? &rx->drafts[rx->n_drafts - 1] : NULL;
 	uint8_t *place = rx->staging + rx->staged;
 
-	if (rx->staged + len > sizeof(rx->staging))
-		return NULL;
 	if (draft && draft->staged && !draft->closed && draft->peer == peer && !alone &&
 	    len <= draft->segment && draft->n_segments < APH_RX_RUN_SEGMENTS) {
 		rx->iovs[rx->n_iovs - 1].iov_len += len;
 		draft->len += len;
 		draft->closed = len < draft->segment;
 	} else {
-		if (aph_rx_drafts_full(rx))
-			return NULL;
 		draft = aph_rx_draft_new(rx, peer);
 		draft->staged = true;
 		draft->closed = alone;

@@ -12,7 +12,7 @@
 
 #define APH_RX_RUN_IOVECS (2 * APH_RX_RUN_MAX + 2)
 
-/* Whether there is no room for one more message. */
+/* Whether there is no room for one more message of any length. */
 static inline bool aph_rx_drafts_full(const struct aph_rx *rx)
 {
 	return rx->n_drafts == rx->drafts_max || rx->n_iovs + APH_RX_RUN_IOVECS > APH_RX_N_IOVECS;
@@ -41,9 +41,15 @@ static inline void aph_rx_draft_charge(struct aph_rx_peer *peer, size_t len)
 		peer->bytes_out += (uint32_t)len;
 }
 
+/* Whether there is room for one more message, and in the staging area for `len` bytes of it. */
+static inline bool aph_rx_draft_has_room(const struct aph_rx *rx, size_t len)
+{
+	return !aph_rx_drafts_full(rx) && rx->staged + len <= sizeof(rx->staging);
+}
+
 /*
- * Room for a packet of `len` bytes to `peer` in the staging area, as the next segment of the last
- * message if that fits. NULL: send what is there first.
+ * Where a packet of `len` bytes to `peer` goes in the staging area, which has room: as the next
+ * segment of the last message if that fits, and not `alone`.
  */
 uint8_t *aph_rx_draft_stage(struct aph_rx *rx, struct aph_rx_peer *peer, size_t len, bool alone);
 

@@ -29,8 +29,7 @@ static bool send_ack(struct aph_rx_call *call, enum aph_rx_ack_reason reason, ui
 	uint8_t *place;
 	size_t len;
 
-	if (aph_rx_drafts_full(rx) ||
-	    rx->staged + APH_RX_HEADER + sizeof(body) > sizeof(rx->staging))
+	if (!aph_rx_draft_has_room(rx, APH_RX_HEADER + sizeof(body)))
 		return false;
 	len = aph_rx_ack_build(call, body, reason, serial);
 	place = aph_rx_draft_stage(rx, call->peer, APH_RX_HEADER + len, false);
@@ -135,7 +134,7 @@ static bool send_size_probe(struct aph_rx_call *call)
 			return true;
 		aph_rx_pmtu_probe_lost(&peer->pmtu);
 	}
-	if (aph_rx_drafts_full(rx) || rx->staged + APH_RX_MTU_MAX > sizeof(rx->staging))
+	if (!aph_rx_draft_has_room(rx, APH_RX_MTU_MAX))
 		return true;
 	size = aph_rx_pmtu_probe(&peer->pmtu, rx->now_ns);
 	if (!size)
@@ -173,7 +172,7 @@ static bool send_last(struct aph_rx_conn *conn, struct aph_rx_header *header, co
 	struct aph_rx *rx = conn->rx;
 	uint8_t *place;
 
-	if (aph_rx_drafts_full(rx) || rx->staged + APH_RX_HEADER + len > sizeof(rx->staging))
+	if (!aph_rx_draft_has_room(rx, APH_RX_HEADER + len))
 		return false;
 	place = aph_rx_draft_stage(rx, conn->peer, APH_RX_HEADER + len, false);
 	header->serial = aph_rx_conn_serial(conn);

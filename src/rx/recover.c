@@ -523,10 +523,7 @@ void aph_rx_recover_ack(struct aph_rx_call *call, const struct aph_rx_ack *ack)
 		aph_rx_call_wants_to_send(call);
 	if (progress.n_acked || out->timeout_ns == UINT64_MAX)
 		aph_rx_recover_arm(call);
-	if (out->short_write && aph_rx_out_has_room(call)) {
-		out->short_write = false;
-		aph_rx_call_post(call, APH_RX_EVENT_WRITABLE);
-	}
+	aph_rx_out_offer_room(call);
 }
 
 void aph_rx_recover_all_acked(struct aph_rx_call *call)
