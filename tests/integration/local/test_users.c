@@ -4,6 +4,7 @@
  * place of another user's service. Needs root, to become others.
  */
 #include "suite.h"
+#include "visitor.h"
 #include "wire.h"
 
 #include <errno.h>
@@ -13,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -21,68 +21,6 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-/* Ids that no real account of a test machine should have. */
-#define ANNA 54321u
-#define BERT 54322u
-#define CREW 54333u
-
-struct visitor {
-	uid_t uid;
-	gid_t gid;
-	const gid_t *groups;
-	size_t n_groups;
-	const char *address;
-	unsigned allow;
-};
-
-static int needs_root(void)
-{
-	if (geteuid() != 0) {
-		suite_skip("only root can become other users");
-		return 0;
-	}
-	return 1;
-}
-
-static void become(uid_t uid, gid_t gid, const gid_t *groups, size_t n_groups)
-{
-	CHECK_OK(setgroups(n_groups, groups));
-	CHECK_OK(setresgid(gid, gid, gid));
-	CHECK_OK(setresuid(uid, uid, uid));
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	prctl(PR_SET_DUMPABLE, 1);
-}
-
-/* Opens a channel as the visitor; the exit status is the errno, or 0 after an echo. */
-static int visit(int ctl, void *arg)
-{
-	const struct visitor *visitor = arg;
-	struct aph_channel_options options = { .size = sizeof(options), .flags = visitor->allow };
-	struct aph_endpoint *ep;
-	struct aph_channel *channel;
-	int r;
-
-	(void)ctl;
-	become(visitor->uid, visitor->gid, visitor->groups, visitor->n_groups);
-	CHECK_OK(aph_endpoint_new(&ep, NULL));
-	r = aph_channel_open(&channel, ep, visitor->address, &options);
-	if (r == 0) {
-		client_echo(channel);
-		aph_channel_close(channel);
-	}
-	aph_endpoint_free(ep);
-	return -r;
-}
-
-static void expect_visit(const struct visitor *visitor, int status)
-{
-	struct visitor copy = *visitor;
-	struct child child;
-
-	child_start(&child, visit, &copy);
-	assert_int_equal(child_finish(&child, check_hang_ms(15000)), status);
-}
 
 /*
  * As whom a service lets in; see channel.h. Each line: who calls, and with which kinds it is let
@@ -108,7 +46,7 @@ static void permissions(void **state)
 	struct visitor visitor;
 
 	(void)state;
-	if (!needs_root())
+	if (!visitor_need_root())
 		return;
 	snprintf(address, sizeof(address), "caps:guarded,uid=%u,gid=%u", ANNA, CREW);
 	config.address = address;
@@ -120,8 +58,8 @@ static void permissions(void **state)
 				visitor = callers[i].who;
 				visitor.address = address;
 				visitor.allow = wants;
-				expect_visit(&visitor,
-					     callers[i].kinds & allow & wants ? 0 : EACCES);
+				visitor_expect(&visitor,
+					       callers[i].kinds & allow & wants ? 0 : EACCES);
 			}
 		}
 		service_stop(&service);
@@ -137,16 +75,16 @@ static void the_default_is_the_user(void **state)
 	struct service service;
 
 	(void)state;
-	if (!needs_root())
+	if (!visitor_need_root())
 		return;
 	service_start(&service, SERVICE_PROCESS, &config);
-	expect_visit(&anna, 0);
-	expect_visit(&bert, EACCES);
+	visitor_expect(&anna, 0);
+	visitor_expect(&bert, EACCES);
 	bert.address = "caps:mine,uid=any";
-	expect_visit(&bert, EACCES);
+	visitor_expect(&bert, EACCES);
 	/* The default address of another user is another name. */
 	bert.address = "mine";
-	expect_visit(&bert, ENOENT);
+	visitor_expect(&bert, ENOENT);
 	service_stop(&service);
 }
 
@@ -159,17 +97,17 @@ static void own_before_root(void **state)
 	struct service root, own;
 
 	(void)state;
-	if (!needs_root())
+	if (!visitor_need_root())
 		return;
 	service_start(&root, SERVICE_PROCESS, &config);
-	expect_visit(&anna, 0);
+	visitor_expect(&anna, 0);
 	service_await(&root.seen->requests, 1);
 	config.uid = ANNA;
 	config.gid = ANNA;
 	service_start(&own, SERVICE_PROCESS, &config);
-	expect_visit(&anna, 0);
+	visitor_expect(&anna, 0);
 	service_await(&own.seen->requests, 1);
-	expect_visit(&bert, 0);
+	visitor_expect(&bert, 0);
 	service_await(&root.seen->requests, 2);
 	assert_int_equal(own.seen->requests, 1);
 	service_stop(&own);
@@ -227,7 +165,7 @@ static void the_service_learns_who_calls(void **state)
 	struct child child;
 
 	(void)state;
-	if (!needs_root())
+	if (!visitor_need_root())
 		return;
 	service_start(&service, SERVICE_PROCESS, &config);
 	for (size_t n = 0; n <= 5; n += 5) {
@@ -252,7 +190,7 @@ static int register_as(int ctl, void *arg)
 		groups[i] = (gid_t)(CREW - SUITE_LEN(groups) + 1 + i);
 	for (size_t i = 0; i < SUITE_LEN(groups); i++)
 		groups[i] += groups[i] == ANNA || groups[i] == BERT ? 100000 : 0;
-	become(ANNA, ANNA, groups, SUITE_LEN(groups));
+	visitor_become(ANNA, ANNA, groups, SUITE_LEN(groups));
 	CHECK_OK(aph_endpoint_new(&ep, NULL));
 	r = aph_service_open(NULL, ep, arg, NULL);
 	aph_endpoint_free(ep);
@@ -280,7 +218,7 @@ static void what_one_may_register(void **state)
 	struct child child;
 
 	(void)state;
-	if (!needs_root())
+	if (!visitor_need_root())
 		return;
 	for (size_t i = 0; i < SUITE_LEN(cases); i++) {
 		char address[40];
@@ -320,7 +258,7 @@ static int squat(int ctl, void *arg)
 	const char *path = arg;
 	int fd;
 
-	become(BERT, BERT, NULL, 0);
+	visitor_become(BERT, BERT, NULL, 0);
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	CHECK(fd >= 0);
@@ -357,7 +295,7 @@ static void squatting_is_in_vain(void **state)
 	char path[108];
 
 	(void)state;
-	if (!needs_root())
+	if (!visitor_need_root())
 		return;
 	service_start(&service, SERVICE_PROCESS, &config);
 	dir_only_socket(path, sizeof(path));
@@ -370,14 +308,14 @@ static void squatting_is_in_vain(void **state)
 	assert_int_equal(aph_channel_open(&channel, ep, "caps:wanted,uid=0", NULL), -ENOENT);
 	assert_int_equal(aph_channel_open(&channel, ep, "wanted", NULL), -ENOENT);
 	aph_endpoint_free(ep);
-	expect_visit(&anna, ENOENT);
+	visitor_expect(&anna, ENOENT);
 	/* And the service can begin all the same. */
 	service_start(&service, SERVICE_PROCESS, &config);
 	client_open(&client, "caps:wanted,uid=0");
 	assert_int_equal(aph_channel_credentials(client.channel)->euid, 0);
 	client_echo(client.channel);
 	client_close(&client);
-	expect_visit(&anna, 0);
+	visitor_expect(&anna, 0);
 	service_stop(&service);
 	child_say(child.ctl, 'q');
 	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
@@ -396,7 +334,7 @@ static void another_users_service_is_not_met(void **state)
 	struct service service;
 
 	(void)state;
-	if (!needs_root())
+	if (!visitor_need_root())
 		return;
 	for (int any = 0; any < 2; any++) {
 		config.address = any ? "caps:lure,uid=any" : "caps:lure";
@@ -411,11 +349,11 @@ static void another_users_service_is_not_met(void **state)
 		aph_channel_close(channel);
 		aph_endpoint_free(ep);
 		anna.address = "lure";
-		expect_visit(&anna, ENOENT);
+		visitor_expect(&anna, ENOENT);
 		anna.address = "caps:lure,uid=54321";
-		expect_visit(&anna, ENOENT);
+		visitor_expect(&anna, ENOENT);
 		anna.address = "caps:lure,uid=any";
-		expect_visit(&anna, 0);
+		visitor_expect(&anna, 0);
 		service_stop(&service);
 	}
 }
@@ -427,7 +365,7 @@ static int list_all(int ctl, void *arg)
 
 	(void)ctl;
 	(void)arg;
-	become(ANNA, ANNA, NULL, 0);
+	visitor_become(ANNA, ANNA, NULL, 0);
 	CHECK_OK(aph_directory_list(&list, &n, aph_deadline_ms(2000)));
 	for (size_t i = 0; i < n; i++)
 		if (list[i].owner != ANNA)
@@ -444,7 +382,7 @@ static void figures_are_for_those_let_in(void **state)
 	struct child child;
 
 	(void)state;
-	if (!needs_root())
+	if (!visitor_need_root())
 		return;
 	service_start(&service, SERVICE_PROCESS, &config);
 	child_start(&child, list_all, NULL);
@@ -461,7 +399,7 @@ static int leave_hidden(int ctl, void *arg)
 
 	(void)ctl;
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s/.00000000000000aa", dir_path());
-	become(*(uid_t *)arg, *(uid_t *)arg, NULL, 0);
+	visitor_become(*(uid_t *)arg, *(uid_t *)arg, NULL, 0);
 	CHECK_OK(bind(sock, (struct sockaddr *)&address, sizeof(address)));
 	CHECK_OK(utimensat(AT_FDCWD, address.sun_path, old, AT_SYMLINK_NOFOLLOW));
 	close(sock);
@@ -476,7 +414,7 @@ static void hidden_files_of_others(void **state)
 	struct child child;
 
 	(void)state;
-	if (!needs_root())
+	if (!visitor_need_root())
 		return;
 	child_start(&child, leave_hidden, &anna);
 	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
@@ -491,149 +429,6 @@ static void hidden_files_of_others(void **state)
 	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 	service_start(&service, SERVICE_PROCESS, &config);
 	dir_check_sockets(1);
-	service_stop(&service);
-}
-
-struct crowd {
-	_Atomic uint32_t n; /* channels that were opened */
-	uid_t uid;
-};
-
-/* Opens channels until it is turned away, and stays. */
-static int take_all(int ctl, void *arg)
-{
-	struct crowd *crowd = arg;
-	struct aph_endpoint *ep;
-	struct aph_channel *channel;
-	int r;
-
-	become(crowd->uid, crowd->uid, NULL, 0);
-	CHECK_OK(aph_endpoint_new(&ep, NULL));
-	while ((r = aph_channel_open(&channel, ep, "caps:scarce,uid=0", NULL)) == 0)
-		crowd->n++;
-	CHECK(r == -EBUSY);
-	child_say(ctl, 'r');
-	CHECK(child_hear(ctl, check_hang_ms(10000)) == 'q');
-	aph_endpoint_free(ep);
-	return 0;
-}
-
-/*
- * One user cannot use up the descriptors of a service: two for each channel, and three where the
- * service keeps the segments to give them away. Others still come in, and root does.
- */
-static void a_share_of_the_descriptors(void **state)
-{
-	enum {
-		NOFILE = 120
-	};
-	struct service_config config = { .address = "scarce", .nofile = NOFILE };
-	struct crowd *crowd = mmap(NULL, 2 * sizeof(*crowd), PROT_READ | PROT_WRITE,
-				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	struct service service;
-	struct child children[2];
-	struct client client;
-
-	(void)state;
-	assert_true(crowd != MAP_FAILED);
-	for (uint32_t each = 2; each <= 3 && needs_root(); each++) {
-		crowd[0] = (struct crowd){ .uid = ANNA };
-		crowd[1] = (struct crowd){ .uid = BERT };
-		config.options.flags = APH_ALLOW_WORLD | (each == 3 ? APH_SERVICE_GIVE : 0);
-		service_start(&service, SERVICE_PROCESS, &config);
-		for (int i = 0; i < 2; i++) {
-			child_start(&children[i], take_all, &crowd[i]);
-			assert_int_equal(child_hear(children[i].ctl, check_hang_ms(10000)), 'r');
-		}
-		assert_int_equal(crowd[0].n, NOFILE / each / 4 * 3);
-		assert_true(crowd[1].n >= 3);
-		assert_true(crowd[0].n + crowd[1].n < NOFILE / each);
-		client_open(&client, "scarce");
-		client_echo(client.channel);
-		client_close(&client);
-		for (int i = 0; i < 2; i++) {
-			child_say(children[i].ctl, 'q');
-			assert_int_equal(child_finish(&children[i], check_hang_ms(5000)), 0);
-		}
-		service_stop(&service);
-	}
-	munmap(crowd, 2 * sizeof(*crowd));
-}
-
-/*
- * Sends descriptors that nobody asked for on several channels, and in calls that nobody answers,
- * and stays.
- */
-static int pour(int ctl, void *arg)
-{
-	enum {
-		CHANNELS = 6
-	};
-	struct wire wires[CHANNELS];
-	const char *path = arg;
-	int fds[APH_CALL_FDS_MAX], opened = 0;
-
-	become(ANNA, ANNA, NULL, 0);
-	for (int i = 0; i < APH_CALL_FDS_MAX; i++)
-		fds[i] = STDERR_FILENO;
-	/* The later ones may be turned away. */
-	for (int i = 0; i < CHANNELS && wire_open(&wires[i], path, NULL); i++, opened++) {
-		for (uint32_t tag = 0; tag < 2; tag++) {
-			struct aph_record record = wire_record(APH_RECORD_REQUEST, tag, "h", 1);
-
-			record.n_fds = 8;
-			(void)wire_send(wires[i].sock, "d", 1, fds, record.n_fds);
-			wire_tell(&wires[i], record);
-			(void)wire_echo(&wires[i], 10 + tag, check_ms(1000));
-		}
-		for (int n = 0; n < 4; n++)
-			(void)wire_send(wires[i].sock, "d", 1, fds, APH_CALL_FDS_MAX);
-	}
-	child_say(ctl, 'r');
-	CHECK(child_hear(ctl, check_hang_ms(10000)) == 'q');
-	while (opened > 0)
-		wire_close(&wires[--opened]);
-	return 0;
-}
-
-static void call_with_a_descriptor(const char *address)
-{
-	struct client client;
-	struct aph_call *call;
-	int fd = STDERR_FILENO;
-
-	client_open(&client, address);
-	assert_int_equal(aph_call_new(&call, client.channel, aph_deadline_ms(5000), NULL), 0);
-	assert_int_equal(aph_call_send_fds(call, "f", 1, &fd, 1, 0), 1);
-	assert_int_equal(client_end(client.ep, call, NULL, NULL).outcome, APH_ANSWERED);
-	assert_int_equal(aph_call_take_fds(call, &fd, 1), 1);
-	close(fd);
-	aph_call_free(call);
-	client_close(&client);
-}
-
-/* Nor by sending them. */
-static void a_share_of_what_is_sent(void **state)
-{
-	struct service_config config = { .address = "scarce",
-					 .nofile = 120,
-					 .options.flags = APH_ALLOW_WORLD };
-	const struct visitor bert = { .uid = BERT, .gid = BERT, .address = "caps:scarce,uid=0" };
-	struct service service;
-	struct child child;
-	char path[108];
-
-	(void)state;
-	if (!needs_root())
-		return;
-	service_start(&service, SERVICE_PROCESS, &config);
-	dir_only_socket(path, sizeof(path));
-	child_start(&child, pour, path);
-	assert_int_equal(child_hear(child.ctl, check_hang_ms(10000)), 'r');
-	expect_visit(&bert, 0);
-	call_with_a_descriptor("scarce");
-	child_say(child.ctl, 'q');
-	assert_int_equal(child_finish(&child, check_hang_ms(5000)), 0);
 	service_stop(&service);
 }
 
@@ -671,7 +466,7 @@ static void large_groups(void **state)
 	int status;
 
 	(void)state;
-	if (!needs_root())
+	if (!visitor_need_root())
 		return;
 	child_start(&child, with_a_large_group, NULL);
 	status = child_finish(&child, check_hang_ms(5000));
@@ -758,7 +553,7 @@ static void a_stranger_with_the_same_pid(void **state)
 	int status;
 
 	(void)state;
-	if (!needs_root())
+	if (!visitor_need_root())
 		return;
 	if (check_slow())
 		suite_skip("sanitizers look for their process in another namespace");
@@ -782,8 +577,6 @@ int main(void)
 		SUITE_TEST(another_users_service_is_not_met),
 		SUITE_TEST(figures_are_for_those_let_in),
 		SUITE_TEST(hidden_files_of_others),
-		SUITE_TEST(a_share_of_the_descriptors),
-		SUITE_TEST(a_share_of_what_is_sent),
 		SUITE_TEST(large_groups),
 		SUITE_TEST(a_stranger_with_the_same_pid),
 	};

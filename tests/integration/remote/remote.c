@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 const char *remote_address(void)
 {
@@ -44,4 +45,12 @@ void remote_expect_refused(struct aph_channel *channel, enum aph_reason reason)
 		assert_int_not_equal(result.reason, APH_REASON_DEADLINE);
 	}
 	client_check_result(result, APH_REFUSED, reason);
+}
+
+void remote_nap(void)
+{
+	/* It spins first, receives then, and polls after 10 ms: all of them may be met. */
+	const struct timespec nap = { .tv_nsec = 15000000 };
+
+	nanosleep(&nap, NULL);
 }

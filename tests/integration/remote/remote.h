@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Addresses of the tests on loopback: a port that nobody has, for each service. */
+/* What the tests over rx: addresses share: a port on loopback that nobody has, for each service. */
 #ifndef TESTS_INTEGRATION_REMOTE_REMOTE_H
 #define TESTS_INTEGRATION_REMOTE_REMOTE_H
 
@@ -21,5 +21,8 @@ const char *remote_other(const char *address, unsigned service);
  * where this machine is busy, is LOST in place of that; the next one need not be.
  */
 void remote_expect_refused(struct aph_channel *channel, enum aph_reason reason);
+
+/* Long enough for a thread that waits to fall asleep, and for a program to count as slow. */
+void remote_nap(void);
 
 #endif
