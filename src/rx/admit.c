@@ -144,46 +144,86 @@ bool aph_rx_take_proof(struct aph_rx_input *input)
 	return true;
 }
 
-void aph_rx_admit(struct aph_rx_input *input, struct aph_rx_conn *conn)
+/* Whether it can be of the beginning of a call. */
+static bool is_beginning(const struct aph_rx_input *input)
+{
+	const struct aph_rx_header *header = &input->header;
+	uint64_t *malformed = &input->rx->stats.malformed;
+
+	if (!header->service || !header->seq) {
+		aph_rx_input_reject(input, 0, APH_RX_PROTOCOL_ERROR,
+				    "no service, or no sequence number");
+		return false;
+	}
+	if (header->flags & APH_RX_JUMBO_PACKET &&
+	    (header->flags & APH_RX_LAST_PACKET ||
+	     input->len < APH_RX_HEADER + APH_RX_JUMBO_PAYLOAD + APH_RX_JUMBO_HEADER)) {
+		aph_rx_input_drop(input, malformed, "a jumbogram that is none");
+		return false;
+	}
+	if (header->call_number > APH_RX_CALL_NUMBER_MAX || header->seq > APH_RX_WINDOW_SMALL) {
+		aph_rx_input_drop(input, malformed, "a new call that does not begin");
+		return false;
+	}
+	return true;
+}
+
+/* Whether the service is there, and takes calls of that connection. */
+static bool is_served(const struct aph_rx_input *input, const struct aph_rx_conn *conn,
+		      const struct aph_rx_service *service)
+{
+	if (!service || input->header.security != aph_rx_null.index) {
+		aph_rx_input_reject(input, 0, APH_RX_INVALID_OPERATION,
+				    "no such service, or not so secured");
+		return false;
+	}
+	if (conn && conn->abort_code) {
+		aph_rx_input_reject(input, 0, conn->abort_code, "its connection was aborted");
+		return false;
+	}
+	if (service->credit == APH_RX_REFUSE) {
+		/* Calls of the connection that go on are not to die of it. */
+		aph_rx_input_reject(input, conn ? input->header.call_number : 0,
+				    APH_RX_INVALID_OPERATION, "the service takes no more calls");
+		return false;
+	}
+	return true;
+}
+
+/* The caller's first connection, or another one. NULL: there is no room, and it hears so. */
+static struct aph_rx_conn *new_conn(struct aph_rx_input *input,
+				    const struct aph_rx_service *service)
 {
 	struct aph_rx *rx = input->rx;
+	struct aph_rx_conn *conn = NULL;
+
+	input->peer = aph_rx_peer_admit(rx, input->path);
+	if (input->peer)
+		conn = aph_rx_conn_new_service(rx, input->peer, &input->header);
+	if (!conn) {
+		say_busy(input, "no room for a connection");
+		return NULL;
+	}
+	input->peer->bytes_in += (uint32_t)input->len;
+	conn->upgraded = service->id != input->header.service;
+	conn->service = service->id;
+	rx->last_conn = conn;
+	return conn;
+}
+
+void aph_rx_admit(struct aph_rx_input *input, struct aph_rx_conn *conn)
+{
 	const struct aph_rx_header *header = &input->header;
 	unsigned channel = header->cid & 3;
 	struct aph_rx_service *service;
 	struct aph_rx_call *call;
 	enum room room;
 
-	if (!header->service || !header->seq) {
-		aph_rx_input_reject(input, 0, APH_RX_PROTOCOL_ERROR,
-				    "no service, or no sequence number");
+	if (!is_beginning(input))
 		return;
-	}
-	if (header->flags & APH_RX_JUMBO_PACKET &&
-	    (header->flags & APH_RX_LAST_PACKET ||
-	     input->len < APH_RX_HEADER + APH_RX_JUMBO_PAYLOAD + APH_RX_JUMBO_HEADER)) {
-		aph_rx_input_drop(input, &rx->stats.malformed, "a jumbogram that is none");
+	service = find_service(input->rx, conn, header);
+	if (!is_served(input, conn, service))
 		return;
-	}
-	if (header->call_number > APH_RX_CALL_NUMBER_MAX || header->seq > APH_RX_WINDOW_SMALL) {
-		aph_rx_input_drop(input, &rx->stats.malformed, "a new call that does not begin");
-		return;
-	}
-	service = find_service(rx, conn, header);
-	if (!service || header->security != aph_rx_null.index) {
-		aph_rx_input_reject(input, 0, APH_RX_INVALID_OPERATION,
-				    "no such service, or not so secured");
-		return;
-	}
-	if (conn && conn->abort_code) {
-		aph_rx_input_reject(input, 0, conn->abort_code, "its connection was aborted");
-		return;
-	}
-	if (service->credit == APH_RX_REFUSE) {
-		/* Calls of the connection that go on are not to die of it. */
-		aph_rx_input_reject(input, conn ? header->call_number : 0, APH_RX_INVALID_OPERATION,
-				    "the service takes no more calls");
-		return;
-	}
 	if (conn && conn->channels[channel].call)
 		supersede(conn->channels[channel].call);
 	room = service->credit ? room_for(input, conn) : NO_ROOM;
@@ -195,19 +235,10 @@ void aph_rx_admit(struct aph_rx_input *input, struct aph_rx_conn *conn)
 		say_busy(input, "busy");
 		return;
 	}
-	if (!conn) {
-		input->peer = aph_rx_peer_admit(rx, input->path);
-		if (input->peer)
-			conn = aph_rx_conn_new_service(rx, input->peer, header);
-		if (!conn) {
-			say_busy(input, "no room for a connection");
-			return;
-		}
-		input->peer->bytes_in += (uint32_t)input->len;
-		conn->upgraded = service->id != header->service;
-		conn->service = service->id;
-		rx->last_conn = conn;
-	}
+	if (!conn)
+		conn = new_conn(input, service);
+	if (!conn)
+		return;
 	call = aph_rx_call_incoming(conn, service, channel, header->call_number);
 	if (!call) {
 		aph_rx_input_ignore(input, "no memory for a call");
