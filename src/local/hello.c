@@ -8,6 +8,18 @@
 #include <string.h>
 #include <unistd.h>
 
+ssize_t aph_hello_recvmsg(int sock, struct msghdr *msg)
+{
+	size_t room = msg->msg_controllen;
+	ssize_t n = recvmsg(sock, msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	if (n < 0 && errno == ECONNRESET) {
+		msg->msg_controllen = room;
+		n = recvmsg(sock, msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	}
+	return n;
+}
+
 static void take(struct aph_hello_message *message, struct cmsghdr *cmsg, bool *too_many)
 {
 	size_t size = cmsg->cmsg_len - CMSG_LEN(0), i;
@@ -57,24 +69,14 @@ int aph_hello_recv(int sock, void *buf, size_t max, struct aph_hello_message *me
 	};
 	struct cmsghdr *cmsg;
 	bool too_many = false;
-	size_t room;
 	ssize_t n;
 
 	memset(message, 0, sizeof(*message));
 	message->whose = sender_of(sock);
 	/* The credentials come first, as they were asked for. */
-	room = aph_close_has_room(message->whose) ? sizeof(control.space)
-						  : CMSG_SPACE(sizeof(struct ucred));
-	msg.msg_controllen = room;
-	n = recvmsg(sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	/*
-	 * A peer that closed with our messages unread: this is told once, ahead of what it has
-	 * sent.
-	 */
-	if (n < 0 && errno == ECONNRESET) {
-		msg.msg_controllen = room;
-		n = recvmsg(sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	}
+	msg.msg_controllen = aph_close_has_room(message->whose) ? sizeof(control.space)
+								: CMSG_SPACE(sizeof(struct ucred));
+	n = aph_hello_recvmsg(sock, &msg);
 	if (n < 0)
 		return -errno;
 	for (cmsg = CMSG_FIRSTHDR(&msg); cmsg; cmsg = CMSG_NXTHDR(&msg, cmsg))

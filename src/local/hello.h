@@ -28,6 +28,12 @@ struct aph_hello_message {
  */
 int aph_hello_recv(int sock, void *buf, size_t max, struct aph_hello_message *message);
 
+/*
+ * As recvmsg() without waiting. That a peer has closed with our messages unread is told once, ahead
+ * of what it has sent, and is passed over.
+ */
+ssize_t aph_hello_recvmsg(int sock, struct msghdr *msg);
+
 /* Sends one, with at most APH_HELLO_FDS_MAX descriptors, without waiting. 0 or -errno. */
 int aph_hello_send(int sock, const void *buf, size_t len, const int *fds, size_t n_fds);
 

@@ -190,15 +190,7 @@ static int receive(struct aph_local_channel *lc, struct arrival *arrival)
 		.msg_control = control.space,
 		.msg_controllen = room,
 	};
-	ssize_t n = recvmsg(lc->sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-
-	/*
-	 * A peer that died with our messages unread: this is told once, ahead of what it has sent.
-	 */
-	if (n < 0 && errno == ECONNRESET) {
-		msg.msg_controllen = room;
-		n = recvmsg(lc->sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	}
+	ssize_t n = aph_hello_recvmsg(lc->sock, &msg);
 
 	arrival->n_fds = 0;
 	arrival->cred.pid = 0;
