@@ -14,8 +14,8 @@
 #define SPARE_MAX    32u
 #define CLEARED_FROM offsetof(struct aph_call, data)
 #define CLEARED_TO   offsetof(struct aph_call, signal_code)
-#define SAMPLE_TICKS \
-	1000000u /* the clock is too dear to read for every call: once in 250 us to 1 ms */
+/* The clock is too dear to read for every call: once in 250 us to 1 ms. */
+#define SAMPLE_TICKS 1000000u
 
 /* -- life -------------------------------------------------------------------------------------- */
 
@@ -286,7 +286,7 @@ static APH_APART void take_sample(struct aph_call *call)
 	if (!service)
 		return;
 	ns = aph_time_ns() - call->sampled_since_ns;
-	while (bucket < 39 && ns >> bucket)
+	while (bucket < APH_LATENCIES - 1 && ns >> bucket)
 		bucket++;
 	service->stats->sampled++;
 	service->stats->sampled_ns += ns;

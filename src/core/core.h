@@ -53,8 +53,8 @@ struct aph_grave {
 struct aph_endpoint {
 	pthread_mutex_t lock;
 	bool locked; /* false while the process has one thread, which needs no lock */
-	_Atomic unsigned
-		n_contending; /* threads that found the lock taken: a spinner lets them in */
+	/* Threads that found the lock taken: a spinner lets them in. */
+	_Atomic unsigned n_contending;
 	/*
 	 * One thread, the leader, polls, spins and sleeps for all that wait; the others follow
 	 * until it finds what they wait for or steps down.
@@ -102,6 +102,8 @@ struct aph_endpoint {
 	struct aph_list all;  /* every endpoint of the process, for fork */
 };
 
+#define APH_LATENCIES 40 /* ranges of service times, see struct aph_service_info */
+
 /*
  * How a service does. Other processes may read it while it changes: each word is right by itself.
  */
@@ -109,7 +111,7 @@ struct aph_service_stats {
 	uint64_t channels, calls, open;
 	uint64_t disposed, aborted, gone, violations;
 	uint64_t sampled, sampled_ns;
-	uint64_t latency[40];
+	uint64_t latency[APH_LATENCIES];
 };
 
 struct aph_service {

@@ -502,8 +502,8 @@ static int open_once(struct aph_channel **out, struct aph_local *local, const st
 /* -- waiting for somebody to serve the name ---------------------------------------------------- */
 
 struct vigil {
-	struct aph_grave
-		grave; /* another thread may be on its way back from epoll with a pointer to it */
+	/* Another thread may be on its way back from epoll with a pointer to it. */
+	struct aph_grave grave;
 	struct aph_source source;
 	struct aph_endpoint *ep;
 	int fd;

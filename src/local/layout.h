@@ -43,17 +43,18 @@
 /* -- records ----------------------------------------------------------------------------------- */
 
 enum aph_record_type {
-	APH_RECORD_REQUEST =
-		1, /* client: first piece of a request; aux: deadline, CLOCK_MONOTONIC ns */
-	APH_RECORD_BODY = 2,   /* either: a further piece, always in the arena unless it is empty */
-	APH_RECORD_CANCEL = 3, /* client: gives the call up; aux: enum aph_reason */
+	/* Client: first piece of a request; aux: deadline, CLOCK_MONOTONIC ns. */
+	APH_RECORD_REQUEST = 1,
+	/* Either: a further piece, always in the arena unless it is empty. */
+	APH_RECORD_BODY = 2,
+	APH_RECORD_CANCEL = 3,	/* client: gives the call up; aux: enum aph_reason */
 	APH_RECORD_DISPOSE = 4, /* client: the whole reply was taken */
 	APH_RECORD_REPLY = 5,	/* server: first piece of a reply */
 	APH_RECORD_ABORT = 6,	/* server: aux: the code, as int32_t */
 	APH_RECORD_REFUSE = 7,	/* server: aux: enum aph_reason */
 	APH_RECORD_LOSE = 8,	/* server: ended unanswered, may have run; aux: enum aph_reason */
-	APH_RECORD_SIGNAL =
-		9, /* client: a word about a call that goes on; aux: the code, as int32_t */
+	/* Client: a word about a call that goes on; aux: the code, as int32_t. */
+	APH_RECORD_SIGNAL = 9,
 };
 
 #define APH_RECORD_MORE	 0x1u /* the body goes on */
@@ -113,23 +114,20 @@ struct aph_segment_words {
 	_Alignas(APH_LINE) struct {
 		_Atomic uint32_t scanned; /* 1: it looks at this ring without being rung */
 		_Atomic uint32_t want;
-		_Atomic uint32_t
-			moved; /* 1: the first server's page counts no more, only `scanned` */
+		/* 1: the first server's page counts no more, only `scanned`. */
+		_Atomic uint32_t moved;
 	} server;
 
-	_Alignas(APH_LINE) _Atomic uint32_t
-		replies_taken; /* number of the last one; by the client */
-	_Alignas(APH_LINE) _Atomic uint32_t
-		requests_taken; /* number of the last one; by the server */
+	/* The number of the last one: of replies by the client, of requests by the server. */
+	_Alignas(APH_LINE) _Atomic uint32_t replies_taken;
+	_Alignas(APH_LINE) _Atomic uint32_t requests_taken;
 
 	/*
-	 * A set bit: the piece that began at this unit was used up. Set by the receiver, cleared by
-	 * the sender.
+	 * A set bit: the piece that began at this unit was used up. Set by the receiver, the client
+	 * of a reply and the server of a request; cleared by the sender.
 	 */
-	_Alignas(APH_LINE) _Atomic uint64_t
-		reply_released[APH_ARENA_UNITS_MAX / 64]; /* by the client */
-	_Alignas(APH_LINE) _Atomic uint64_t
-		request_released[APH_ARENA_UNITS_MAX / 64]; /* by the server */
+	_Alignas(APH_LINE) _Atomic uint64_t reply_released[APH_ARENA_UNITS_MAX / 64];
+	_Alignas(APH_LINE) _Atomic uint64_t request_released[APH_ARENA_UNITS_MAX / 64];
 
 	/*
 	 * revoked[i % (2 * depth)] 1: record i is withdrawn. Set by the client; cleared by the
@@ -242,8 +240,8 @@ struct aph_welcome {
 enum aph_handover_kind {
 	APH_HANDOVER_LISTENER = 1, /* carries the listening socket */
 	APH_HANDOVER_CHANNEL = 2,  /* carries socket, segment and, with APH_WELCOME_BELL, eventfd */
-	APH_HANDOVER_FDS =
-		3, /* carries descriptors that the giver had received ahead of their record */
+	/* Carries descriptors that the giver had received ahead of their record. */
+	APH_HANDOVER_FDS = 3,
 	APH_HANDOVER_DONE = 4, /* what was idle has been sent; more may follow as it falls idle */
 };
 

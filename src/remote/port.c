@@ -14,10 +14,10 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 
-#define TOGETHER_TICKS \
-	100000u /* 25 to 100 us: who takes longer for a request sends each answer at once */
-#define SLOW_TICKS \
-	UINT64_C(4000000) /* 1 to 4 ms: with one request; who takes that may take any time */
+/* 25 to 100 us: who takes longer for a request sends each answer at once. */
+#define TOGETHER_TICKS 100000u
+/* 1 to 4 ms with one request: who takes that may take any time. */
+#define SLOW_TICKS UINT64_C(4000000)
 /*
  * No answer waits for the next one then for so many times as long, but not for longer than 1 to 4
  * s.

@@ -15,8 +15,7 @@ struct aph_rx_input {
 	const uint8_t *packet;
 	size_t len;
 	struct aph_rx_header header;
-	struct aph_rx_call
-		*call; /* that the packet before was DATA of, and that goes on; or NULL */
+	struct aph_rx_call *call; /* that the packet before was DATA of, and that goes on; NULL */
 };
 
 /* -- input.c */

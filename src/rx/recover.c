@@ -10,8 +10,8 @@
 #include <errno.h>
 
 #define PROBE_MIN_NS (10 * APH_RX_MS)
-#define PROBE_UNASKED_NS \
-	(120 * APH_RX_MS) /* where no acknowledgement was asked for, or it may come late */
+/* Where no acknowledgement was asked for, or it may come late. */
+#define PROBE_UNASKED_NS  (120 * APH_RX_MS)
 #define STOCK_LAST_NS	  (400 * APH_RX_MS) /* how long OpenAFS holds a receipt back */
 #define RECEIPT_NS	  (1000 * APH_RX_MS)
 #define RECEIPT_TRIES	  3

@@ -19,8 +19,8 @@
 #define APH_UDP_LINK_VERSION 1u
 #define APH_UDP_BACKLOG	     64			  /* who has come and was not looked at yet */
 #define APH_UDP_PATIENCE_NS  UINT64_C(2000000000) /* with an owner that is to answer */
-#define APH_UDP_LISTENER \
-	UINT32_MAX /* among the port's descriptors in epoll, which are numbers of links */
+/* Among the port's descriptors in epoll, which are numbers of links. */
+#define APH_UDP_LISTENER UINT32_MAX
 
 enum aph_udp_frame_kind {
 	APH_UDP_HELLO = 1, /* value: the version */

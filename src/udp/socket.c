@@ -23,9 +23,9 @@
 
 #define RECEIVE_BUFFER (4u << 20) /* bytes to ask for */
 #define SEND_BUFFER    (1 << 20)
-#define BYTES_PER_PACKET \
-	2304u /* what the kernel charges for the most expensive packet of 1440 bytes */
-#define BUDGET_MIN 16u
+/* What the kernel charges for the most expensive packet of 1440 bytes. */
+#define BYTES_PER_PACKET 2304u
+#define BUDGET_MIN	 16u
 
 /*
  * A receiving system call ends after this, so that a thread that waits for long goes to sleep in
