@@ -96,6 +96,13 @@ APH_API void *aph_service_data(const struct aph_service *service);
 APH_API int aph_service_address(const struct aph_service *service, char *buf, size_t size);
 
 /*
+ * Shows a service at an address of RxRPC to aph_directory_list() if aph_service_open(), which does
+ * so too, could not: it serves all the same. 0, also where there is nothing to do, or -errno of the
+ * runtime directory; aph_error() says what to do.
+ */
+APH_API int aph_service_show(struct aph_service *service);
+
+/*
  * A number that every client of the service reads without a round trip: by custom it grows whenever
  * clients should drop what they cached. It starts at 0. O(channels of the service).
  */

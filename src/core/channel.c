@@ -254,6 +254,18 @@ int aph_service_address(const struct aph_service *service, char *buf, size_t siz
 	return service->ops->address(service, buf, size);
 }
 
+int aph_service_show(struct aph_service *service)
+{
+	int r;
+
+	aph_lock(service->ep);
+	r = aph_endpoint_check(service->ep);
+	if (r == 0 && service->shown < 0)
+		r = service->shown = aph_local_show(service);
+	aph_unlock(service->ep);
+	return r;
+}
+
 int aph_service_set_generation(struct aph_service *service, int64_t generation)
 {
 	struct aph_list *pos, *tmp;

@@ -132,6 +132,7 @@ struct aph_service {
 	struct aph_service_stats *stats; /* `own_stats`, or where everybody can read them */
 	struct aph_service_stats own_stats;
 	struct aph_notice *notice; /* NULL: none; see local/notice.c */
+	int shown; /* 0, or -errno: it should have a notice, and could not get one */
 };
 
 enum aph_channel_state {

@@ -210,7 +210,7 @@ int aph_service_open(struct aph_service **out, struct aph_endpoint *ep, const ch
 	if (r == 0)
 		r = scheme->service_open(&service, ep, &place, address, &filled);
 	if (r == 0)
-		aph_local_show(service);
+		service->shown = aph_local_show(service);
 	aph_unlock(ep);
 	if (r == 0 && out)
 		*out = service;

@@ -179,10 +179,9 @@ int aph_local_channel_open(struct aph_channel **out, struct aph_endpoint *ep,
 
 /*
  * Shows a service of another transport to aph_directory_list(), and counts where that can see it.
- * Where there is no runtime directory it serves all the same. Hidden once it ends; forgotten in a
- * forked child.
+ * 0, or -errno: it serves all the same. Hidden once it ends; forgotten in a forked child.
  */
-void aph_local_show(struct aph_service *service);
+int aph_local_show(struct aph_service *service);
 void aph_local_hide(struct aph_service *service);
 void aph_local_forget(struct aph_service *service);
 

@@ -13,6 +13,7 @@
  */
 #include "base/fd.h"
 #include "local/notice.h"
+#include "base/error.h"
 #include "local/layout.h"
 
 #include <errno.h>
@@ -137,29 +138,39 @@ static void free_notice(struct aph_notice *notice)
 	free(notice);
 }
 
-void aph_local_show(struct aph_service *service)
+int aph_local_show(struct aph_service *service)
 {
 	struct aph_name name = { .uid = (int64_t)geteuid(), .gid = APH_ID_ANY };
 	struct aph_notice *notice;
 	char path[PATH_MAX];
+	int r;
 
 	if (service->ops->address(service, name.name, sizeof(name.name)) < 0)
-		return;
+		return aph_err(-ENAMETOOLONG, "the service's address has more than %d characters",
+			       APH_NAME_MAX);
 	notice = malloc(sizeof(*notice));
 	if (!notice)
-		return;
+		return aph_err(-ENOMEM, "out of memory");
 	*notice = (struct aph_notice){ .fd = -1, .dir_fd = aph_rendezvous_open(path) };
-	if (notice->dir_fd < 0 || make(notice, &name) < 0) {
+	r = notice->dir_fd;
+	if (r >= 0) {
+		r = make(notice, &name);
+		if (r < 0)
+			(void)aph_err(r, "cannot make a file in the runtime directory %s: %s%s",
+				      path, strerror(-r), aph_advice(-r));
+	}
+	if (r < 0) {
 		if (notice->page)
 			(void)munmap(notice->page, sizeof(*notice->page));
 		free_notice(notice);
-		return;
+		return r;
 	}
 	aph_rendezvous_sweep_hidden(notice->dir_fd);
 	remove_stale_ones();
 	aph_stats_fill(notice->page, service);
 	service->stats = &notice->page->stats;
 	service->notice = notice;
+	return 0;
 }
 
 void aph_local_hide(struct aph_service *service)

@@ -525,6 +525,17 @@ void aph_rendezvous_remove(const struct aph_rendezvous_entry *entry)
 	(void)close(dir_fd);
 }
 
+static int cannot_register(int dir_fd, const char *file, int e)
+{
+	char fd[32], path[PATH_MAX];
+	ssize_t len;
+
+	(void)snprintf(fd, sizeof(fd), "/proc/self/fd/%d", dir_fd);
+	len = readlink(fd, path, sizeof(path));
+	return aph_err(-e, "cannot register %s in %.*s: %s%s", file, len < 0 ? 0 : (int)len, path,
+		       strerror(e), aph_advice(e));
+}
+
 /* The hidden name is that of the serial number alone: whoever has it, has the number. */
 static int bind_and_listen(int sock, int dir_fd, const char *file, const char *hidden)
 {
@@ -532,8 +543,7 @@ static int bind_and_listen(int sock, int dir_fd, const char *file, const char *h
 
 	address_of(&address, dir_fd, hidden);
 	if (bind(sock, (struct sockaddr *)&address, sizeof(address)) < 0)
-		return aph_err(-errno, "cannot register %s: %s%s", file, strerror(errno),
-			       aph_advice(errno));
+		return cannot_register(dir_fd, file, errno);
 	if (faccessat(dir_fd, file, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
 		(void)unlinkat(dir_fd, hidden, 0);
 		return aph_err(-EADDRINUSE, "cannot register %s: it is there already", file);
@@ -544,7 +554,7 @@ static int bind_and_listen(int sock, int dir_fd, const char *file, const char *h
 		int e = errno;
 
 		(void)unlinkat(dir_fd, hidden, 0);
-		return aph_err(-e, "cannot register %s: %s%s", file, strerror(e), aph_advice(e));
+		return cannot_register(dir_fd, file, e);
 	}
 	return 0;
 }

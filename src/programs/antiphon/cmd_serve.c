@@ -259,8 +259,11 @@ static int open_service(struct serve *serve)
 		r = aph_service_open(&serve->service, serve->ep, serve->options.address, &options);
 	if (r == 0 && is_remote(serve))
 		r = aph_service_address(serve->service, serve->name, sizeof(serve->name));
-	if (r == 0)
+	if (r == 0) {
+		if (aph_service_show(serve->service) < 0)
+			cli_error("serving, but antiphon ls cannot show it: %s", aph_error());
 		return CLI_OK;
+	}
 	cli_error("%s", aph_error());
 	return r == -EINVAL ? CLI_MISUSED : CLI_FAILED;
 }

@@ -11,7 +11,7 @@ import signal
 import struct
 import subprocess
 
-from harness import ANSWERED, FAILED, REFUSED, main, test
+from harness import ANSWERED, FAILED, REFUSED, TIMEOUT, main, test
 
 DATA, ACK, ACKALL = 1, 2, 5
 
@@ -113,13 +113,24 @@ def they_are_listed(box):
     other.end(signal.SIGTERM)
     assert list(listed(box)) == ["nearby"]
     assert not [name for name in os.listdir(box.runtime) if name.startswith("rx:")]
-    # A directory that cannot be used keeps nobody from serving.
-    env = {**box.env, "ANTIPHON_RUNTIME_DIR": str(box.path / "nowhere" / "at all")}
-    process = box.start("serve", "--json", "rx:127.0.0.1:0/147", "--", "cat", env=env)
-    address = json.loads(process.stdout.readline())["address"]
-    assert box.run("call", address, "hello").returncode == ANSWERED
-    process.terminate()
-    assert process.wait(20) == 0
+
+
+@test
+def what_cannot_be_listed_is_served_and_said(box):
+    nowhere = str(box.path / "nowhere" / "at all")
+    for env, options, why in (
+        ({**box.env, "ANTIPHON_RUNTIME_DIR": nowhere}, {}, nowhere),
+        (box.env, {"preexec_fn": lambda: no_more_than(100)}, f"{box.runtime}: File too large"),
+    ):
+        process = box.start("serve", "--json", "rx:127.0.0.1:0/147", "--", "cat", env=env, **options)
+        address = json.loads(process.stdout.readline())["address"]
+        assert box.run("call", address, "hello").stdout == b"hello"
+        assert listed(box) == {}
+        process.terminate()
+        _, err = process.communicate(timeout=TIMEOUT)
+        assert process.returncode == 0, (process.returncode, err)
+        assert err.count(b"\n") == 1 and b"antiphon ls" in err and why.encode() in err, err
+    assert os.listdir(box.runtime) == []
 
 
 @test

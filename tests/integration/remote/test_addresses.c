@@ -9,9 +9,11 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const struct {
@@ -267,6 +269,51 @@ static void where_it_is(void **state)
 	aph_endpoint_free(ep);
 }
 
+/* The number of services that are there, all of this name. */
+static size_t n_shown(const char *name)
+{
+	struct aph_service_info *list;
+	size_t n;
+
+	assert_int_equal(aph_directory_list(&list, &n, aph_deadline_ms(1000)), 0);
+	for (size_t i = 0; i < n; i++)
+		assert_string_equal(list[i].name.name, name);
+	free(list);
+	return n;
+}
+
+/* Without a place to be shown in, a service is there all the same, and can be shown later. */
+static void shown_later(void **state)
+{
+	char text[APH_ADDRESS_MAX + 1], parent[200], path[220];
+	struct aph_endpoint *ep;
+	struct aph_service *service;
+
+	(void)state;
+	snprintf(parent, sizeof(parent), "%s/missing", dir_path());
+	snprintf(path, sizeof(path), "%s/run", parent);
+	assert_int_equal(setenv("ANTIPHON_RUNTIME_DIR", path, 1), 0);
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	assert_int_equal(aph_service_open(&service, ep, "rx:127.0.0.1:0/147", NULL), 0);
+	assert_int_equal(aph_service_address(service, text, sizeof(text)), 0);
+	assert_int_equal(aph_service_show(service), -ENOENT);
+	assert_non_null(strstr(aph_error(), path));
+	assert_int_equal(mkdir(parent, 0755), 0);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(aph_service_show(service), 0);
+		assert_int_equal(n_shown(text), 1);
+	}
+	assert_null(aph_service_close(service));
+	assert_int_equal(n_shown(text), 0);
+	/* One of this host is always shown, or not there. */
+	assert_int_equal(aph_service_open(&service, ep, "caps:here", NULL), 0);
+	assert_int_equal(aph_service_show(service), 0);
+	aph_endpoint_free(ep);
+	assert_int_equal(rmdir(path), 0);
+	assert_int_equal(rmdir(parent), 0);
+	assert_int_equal(setenv("ANTIPHON_RUNTIME_DIR", dir_path(), 1), 0);
+}
+
 static void opened_later(void **state)
 {
 	struct aph_channel_options options = { .size = sizeof(options),
@@ -392,6 +439,7 @@ int main(void)
 		SUITE_TEST(only_some_users),
 		SUITE_TEST(anonymous),
 		SUITE_TEST(where_it_is),
+		SUITE_TEST(shown_later),
 		SUITE_TEST(opened_later),
 		SUITE_TEST(resolving_holds_nobody_up),
 		SUITE_TEST(a_full_disk),
