@@ -97,7 +97,10 @@ APH_API int aph_hold_delete(struct aph_hold *hold, const char *name,
 APH_API int aph_hold_list(struct aph_hold *hold, const char *prefix, struct aph_hold_info **list,
 			  size_t *n, const struct aph_hold_options *options, uint64_t deadline_ns);
 
-/* Ends the keeper, and closes all it keeps. For its own user and root: -EACCES. */
+/*
+ * Ends the keeper, which closes all it keeps; its name is free then. For its own user and root:
+ * -EACCES.
+ */
 APH_API int aph_hold_stop(struct aph_hold *hold, uint64_t deadline_ns);
 
 /* -- transfer ---------------------------------------------------------------------------------- */

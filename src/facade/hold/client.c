@@ -333,7 +333,12 @@ int aph_hold_stop(struct aph_hold *hold, uint64_t deadline_ns)
 	struct hold_exchange exchange;
 	int r = hold_exchange_init(&exchange, HOLD_STOP, NULL, NULL, 0);
 
-	return r < 0 ? r : exchange_plain(hold, &exchange, false, deadline_ns);
+	if (r == 0)
+		r = exchange_plain(hold, &exchange, false, deadline_ns);
+	/* It has the name for a moment yet, and nobody is to find it there any more. */
+	while (r == 0 && aph_channel_is_open(hold->channel) && aph_time_ns() < deadline_ns)
+		(void)aph_endpoint_serve(hold->ep, aph_deadline_ms(1));
+	return r;
 }
 
 /* -- retrieving -------------------------------------------------------------------------------- */

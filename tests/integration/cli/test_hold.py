@@ -184,6 +184,18 @@ def killed_again_and_again(box):
 
 
 @test
+def stopped_means_gone(box):
+    process = box.start("hold")
+    wait_until(box.sockets, "it serves")
+    assert hold(box, "stop").returncode == 0
+    assert box.sockets() == [], "who comes now would wait for an answer"
+    done = hold(box, "list")
+    assert done.returncode == FAILED and b"no keeper" in done.stderr, done
+    assert process.wait(timeout=TIMEOUT) == 0
+    process.communicate()
+
+
+@test
 def stopped_by_a_signal(box):
     for number in (signal.SIGTERM, signal.SIGINT):
         process = box.start("hold")
