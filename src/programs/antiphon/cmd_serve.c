@@ -230,15 +230,22 @@ static bool is_remote(const struct serve *serve)
 }
 
 /* How a local service is called in what is printed; of a remote one the port is not known yet. */
-static bool read_name(struct serve *serve)
+static int read_name(struct serve *serve)
 {
-	const char *address = serve->options.address;
+	const uint32_t groups = APH_ALLOW_GROUP | APH_ALLOW_WORLD;
 	struct aph_name name;
 
 	if (is_remote(serve))
-		return true;
-	return aph_name_parse(&name, address) == 0 &&
-	       aph_name_format(&name, serve->name, sizeof(serve->name)) == 0;
+		return CLI_OK;
+	if (aph_name_parse(&name, serve->options.address) < 0 ||
+	    aph_name_format(&name, serve->name, sizeof(serve->name)) < 0) {
+		cli_error("%s", aph_error());
+		return CLI_MISUSED;
+	}
+	if ((serve->options.flags & groups) == APH_ALLOW_GROUP && name.gid < 0)
+		return cli_misused("--allow group needs to know which: serve caps:%s,gid=GROUP",
+				   name.name);
+	return CLI_OK;
 }
 
 static int open_service(struct serve *serve)
@@ -248,12 +255,10 @@ static int open_service(struct serve *serve)
 		.flags = serve->options.flags,
 		.calls_max = CALLS_MAX,
 	};
-	int r;
+	int r = read_name(serve);
 
-	if (!read_name(serve)) {
-		cli_error("%s", aph_error());
-		return CLI_MISUSED;
-	}
+	if (r != CLI_OK)
+		return r;
 	r = aph_endpoint_new(&serve->ep, NULL);
 	if (r == 0)
 		r = aph_service_open(&serve->service, serve->ep, serve->options.address, &options);

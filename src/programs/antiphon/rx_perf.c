@@ -214,6 +214,18 @@ static int set_command(struct perf_options *options, const char *name)
 	return cli_misused("there is no test '%s'; rpc, send, recv and file there are", name);
 }
 
+static void complain(const struct perf_result *result)
+{
+	unsigned long long n = result->n_failed;
+	const char *outcome = perf_outcome_name(result->last_outcome);
+
+	if (result->last_outcome == APH_RX_NET_ERROR || result->last_outcome == APH_RX_LOCAL_ERROR)
+		cli_error("%llu failed; the last one: %s: %s", n, outcome,
+			  strerror(result->last_code));
+	else
+		cli_error("%llu failed; the last one: %s, code %d", n, outcome, result->last_code);
+}
+
 static int measure(struct perf_options *options, const char *host, const char *command)
 {
 	static struct perf_result result;
@@ -233,9 +245,7 @@ static int measure(struct perf_options *options, const char *host, const char *c
 	else
 		report(options, command, &result);
 	if (result.n_failed > 0)
-		cli_error("%llu calls failed; the last one: %s, code %d",
-			  (unsigned long long)result.n_failed,
-			  perf_outcome_name(result.last_outcome), result.last_code);
+		complain(&result);
 	return result.n_failed > 0 || result.n_calls == 0 ? CLI_FAILED : CLI_OK;
 }
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Help, versions, wrong usage: exit statuses and where the words go."""
 
+import os
 import subprocess
 
 from harness import ANSWERED, FAILED, MISUSED, TIMEOUT, main, test
@@ -97,6 +98,16 @@ def addresses_that_are_not_well_formed_are_misuse(box):
     for address in ("rx:", "rx:127.0.0.1:7000", "rx:127.0.0.1:70000/1", "rx:127.0.0.1:7000/x"):
         misused(box, "call", address, "hello")
         misused(box, "serve", address, "--", "cat")
+
+
+@test
+def a_group_that_nobody_is_in_is_misuse(box):
+    for allow in ("group", "user,group"):
+        for address in ("x", "caps:x", "x,gid=any"):
+            message = misused(box, "serve", "--allow", allow, address, "--", "cat")
+            assert "gid=" in message, message
+    box.serve("--allow", "group", f"x,gid={os.getgid()}", "--", "cat")
+    box.serve("--allow", "group,world", "y", "--", "cat")
 
 
 @test
