@@ -295,7 +295,7 @@ int rx_perf(int argc, char **argv)
 	if (is_server && n > 1)
 		return cli_misused("a server is given one HOST[:PORT] at most");
 	if (is_server)
-		return cli_finish(serve(&perf, n ? argv[optind] : NULL, allow_anonymous));
+		return serve(&perf, n ? argv[optind] : NULL, allow_anonymous);
 	if (n != 2)
 		return cli_misused("it takes HOST[:PORT] and one of rpc, send, recv and file");
 	if (perf.count == 0 && perf.seconds_ms == 0)

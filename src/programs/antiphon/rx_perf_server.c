@@ -247,8 +247,8 @@ static int serve_until_interrupted(struct aph_rx_udp *udp)
 	return r;
 }
 
-/* It can be called now, and where. */
-static void announce(const struct perf_options *options, const struct aph_rx_address *address)
+/* It can be called now, and where. A cli_status: nobody finds one that cannot say so. */
+static int announce(const struct perf_options *options, const struct aph_rx_address *address)
 {
 	char text[RX_ADDRESS_TEXT];
 	struct json json;
@@ -263,7 +263,7 @@ static void announce(const struct perf_options *options, const struct aph_rx_add
 	} else {
 		printf("service %u at %s\n", options->service, text);
 	}
-	fflush(stdout);
+	return cli_finish(CLI_OK);
 }
 
 int perf_server(const struct perf_options *options)
@@ -271,7 +271,7 @@ int perf_server(const struct perf_options *options)
 	struct aph_rx_service *service;
 	struct aph_rx_address address;
 	struct aph_rx_udp *udp;
-	int r;
+	int r, status = CLI_FAILED;
 
 	if (perf_open(&udp, &options->address, options->window) < 0)
 		return CLI_FAILED;
@@ -280,11 +280,12 @@ int perf_server(const struct perf_options *options)
 	if (r == 0)
 		r = aph_rx_udp_address(udp, &address);
 	if (r == 0) {
-		announce(options, &address);
-		r = serve_until_interrupted(udp);
+		status = announce(options, &address);
+		if (status == CLI_OK && serve_until_interrupted(udp) < 0)
+			status = CLI_FAILED;
 	} else {
 		cli_error("cannot serve: %s", strerror(-r));
 	}
 	perf_close(udp);
-	return r < 0 ? CLI_FAILED : CLI_OK;
+	return status;
 }

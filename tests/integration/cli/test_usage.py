@@ -130,9 +130,15 @@ def a_command_that_is_not_there_is_said_at_once(box):
 @test
 def output_that_cannot_be_written_is_failure(box):
     with open("/dev/full", "wb") as full:
-        for arguments in (("--help",), ("ls", "--json"), ("top", "--once", "--interval", "0.01", "--json")):
+        for arguments in (
+            ("--help",),
+            ("ls", "--json"),
+            ("top", "--once", "--interval", "0.01", "--json"),
+            # It would serve where nobody knows.
+            ("rx", "perf", "--serve", "127.0.0.1:0"),
+        ):
             done = box.run(*arguments, stdout=full)
-            assert done.returncode == FAILED and b"standard output" in done.stderr, (arguments, done)
+            assert done.returncode == FAILED and b"standard output: No space" in done.stderr, (arguments, done)
 
 
 @test
