@@ -57,6 +57,22 @@ def names_that_are_served(box):
 
 
 @test
+def addresses_with_colons(box):
+    """For bash a colon is a word by itself; what is offered takes the place of what stands behind the last one."""
+    addresses = [box.serve("rx:127.0.0.1:0/147", "--", "cat").announced["address"] for _ in range(2)]
+    box.serve("echo", "--", "cat")
+    assert complete(box, "antiphon", "call", "rx") == set(addresses)
+    for command in (["antiphon", "call"], ["antiphon", "ls", "--json"]):
+        line = " ".join([*command, "rx:127.0.0.1:"])
+        box.env.update(COMP_LINE=line, COMP_POINT=str(len(line)))
+        ends = {address.rsplit(":", 1)[1] for address in addresses}
+        assert complete(box, *command, "rx", ":", "127.0.0.1", ":") == ends
+        line += min(ends)[:-1]
+        box.env.update(COMP_LINE=line, COMP_POINT=str(len(line)))
+        assert min(ends) in complete(box, *command, "rx", ":", "127.0.0.1", ":", min(ends)[:-1]) <= ends
+
+
+@test
 def names_that_are_held(box):
     assert "store" in complete(box, "antiphon", "hold", "")
     keeper = box.start("hold")
