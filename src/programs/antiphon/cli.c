@@ -6,6 +6,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <netdb.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,6 +65,15 @@ bool cli_is_port(const char *text)
 	if (text[n_digits] != '\0')
 		return isalnum((unsigned char)text[0]) != 0;
 	return n_digits > 0 && n_digits <= 5 && atoi(text) <= UINT16_MAX;
+}
+
+const char *cli_resolver_error(int r)
+{
+	if (r == EAI_SYSTEM)
+		return strerror(errno);
+	if (r == EAI_SERVICE)
+		return "there is no service of that name: use the number of the port";
+	return gai_strerror(r);
 }
 
 int cli_outcome_status(enum aph_outcome outcome)

@@ -64,6 +64,9 @@ int cli_bad_option(void);
  */
 bool cli_is_port(const char *text);
 
+/* What getaddrinfo(3) means by the number that it returned; right after it. */
+const char *cli_resolver_error(int r);
+
 /* The exit status that tells an outcome. */
 int cli_outcome_status(enum aph_outcome outcome);
 

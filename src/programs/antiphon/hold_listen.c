@@ -75,7 +75,7 @@ int hold_listen_at(const char *address)
 	}
 	r = getaddrinfo(host[0] ? host : NULL, port, &hints, &found);
 	if (r != 0) {
-		cli_error("--listen %s: %s", address, gai_strerror(r));
+		cli_error("--listen %s: %s", address, cli_resolver_error(r));
 		return -1;
 	}
 	for (const struct addrinfo *info = found; info && fd < 0; info = info->ai_next)

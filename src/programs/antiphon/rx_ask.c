@@ -63,8 +63,7 @@ int rx_resolve(const char *text, uint16_t port_default, struct aph_rx_address *o
 	snprintf(number, sizeof(number), "%u", port_default);
 	r = getaddrinfo(host, port != NULL ? port : number, &hints, &found);
 	if (r != 0) {
-		cli_error("cannot find '%s': %s", text,
-			  r == EAI_SYSTEM ? strerror(errno) : gai_strerror(r));
+		cli_error("cannot find '%s': %s", text, cli_resolver_error(r));
 		return CLI_FAILED;
 	}
 	memset(out, 0, sizeof(*out));

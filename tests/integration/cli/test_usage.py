@@ -101,6 +101,17 @@ def addresses_that_are_not_well_formed_are_misuse(box):
 
 
 @test
+def a_port_that_has_no_such_name_is_said(box):
+    keeper = box.start("hold")
+    for arguments in (("rx", "version", "127.0.0.1:nowhere"), ("hold", "store", "--listen", "nowhere", "x")):
+        done = box.run(*arguments)
+        assert done.returncode == FAILED and b"nowhere" in done.stderr, done
+        assert b"no service of that name" in done.stderr, done
+    assert box.run("hold", "stop").returncode == ANSWERED
+    keeper.communicate(timeout=TIMEOUT)
+
+
+@test
 def a_group_that_nobody_is_in_is_misuse(box):
     for allow in ("group", "user,group"):
         for address in ("x", "caps:x", "x,gid=any"):
