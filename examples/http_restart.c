@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* antiphon hold exec web -- http_restart: serves HTTP; started again, the first one goes. */
+/* antiphon hold exec web -- http_restart: HTTP on descriptor 3; started again, the first goes. */
 #include <antiphon/hold.h>
+#include <err.h>
 #include <event2/event.h>
 #include <event2/http.h>
 #include <unistd.h>
@@ -18,17 +19,16 @@ static void look(evutil_socket_t fd, short what, void *base)
 }
 int main(void)
 {
-	struct event_base *base = event_base_new();
-	struct evhttp *http = evhttp_new(base);
 	struct aph_hold *hold;
 	struct aph_hold_acceptance *before;
-	int same, left = 0;
-	evhttp_set_gencb(http, answer, &left);
-	evutil_make_socket_nonblocking(3); /* see sd_listen_fds(3) */
-	struct evhttp_bound_socket *web = evhttp_accept_socket_with_handle(http, 3);
 	uint64_t soon = aph_deadline_ms(500);
-	if (aph_hold_open(&hold, NULL, soon) < 0)
-		return 1;
+	int same, left = 0;
+	if (evutil_make_socket_nonblocking(3) < 0 || aph_hold_open(&hold, NULL, soon) < 0)
+		errx(1, "start it with: antiphon hold exec web -- http_restart");
+	struct event_base *base = event_base_new();
+	struct evhttp *http = evhttp_new(base);
+	evhttp_set_gencb(http, answer, &left);
+	struct evhttp_bound_socket *web = evhttp_accept_socket_with_handle(http, 3);
 	if (aph_hold_accept(&before, hold, "web", &same, &(size_t){ 1 }, NULL, soon) == 0)
 		aph_hold_confirm(before, APH_FOREVER); /* from now on we alone */
 	aph_hold_offer(&offer, hold, "web", geteuid(), NULL);
