@@ -5,8 +5,8 @@
  * their memory is given back.
  *
  * A broker begins with those that its program had. What is done to keys later is told to it by
- * whoever has done it, before it is asked for anything that might need them (remote.c). Those that
- * a process of another user tells are found for that user alone.
+ * whoever has done it, before it is asked for anything that might need them (connection.c). Those
+ * that a process of another user tells are found for that user alone.
  */
 #include "key.h"
 #include "share.h"

@@ -6,10 +6,11 @@
  * and closes everything but them. The programs then ask the broker for each operation, until the
  * last descriptor of each socket is closed.
  *
- *   fork.c     the moment of the move
- *   broker.c   the broker: a thread for each connection, which calls the functions that programs
- *              call
- *   remote.c   the program that asks it
+ *   fork.c        the moment of the move
+ *   broker.c      the broker: a thread for each connection, which calls the functions that
+ *                 programs call
+ *   connection.c  how a program asks it
+ *   remote.c      what it asks
  *
  * How they find each other: the inner end of a socket's pair has a name in the abstract namespace,
  * afrxrpc/ID/N; the broker listens at afrxrpc/ID/0. So whoever has the outer end, by whatever way,
@@ -152,7 +153,7 @@ size_t aph_afrx_key_image(struct aph_afrx_key_image *out, uint64_t *since);
  */
 int aph_afrx_key_adopt(const struct aph_afrx_key_image *image, size_t len);
 
-/* -- remote.c: sockets that a broker has ------------------------------------------------------- */
+/* -- connection.c, remote.c: sockets that a broker has ----------------------------------------- */
 
 /* With the lock held. */
 bool aph_afrx_remote_find(uint64_t cookie);
