@@ -127,6 +127,19 @@ static int64_t bind_for(const struct connection *c, int fd, const struct aph_afr
 					 : aph_rxrpc_connect(fd, any, q->name_len);
 }
 
+/* Of a function that the program has begun. */
+static struct aph_afrx_onward make_onward(const struct aph_afrx_question *q)
+{
+	uint64_t now_ns = aph_time_ns();
+
+	return (struct aph_afrx_onward){
+		.tag = (unsigned long)q->tag,
+		.call = q->call,
+		.deadline_ns = q->wait_ns < APH_FOREVER - now_ns ? now_ns + q->wait_ns
+								 : APH_FOREVER,
+	};
+}
+
 static int64_t pass_message(const struct connection *c, int fd, const struct aph_afrx_question *q)
 {
 	struct aph_afrx_shared *shared = c->shared;
@@ -139,17 +152,18 @@ static int64_t pass_message(const struct connection *c, int fd, const struct aph
 		.msg_control = q->control_len ? shared->control : NULL,
 		.msg_controllen = q->control_len,
 	};
+	const struct aph_afrx_onward begun = make_onward(q), *onward = q->wait_ns ? &begun : NULL;
 	ssize_t n;
 
 	if (q->len > c->size - sizeof(*shared))
 		return aph_afrx_result(-EINVAL);
 	if (q->op == APH_AFRX_OP_SEND)
-		return aph_rxrpc_sendmsg(fd, &message, q->a);
+		return aph_afrx_sendmsg(fd, &message, q->a, onward);
 	if (message.msg_namelen > sizeof(shared->name))
 		message.msg_namelen = sizeof(shared->name);
 	if (message.msg_controllen > sizeof(shared->control))
 		message.msg_controllen = sizeof(shared->control);
-	n = aph_rxrpc_recvmsg(fd, &message, q->a);
+	n = aph_afrx_recvmsg(fd, &message, q->a, onward);
 	shared->answer.name_len = message.msg_namelen;
 	shared->answer.control_len = (uint32_t)message.msg_controllen;
 	shared->answer.flags = message.msg_flags;

@@ -23,10 +23,12 @@ static_assert(APH_AFRX_N_TAGS == 1 << 6, "head() makes six bits");
 
 struct aph_afrx_call *aph_afrx_call_new(struct aph_afrx_socket *s)
 {
+	static uint64_t last_serial;
 	struct aph_afrx_call *c = calloc(1, sizeof(*c));
 
 	if (!c)
 		return NULL;
+	c->serial = ++last_serial;
 	aph_afrx_list_init(&c->hash);
 	aph_afrx_list_init(&c->place);
 	aph_afrx_list_init(&c->pending);

@@ -18,7 +18,7 @@
 struct receiving {
 	struct aph_afrx_socket *s;
 	int fd, flags;
-	struct msghdr *message; /* our copy */
+	struct msghdr message; /* our copy */
 	struct aph_afrx_vector body;
 	struct sockaddr_rxrpc name;
 	size_t name_len; /* as much of it as there is room for */
@@ -27,6 +27,8 @@ struct receiving {
 	bool waited;
 	struct aph_afrx_call *call; /* which is pinned */
 	size_t copied;
+	const struct aph_afrx_onward *begun; /* in a program, and goes on here; or NULL */
+	struct aph_afrx_onward onward;	     /* where it goes on if the socket moves */
 };
 
 /* The thread is cancelled while it sleeps. */
@@ -57,13 +59,13 @@ static void put_name(struct receiving *t, const struct aph_afrx_call *c)
 {
 	struct aph_rx_call_info info;
 
-	if (!t->message->msg_name)
+	if (!t->message.msg_name)
 		return;
 	aph_rx_call_info(c->rx, &info);
 	aph_afrx_name_write(&t->name, &info.path->remote, info.service);
-	t->name_len = t->message->msg_namelen < sizeof(t->name) ? t->message->msg_namelen
-								: sizeof(t->name);
-	t->message->msg_namelen = sizeof(t->name);
+	t->name_len = t->message.msg_namelen < sizeof(t->name) ? t->message.msg_namelen
+							       : sizeof(t->name);
+	t->message.msg_namelen = sizeof(t->name);
 }
 
 static void put_tag(struct receiving *t, const struct aph_afrx_call *c)
@@ -148,7 +150,7 @@ static ssize_t take_end(struct receiving *t, struct aph_afrx_call *c)
 	put_name(t, c);
 	put_tag(t, c);
 	put_end(t, c);
-	t->message->msg_flags |= MSG_EOR;
+	t->message.msg_flags |= MSG_EOR;
 	if (!is_peek(t))
 		aph_afrx_call_free(c);
 	return 0;
@@ -213,7 +215,7 @@ static void finish(struct receiving *t, struct aph_afrx_call *c)
 	if (is_peek(t))
 		return;
 	if (c->client) {
-		t->message->msg_flags |= MSG_EOR;
+		t->message.msg_flags |= MSG_EOR;
 		aph_afrx_call_free(c);
 		return;
 	}
@@ -246,6 +248,8 @@ static ssize_t take_data(struct receiving *t, struct aph_afrx_call *c)
 	put_time(t, c);
 	c->pins++;
 	t->call = c;
+	t->onward.tag = c->tag;
+	t->onward.call = c->serial;
 	for (;;) {
 		begin_turn(c);
 		r = copy(t, c);
@@ -263,13 +267,25 @@ static ssize_t take_data(struct receiving *t, struct aph_afrx_call *c)
 	}
 	if (c->socket && !c->read_out && is_at_end(t, c) && !aph_afrx_call_is_broken(c)) {
 		finish(t, c);
+		r = 0;
 	} else {
-		t->message->msg_flags |= MSG_MORE;
+		t->message.msg_flags |= MSG_MORE;
 		if (c->socket)
 			requeue(c);
 	}
 	aph_afrx_call_unpin(c);
-	return t->copied ? (ssize_t)t->copied : (r == -EFAULT ? r : 0);
+	return t->copied ? (ssize_t)t->copied : r;
+}
+
+/* More of the call that a part was read of before the socket moved; it may be over by now. */
+static ssize_t take_rest(struct receiving *t)
+{
+	struct aph_afrx_call *c = aph_afrx_call_find(t->s, t->begun->tag);
+
+	if (!c || !c->rx || c->serial != t->begun->call || c->read_out ||
+	    aph_afrx_call_is_broken(c))
+		return -ECONNABORTED;
+	return take_data(t, c);
 }
 
 /* -- recvmsg ----------------------------------------------------------------------------------- */
@@ -300,11 +316,13 @@ static ssize_t receive_message(struct receiving *t)
 	if (t->flags & (MSG_OOB | MSG_TRUNC))
 		return -EOPNOTSUPP;
 	/* Both are written last, when it is too late to leave the message where it is. */
-	r = aph_afrx_check(t->message->msg_name, t->message->msg_namelen);
+	r = aph_afrx_check(t->message.msg_name, t->message.msg_namelen);
 	if (r == 0)
-		r = aph_afrx_check(t->message->msg_control, t->message->msg_controllen);
+		r = aph_afrx_check(t->message.msg_control, t->message.msg_controllen);
 	if (r < 0)
 		return r;
+	if (t->begun && t->begun->call)
+		return take_rest(t);
 	for (;;) {
 		r = await_message(t);
 		if (r < 0)
@@ -324,7 +342,7 @@ static ssize_t receive_message(struct receiving *t)
 /* What goes with the message, and its header. */
 static int put_all(struct receiving *t, struct msghdr *message)
 {
-	struct msghdr *ours = t->message;
+	struct msghdr *ours = &t->message;
 	const struct iovec from[] = {
 		{ &t->name, t->name_len },
 		{ t->control.bytes, t->control.used },
@@ -341,41 +359,75 @@ static int put_all(struct receiving *t, struct msghdr *message)
 	return aph_afrx_copy_out_all(to, from, 3);
 }
 
-static ssize_t receive_here(int fd, struct msghdr *message, int flags)
+/*
+ * The socket has moved while it was waited for: the broker gives what is missing of `n` or, if that
+ * is an error, all of it. What goes with the message is that of its last part.
+ */
+static ssize_t receive_rest(struct receiving *t, struct msghdr *message, const struct msghdr *copy,
+			    ssize_t n)
 {
-	struct receiving t = { .fd = fd, .flags = flags };
+	ssize_t rest;
+	int r;
+
+	t->onward.deadline_ns = t->deadline_ns;
+	rest = aph_afrx_remote_receive_on(t->fd, message, copy, &t->body, t->flags, &t->onward);
+	if (n < 0)
+		return rest;
+	if (rest >= 0)
+		return n + rest;
+	r = put_all(t, message);
+	return r < 0 ? r : n;
+}
+
+static ssize_t receive_here(struct receiving *t, struct msghdr *message)
+{
 	struct msghdr copy;
 	ssize_t n;
 	int r;
 
-	r = aph_afrx_get(&t.s, fd);
+	r = aph_afrx_get(&t->s, t->fd);
 	if (r < 0)
 		return r;
-	r = aph_afrx_message_copy(&copy, &t.body, message);
+	r = aph_afrx_message_copy(&copy, &t->body, message);
 	if (r < 0)
-		return aph_afrx_put(t.s, r);
-	t.message = &copy;
-	t.control.left = copy.msg_control ? copy.msg_controllen : 0;
-	copy.msg_flags = 0;
-	n = receive_message(&t);
-	aph_afrx_vector_deinit(&t.body);
-	aph_afrx_settle(t.s, fd);
-	if (t.s->endpoint)
-		aph_afrx_endpoint_push(t.s->endpoint);
+		return aph_afrx_put(t->s, r);
+	t->message = copy;
+	t->control.left = copy.msg_control ? copy.msg_controllen : 0;
+	t->message.msg_flags = 0;
+	n = receive_message(t);
+	aph_afrx_settle(t->s, t->fd);
+	if (t->s->endpoint)
+		aph_afrx_endpoint_push(t->s->endpoint);
+	/* The broker can be asked by this number only if it is not that of something else now. */
+	if (t->s->moved && aph_afrx_is_outer(t->s, t->fd)) {
+		(void)aph_afrx_put(t->s, 0);
+		n = receive_rest(t, message, &copy, n);
+		aph_afrx_vector_deinit(&t->body);
+		return n;
+	}
+	aph_afrx_vector_deinit(&t->body);
 	if (n >= 0) {
-		r = put_all(&t, message);
+		r = put_all(t, message);
 		n = r < 0 ? r : n;
 	}
-	/* It has moved, and cannot be asked for by this number. */
-	if (n == -EREMOTE && !aph_afrx_is_outer(t.s, fd))
-		n = -EBADF;
-	return aph_afrx_put(t.s, n);
+	return aph_afrx_put(t->s, n == -EREMOTE ? -EBADF : n);
+}
+
+ssize_t aph_afrx_recvmsg(int fd, struct msghdr *message, int flags,
+			 const struct aph_afrx_onward *begun)
+{
+	struct receiving t = { .fd = fd, .flags = flags, .begun = begun };
+	ssize_t n;
+
+	if (begun) {
+		t.deadline_ns = begun->deadline_ns;
+		t.waited = true;
+	}
+	n = receive_here(&t, message);
+	return n == -EREMOTE ? aph_afrx_remote_recvmsg(fd, message, flags) : aph_afrx_result(n);
 }
 
 APH_API ssize_t aph_rxrpc_recvmsg(int fd, struct msghdr *message, int flags)
 {
-	ssize_t r = receive_here(fd, message, flags);
-
-	/* It may have been moved while we slept, too. */
-	return r == -EREMOTE ? aph_afrx_remote_recvmsg(fd, message, flags) : aph_afrx_result(r);
+	return aph_afrx_recvmsg(fd, message, flags, NULL);
 }

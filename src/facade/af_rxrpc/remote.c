@@ -138,30 +138,53 @@ static size_t limit_body(int fd, size_t len, int flags)
 	return len < APH_AFRX_BODY_MAX ? len : APH_AFRX_BODY_MAX;
 }
 
+static void put_onward(struct aph_afrx_question *q, const struct aph_afrx_onward *onward)
+{
+	uint64_t now_ns = aph_time_ns();
+
+	if (!onward)
+		return;
+	q->tag = onward->tag;
+	q->call = onward->call;
+	if (onward->deadline_ns == APH_FOREVER)
+		q->wait_ns = APH_FOREVER;
+	else
+		q->wait_ns = onward->deadline_ns > now_ns ? onward->deadline_ns - now_ns : 1;
+}
+
+ssize_t aph_afrx_remote_send_on(int fd, const struct msghdr *copy, struct aph_afrx_vector *body,
+				int flags, const struct aph_afrx_onward *onward)
+{
+	size_t len = limit_body(fd, body->left, flags);
+	struct aph_afrx_connection *c;
+	int64_t r;
+
+	if (len < body->left)
+		flags |= MSG_MORE;
+	c = aph_afrx_connection_begin(fd, len, &r);
+	if (!c)
+		return r;
+	c->body = body;
+	aph_afrx_connection_tell_keys(c, fd);
+	r = put_message(c, copy, body, len);
+	c->shared->question.a = flags;
+	put_onward(&c->shared->question, onward);
+	if (r == 0)
+		r = aph_afrx_connection_ask(c, fd, APH_AFRX_OP_SEND);
+	aph_afrx_connection_end(c);
+	return r;
+}
+
 ssize_t aph_afrx_remote_sendmsg(int fd, const struct msghdr *message, int flags)
 {
 	struct aph_afrx_vector body = { .left = 0 };
-	struct aph_afrx_connection *c;
 	struct msghdr copy;
-	size_t len;
-	int64_t r;
+	ssize_t r;
 
 	r = aph_afrx_message_copy(&copy, &body, message);
 	if (r < 0)
 		return aph_afrx_result(r);
-	len = limit_body(fd, body.left, flags);
-	if (len < body.left)
-		flags |= MSG_MORE;
-	c = aph_afrx_connection_begin(fd, len, &r);
-	if (c) {
-		c->body = &body;
-		aph_afrx_connection_tell_keys(c, fd);
-		r = put_message(c, &copy, &body, len);
-		c->shared->question.a = flags;
-		if (r == 0)
-			r = aph_afrx_connection_ask(c, fd, APH_AFRX_OP_SEND);
-		aph_afrx_connection_end(c);
-	}
+	r = aph_afrx_remote_send_on(fd, &copy, &body, flags, NULL);
 	aph_afrx_vector_deinit(&body);
 	return aph_afrx_result(r);
 }
@@ -190,7 +213,8 @@ static int take_message(const struct aph_afrx_connection *c, struct msghdr *copy
 	return r;
 }
 
-static int64_t receive(int fd, struct msghdr *copy, struct aph_afrx_vector *body, int flags)
+static int64_t receive(int fd, struct msghdr *copy, struct aph_afrx_vector *body, int flags,
+		       const struct aph_afrx_onward *onward)
 {
 	size_t len = body->left < APH_AFRX_BODY_MAX ? body->left : APH_AFRX_BODY_MAX;
 	size_t n_control = copy->msg_control ? copy->msg_controllen : 0;
@@ -219,6 +243,7 @@ static int64_t receive(int fd, struct msghdr *copy, struct aph_afrx_vector *body
 	q->control_len =
 		(uint32_t)(n_control < APH_AFRX_CONTROL_MAX ? n_control : APH_AFRX_CONTROL_MAX);
 	copy->msg_controllen = n_control;
+	put_onward(q, onward);
 	n = aph_afrx_connection_ask(c, fd, APH_AFRX_OP_RECEIVE);
 	if (n >= 0)
 		r = take_message(c, copy, body, (uint64_t)n);
@@ -226,22 +251,31 @@ static int64_t receive(int fd, struct msghdr *copy, struct aph_afrx_vector *body
 	return r < 0 ? r : n;
 }
 
+ssize_t aph_afrx_remote_receive_on(int fd, struct msghdr *message, const struct msghdr *copy,
+				   struct aph_afrx_vector *body, int flags,
+				   const struct aph_afrx_onward *onward)
+{
+	struct msghdr changed = *copy;
+	int64_t n = receive(fd, &changed, body, flags, onward);
+	int r;
+
+	if (n < 0)
+		return n;
+	r = aph_afrx_copy_out(message, &changed, sizeof(changed));
+	return r < 0 ? r : n;
+}
+
 ssize_t aph_afrx_remote_recvmsg(int fd, struct msghdr *message, int flags)
 {
 	struct aph_afrx_vector body = { .left = 0 };
 	struct msghdr copy;
-	int64_t r;
+	ssize_t r;
 
 	r = aph_afrx_message_copy(&copy, &body, message);
 	if (r < 0)
 		return aph_afrx_result(r);
-	r = receive(fd, &copy, &body, flags);
+	r = aph_afrx_remote_receive_on(fd, message, &copy, &body, flags, NULL);
 	aph_afrx_vector_deinit(&body);
-	if (r >= 0) {
-		int copied = aph_afrx_copy_out(message, &copy, sizeof(copy));
-
-		r = copied < 0 ? copied : r;
-	}
 	return aph_afrx_result(r);
 }
 

@@ -25,6 +25,8 @@ struct sending {
 	bool waited;
 	struct aph_afrx_client *client; /* of whose calls one is counted that is not there yet */
 	struct aph_afrx_call *call;	/* which is pinned */
+	const struct aph_afrx_onward *begun; /* in a program, and goes on here; or NULL */
+	struct aph_afrx_onward onward;	     /* where it goes on if the socket moves */
 };
 
 /* The thread is cancelled while it sleeps. */
@@ -373,6 +375,9 @@ static ssize_t send_to_call(struct sending *t)
 
 	if (!c && t->req.command == APH_AFRX_ABORT)
 		return -EBADSLT;
+	/* It is over by now, and the tag may be that of another one. */
+	if (t->begun && t->begun->call && (!c || c->serial != t->begun->call))
+		return -ECONNABORTED;
 	if (c) {
 		r = check_existing(t, c);
 		if (r == 0 && t->req.command == APH_AFRX_DATA)
@@ -396,6 +401,8 @@ static ssize_t send_to_call(struct sending *t)
 		return r;
 	c->pins++;
 	t->call = c;
+	t->onward.tag = c->tag;
+	t->onward.call = c->serial;
 	r = write_body(t, c);
 	aph_afrx_call_unpin(c);
 	return r;
@@ -456,59 +463,69 @@ static ssize_t send_message(struct sending *t, const struct msghdr *message)
 }
 
 /*
- * The socket has moved while part of the body was taken: the broker gets the rest. Returns how much
- * it took.
+ * The socket has moved while it was waited for: the broker gets what is left after `n` bytes or, if
+ * that is an error, all of it. Whether a call was begun is not said twice.
  */
-static ssize_t send_rest(const struct sending *t)
+static ssize_t send_rest(struct sending *t, const struct msghdr *message, ssize_t n)
 {
-	const struct aph_afrx_vector *body = &t->body;
 	char control[CMSG_SPACE(sizeof(unsigned long))] = { 0 };
 	const struct cmsghdr header = { .cmsg_len = CMSG_LEN(sizeof(unsigned long)),
 					.cmsg_level = SOL_RXRPC,
 					.cmsg_type = RXRPC_USER_CALL_ID };
-	const struct msghdr message = { .msg_iov = body->iov + body->i,
-					.msg_iovlen = body->n - body->i,
-					.msg_control = control,
-					.msg_controllen = sizeof(control) };
-	ssize_t n;
+	struct msghdr rest = *message;
+	ssize_t r;
 
-	memcpy(control, &header, sizeof(header));
-	memcpy(control + sizeof(header), &t->req.tag, sizeof(t->req.tag));
-	message.msg_iov->iov_base = (char *)message.msg_iov->iov_base + body->offset;
-	message.msg_iov->iov_len -= body->offset;
-	n = aph_afrx_remote_sendmsg(t->fd, &message, t->flags);
-	return n < 0 ? 0 : n;
+	t->onward.deadline_ns = t->deadline_ns;
+	if (t->onward.call) {
+		memcpy(control, &header, sizeof(header));
+		memcpy(control + sizeof(header), &t->req.tag, sizeof(t->req.tag));
+		rest = (struct msghdr){ .msg_control = control, .msg_controllen = sizeof(control) };
+	}
+	r = aph_afrx_remote_send_on(t->fd, &rest, &t->body, t->flags, &t->onward);
+	if (n < 0)
+		return r;
+	return r < 0 ? n : n + r;
 }
 
-static ssize_t send_here(int fd, const struct msghdr *message, int flags)
+static ssize_t send_here(struct sending *t, const struct msghdr *message)
 {
-	struct sending t = { .fd = fd, .flags = flags };
 	struct msghdr copy;
 	bool moved;
 	ssize_t r;
 
-	r = aph_afrx_get(&t.s, fd);
+	r = aph_afrx_get(&t->s, t->fd);
 	if (r < 0)
 		return r;
-	r = aph_afrx_message_copy(&copy, &t.body, message);
+	r = aph_afrx_message_copy(&copy, &t->body, message);
 	if (r < 0)
-		return aph_afrx_put(t.s, r);
-	r = send_message(&t, &copy);
+		return aph_afrx_put(t->s, r);
+	r = send_message(t, &copy);
 	/* The broker can be asked by this number only if it is not that of something else now. */
-	moved = t.s->moved && aph_afrx_is_outer(t.s, fd);
+	moved = t->s->moved && aph_afrx_is_outer(t->s, t->fd);
 	if (r == -EREMOTE && !moved)
 		r = -EBADF;
-	r = aph_afrx_put(t.s, r);
-	if (r > 0 && moved && t.body.left)
-		r += send_rest(&t);
-	aph_afrx_vector_deinit(&t.body);
+	(void)aph_afrx_put(t->s, 0);
+	if (moved && (r == -EREMOTE || (r > 0 && t->body.left)))
+		r = send_rest(t, &copy, r);
+	aph_afrx_vector_deinit(&t->body);
 	return r;
+}
+
+ssize_t aph_afrx_sendmsg(int fd, const struct msghdr *message, int flags,
+			 const struct aph_afrx_onward *begun)
+{
+	struct sending t = { .fd = fd, .flags = flags, .begun = begun };
+	ssize_t r;
+
+	if (begun) {
+		t.deadline_ns = begun->deadline_ns;
+		t.waited = true;
+	}
+	r = send_here(&t, message);
+	return r == -EREMOTE ? aph_afrx_remote_sendmsg(fd, message, flags) : aph_afrx_result(r);
 }
 
 APH_API ssize_t aph_rxrpc_sendmsg(int fd, const struct msghdr *message, int flags)
 {
-	ssize_t r = send_here(fd, message, flags);
-
-	/* It may have been moved while we slept, too. */
-	return r == -EREMOTE ? aph_afrx_remote_sendmsg(fd, message, flags) : aph_afrx_result(r);
+	return aph_afrx_sendmsg(fd, message, flags, NULL);
 }

@@ -64,6 +64,8 @@ struct aph_afrx_question {
 	uint32_t name_len;    /* as the program said, which may be more than there is room for */
 	uint32_t control_len; /* the same */
 	uint64_t len;	      /* of the body, or room for it */
+	/* As in struct aph_afrx_onward, but for how long it may wait yet; 0: as long as any. */
+	uint64_t tag, call, wait_ns;
 };
 
 struct aph_afrx_answer {
@@ -96,6 +98,16 @@ struct aph_afrx_shared {
 
 static_assert(offsetof(struct aph_afrx_shared, body) % _Alignof(struct aph_afrx_key_image) == 0,
 	      "a key can lie in a body");
+
+/*
+ * A sendmsg() or recvmsg() that the program has begun before its socket moved, and that goes on at
+ * the broker.
+ */
+struct aph_afrx_onward {
+	unsigned long tag;
+	uint64_t call;	      /* the serial number of the one that it is at; 0: none yet */
+	uint64_t deadline_ns; /* of its waiting, which has begun */
+};
 
 /* -- fork.c ------------------------------------------------------------------------------------ */
 
@@ -132,6 +144,16 @@ void aph_afrx_broker_look(void);
  */
 uid_t aph_afrx_broker_asker(void);
 #define APH_AFRX_OURS ((uid_t)-1)
+
+/* -- send.c, receive.c ------------------------------------------------------------------------- */
+
+/* As the public functions. `begun`: what a broker's asker has begun; or NULL. */
+ssize_t aph_afrx_sendmsg(int fd, const struct msghdr *message, int flags,
+			 const struct aph_afrx_onward *begun);
+ssize_t aph_afrx_recvmsg(int fd, struct msghdr *message, int flags,
+			 const struct aph_afrx_onward *begun);
+
+/* -- connection.c ------------------------------------------------------------------------------ */
 
 /* One message with at most two descriptors. 0, -errno. */
 int aph_afrx_say(int fd, char what, const int *fds, unsigned n);
@@ -170,6 +192,15 @@ int aph_afrx_remote_shutdown(int fd, int how);
 int aph_afrx_remote_close(int fd);
 ssize_t aph_afrx_remote_sendmsg(int fd, const struct msghdr *message, int flags);
 ssize_t aph_afrx_remote_recvmsg(int fd, struct msghdr *message, int flags);
+/*
+ * What is left of those: `copy` and `body` as of aph_afrx_message_copy(), the body freed if the
+ * thread is cancelled. Return a count, or -errno.
+ */
+ssize_t aph_afrx_remote_send_on(int fd, const struct msghdr *copy, struct aph_afrx_vector *body,
+				int flags, const struct aph_afrx_onward *onward);
+ssize_t aph_afrx_remote_receive_on(int fd, struct msghdr *message, const struct msghdr *copy,
+				   struct aph_afrx_vector *body, int flags,
+				   const struct aph_afrx_onward *onward);
 int aph_afrx_remote_setsockopt(int fd, int level, int option, const void *value, socklen_t len);
 int aph_afrx_remote_getsockopt(int fd, int level, int option, void *value, socklen_t *len);
 

@@ -171,6 +171,7 @@ struct aph_afrx_call {
 	struct aph_afrx_link place;	/* in charged or waiting */
 	struct aph_afrx_link pending;	/* in queue */
 	struct aph_afrx_socket *socket; /* NULL: it is gone, and only pinned */
+	uint64_t serial;		/* no other call of the socket has this number */
 	struct aph_rx_call *rx;		/* NULL while charged */
 	struct aph_afrx_client *client;
 	unsigned pins;
