@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -236,6 +237,26 @@ static bool is_trusted(int fd, int outer)
 	return is_ours || broker == uid_of(outer) || broker == 0;
 }
 
+/*
+ * Those whose broker has ended with its last socket: who closed that was somebody else, or did it
+ * behind our back.
+ */
+static void drop_dead(void)
+{
+	struct aph_afrx_link *pos, *next;
+
+	for (pos = idle.next; pos != &idle; pos = next) {
+		struct aph_afrx_connection *c = APH_AFRX_OF(pos, struct aph_afrx_connection, link);
+		struct pollfd poller = { .fd = c->fd, .events = POLLIN | POLLRDHUP };
+
+		next = pos->next;
+		if (is_intact(c) && poll(&poller, 1, 0) == 0)
+			continue;
+		aph_afrx_list_del(&c->link);
+		connection_free(c);
+	}
+}
+
 static int connect_new(struct aph_afrx_connection **out, int outer,
 		       const struct sockaddr_un *broker, socklen_t len)
 {
@@ -279,6 +300,8 @@ static int find_connection(struct aph_afrx_connection **out, int outer)
 			break;
 		connection_free(c);
 	}
+	if (!c)
+		drop_dead();
 	aph_afrx_leave();
 	*out = c;
 	return c ? 0 : connect_new(out, outer, &broker, len);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The broker as such: who is there at its name, what it does for whom, and when it ends. */
 #include "fixture.h"
+#include "support/fds.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -158,6 +159,33 @@ static void test_name_is_closed(void **state)
 		_exit(0);
 	}
 	finish(pid);
+}
+
+/*
+ * With a broker, what leads to it ends, also if the library has not heard of the last close: that
+ * is found out with the next broker.
+ */
+static void test_unheard_close(void **state)
+{
+	uint64_t until_ns = aph_deadline_ms((uint64_t)check_hang_ms(5000));
+	struct sockaddr_rxrpc any = loopback(0, 0);
+	int before = fds_count(), client, i;
+
+	(void)state;
+	for (i = 0; i < 3; i++) {
+		client = client_new();
+		fork_once();
+		OK(bind_to(client, &any));
+		OK(syscall(SYS_close, client));
+	}
+	/* The brokers may be at their ends still. */
+	do {
+		client = client_new();
+		fork_once();
+		OK(bind_to(client, &any));
+		OK(rx_close(client));
+	} while (fds_count() > before && aph_time_ns() < until_ns);
+	CHECK_INT(fds_count(), before);
 }
 
 /* -- clients that do not keep to the rules ----------------------------------------------------- */
@@ -332,10 +360,10 @@ static void test_too_many_files(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SUITE_TEST(test_false_broker),	      SUITE_TEST(test_name_is_taken),
-		SUITE_TEST(test_name_is_closed),      SUITE_TEST(test_no_answer_is_read),
-		SUITE_TEST(test_options_of_the_pair), SUITE_TEST(test_too_many_connections),
-		SUITE_TEST(test_too_many_files),
+		SUITE_TEST(test_false_broker),	       SUITE_TEST(test_name_is_taken),
+		SUITE_TEST(test_name_is_closed),       SUITE_TEST(test_unheard_close),
+		SUITE_TEST(test_no_answer_is_read),    SUITE_TEST(test_options_of_the_pair),
+		SUITE_TEST(test_too_many_connections), SUITE_TEST(test_too_many_files),
 	};
 
 	return suite_run("af_rxrpc brokers", tests, SUITE_LEN(tests), 60);
