@@ -286,6 +286,77 @@ static void test_peek(void **state)
 	OK(rx_close(server));
 }
 
+/* A reply of several pieces: each flag with its last byte alone. */
+static void test_reply_in_pieces(void **state)
+{
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5), client = client_new();
+
+	(void)state;
+	begin_call(client, server, &to, "x");
+	expect_data(server, 11, "x", 0);
+	CHECK_INT(tag_send(server, 11, "ab", 2, NULL, 0), 2);
+	receive_soon(client, &got, 0, 0);
+	CHECK(got.n == 0 && got.tag == 1 && got.flags == MSG_MORE);
+	receive_soon(client, &got, 1, 0);
+	CHECK(got.n == 1 && got.data[0] == 'a' && got.flags == MSG_MORE);
+	receive_soon(client, &got, 1, 0);
+	CHECK(got.n == 1 && got.data[0] == 'b' && got.flags == MSG_EOR);
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
+/* An empty reply that is peeked at has no flag, an abort its own; both stay, with their tags. */
+static void test_peek_at_ends(void **state)
+{
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5), client = client_new(), i;
+
+	(void)state;
+	begin_call(client, server, &to, "x");
+	expect_data(server, 11, "x", 0);
+	CHECK_INT(tag_send(server, 11, NULL, 0, NULL, 0), 0);
+	for (i = 0; i < 2; i++) {
+		receive_soon(client, &got, 10, MSG_PEEK);
+		CHECK(got.n == 0 && got.tag == 1 && got.type == 0 && got.flags == 0);
+	}
+	CHECK_INT(tag_abort(client, 1, 5), -ESHUTDOWN);
+	receive_soon(client, &got, 10, 0);
+	CHECK(got.n == 0 && got.tag == 1 && got.flags == MSG_EOR);
+	expect_note(server, &got, 11, RXRPC_ACK);
+	begin_call(client, server, &to, "x");
+	expect_data(server, 11, "x", 0);
+	CHECK_INT(tag_abort(server, 11, 7), 0);
+	for (i = 0; i < 2; i++) {
+		receive_soon(client, &got, 10, MSG_PEEK);
+		CHECK(got.type == RXRPC_ABORT && got.code == 7 && got.flags == MSG_EOR);
+	}
+	CHECK_INT(tag_send(client, 1, "x", 1, NULL, 0), -ESHUTDOWN);
+	expect_note(client, &got, 1, RXRPC_ABORT);
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
+/* A level is for calls with a key: without one they are plain, whatever either side asked for. */
+static void test_level_without_key(void **state)
+{
+	struct sockaddr_rxrpc to = loopback(port_free(AF_INET), SERVICE);
+	int server = client_new(), client = client_new();
+	uint32_t level = RXRPC_SECURITY_ENCRYPT;
+
+	(void)state;
+	OK(rx_setsockopt(server, SOL_RXRPC, RXRPC_MIN_SECURITY_LEVEL, &level, sizeof(level)));
+	OK(rx_setsockopt(client, SOL_RXRPC, RXRPC_MIN_SECURITY_LEVEL, &level, sizeof(level)));
+	OK(bind_to(server, &to));
+	OK(rx_listen(server, 5));
+	begin_call(client, server, &to, "x");
+	expect_data(server, 11, "x", 0);
+	CHECK_INT(tag_send(server, 11, "y", 1, NULL, 0), 1);
+	expect_data(client, 1, "y", MSG_EOR);
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
 /* -- blocking ---------------------------------------------------------------------------------- */
 
 struct late {
@@ -552,6 +623,9 @@ int main(void)
 		SUITE_TEST(test_more),
 		SUITE_TEST(test_pieces),
 		SUITE_TEST(test_peek),
+		SUITE_TEST(test_peek_at_ends),
+		SUITE_TEST(test_reply_in_pieces),
+		SUITE_TEST(test_level_without_key),
 		SUITE_TEST(test_blocking_read),
 		SUITE_TEST(test_blocking_read_of_two),
 		SUITE_TEST(test_receive_time_limit),

@@ -124,6 +124,10 @@ static void test_combinations(void **state)
 		CHECK_INT(ctl_send(server, &ctl, NULL, 0, NULL, 0), -EINVAL);
 	}
 	ctl = ctl_tag(1);
+	ctl_put(&ctl, RXRPC_CHARGE_ACCEPT, NULL, 0);
+	ctl_put(&ctl, RXRPC_SET_CALL_TIMEOUT, &code, sizeof(code));
+	CHECK_INT(ctl_send(server, &ctl, NULL, 0, NULL, 0), -EINVAL);
+	ctl = ctl_tag(1);
 	ctl_put(&ctl, RXRPC_TX_LENGTH, &length, sizeof(length));
 	ctl_put(&ctl, RXRPC_TX_LENGTH, &length, sizeof(length));
 	CHECK_INT(ctl_send(server, &ctl, NULL, 0, NULL, 0), -EINVAL);
@@ -148,6 +152,33 @@ static void test_values(void **state)
 	times[1] = 0;
 	times[2] = 3600001;
 	CHECK_INT(send_one(server, RXRPC_SET_CALL_TIMEOUT, times, 12, &to), -ERANGE);
+	OK(rx_close(server));
+}
+
+/* The tag may come last, and commands do not look at data. */
+static void test_order(void **state)
+{
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5), client = client_new();
+	unsigned long tag = 11;
+	uint32_t code = 7;
+	struct ctl ctl;
+
+	(void)state;
+	CHECK_INT(tag_send(client, 1, "x", 1, &to, 0), 1);
+	expect_note(server, &got, 0, RXRPC_NEW_CALL);
+	ctl = ctl_none();
+	ctl_put(&ctl, RXRPC_ACCEPT, NULL, 0);
+	ctl_put(&ctl, RXRPC_USER_CALL_ID, &tag, sizeof(tag));
+	CHECK_INT(ctl_send(server, &ctl, "data", 4, NULL, MSG_MORE), 0);
+	expect_data(server, 11, "x", 0);
+	ctl = ctl_none();
+	ctl_put(&ctl, RXRPC_ABORT, &code, sizeof(code));
+	ctl_put(&ctl, RXRPC_USER_CALL_ID, &tag, sizeof(tag));
+	CHECK_INT(ctl_send(server, &ctl, "data", 4, NULL, MSG_MORE), 0);
+	expect_note(client, &got, 1, RXRPC_ABORT);
+	CHECK_INT(got.code, 7);
+	OK(rx_close(client));
 	OK(rx_close(server));
 }
 
@@ -452,6 +483,21 @@ static void test_channels(void **state)
 	OK(rx_close(server));
 }
 
+/* Each call of such a socket has a connection of its own, and so there is always a channel. */
+static void test_exclusive_connection(void **state)
+{
+	struct sockaddr_rxrpc to;
+	int server = server_new(&to, 5), client = client_new();
+	unsigned long tag;
+
+	(void)state;
+	OK(rx_setsockopt(client, SOL_RXRPC, RXRPC_EXCLUSIVE_CONNECTION, NULL, 0));
+	for (tag = 1; tag <= 20; tag++)
+		CHECK_INT(tag_send(client, tag, "x", 1, &to, MSG_MORE | MSG_DONTWAIT), 1);
+	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
 static void test_upgrade(void **state)
 {
 	struct sockaddr_rxrpc to = loopback(port_free(AF_INET), SERVICE), better = to;
@@ -476,6 +522,9 @@ static void test_upgrade(void **state)
 	CHECK_INT(got.flags, MSG_EOR);
 	CHECK_INT(got.from.srx_service, SERVICE + 1);
 	expect_note(server, &got, 11, RXRPC_ACK);
+	/* Listening with two services, it can call as others can. */
+	CHECK_INT(tag_send(server, 2, "x", 1, &to, 0), 1);
+	expect_note(server, &got, 0, RXRPC_NEW_CALL);
 	OK(rx_close(client));
 	OK(rx_close(server));
 }
@@ -564,6 +613,7 @@ int main(void)
 		SUITE_TEST(test_silence),
 		SUITE_TEST(test_combinations),
 		SUITE_TEST(test_values),
+		SUITE_TEST(test_order),
 		SUITE_TEST(test_malformed),
 		SUITE_TEST(test_pointers),
 		SUITE_TEST(test_page_ends),
@@ -573,6 +623,7 @@ int main(void)
 		SUITE_TEST(test_tx_length),
 		SUITE_TEST(test_hard_timeout),
 		SUITE_TEST(test_channels),
+		SUITE_TEST(test_exclusive_connection),
 		SUITE_TEST(test_upgrade),
 		SUITE_TEST(test_truncated_control),
 		SUITE_TEST(test_short_name),
