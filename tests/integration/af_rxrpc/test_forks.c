@@ -282,6 +282,28 @@ static void test_fork_while_reading_interrupted(void **state)
 	end_reading(client, server);
 }
 
+/* Who is cancelled there leaves the call as it is for others. */
+static void test_fork_while_reading_cancelled(void **state)
+{
+	struct sleeper sleeper;
+	int client, server;
+	void *result;
+
+	(void)state;
+	begin_reading(&sleeper, &client, &server);
+	fork_once();
+	CHECK_INT(pthread_cancel(sleeper.thread), 0);
+	CHECK_INT(pthread_join(sleeper.thread, &result), 0);
+	CHECK(result == PTHREAD_CANCELED);
+	CHECK_INT(tag_send(client, 1, body, PART, NULL, 0), PART);
+	do {
+		receive_soon(server, &got, sizeof(got.data), 0);
+		CHECK(got.n > 0 && got.tag == 11);
+	} while (got.flags & MSG_MORE);
+	CHECK_INT(tag_abort(server, 11, 1), 0);
+	end_reading(client, server);
+}
+
 #define LIMIT_MS 400
 
 static void set_limits(int fd)
@@ -474,6 +496,7 @@ int main(void)
 		SUITE_TEST(test_fork_while_reading_reply),
 		SUITE_TEST(test_fork_while_reading_aborted),
 		SUITE_TEST(test_fork_while_reading_interrupted),
+		SUITE_TEST(test_fork_while_reading_cancelled),
 		SUITE_TEST(test_fork_within_limit),
 		SUITE_TEST(test_fork_after_close),
 		SUITE_TEST(test_fork_after_reuse),
