@@ -58,6 +58,17 @@ static char *split_host(char *text, char **host)
 	return end + 1;
 }
 
+/* An error of getaddrinfo(). */
+static int not_found(const char *host, int r)
+{
+	int error = r == EAI_SYSTEM ? errno : r == EAI_MEMORY ? ENOMEM : ENOENT;
+	const char *why = r == EAI_SYSTEM ? strerror(error) : gai_strerror(r);
+
+	if (error != EMFILE && error != ENFILE && error != ENOMEM)
+		error = ENOENT;
+	return aph_err(-error, "cannot find the host '%s': %s", host, why);
+}
+
 static int resolve(struct aph_rx_address *out, const char *host, uint16_t port, bool passive)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_DGRAM,
@@ -70,7 +81,7 @@ static int resolve(struct aph_rx_address *out, const char *host, uint16_t port, 
 	(void)snprintf(text, sizeof(text), "%u", port);
 	r = getaddrinfo(*host ? host : NULL, text, &hints, &found);
 	if (r != 0)
-		return aph_err(-ENOENT, "cannot find the host '%s': %s", host, gai_strerror(r));
+		return not_found(host, r);
 	memcpy(&name, found->ai_addr,
 	       found->ai_addrlen < sizeof(name) ? found->ai_addrlen : sizeof(name));
 	/*

@@ -103,6 +103,11 @@ static bool read_options(struct call_options *call, int argc, char **argv, int *
 
 static int open_input(const struct call_options *options, int *fd)
 {
+	int flags = O_RDONLY | O_CLOEXEC | O_NOCTTY;
+
+	/* One call waits for whoever will write to a FIFO no longer than for anything else. */
+	if (!options->repeat)
+		flags |= O_NONBLOCK;
 	*fd = -1;
 	if (options->in == NULL)
 		return CLI_OK;
@@ -110,7 +115,7 @@ static int open_input(const struct call_options *options, int *fd)
 		*fd = STDIN_FILENO;
 		return CLI_OK;
 	}
-	*fd = open(options->in, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	*fd = open(options->in, flags);
 	if (*fd >= 0)
 		return CLI_OK;
 	cli_error("cannot open %s: %s", options->in, strerror(errno));

@@ -85,6 +85,10 @@ void histogram_print(const struct histogram *histogram, FILE *out)
 
 void histogram_json(const struct histogram *histogram, struct json *json, const char *key)
 {
+	if (histogram->n == 0) {
+		json_null(json, key);
+		return;
+	}
 	json_begin_object(json, key);
 	for (size_t i = 0; i < N_QUANTILES; i++)
 		json_double(json, quantiles[i].name,

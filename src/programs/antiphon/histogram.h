@@ -26,7 +26,10 @@ void histogram_add(struct histogram *histogram, uint64_t ns);
 /* The smallest duration that `fraction` (0 to 1) of all do not exceed; 0 if there are none. */
 uint64_t histogram_quantile(const struct histogram *histogram, double fraction);
 
-/* "p50 0.83 us  p90 ...  max ..." on one line, and the same as an object in microseconds. */
+/*
+ * "p50 0.83 us  p90 ...  max ..." on one line, and the same as an object in microseconds: null
+ * where there are none.
+ */
 void histogram_print(const struct histogram *histogram, FILE *out);
 void histogram_json(const struct histogram *histogram, struct json *json, const char *key);
 

@@ -50,6 +50,20 @@ def files_and_standard_input_keep_every_byte(box):
 
 
 @test
+def a_fifo_is_waited_for_until_the_deadline(box):
+    box.serve("echo", "--", "cat")
+    fifo = box.path / "fifo"
+    os.mkfifo(fifo)
+    done = box.call("--timeout", "0.2", "--in", fifo, "echo")
+    assert done.returncode == REFUSED and b"deadline" in done.stderr, done
+    process = box.start("call", "--in", fifo, "echo")
+    with open(fifo, "wb") as file:
+        file.write(EVERY_BYTE)
+    assert process.communicate(timeout=TIMEOUT) == (EVERY_BYTE, b"")
+    assert process.returncode == ANSWERED
+
+
+@test
 def lengths_around_every_boundary(box):
     box.serve("echo", "--", "cat")
     data = random.Random(1).randbytes(300000)

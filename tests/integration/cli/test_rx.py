@@ -193,6 +193,10 @@ def ping(box):
         done = box.run("rx", "ping", "--count", "2", "--interval", "0.01", "--json", it.address)
         told = json.loads(done.stdout)
         assert told["asked"] == 2 and told["lost"] == 0 and 0 < told["rtt_us"]["p50"] <= told["rtt_us"]["max"]
+    with endpoint({0: None}) as it:
+        done = box.run("rx", "ping", "--count", "1", "--timeout", "0.05", "--json", it.address)
+        told = json.loads(done.stdout)
+        assert done.returncode == FAILED and told["lost"] == 1 and told["rtt_us"] is None, done
 
 
 @test
