@@ -244,7 +244,8 @@ struct aph_caps_port *aph_caps_port_claim(caps_type_t type, int flags)
 
 long aph_caps_port_sleep(struct aph_caps_port *port, _Atomic uint32_t *word, unsigned ms)
 {
-	struct timespec time = { .tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000 };
+	struct timespec time = { .tv_sec = (time_t)(ms / 1000),
+				 .tv_nsec = (long)(ms % 1000) * 1000000 };
 	uint32_t value = atomic_load_explicit(word, memory_order_relaxed);
 	long r;
 

@@ -234,7 +234,7 @@ int perf_client(const struct perf_options *options, struct perf_result *result)
 	};
 	const struct aph_rx_address any = { .family = AF_UNSPEC };
 	struct client client = { .options = options, .result = result };
-	struct slot *slots = calloc(options->parallel, sizeof(*slots));
+	struct slot *slots = calloc((size_t)options->parallel, sizeof(*slots));
 	struct aph_rx_udp *udp;
 	uint64_t start_ns;
 	int r;
