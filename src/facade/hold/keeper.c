@@ -334,15 +334,20 @@ static int calm(const struct hold_entry *entry, void *arg)
 	return 0;
 }
 
-static void close_service(struct hold_keeper *keeper)
+static void free_works(struct hold_keeper *keeper)
 {
 	struct hold_work *work;
 
-	awake = NULL;
 	while ((work = keeper->works)) {
 		keeper->works = work->next;
 		free(work);
 	}
+}
+
+static void close_service(struct hold_keeper *keeper)
+{
+	awake = NULL;
+	free_works(keeper);
 	keeper->ep = aph_endpoint_free(keeper->ep);
 	keeper->service = NULL;
 	keeper->unsaved = false;
@@ -419,6 +424,17 @@ static void settle(struct hold_keeper *keeper)
 		continue;
 }
 
+/*
+ * Whoever has ended us may want what we kept at once, an address to listen at: when we are not to be
+ * found any more it is closed.
+ */
+static void let_go(struct hold_keeper *keeper)
+{
+	free_works(keeper);
+	hold_twin_end(keeper);
+	hold_table_deinit(&keeper->table);
+}
+
 /* HOLD_KEEPER: it has to begin again, with another twin. */
 static enum hold_role serve(struct hold_keeper *keeper)
 {
@@ -433,6 +449,9 @@ static enum hold_role serve(struct hold_keeper *keeper)
 	}
 	hold_manager_say(keeper, "STOPPING=1");
 	linger(keeper);
+	/* A newcomer has it all. */
+	if (keeper->newcomer < 0)
+		let_go(keeper);
 	close_service(keeper);
 	return HOLD_ENDS;
 }

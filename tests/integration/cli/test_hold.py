@@ -84,6 +84,20 @@ def sockets_that_listen(box):
 
 
 @test
+def what_was_kept_is_free_after_stop(box):
+    for _ in range(20):
+        with keeper(box), socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            assert hold(box, "store", "s", listener.fileno(), pass_fds=[listener.fileno()]).returncode == 0
+            where = listener.getsockname()
+            listener.close()
+            assert hold(box, "stop").returncode == 0
+            with socket.socket() as again:
+                again.bind(where)
+
+
+@test
 def what_is_wrong_with_a_name_is_said(box):
     verbs = (["store", "{}", "0"], ["delete", "{}"], ["transfer", "{}"], ["accept", "{}"], ["exec", "{}", "--", "true"])
     with keeper(box):
