@@ -64,7 +64,7 @@ static struct load_call **slot(struct load_call **table, size_t room, uint32_t e
 	uint64_t hash = ((uint64_t)epoch << 32 | cid) * UINT64_C(0x9e3779b97f4a7c15);
 
 	hash = (hash ^ hash >> 29 ^ number) * UINT64_C(0xbf58476d1ce4e5b9);
-	for (size_t i = (hash ^ hash >> 32) & (room - 1);; i = (i + 1) & (room - 1))
+	for (size_t i = (size_t)(hash ^ hash >> 32) & (room - 1);; i = (i + 1) & (room - 1))
 		if (!table[i] || (table[i]->epoch == epoch && table[i]->cid == cid &&
 				  table[i]->number == number))
 			return &table[i];

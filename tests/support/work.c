@@ -215,11 +215,11 @@ static void step_get_in_place(struct work *work)
 
 static void step_get_at_once(struct work *work)
 {
-	unsigned char *data = malloc(work->get.len);
+	unsigned char *data = malloc((size_t)work->get.len);
 
 	CHECK(data);
-	pattern_fill(data, work->get.len, 0, work->get.seed);
-	reply(work, data, work->get.len);
+	pattern_fill(data, (size_t)work->get.len, 0, work->get.seed);
+	reply(work, data, (size_t)work->get.len);
 	free(data);
 }
 
@@ -232,8 +232,8 @@ static void give_back_fds(struct work *work)
 		;
 	if (n < 0)
 		return;
-	n = CHECK_OK(aph_call_take_fds(work->call, work->fds + work->n_fds,
-				       APH_CALL_FDS_MAX - work->n_fds));
+	n = (ssize_t)CHECK_OK(aph_call_take_fds(work->call, work->fds + work->n_fds,
+						APH_CALL_FDS_MAX - work->n_fds));
 	work->n_fds += (size_t)n;
 	n = aph_call_send_fds(work->call, "f", 1, work->fds, work->n_fds, APH_MORE);
 	if (n == -EAGAIN)

@@ -436,7 +436,7 @@ static void test_fork_after_reuse(void **state)
 	OK(dup2(other, client));
 	fork_once();
 	CHECK_INT(pthread_join(sleeper.thread, NULL), 0);
-	CHECK(sleeper.result > 0 && sleeper.result < LARGE);
+	CHECK(sleeper.result > 0 && sleeper.result < (ssize_t)LARGE);
 	expect_nothing(other_server);
 	OK(rx_close(client));
 	OK(rx_close(other));

@@ -217,7 +217,7 @@ static void test_wait_for_all(void **state)
 		if (reads)
 			CHECK_INT(sender.result, LARGE);
 		else
-			CHECK(sender.result > 0 && sender.result < LARGE);
+			CHECK(sender.result > 0 && sender.result < (ssize_t)LARGE);
 		OK(rx_close(client));
 		OK(rx_close(server));
 	}

@@ -117,7 +117,7 @@ static void test_signal_without_room(void **state)
 	while (polls(client, POLLOUT, 0))
 		usleep(1000);
 	n = interrupt(&sender);
-	CHECK(n > 0 && n < LARGE);
+	CHECK(n > 0 && n < (ssize_t)LARGE);
 	/* There may be a little room left, or come in the last acknowledgements. */
 	while (n > 0) {
 		sent += (size_t)n;

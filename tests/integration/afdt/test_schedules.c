@@ -48,7 +48,7 @@ static void run_loop(const struct schedule *s)
 
 static void nap(unsigned us)
 {
-	const struct timespec time = { .tv_nsec = us * 1000 };
+	const struct timespec time = { .tv_nsec = (long)us * 1000 };
 
 	nanosleep(&time, NULL);
 }

@@ -143,7 +143,7 @@ static void within_one_endpoint(void **state)
 			continue;
 		}
 		CHECK(ev.type == APH_EVENT_REQUEST);
-		n = CHECK_OK(aph_call_read(ev.call, buf, sizeof(buf)));
+		n = (ssize_t)CHECK_OK(aph_call_read(ev.call, buf, sizeof(buf)));
 		CHECK_OK(aph_call_reply(ev.call, buf, (size_t)n));
 		if (ev.service == second) {
 			n_second++;
@@ -161,7 +161,7 @@ static void within_one_endpoint(void **state)
 		struct aph_event ev;
 
 		if (aph_endpoint_next(ep, &ev, aph_deadline_ms(20)) == 0) {
-			ssize_t n = CHECK_OK(aph_call_read(ev.call, buf, sizeof(buf)));
+			ssize_t n = (ssize_t)CHECK_OK(aph_call_read(ev.call, buf, sizeof(buf)));
 
 			CHECK_OK(aph_call_reply(ev.call, buf, (size_t)n));
 		}
@@ -280,7 +280,7 @@ static void unread_replies_survive(void **state)
 {
 	struct service_get get = { .len = 200000, .seed = 5 };
 	unsigned char request[1 + sizeof(get)] = "G";
-	unsigned char *reply = malloc(get.len);
+	unsigned char *reply = malloc((size_t)get.len);
 	struct service first, second;
 	struct client client;
 	struct aph_call *call;
@@ -305,7 +305,7 @@ static void unread_replies_survive(void **state)
 		for (int k = 0; k < 10; k++)
 			client_get(client.ep, client.channel, 'G', 20000, (uint32_t)k);
 		len = 0;
-		while ((n = aph_call_read(call, reply + len, get.len - len)) > 0)
+		while ((n = aph_call_read(call, reply + len, (size_t)get.len - len)) > 0)
 			len += (size_t)n;
 		assert_int_equal(len, get.len);
 		assert_int_equal(pattern_check(reply, len, 0, get.seed), len);

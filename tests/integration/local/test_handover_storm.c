@@ -30,7 +30,7 @@ static struct storm *storm;
 
 static void nap_us(unsigned us)
 {
-	struct timespec nap = { .tv_nsec = us * 1000L };
+	struct timespec nap = { .tv_nsec = (long)us * 1000 };
 
 	nanosleep(&nap, NULL);
 }

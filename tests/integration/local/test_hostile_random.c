@@ -53,7 +53,7 @@ static void one_step(struct wire *wire, struct rng *rng)
 	case 6:
 		for (int i = 0; i < 70; i++)
 			fds[i] = STDERR_FILENO;
-		wire_send(wire->sock, value & 64 ? "d" : "b", 1, fds, value % 70);
+		wire_send(wire->sock, value & 64 ? "d" : "b", 1, fds, (size_t)(value % 70));
 		break;
 	case 7:
 		wire_ring(wire);
