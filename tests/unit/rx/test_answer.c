@@ -8,6 +8,8 @@
 
 #include "rig.h"
 
+#include <errno.h>
+
 #define ID	57
 #define SERVICE 147
 
@@ -270,6 +272,108 @@ static void what_is_going_on(void **state)
 	aph_rx_free(server);
 }
 
+enum {
+	ACTIVE = 2,
+	DALLY = 3,
+	SENDING = 1,
+	RECEIVING = 2,
+	AT_END = 4,
+	READER_WAITS = 1,
+	RECEIVE_DONE = 32,
+	QUEUED_IN = 1,
+	QUEUED_OUT = 2,
+	LEN = 2000
+};
+
+/* What is said of the first call. */
+static void shows(struct aph_rx *rx, int state, int mode, int flags, int other)
+{
+	struct aph_rx_answer answer;
+
+	(void)ask(rx, "127.0.0.1", APH_RX_QUERY_ALL_CONNECTIONS, 0, &answer);
+	assert_false(answer.end);
+	assert_int_equal(answer.connection.call_state[0], state);
+	assert_int_equal(answer.connection.call_mode[0], mode);
+	assert_int_equal(answer.connection.call_flags[0], flags);
+	assert_int_equal(answer.connection.call_other[0], other);
+}
+
+static void a_call_from_its_begin_to_its_end(void **state)
+{
+	struct aph_rx *server = an_engine(0), *client = an_engine(0);
+	const struct aph_rx_path path = a_path("10.0.0.2", 7000);
+	struct aph_rx_service *service;
+	struct aph_rx_client *to;
+	struct aph_rx_call *call;
+	struct aph_rx_event event;
+	char bytes[2 * LEN] = { 0 };
+
+	(void)state;
+	assert_int_equal(aph_rx_service_add(&service, server, SERVICE, NULL), 0);
+	assert_int_equal(aph_rx_client_new(&to, client, &path, SERVICE, NULL), 0);
+	assert_int_equal(aph_rx_call_new(&call, to, NULL), 0);
+	/* More than a packet: the first one leaves. */
+	assert_int_equal(aph_rx_call_write(call, bytes, LEN, APH_RX_MORE), LEN);
+	carry(client, server);
+	shows(client, ACTIVE, SENDING, READER_WAITS, QUEUED_OUT);
+	assert_true(aph_rx_next(server, &event));
+	shows(server, ACTIVE, RECEIVING, 0, QUEUED_IN);
+	assert_true(aph_rx_call_read(event.call, bytes, sizeof(bytes), 0) > 0);
+	assert_int_equal(aph_rx_call_read(event.call, bytes, sizeof(bytes), 0), -EAGAIN);
+	shows(server, ACTIVE, RECEIVING, READER_WAITS, 0);
+
+	assert_int_equal(aph_rx_call_write(call, "end", 3, 0), 3);
+	carry(client, server);
+	shows(server, ACTIVE, RECEIVING, RECEIVE_DONE, QUEUED_IN);
+	assert_true(aph_rx_call_read(event.call, bytes, sizeof(bytes), 0) > 0);
+	shows(server, ACTIVE, AT_END, RECEIVE_DONE, 0);
+
+	assert_int_equal(aph_rx_call_write(event.call, bytes, LEN, APH_RX_MORE), LEN);
+	carry(client, server);
+	shows(server, ACTIVE, SENDING, RECEIVE_DONE, QUEUED_OUT);
+	shows(client, ACTIVE, RECEIVING, 0, QUEUED_IN);
+	assert_int_equal(aph_rx_call_write(event.call, "end", 3, 0), 3);
+	carry(client, server);
+	shows(server, DALLY, SENDING, RECEIVE_DONE, QUEUED_OUT);
+	shows(client, ACTIVE, RECEIVING, RECEIVE_DONE, QUEUED_IN);
+	assert_int_equal(aph_rx_call_read(call, bytes, sizeof(bytes), 0), LEN + 3);
+	/* The call is over; the server is still to be told that the reply has come. */
+	shows(client, DALLY, 0, 0, 0);
+	(void)aph_rx_call_free(event.call);
+	(void)aph_rx_call_free(call);
+	aph_rx_free(client);
+	aph_rx_free(server);
+}
+
+/* The protocol has room for IPv4 alone. */
+static void addresses_of_ipv6(void **state)
+{
+	static const struct {
+		const char *text;
+		uint32_t shown;
+	} peers[] = { { "2001:db8::7", 0 }, { "::ffff:10.0.0.7", 0x0a000007 } };
+
+	(void)state;
+	for (size_t i = 0; i < 2; i++) {
+		struct aph_rx *client = an_engine(0);
+		const struct aph_rx_path path = a_path(peers[i].text, 7000);
+		struct aph_rx_answer answer;
+		struct aph_rx_client *to;
+		struct aph_rx_call *call;
+
+		assert_int_equal(aph_rx_client_new(&to, client, &path, SERVICE, NULL), 0);
+		assert_int_equal(aph_rx_call_new(&call, to, NULL), 0);
+		(void)ask(client, "127.0.0.1", APH_RX_QUERY_ALL_CONNECTIONS, 0, &answer);
+		assert_int_equal(answer.connection.host, peers[i].shown);
+		assert_int_equal(answer.connection.port, 7000);
+		(void)ask(client, "127.0.0.1", APH_RX_QUERY_PEERS, 0, &answer);
+		assert_int_equal(answer.peer.host, peers[i].shown);
+		assert_int_equal(answer.peer.port, 7000);
+		(void)aph_rx_call_free(call);
+		aph_rx_free(client);
+	}
+}
+
 /* Each connection of a long list is told once, forwards; and any index can be asked for. */
 static void long_lists(void **state)
 {
@@ -316,6 +420,8 @@ int main(void)
 		cmocka_unit_test(packets_that_are_lost),
 		cmocka_unit_test(no_answer_to_answers),
 		cmocka_unit_test(what_is_going_on),
+		cmocka_unit_test(a_call_from_its_begin_to_its_end),
+		cmocka_unit_test(addresses_of_ipv6),
 		cmocka_unit_test(long_lists),
 	};
 
