@@ -143,7 +143,7 @@ static struct aph_afrx_onward make_onward(const struct aph_afrx_question *q)
 static int64_t pass_message(const struct connection *c, int fd, const struct aph_afrx_question *q)
 {
 	struct aph_afrx_shared *shared = c->shared;
-	struct iovec iov = { q->is_faulty ? NOWHERE : shared->body, q->len };
+	struct iovec iov = { q->is_faulty ? NOWHERE : shared->body, (size_t)q->len };
 	struct msghdr message = {
 		.msg_name = q->has_name ? shared->name : NULL,
 		.msg_namelen = q->name_len,
@@ -200,19 +200,20 @@ uid_t aph_afrx_broker_asker(void)
 static int64_t pass_key(const struct connection *c, const struct aph_afrx_question *q)
 {
 	struct aph_afrx_key_image *copy;
+	size_t len = (size_t)q->len;
 	int r;
 
 	if (q->len < sizeof(*copy) || q->len > APH_AFRX_BODY_MIN ||
 	    q->len > c->size - sizeof(*c->shared))
 		return aph_afrx_result(-EINVAL);
-	copy = malloc(q->len);
+	copy = malloc(len);
 	if (!copy)
 		return aph_afrx_result(-ENOMEM);
-	memcpy(copy, c->shared->body, q->len);
+	memcpy(copy, c->shared->body, len);
 	aph_afrx_enter();
-	r = aph_afrx_key_adopt(copy, q->len);
+	r = aph_afrx_key_adopt(copy, len);
 	aph_afrx_leave();
-	explicit_bzero(copy, q->len);
+	explicit_bzero(copy, len);
 	free(copy);
 	return aph_afrx_result(r);
 }

@@ -326,7 +326,7 @@ static int fail(struct aph_afrx_connection *c, int error)
 	return error;
 }
 
-struct aph_afrx_connection *aph_afrx_connection_begin(int outer, size_t len, int64_t *error)
+struct aph_afrx_connection *aph_afrx_connection_begin(int outer, size_t len, ssize_t *error)
 {
 	size_t size = sizeof(struct aph_afrx_shared) + APH_AFRX_BODY_MIN;
 	struct aph_afrx_connection *c = NULL;
@@ -408,7 +408,7 @@ static int hear_answer(struct aph_afrx_connection *c, char *what)
 	return r;
 }
 
-int64_t aph_afrx_connection_await(struct aph_afrx_connection *c)
+ssize_t aph_afrx_connection_await(struct aph_afrx_connection *c)
 {
 	bool cancelled = false;
 	char what;
@@ -417,7 +417,7 @@ int64_t aph_afrx_connection_await(struct aph_afrx_connection *c)
 	for (;;) {
 		r = hear_answer(c, &what);
 		if (r == 1 && what == APH_AFRX_DONE)
-			return c->shared->answer.result;
+			return (ssize_t)c->shared->answer.result;
 		if (r == 1 && what == APH_AFRX_FULL)
 			return fail(c, -ENOBUFS);
 		if (r != -EINTR)
@@ -428,7 +428,7 @@ int64_t aph_afrx_connection_await(struct aph_afrx_connection *c)
 	}
 }
 
-int64_t aph_afrx_connection_ask(struct aph_afrx_connection *c, int outer, enum aph_afrx_op op)
+ssize_t aph_afrx_connection_ask(struct aph_afrx_connection *c, int outer, enum aph_afrx_op op)
 {
 	int r;
 

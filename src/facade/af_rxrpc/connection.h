@@ -22,13 +22,13 @@ struct aph_afrx_connection {
  * A connection to the broker of this outer end, with room for a body and an empty question; the
  * thread is held. NULL: -errno in `error`.
  */
-struct aph_afrx_connection *aph_afrx_connection_begin(int outer, size_t len, int64_t *error);
+struct aph_afrx_connection *aph_afrx_connection_begin(int outer, size_t len, ssize_t *error);
 /* Returns the answer, or -errno. */
-int64_t aph_afrx_connection_ask(struct aph_afrx_connection *c, int outer, enum aph_afrx_op op);
+ssize_t aph_afrx_connection_ask(struct aph_afrx_connection *c, int outer, enum aph_afrx_op op);
 /*
  * Waits for the answer. A signal withdraws the question, but what was done of it is still told.
  */
-int64_t aph_afrx_connection_await(struct aph_afrx_connection *c);
+ssize_t aph_afrx_connection_await(struct aph_afrx_connection *c);
 void aph_afrx_connection_end(struct aph_afrx_connection *c);
 /* Nobody may come to this broker any more: no descriptor stays that the program does not know. */
 void aph_afrx_connection_end_all(struct aph_afrx_connection *c);

@@ -27,7 +27,7 @@ static int put_name(struct aph_afrx_connection *c, const void *name, socklen_t l
 static int ask_with_name(int fd, enum aph_afrx_op op, const struct sockaddr *address, socklen_t len)
 {
 	struct aph_afrx_connection *c;
-	int64_t r;
+	ssize_t r;
 
 	c = aph_afrx_connection_begin(fd, 0, &r);
 	if (!c)
@@ -46,7 +46,7 @@ static int ask_with_name(int fd, enum aph_afrx_op op, const struct sockaddr *add
 static int ask_with_number(int fd, enum aph_afrx_op op, int number)
 {
 	struct aph_afrx_connection *c;
-	int64_t r;
+	ssize_t r;
 
 	c = aph_afrx_connection_begin(fd, 0, &r);
 	if (!c)
@@ -84,7 +84,7 @@ int aph_afrx_remote_shutdown(int fd, int how)
 int aph_afrx_remote_close(int fd)
 {
 	struct aph_afrx_connection *c;
-	int64_t r;
+	ssize_t r;
 	int saved;
 
 	c = aph_afrx_connection_begin(fd, 0, &r);
@@ -157,7 +157,7 @@ ssize_t aph_afrx_remote_send_on(int fd, const struct msghdr *copy, struct aph_af
 {
 	size_t len = limit_body(fd, body->left, flags);
 	struct aph_afrx_connection *c;
-	int64_t r;
+	ssize_t r;
 
 	if (len < body->left)
 		flags |= MSG_MORE;
@@ -191,7 +191,7 @@ ssize_t aph_afrx_remote_sendmsg(int fd, const struct msghdr *message, int flags)
 
 /* What has come, within what there is room for. */
 static int take_message(const struct aph_afrx_connection *c, struct msghdr *copy,
-			struct aph_afrx_vector *body, uint64_t len)
+			struct aph_afrx_vector *body, size_t len)
 {
 	struct aph_afrx_answer answer = c->shared->answer;
 	size_t n = answer.name_len < copy->msg_namelen ? answer.name_len : copy->msg_namelen;
@@ -213,14 +213,14 @@ static int take_message(const struct aph_afrx_connection *c, struct msghdr *copy
 	return r;
 }
 
-static int64_t receive(int fd, struct msghdr *copy, struct aph_afrx_vector *body, int flags,
+static ssize_t receive(int fd, struct msghdr *copy, struct aph_afrx_vector *body, int flags,
 		       const struct aph_afrx_onward *onward)
 {
 	size_t len = body->left < APH_AFRX_BODY_MAX ? body->left : APH_AFRX_BODY_MAX;
 	size_t n_control = copy->msg_control ? copy->msg_controllen : 0;
 	struct aph_afrx_question *q;
 	struct aph_afrx_connection *c;
-	int64_t n;
+	ssize_t n;
 	int r;
 
 	/* The broker takes the message before it can be seen whether there is a place for it. */
@@ -246,7 +246,7 @@ static int64_t receive(int fd, struct msghdr *copy, struct aph_afrx_vector *body
 	put_onward(q, onward);
 	n = aph_afrx_connection_ask(c, fd, APH_AFRX_OP_RECEIVE);
 	if (n >= 0)
-		r = take_message(c, copy, body, (uint64_t)n);
+		r = take_message(c, copy, body, (size_t)n);
 	aph_afrx_connection_end(c);
 	return r < 0 ? r : n;
 }
@@ -256,7 +256,7 @@ ssize_t aph_afrx_remote_receive_on(int fd, struct msghdr *message, const struct 
 				   const struct aph_afrx_onward *onward)
 {
 	struct msghdr changed = *copy;
-	int64_t n = receive(fd, &changed, body, flags, onward);
+	ssize_t n = receive(fd, &changed, body, flags, onward);
 	int r;
 
 	if (n < 0)
@@ -284,7 +284,7 @@ ssize_t aph_afrx_remote_recvmsg(int fd, struct msghdr *message, int flags)
 int aph_afrx_remote_setsockopt(int fd, int level, int option, const void *value, socklen_t len)
 {
 	struct aph_afrx_connection *c;
-	int64_t r;
+	ssize_t r;
 
 	if (level == SOL_SOCKET && !aph_afrx_sets_option(option))
 		return (int)syscall(SYS_setsockopt, fd, level, option, value, len);
@@ -308,7 +308,7 @@ int aph_afrx_remote_getsockopt(int fd, int level, int option, void *value, sockl
 {
 	struct aph_afrx_connection *c;
 	socklen_t given, n;
-	int64_t r;
+	ssize_t r;
 
 	if (level == SOL_SOCKET && !aph_afrx_gets_option(option))
 		return (int)syscall(SYS_getsockopt, fd, level, option, value, len);

@@ -370,7 +370,7 @@ static bool limit_sending(void)
 	sleeper = (struct sleeper){ .fd = client, .tag = 1, .len = LARGE };
 	CHECK_INT(pthread_create(&sleeper.thread, NULL, send_in_thread, &sleeper), 0);
 	on_time = fork_late(&sleeper, began_ns);
-	CHECK(sleeper.result > 0 && sleeper.result < LARGE);
+	CHECK(sleeper.result > 0 && sleeper.result < (ssize_t)LARGE);
 	OK(rx_close(client));
 	OK(rx_close(server));
 	return on_time;

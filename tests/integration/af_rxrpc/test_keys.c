@@ -99,6 +99,30 @@ static void put_token(struct xdr *x, uint32_t type, uint32_t end, uint32_t ticke
 	put_opaque(x, token.bytes, (uint32_t)token.len);
 }
 
+static void put_u64(struct xdr *x, uint64_t value)
+{
+	put_u32(x, (uint32_t)(value >> 32));
+	put_u32(x, (uint32_t)value);
+}
+
+/* One of yfs-rxgk, whose times are in units of 100 ns. */
+static void put_rxgk(struct xdr *x, uint64_t end_s, uint32_t key_len)
+{
+	struct xdr token = { .len = 0 };
+	static const char key[32], ticket[7];
+
+	put_u32(&token, 6);
+	put_u64(&token, 0);
+	put_u64(&token, end_s * 10000000);
+	put_u64(&token, 2); /* level, lifetime, bytes, encryption type */
+	put_u64(&token, 0);
+	put_u64(&token, 0);
+	put_u64(&token, 17);
+	put_opaque(&token, key, key_len);
+	put_opaque(&token, ticket, sizeof(ticket));
+	put_opaque(x, token.bytes, (uint32_t)token.len);
+}
+
 static void begin_xdr(struct xdr *x, uint32_t n)
 {
 	x->len = 0;
@@ -131,6 +155,17 @@ static void test_xdr_tokens(void **state)
 	CHECK_INT(add_token(x.bytes, x.len), -EKEYEXPIRED);
 	begin_xdr(&x, 1);
 	put_token(&x, 2, later, 12001);
+	CHECK_INT(add_token(x.bytes, x.len), -EKEYREJECTED);
+	begin_xdr(&x, 1);
+	put_rxgk(&x, later, 16);
+	key = (int32_t)OK(add_token(x.bytes, x.len));
+	CHECK_INT(key_read(key, out, 10), x.len);
+	OK(key_unlink(key));
+	begin_xdr(&x, 1);
+	put_rxgk(&x, later - 2000, 16);
+	CHECK_INT(add_token(x.bytes, x.len), -EKEYEXPIRED);
+	begin_xdr(&x, 1);
+	put_rxgk(&x, later, 0);
 	CHECK_INT(add_token(x.bytes, x.len), -EKEYREJECTED);
 	/* Not XDR after all, and so no binary form either. */
 	begin_xdr(&x, 9);
