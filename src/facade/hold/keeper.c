@@ -425,8 +425,8 @@ static void settle(struct hold_keeper *keeper)
 }
 
 /*
- * Whoever has ended us may want what we kept at once, an address to listen at: when we are not to be
- * found any more it is closed.
+ * Whoever has ended us may want what we kept at once, an address to listen at: it is closed by the
+ * time we are not to be found any more.
  */
 static void let_go(struct hold_keeper *keeper)
 {
