@@ -547,12 +547,12 @@ static void test_truncated_control(void **state)
 	CHECK_INT(tag_command(server, 11, RXRPC_CHARGE_ACCEPT), 0);
 	CHECK_INT(tag_send(client, 1, "", 0, &to, 0), 0);
 	CHECK(polls(server, POLLIN, check_hang_ms(5000)));
-	message.msg_controllen = sizeof(header) + 4;
+	message.msg_controllen = sizeof(header) + 2;
 	CHECK_INT(rx_recvmsg(server, &message, MSG_PEEK), 0);
 	CHECK(message.msg_flags & MSG_CTRUNC);
 	memcpy(&header, control, sizeof(header));
-	CHECK_INT(header.cmsg_len, sizeof(header) + 4);
-	CHECK_INT(message.msg_controllen, sizeof(header) + 4);
+	CHECK_INT(header.cmsg_len, sizeof(header) + 2);
+	CHECK_INT(message.msg_controllen, sizeof(header) + 2);
 	message.msg_controllen = sizeof(header) - 1;
 	CHECK_INT(rx_recvmsg(server, &message, 0), 0);
 	CHECK(message.msg_flags & MSG_CTRUNC);
