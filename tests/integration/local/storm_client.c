@@ -227,8 +227,7 @@ static bool open_channel(void)
 			the_log->opened++;
 			return true;
 		}
-		CHECK(r == -ETIMEDOUT || r == -ENOENT || r == -ECONNRESET || r == -ECONNREFUSED ||
-		      r == -EPIPE || r == -ENOTCONN);
+		CHECK(r == -ETIMEDOUT || r == -ENOENT);
 		nanosleep(&nap, NULL);
 	}
 	return false;
