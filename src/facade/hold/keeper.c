@@ -334,20 +334,15 @@ static int calm(const struct hold_entry *entry, void *arg)
 	return 0;
 }
 
-static void free_works(struct hold_keeper *keeper)
+static void close_service(struct hold_keeper *keeper)
 {
 	struct hold_work *work;
 
+	awake = NULL;
 	while ((work = keeper->works)) {
 		keeper->works = work->next;
 		free(work);
 	}
-}
-
-static void close_service(struct hold_keeper *keeper)
-{
-	awake = NULL;
-	free_works(keeper);
 	keeper->ep = aph_endpoint_free(keeper->ep);
 	keeper->service = NULL;
 	keeper->unsaved = false;
@@ -424,17 +419,6 @@ static void settle(struct hold_keeper *keeper)
 		continue;
 }
 
-/*
- * Whoever has ended us may want what we kept at once, an address to listen at: it is closed by the
- * time we are not to be found any more.
- */
-static void let_go(struct hold_keeper *keeper)
-{
-	free_works(keeper);
-	hold_twin_end(keeper);
-	hold_table_deinit(&keeper->table);
-}
-
 /* HOLD_KEEPER: it has to begin again, with another twin. */
 static enum hold_role serve(struct hold_keeper *keeper)
 {
@@ -449,9 +433,14 @@ static enum hold_role serve(struct hold_keeper *keeper)
 	}
 	hold_manager_say(keeper, "STOPPING=1");
 	linger(keeper);
-	/* A newcomer has it all. */
-	if (keeper->newcomer < 0)
-		let_go(keeper);
+	/*
+	 * Whoever has ended us may want what we kept at once, an address to listen at: it is closed
+	 * by the time we are not to be found any more. A newcomer has it all.
+	 */
+	if (keeper->newcomer < 0) {
+		hold_twin_end(keeper);
+		hold_table_deinit(&keeper->table);
+	}
 	close_service(keeper);
 	return HOLD_ENDS;
 }
