@@ -4,7 +4,7 @@
 
 The order is base, rx, then udp, the transports local and remote, core, facade, programs.  The one exception is core/transport.h, which a transport
 fills in.  Core does not name its transports, so that another one can be added beside them.  Facades and
-programs see the library as any user does: public headers, their own historical header, their own folder, and at two
+programs see the library as any user does: public headers, their own historical header, their own folder, and at some
 facades a helper of base that is compiled into them.
 """
 
@@ -28,7 +28,9 @@ MAY_USE = {
 
 # Helpers that need the C library alone and are compiled into the facades that use them.
 COMPILED_IN = {
+    "af_rxrpc": ("base/futex.h",),
     "afdt": ("base/close.h",),
+    "caps": ("base/futex.h",),
     "hold": ("base/close.h", "base/quick.h"),
 }
 

@@ -4,6 +4,7 @@
  * does not matter how a descriptor was copied, or whether it was closed and its number used again.
  * Also the lock, sleeping, and what the end of the process does.
  */
+#include "../../base/futex.h"
 #include "share.h"
 #include "socket.h"
 
@@ -213,16 +214,6 @@ static void be_cancelled(void *arg)
 	sleep->give_up(sleep->arg);
 }
 
-/* The futex(2) that takes the struct timespec of this build. */
-static long futex_number(void)
-{
-#ifdef SYS_futex_time64
-	if (sizeof(time_t) > sizeof(long))
-		return SYS_futex_time64;
-#endif
-	return SYS_futex;
-}
-
 /*
  * What changes from here on changes the word: see aph_afrx_notify(). The kernel knows what handlers
  * ask for.
@@ -243,7 +234,7 @@ static int wait_for_word(struct sleep *sleep)
 	/* The C library has no function for this that could be cancelled. */
 	/* For system calls alone. NOLINTNEXTLINE(concurrency-thread-canceltype-asynchronous) */
 	(void)pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
-	r = (int)syscall(futex_number(), word, FUTEX_WAIT_BITSET_PRIVATE, seen, limit, NULL,
+	r = (int)syscall(aph_futex_number(), word, FUTEX_WAIT_BITSET_PRIVATE, seen, limit, NULL,
 			 FUTEX_BITSET_MATCH_ANY);
 	r = r < 0 ? -errno : 0;
 	(void)pthread_setcanceltype(type, NULL);

@@ -8,6 +8,8 @@
 #ifndef FACADE_CAPS_LOCK_H
 #define FACADE_CAPS_LOCK_H
 
+#include "../../base/futex.h"
+
 #include <linux/futex.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -16,21 +18,11 @@
 #include <time.h>
 #include <unistd.h>
 
-/* The futex(2) that takes the struct timespec of this build. */
-static inline long aph_caps_futex_number(void)
-{
-#ifdef SYS_futex_time64
-	if (sizeof(time_t) > sizeof(long))
-		return SYS_futex_time64;
-#endif
-	return SYS_futex;
-}
-
 /* Sleeps while the word has this value, or until woken or interrupted. As syscall(2). */
 static inline long aph_caps_futex_wait(_Atomic uint32_t *word, uint32_t value,
 				       const struct timespec *timeout)
 {
-	return syscall(aph_caps_futex_number(), word, FUTEX_WAIT_PRIVATE, value, timeout, NULL, 0);
+	return syscall(aph_futex_number(), word, FUTEX_WAIT_PRIVATE, value, timeout, NULL, 0);
 }
 
 static inline void aph_caps_futex_wake(_Atomic uint32_t *word, int n)
