@@ -366,7 +366,8 @@ static void answer_raw(int udp, uint8_t type, const void *body, size_t len)
 	ssize_t n;
 
 	CHECK(polls(udp, POLLIN, check_hang_ms(5000)));
-	n = OK(recvfrom(udp, packet, sizeof(packet), 0, (struct sockaddr *)&from, &from_len));
+	n = (ssize_t)OK(
+		recvfrom(udp, packet, sizeof(packet), 0, (struct sockaddr *)&from, &from_len));
 	CHECK(n >= HEADER && packet[20] == 1);
 	memcpy(packet + 12, &zero, sizeof(zero)); /* seq */
 	memcpy(packet + 16, "\0\0\0\1", 4);	  /* serial */

@@ -116,8 +116,8 @@ static struct event_base *base;
 
 static bool historical(void)
 {
-	const struct timeval timeout = { .tv_sec = patience_ms / 1000,
-					 .tv_usec = patience_ms % 1000 * 1000 };
+	const struct timeval timeout = { .tv_sec = (time_t)(patience_ms / 1000),
+					 .tv_usec = (suseconds_t)(patience_ms % 1000) * 1000 };
 	uint64_t end = aph_deadline_ms(patience_ms + (unsigned)check_hang_ms(3000));
 	void *server;
 	bool well;

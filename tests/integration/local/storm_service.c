@@ -77,7 +77,7 @@ static void execute(struct job *job)
 
 	CHECK(job->head.id < STORM_CALLS_MAX);
 	CHECK(atomic_fetch_add(&the_log->calls[job->head.id].executed, 1) == 0);
-	n = CHECK_OK(aph_call_take_fds(job->call, job->fds, STORM_FDS_MAX));
+	n = (ssize_t)CHECK_OK(aph_call_take_fds(job->call, job->fds, STORM_FDS_MAX));
 	job->n_fds = (uint32_t)n;
 	CHECK(job->n_fds == job->head.n_fds);
 	storm_check_fds(job->fds, job->n_fds);
