@@ -500,6 +500,7 @@ struct aph_rx_udp_options {
 
 /*
  * 0, -EADDRINUSE, -EADDRNOTAVAIL, -EACCES, -EAFNOSUPPORT, -EMFILE, -ENOMEM, ...; see aph_error().
+ * Another process that has the address, and shares it, is given 2 s to answer.
  */
 APH_API int aph_rx_udp_open(struct aph_rx_udp **out, const struct aph_rx_udp_options *options);
 /*
@@ -526,8 +527,9 @@ APH_API int aph_rx_udp_address(const struct aph_rx_udp *udp, struct aph_rx_addre
  * called it, a packet of a client to whoever has claimed the service: claim before
  * aph_rx_service_add(), release after the removal. What nobody has claimed goes to the driver that
  * came first. Whoever waits receives for all; each is used under its own lock, or from its own
- * thread. 0, -EADDRINUSE (another driver has it), -ENOBUFS (1024 claims of one process), -ENOMEM;
- * with a port of its own always 0.
+ * thread. To claim needs no lock, and may ask another process, which is given 2 s to answer. 0,
+ * -EADDRINUSE (another driver has it, or is asking for it, or nobody answered), -ENOBUFS (1024
+ * claims of one process), -ENOMEM; with a port of its own always 0.
  */
 APH_API int aph_rx_udp_claim(struct aph_rx_udp *udp, uint16_t id);
 APH_API void aph_rx_udp_release(struct aph_rx_udp *udp, uint16_t id);

@@ -241,8 +241,8 @@ struct aph_call {
 /* -- what transports fill in (core/transport.h) and call --------------------------------------- */
 
 /* -- endpoint.c */
-void aph_lock_among_threads(struct aph_endpoint *ep);
-void aph_unlock_among_threads(struct aph_endpoint *ep);
+APH_API void aph_lock_among_threads(struct aph_endpoint *ep);
+APH_API void aph_unlock_among_threads(struct aph_endpoint *ep);
 
 static inline void aph_lock(struct aph_endpoint *ep)
 {

@@ -154,8 +154,8 @@ struct aph_scheme {
 	 */
 	int (*resolve)(struct aph_place *out, const char *address, bool passive);
 	/*
-	 * As the functions of channel.h, options filled in, under the lock; `address` is for what
-	 * they have to say.
+	 * As the functions of channel.h, options filled in, under the lock, which the first may
+	 * give back while it waits; `address` is for what they have to say.
 	 */
 	int (*service_open)(struct aph_service **out, struct aph_endpoint *ep,
 			    const struct aph_place *at, const char *address,

@@ -328,8 +328,13 @@ static int add_service(struct aph_remote_service *service, uint16_t id, const ch
 {
 	struct aph_remote_port *port = service->port;
 	struct aph_rx_service_options options = { .size = sizeof(options), .data = service };
-	int r = aph_rx_udp_claim(port->udp, id);
+	struct aph_endpoint *ep = port->remote->base.ep;
+	int r;
 
+	/* Another process may have to be asked, as for the port. */
+	aph_unlock(ep);
+	r = aph_rx_udp_claim(port->udp, id);
+	aph_lock(ep);
 	if (r < 0)
 		return aph_err(
 			r, "cannot serve '%s': %s", address,
@@ -348,6 +353,24 @@ static int add_service(struct aph_remote_service *service, uint16_t id, const ch
 	return 0;
 }
 
+/* At its port. Gives the endpoint's lock back while another process is asked. */
+static int place_service(struct aph_remote_service *service, struct aph_endpoint *ep,
+			 const struct aph_remote_address *at, const char *address)
+{
+	int r = aph_remote_begin_opening(ep);
+
+	if (r < 0)
+		return r;
+	r = aph_remote_port_get(&service->port, ep, &at->address);
+	if (r == 0) {
+		r = add_service(service, at->service, address);
+		if (r < 0)
+			aph_remote_port_put(service->port);
+	}
+	aph_remote_end_opening(ep);
+	return r;
+}
+
 static int service_open(struct aph_service **out, struct aph_endpoint *ep,
 			const struct aph_place *place, const char *address,
 			const struct aph_service_options *options)
@@ -362,17 +385,6 @@ static int service_open(struct aph_service **out, struct aph_endpoint *ep,
 	service = calloc(1, sizeof(*service));
 	if (!service)
 		return aph_err(-ENOMEM, "no memory for a service");
-	r = aph_remote_port_get(&service->port, ep, &at->address);
-	if (r < 0) {
-		free(service);
-		return r;
-	}
-	r = add_service(service, at->service, address);
-	if (r < 0) {
-		aph_remote_port_put(service->port);
-		free(service);
-		return r;
-	}
 	for (i = 0; i < APH_REMOTE_BUCKETS; i++)
 		aph_list_init(&service->clients[i]);
 	aph_list_init(&service->quiet);
@@ -382,6 +394,11 @@ static int service_open(struct aph_service **out, struct aph_endpoint *ep,
 	service->base.channels_max = options->channels_max;
 	service->base.calls_max = options->calls_max ? options->calls_max : CALLS_DEFAULT;
 	service->base.data = options->data;
+	r = place_service(service, ep, at, address);
+	if (r < 0) {
+		free(service);
+		return r;
+	}
 	aph_service_init(&service->base);
 	*out = &service->base;
 	return 0;

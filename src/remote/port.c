@@ -393,7 +393,12 @@ static int open_port(struct aph_remote_port *port, const struct aph_rx_address *
 		options.flags = APH_RX_UDP_SHARE;
 		port->serves = true;
 	}
+	/* Another process may have the port, and take its time to answer. */
+	if (address)
+		aph_unlock(ep);
 	r = aph_rx_udp_open(&port->udp, &options);
+	if (address)
+		aph_lock(ep);
 	if (r < 0)
 		return r;
 	if (address)
@@ -412,6 +417,23 @@ static int open_port(struct aph_remote_port *port, const struct aph_rx_address *
 }
 
 static struct aph_remote *get_remote(struct aph_endpoint *ep);
+
+int aph_remote_begin_opening(struct aph_endpoint *ep)
+{
+	struct aph_remote *remote = get_remote(ep);
+
+	if (!remote)
+		return aph_err(-ENOMEM, "no memory for a transport");
+	aph_unlock(ep);
+	(void)pthread_mutex_lock(&remote->opening);
+	aph_lock(ep);
+	return 0;
+}
+
+void aph_remote_end_opening(struct aph_endpoint *ep)
+{
+	(void)pthread_mutex_unlock(&of(ep->remote)->opening);
+}
 
 int aph_remote_port_get(struct aph_remote_port **out, struct aph_endpoint *ep,
 			const struct aph_rx_address *address)
@@ -480,6 +502,7 @@ static void free_remote(struct aph_transport *transport)
 
 	aph_list_for_each(pos, tmp, &remote->ports)
 		free_port(port_at(pos));
+	(void)pthread_mutex_destroy(&remote->opening);
 	free(remote);
 }
 
@@ -516,6 +539,7 @@ static struct aph_remote *get_remote(struct aph_endpoint *ep)
 	remote->base.ops = &transport_ops;
 	remote->base.ep = ep;
 	aph_list_init(&remote->ports);
+	(void)pthread_mutex_init(&remote->opening, NULL);
 	ep->remote = &remote->base;
 	return remote;
 }

@@ -6,7 +6,7 @@
  *
  * A port is a UDP socket with its engine. An endpoint has one for all its channels, and one for
  * each address that it serves at. All under the endpoint's lock, which is given back while a port
- * sleeps.
+ * sleeps, and while another process that has one is asked.
  */
 #ifndef ANTIPHON_REMOTE_REMOTE_H
 #define ANTIPHON_REMOTE_REMOTE_H
@@ -49,6 +49,7 @@ struct aph_remote_port {
 struct aph_remote {
 	struct aph_transport base;
 	struct aph_list ports;
+	pthread_mutex_t opening; /* of who opens a service; taken before the endpoint's lock */
 	_Atomic(struct aph_rx_udp *) sleeper; /* where the leader waits; read without the lock */
 	_Atomic unsigned n_wakers;	      /* threads that look at it */
 };
@@ -136,8 +137,14 @@ void aph_remote_address_text(char out[APH_REMOTE_TEXT_MAX], const struct aph_rx_
 
 /* -- port.c */
 /*
- * The port for channels, or the one that serves at `address`. Give it back with
- * aph_remote_port_put().
+ * Around the opening of a service, during which the endpoint's lock is given back while another
+ * process is asked: others use the endpoint, but for those who open a service too. 0, -ENOMEM.
+ */
+int aph_remote_begin_opening(struct aph_endpoint *ep);
+void aph_remote_end_opening(struct aph_endpoint *ep);
+/*
+ * The port for channels, or, for who opens a service, the one that serves at `address`. Give it
+ * back with aph_remote_port_put().
  */
 int aph_remote_port_get(struct aph_remote_port **out, struct aph_endpoint *ep,
 			const struct aph_rx_address *address);

@@ -242,8 +242,9 @@ static int claim_for(struct aph_rx_udp *udp, bool is_epoch, uint32_t key)
 	bool was_known = claim != NULL;
 	int r;
 
+	/* What another thread of the same driver still asks for may be refused. */
 	if (claim && claim->udp)
-		return claim->udp == udp ? 0 : -EADDRINUSE;
+		return claim->udp == udp && !claim->is_asked ? 0 : -EADDRINUSE;
 	r = aph_udp_claim_add(port, is_epoch, key, udp, NULL);
 	if (r < 0 || !port->is_attached)
 		return r;

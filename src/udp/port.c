@@ -15,6 +15,7 @@
 #define LEFT_MAX    100
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of those who change the list */
+static pthread_cond_t opened = PTHREAD_COND_INITIALIZER; /* or given up: a port in the list */
 static _Atomic(struct aph_udp_port *) ports;
 
 /* -- ports ------------------------------------------------------------------------------------- */
@@ -32,7 +33,8 @@ static struct aph_udp_port *find(const struct aph_rx_udp_options *options)
 		return NULL;
 	for (struct aph_udp_port *port = atomic_load(&ports); port; port = atomic_load(&port->next))
 		/* Those without a socket are of the process that this one was forked from. */
-		if (port->fd >= 0 && aph_rx_address_equal(&port->facts.local, &options->local) &&
+		if ((port->fd >= 0 || port->is_opening) &&
+		    aph_rx_address_equal(&port->facts.local, &options->local) &&
 		    port->is_v6only == is_v6only)
 			return port;
 	return NULL;
@@ -127,7 +129,6 @@ static int learn_port(struct aph_udp_port *port, struct aph_rx_udp *udp,
 	udp->has_gro = port->facts.has_gro;
 	udp->budget_max = port->facts.budget_max;
 	r = aph_udp_socket_learn(udp, port->is_v6only);
-	note_facts(port, udp);
 	udp->fd = -1;
 	return r;
 }
@@ -167,6 +168,10 @@ static int open_or_attach(struct aph_udp_port *port, struct aph_rx_udp *udp,
 	return aph_udp_attach_error(r);
 }
 
+/*
+ * With the lock, which is given back meanwhile: another process may take its time to answer, and
+ * only those wait for it who want the same port.
+ */
 static int open_port(struct aph_rx_udp *udp, const struct aph_rx_udp_options *options)
 {
 	struct aph_udp_port *port = new_port(options->flags);
@@ -174,21 +179,27 @@ static int open_port(struct aph_rx_udp *udp, const struct aph_rx_udp_options *op
 
 	if (!port)
 		return aph_err(-ENOMEM, "no memory for a UDP port");
-	r = open_or_attach(port, udp, options);
-	if (r < 0) {
-		port_free(port);
-		return r;
-	}
-	if (!port->is_attached) {
-		note_facts(port, udp);
-		/* Without it others of this process may come all the same. */
-		(void)aph_udp_listen(port);
-	}
+	port->facts.local = options->local;
+	port->is_opening = true;
 	/* In a child it may be closed twice, but it is closed. */
 	atomic_store(&port->next, atomic_load(&ports));
 	atomic_store(&ports, port);
-	if (!port->is_attached)
+	(void)pthread_mutex_unlock(&lock);
+	r = open_or_attach(port, udp, options);
+	(void)pthread_mutex_lock(&lock);
+	port->is_opening = false;
+	(void)pthread_cond_broadcast(&opened);
+	if (r < 0) {
+		forget(port);
+		port_free(port);
+		return r;
+	}
+	note_facts(port, udp);
+	if (!port->is_attached) {
+		/* Without it others of this process may come all the same. */
+		(void)aph_udp_listen(port);
 		atomic_store(&port->fd, udp->fd);
+	}
 	udp->port = port;
 	return 0;
 }
@@ -217,7 +228,8 @@ int aph_udp_port_join(struct aph_rx_udp *udp, const struct aph_rx_udp_options *o
 	if (r < 0)
 		return r;
 	(void)pthread_mutex_lock(&lock);
-	port = find(options);
+	while ((port = find(options)) && port->is_opening)
+		(void)pthread_cond_wait(&opened, &lock);
 	r = port ? 0 : open_port(udp, options);
 	port = port ? port : udp->port;
 	if (r == 0)
@@ -287,10 +299,12 @@ void aph_udp_port_leave(struct aph_rx_udp *udp, bool silently)
 void aph_udp_ports_abandon(void)
 {
 	static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+	static const pthread_cond_t fresh_cond = PTHREAD_COND_INITIALIZER;
 
 	for (struct aph_udp_port *port = atomic_load(&ports); port;
 	     port = atomic_load(&port->next)) {
 		port->lock = fresh;
+		port->is_opening = false;
 		if (port->keeps)
 			continue;
 		close_all(port);
@@ -299,4 +313,5 @@ void aph_udp_ports_abandon(void)
 		port->hint_fd = -1;
 	}
 	lock = fresh;
+	opened = fresh_cond;
 }

@@ -71,6 +71,7 @@ struct aph_udp_facts {
 struct aph_udp_port {
 	_Atomic(struct aph_udp_port *) next; /* among all; see fork.c on how it is changed */
 	pthread_mutex_t lock;
+	bool is_opening; /* by another thread: it has no socket yet */
 	bool is_v6only;
 	bool keeps; /* in a child: a driver goes on there, and so does the port */
 	_Atomic int fd;

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define OTHER_SERVICE 200
 
@@ -208,12 +209,91 @@ static void one_goes(void **state)
 	}
 }
 
+/* -- an owner that does not answer ------------------------------------------------------------- */
+
+struct opening {
+	struct aph_endpoint *ep;
+	const char *address;
+	_Atomic bool done;
+	int result;
+	pthread_t thread;
+};
+
+static void *open_service(void *arg)
+{
+	struct opening *opening = arg;
+
+	opening->result = aph_service_open(NULL, opening->ep, opening->address, NULL);
+	opening->done = true;
+	return NULL;
+}
+
+/* The endpoint that waits for the owner is used, and another one opens a service elsewhere. */
+static void expect_others_go_on(struct opening *opening, struct aph_channel *to)
+{
+	struct aph_endpoint *ep;
+	struct aph_service *service;
+	unsigned n_calls = 0;
+
+	assert_int_equal(pthread_create(&opening->thread, NULL, open_service, opening), 0);
+	usleep(500000); /* by now it has asked; it is given 2 s */
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	assert_int_equal(aph_service_open(&service, ep, remote_address(), NULL), 0);
+	assert_null(aph_service_close(service));
+	assert_null(aph_endpoint_free(ep));
+	assert_false(opening->done);
+	do {
+		client_echo(to);
+		n_calls++;
+	} while (!opening->done);
+	assert_true(n_calls > 10);
+	assert_int_equal(pthread_join(opening->thread, NULL), 0);
+	assert_int_equal(opening->result, -EADDRINUSE);
+}
+
+/* The port is new to this process, or it has it already and wants one more service there. */
+static void an_owner_that_is_stopped(void **state)
+{
+	char owners[64], elsewhere[64];
+	struct service owner, service;
+	struct client client;
+
+	(void)state;
+	if (suite_mode != SERVICE_PROCESS)
+		suite_skip("needs a service that can be stopped");
+	for (int is_at_it = 0; is_at_it < 2; is_at_it++) {
+		struct opening opening = { .done = false };
+
+		snprintf(owners, sizeof(owners), "%s", remote_address());
+		snprintf(elsewhere, sizeof(elsewhere), "%s", remote_address());
+		service_start_simple(&owner, suite_mode, owners);
+		service_start_simple(&service, suite_mode, elsewhere);
+		client_open(&client, elsewhere);
+		if (is_at_it)
+			assert_int_equal(aph_service_open(NULL, client.ep,
+							  remote_other(owners, OTHER_SERVICE + 1),
+							  NULL),
+					 0);
+		child_signal(&owner.child, SIGSTOP);
+		child_await_state(owner.child.pid, 'T', check_hang_ms(2000));
+		opening.ep = client.ep;
+		opening.address = remote_other(owners, OTHER_SERVICE);
+		expect_others_go_on(&opening, client.channel);
+		child_signal(&owner.child, SIGCONT);
+		assert_int_equal(aph_service_open(NULL, client.ep, opening.address, NULL), 0);
+		client_close(&client);
+		service_stop(&service);
+		service_stop(&owner);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SUITE_TEST(each_gets_its_own),	  SUITE_TEST(bulk_at_both),
-		SUITE_TEST(in_a_loop_of_its_own), SUITE_TEST(one_sleeps),
-		SUITE_TEST(served_already),	  SUITE_TEST(one_goes),
+		SUITE_TEST(each_gets_its_own),	      SUITE_TEST(bulk_at_both),
+		SUITE_TEST(in_a_loop_of_its_own),     SUITE_TEST(one_sleeps),
+		SUITE_TEST(served_already),	      SUITE_TEST(one_goes),
+		SUITE_TEST(an_owner_that_is_stopped),
 	};
 
 	return suite_run_both("remote shared", tests, SUITE_LEN(tests), 60);
