@@ -263,8 +263,8 @@ static void retire(struct aph_service *base)
 {
 	struct aph_remote_service *service = aph_container(base, struct aph_remote_service, base);
 
-	/* Answers that were to leave with those that do not come any more. */
-	(void)aph_rx_udp_flush(service->port->udp);
+	/* Requests that are still in the socket are refused with those that wait. */
+	aph_remote_drain(service->port);
 	aph_remote_incoming_end(service);
 }
 

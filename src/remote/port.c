@@ -99,6 +99,15 @@ static bool catch_up(struct aph_remote_port *port)
 	return any;
 }
 
+void aph_remote_drain(struct aph_remote_port *port)
+{
+	/* Whoever waits there receives them, and needs the lock for what comes next. */
+	if (port->waits)
+		(void)aph_rx_udp_flush(port->udp);
+	else
+		(void)catch_up(port);
+}
+
 static bool poll_ports(struct aph_transport *transport, bool requests)
 {
 	struct aph_remote *remote = of(transport);

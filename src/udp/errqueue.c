@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the network says about datagrams that were sent: ICMP, through the socket's error queue.
- * Anybody can forge one, so the engine gets what it quotes of our datagram and decides.
+ * Anybody can forge one, so the engine gets what it quotes of our datagram and decides. The socket
+ * speaks of errors first, but an answer that is there may be the last thing that its sender did
+ * before the port was closed: so what has arrived is handed on first.
  */
 #include "udp/udp.h"
 
@@ -9,7 +11,9 @@
 #include <linux/errqueue.h>
 #include <string.h>
 
-#define ERRORS_MAX 64 /* of one reading: a flood of them must not keep the driver from its work */
+/* Of one reading: a flood of either must not keep the driver from its work. */
+#define ERRORS_MAX   64
+#define RECEIVED_MAX 64
 
 bool aph_udp_is_reported(int error)
 {
@@ -107,6 +111,23 @@ void aph_udp_read_errors(struct aph_rx_udp *udp, uint64_t now_ns)
 					     report.quote_len ? report.quote : NULL,
 					     report.quote_len, false, now_ns);
 	}
+}
+
+void aph_udp_read_all(struct aph_rx_udp *udp, uint64_t now_ns)
+{
+	for (unsigned i = 0; i < RECEIVED_MAX; i++) {
+		int r = 0;
+
+		if (udp->has_rest)
+			aph_udp_deliver_rest(udp, now_ns);
+		else
+			r = aph_udp_receive(udp, MSG_DONTWAIT);
+		if (r > 0)
+			aph_udp_deliver(udp, true, now_ns);
+		else if (r < 0 && !aph_udp_is_reported(-r))
+			break;
+	}
+	aph_udp_read_errors(udp, now_ns);
 }
 
 uint32_t aph_udp_read_local_mtu(struct aph_rx_udp *udp)

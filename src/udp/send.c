@@ -573,7 +573,5 @@ int aph_udp_send(struct aph_rx_udp *udp, uint64_t now_ns)
 		if (udp->n_failures)
 			tell_failures(udp, now_ns);
 	} while (aph_rx_deadline(udp->rx) <= now_ns);
-	if (udp->errors_there)
-		aph_udp_read_errors(udp, now_ns);
 	return last;
 }

@@ -201,12 +201,17 @@ int aph_udp_check(const struct aph_rx_udp *udp)
 int aph_rx_udp_flush(struct aph_rx_udp *udp)
 {
 	int r = aph_udp_check(udp);
+	bool is_awake;
 
 	if (r < 0)
 		return r;
-	if (atomic_load_explicit(&udp->place, memory_order_relaxed) != APH_UDP_AWAKE)
+	is_awake = atomic_load_explicit(&udp->place, memory_order_relaxed) == APH_UDP_AWAKE;
+	if (!is_awake)
 		aph_udp_spin_note_other(&udp->spin);
 	r = aph_udp_send(udp, aph_rx_udp_now());
+	/* Else whoever sleeps there receives, and so reads them. */
+	if (udp->errors_there && is_awake)
+		aph_udp_read_all(udp, aph_rx_udp_now());
 	aph_udp_update(udp);
 	return r;
 }

@@ -222,6 +222,8 @@ void aph_udp_deliver_rest(struct aph_rx_udp *udp, uint64_t now_ns);
 bool aph_udp_is_reported(int error);
 /* Tells the engine what is in the error queue. */
 void aph_udp_read_errors(struct aph_rx_udp *udp, uint64_t now_ns);
+/* The same, behind what is in the socket. Nobody sleeps in there. */
+void aph_udp_read_all(struct aph_rx_udp *udp, uint64_t now_ns);
 /*
  * Takes what our own kernel put there about the size of a probe; returns the MTU it said, 0:
  * nothing.

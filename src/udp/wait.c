@@ -127,7 +127,7 @@ static void nudge(struct aph_rx_udp *udp)
 {
 	enum aph_udp_place place = atomic_load(&udp->place);
 	uint64_t deadline_ns = aph_rx_deadline(udp->rx);
-	bool has_event = aph_rx_has_event(udp->rx);
+	bool has_event = aph_rx_has_event(udp->rx) || udp->errors_there;
 
 	if (place == APH_UDP_AWAKE || (!has_event && deadline_ns >= udp->sleep_until_ns))
 		return;
@@ -333,7 +333,7 @@ static int receive(struct aph_rx_udp *udp, uint64_t deadline_ns, uint64_t engine
 	if (r > 0)
 		aph_udp_deliver(udp, nap.at_once, nap.now_ns);
 	else if (aph_udp_is_reported(-r))
-		aph_udp_read_errors(udp, nap.now_ns);
+		aph_udp_read_all(udp, nap.now_ns);
 	else
 		return r == -EAGAIN ? 0 : r;
 	return 1;
@@ -364,6 +364,10 @@ static int wait_for_event(struct aph_rx_udp *udp, uint64_t deadline_ns)
 			aph_rx_tick(udp->rx, now_ns);
 			(void)aph_udp_send(udp, now_ns);
 			engine_ns = aph_rx_deadline(udp->rx);
+		}
+		if (udp->errors_there) {
+			aph_udp_read_all(udp, now_ns);
+			continue;
 		}
 		if (aph_rx_has_event(udp->rx))
 			return 0;

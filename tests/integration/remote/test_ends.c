@@ -388,6 +388,42 @@ static void the_service_closes(void **state)
 	client_close(&client);
 }
 
+/*
+ * Requests that are in the socket: nobody has received them, alone at its port or not. The client
+ * hears so, although more of a request went to a port that is closed before it has looked.
+ */
+static void the_service_closes_unread(void **state)
+{
+	const char *address = remote_address();
+	char others[64], large[40000] = "h";
+	struct aph_call *calls[4];
+	struct aph_service *service;
+	struct aph_endpoint *ep;
+	struct client client;
+
+	(void)state;
+	snprintf(others, sizeof(others), "%s", remote_other(address, REMOTE_SERVICE + 1));
+	for (int with_another = 0; with_another < 2; with_another++) {
+		assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+		assert_int_equal(aph_service_open(&service, ep, address, NULL), 0);
+		if (with_another)
+			assert_int_equal(aph_service_open(NULL, ep, others, NULL), 0);
+		client_open(&client, address);
+		for (size_t i = 0; i < SUITE_LEN(calls); i++) {
+			assert_int_equal(aph_call_new(&calls[i], client.channel, APH_FOREVER, NULL),
+					 0);
+			assert_true(aph_call_send(calls[i], large, i % 2 ? sizeof(large) : 1, 0) >
+				    0);
+		}
+		client_quiet(client.ep, 5);
+		assert_null(aph_service_close(service));
+		client_expect_ends(&client, calls, SUITE_LEN(calls), APH_REFUSED, APH_REASON_CLOSED,
+				   false, 3000);
+		client_close(&client);
+		assert_null(aph_endpoint_free(ep));
+	}
+}
+
 static void the_client_closes(void **state)
 {
 	struct service_config config = { .address = remote_address() };
@@ -485,6 +521,7 @@ int main(void)
 		SUITE_TEST(the_client_is_killed),
 		SUITE_TEST(a_reply_to_a_client_that_was_killed),
 		SUITE_TEST(the_service_closes),
+		SUITE_TEST(the_service_closes_unread),
 		SUITE_TEST(the_client_closes),
 		SUITE_TEST(the_service_throws_the_client_out),
 		SUITE_TEST(thrown_out_and_still_held),
