@@ -59,7 +59,7 @@ static void abort_calls(struct aph_channel *channel)
 			any |= aph_rx_call_abort(aph_remote_call(call)->rx, APH_RX_CALL_DEAD) == 0;
 	}
 	if (any)
-		(void)aph_rx_udp_flush(aph_remote_channel(channel)->port->udp);
+		aph_remote_flush_now(aph_remote_channel(channel)->port);
 }
 
 /* Service: it has a call, or ends. */
@@ -83,7 +83,7 @@ static void disconnect(struct aph_channel *channel)
 	}
 	/* Its calls end at the engine; what they were told is for the core to make of. */
 	rc->client = aph_rx_client_free(rc->client);
-	(void)aph_rx_udp_flush(rc->port->udp);
+	aph_remote_flush_now(rc->port);
 }
 
 static void free_channel(struct aph_channel *channel)
@@ -276,7 +276,7 @@ static void close_service(struct aph_service *base)
 	id = aph_rx_service_id(service->rx);
 	service->rx = aph_rx_service_remove(service->rx);
 	aph_rx_udp_release(service->port->udp, id);
-	(void)aph_rx_udp_flush(service->port->udp);
+	aph_remote_flush_now(service->port);
 	aph_remote_port_put(service->port);
 	aph_bury(base->ep, &service->grave, service);
 }

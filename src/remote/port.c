@@ -99,15 +99,6 @@ static bool catch_up(struct aph_remote_port *port)
 	return any;
 }
 
-void aph_remote_drain(struct aph_remote_port *port)
-{
-	/* Whoever waits there receives them, and needs the lock for what comes next. */
-	if (port->waits)
-		(void)aph_rx_udp_flush(port->udp);
-	else
-		(void)catch_up(port);
-}
-
 static bool poll_ports(struct aph_transport *transport, bool requests)
 {
 	struct aph_remote *remote = of(transport);
@@ -176,29 +167,54 @@ static bool is_quick(const struct aph_remote_port *port, uint64_t ticks)
 	return ticks - port->delivered < TOGETHER_TICKS && ticks >= port->slow_until;
 }
 
+static bool sleeps(const struct aph_remote_port *port)
+{
+	const struct aph_endpoint *ep = port->remote->base.ep;
+
+	return ep->in_epoll || ep->asleep;
+}
+
+void aph_remote_flush_now(struct aph_remote_port *port)
+{
+	(void)aph_rx_udp_flush(port->udp);
+	if (sleeps(port) && !port->waits)
+		set_timer(port);
+}
+
 void aph_remote_flush(struct aph_remote_port *port)
 {
-	struct aph_endpoint *ep = port->remote->base.ep;
-	bool sleeps = ep->in_epoll || ep->asleep;
+	const struct aph_endpoint *ep = port->remote->base.ep;
 
 	/*
 	 * More is to be done first: it leaves together, if those who do it will look at us soon.
 	 * Who sleeps does not.
 	 */
-	if ((!aph_list_empty(&ep->ready) || !aph_list_empty(&port->incoming)) && !sleeps &&
+	if ((!aph_list_empty(&ep->ready) || !aph_list_empty(&port->incoming)) && !sleeps(port) &&
 	    is_quick(port, aph_ticks()))
 		return;
-	(void)aph_rx_udp_flush(port->udp);
-	if (sleeps && !port->waits)
-		set_timer(port);
+	aph_remote_flush_now(port);
+}
+
+void aph_remote_drain(struct aph_remote_port *port)
+{
+	struct aph_endpoint *ep = port->remote->base.ep;
+
+	/* Whoever waits there receives it, and needs the lock for what comes next. */
+	if (port->waits) {
+		(void)aph_rx_udp_flush(port->udp);
+		return;
+	}
+	if (!catch_up(port))
+		return;
+	/* The socket does not tell those who sleep of it any more. */
+	aph_timers_stop(&ep->timers, &port->timer);
+	aph_endpoint_start_timer(ep, &port->timer, 0);
 }
 
 void aph_remote_changed(struct aph_remote_port *port)
 {
-	const struct aph_endpoint *ep = port->remote->base.ep;
-
 	/* Who is awake looks at the engine before it sleeps. */
-	if (ep->in_epoll || ep->asleep)
+	if (sleeps(port))
 		aph_remote_flush(port);
 }
 

@@ -151,6 +151,7 @@ int aph_remote_port_get(struct aph_remote_port **out, struct aph_endpoint *ep,
 void aph_remote_port_put(struct aph_remote_port *port);
 /* Something was written: it leaves now, or with what else the user does in this turn. */
 void aph_remote_flush(struct aph_remote_port *port);
+void aph_remote_flush_now(struct aph_remote_port *port);
 /* All leaves that was written, and what is there is received. */
 void aph_remote_drain(struct aph_remote_port *port);
 /* Tells the core what the engine has to tell. True when there was something. */

@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define REFUSED_MAX 5 /* in a row, 10 ms apart */
+#define REFUSED_MAX 20 /* in a row, 10 ms apart: on a busy machine it takes a while to take over */
 #define LEFT_MAX    100
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of those who change the list */

@@ -6,6 +6,7 @@
 #include "remote.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -424,6 +425,42 @@ static void the_service_closes_unread(void **state)
 	}
 }
 
+/* A request for another service of the port, in a loop that sleeps when the first one closes. */
+static void one_closes_and_one_is_called(void **state)
+{
+	struct aph_service *services[2];
+	struct aph_endpoint *ep;
+	struct aph_event ev;
+	struct client client;
+	struct aph_call *call;
+	struct pollfd fd = { .events = POLLIN };
+	char addresses[2][64];
+
+	(void)state;
+	snprintf(addresses[0], sizeof(addresses[0]), "%s", remote_address());
+	snprintf(addresses[1], sizeof(addresses[1]), "%s",
+		 remote_other(addresses[0], REMOTE_SERVICE + 1));
+	assert_int_equal(aph_endpoint_new(&ep, NULL), 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(aph_service_open(&services[i], ep, addresses[i], NULL), 0);
+	fd.fd = aph_endpoint_fd(ep);
+	assert_true(fd.fd >= 0);
+	assert_int_equal(aph_endpoint_next(ep, &ev, APH_NOW), -EAGAIN);
+	client_open(&client, addresses[1]);
+	call = client_begin(client.channel, "e", 1, APH_FOREVER);
+	client_quiet(client.ep, 5);
+	assert_null(aph_service_close(services[0]));
+	assert_int_equal(poll(&fd, 1, check_hang_ms(3000)), 1);
+	assert_int_equal(aph_endpoint_next(ep, &ev, APH_NOW), 0);
+	assert_int_equal(ev.type, APH_EVENT_REQUEST);
+	assert_int_equal(aph_call_reply(ev.call, "yes", 3), 0);
+	assert_int_equal(aph_endpoint_next(ep, &ev, APH_NOW), -EAGAIN);
+	client_check_result(client_end(client.ep, call, NULL, NULL), APH_ANSWERED, APH_REASON_NONE);
+	aph_call_free(call);
+	client_close(&client);
+	assert_null(aph_endpoint_free(ep));
+}
+
 static void the_client_closes(void **state)
 {
 	struct service_config config = { .address = remote_address() };
@@ -522,6 +559,7 @@ int main(void)
 		SUITE_TEST(a_reply_to_a_client_that_was_killed),
 		SUITE_TEST(the_service_closes),
 		SUITE_TEST(the_service_closes_unread),
+		SUITE_TEST(one_closes_and_one_is_called),
 		SUITE_TEST(the_client_closes),
 		SUITE_TEST(the_service_throws_the_client_out),
 		SUITE_TEST(thrown_out_and_still_held),
