@@ -355,6 +355,7 @@ struct aph_afrx_connection *aph_afrx_connection_begin(int outer, size_t len, ssi
 void aph_afrx_connection_end(struct aph_afrx_connection *c)
 {
 	c->body = NULL;
+	c->timed = false;
 	aph_afrx_enter();
 	aph_afrx_list_del(&c->link);
 	/* Much memory is not kept, nor is what was interrupted. */
@@ -391,6 +392,19 @@ static void be_cancelled(void *arg)
 	aph_afrx_connection_end(c);
 }
 
+/*
+ * The kernel goes on with recvmsg() after a handler with SA_RESTART, as no time limit is set for
+ * this descriptor; never with poll().
+ */
+static int hear(const struct aph_afrx_connection *c, char *what, int fds[2])
+{
+	struct pollfd poller = { .fd = c->fd, .events = POLLIN };
+
+	if (c->timed && poll(&poller, 1, -1) < 0)
+		return -errno;
+	return aph_afrx_hear(c->fd, what, fds);
+}
+
 static int hear_answer(struct aph_afrx_connection *c, char *what)
 {
 	int fds[2], type, r;
@@ -401,7 +415,7 @@ static int hear_answer(struct aph_afrx_connection *c, char *what)
 	aph_afrx_release();
 	/* For system calls alone. NOLINTNEXTLINE(concurrency-thread-canceltype-asynchronous) */
 	(void)pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
-	r = aph_afrx_hear(c->fd, what, fds);
+	r = hear(c, what, fds);
 	(void)pthread_setcanceltype(type, NULL);
 	aph_afrx_hold();
 	pthread_cleanup_pop(0);

@@ -14,6 +14,7 @@ struct aph_afrx_connection {
 	struct aph_afrx_shared *shared;
 	size_t size;
 	struct aph_afrx_vector *body; /* of who asks, and may be cancelled; or NULL */
+	bool timed; /* a signal ends the waiting, even if its handler has SA_RESTART */
 	bool broken;
 	int failure; /* of a broken one: what it is told with */
 };

@@ -138,6 +138,15 @@ static size_t limit_body(int fd, size_t len, int flags)
 	return len < APH_AFRX_BODY_MAX ? len : APH_AFRX_BODY_MAX;
 }
 
+/* Whether it may wait, but not for ever: the functions of the system are then not restarted. */
+static bool is_timed(int fd, int option, int flags, const struct aph_afrx_onward *onward)
+{
+	uint64_t deadline_ns =
+		onward ? onward->deadline_ns : aph_afrx_deadline(fd, option, flags);
+
+	return deadline_ns != APH_NOW && deadline_ns != APH_FOREVER;
+}
+
 static void put_onward(struct aph_afrx_question *q, const struct aph_afrx_onward *onward)
 {
 	uint64_t now_ns = aph_time_ns();
@@ -165,6 +174,7 @@ ssize_t aph_afrx_remote_send_on(int fd, const struct msghdr *copy, struct aph_af
 	if (!c)
 		return r;
 	c->body = body;
+	c->timed = is_timed(fd, SO_SNDTIMEO, flags, onward);
 	aph_afrx_connection_tell_keys(c, fd);
 	r = put_message(c, copy, body, len);
 	c->shared->question.a = flags;
@@ -235,6 +245,7 @@ static ssize_t receive(int fd, struct msghdr *copy, struct aph_afrx_vector *body
 	if (!c)
 		return n;
 	c->body = body;
+	c->timed = is_timed(fd, SO_RCVTIMEO, flags, onward);
 	q = &c->shared->question;
 	q->a = flags;
 	q->len = len;

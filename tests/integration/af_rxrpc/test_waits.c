@@ -99,6 +99,17 @@ static void end_and_read(int client, int server, size_t at, size_t len)
 	CHECK_INT(at, len + 3);
 }
 
+static void *receive_in_thread(void *arg)
+{
+	struct sender *reader = arg;
+	static struct got mine;
+
+	receive(reader->fd, &mine, 10, 0);
+	reader->result = mine.n;
+	atomic_store(&reader->done, true);
+	return NULL;
+}
+
 /* -- for room ---------------------------------------------------------------------------------- */
 
 /* What was taken before the signal is told, and only where there was nothing the signal is. */
@@ -153,6 +164,32 @@ static void test_signal_that_restarts(void **state)
 	CHECK_INT(result_of(&sender), 2u << 20);
 	end_and_read(client, server, at, 2u << 20);
 	OK(rx_close(client));
+	OK(rx_close(server));
+}
+
+/* Where there is a time limit, no handler lets the function go on. */
+static void test_signal_before_the_limit(void **state)
+{
+	struct timeval limit = { .tv_sec = 1000 };
+	struct sockaddr_rxrpc to;
+	struct sender waiter;
+	int server, client;
+
+	(void)state;
+	handle_signals(SA_RESTART);
+	call_begin(&to, &server, &client);
+	OK(rx_setsockopt(client, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)));
+	begin_sending(&waiter, client, 1, LARGE);
+	while (polls(client, POLLOUT, 0))
+		usleep(1000);
+	CHECK(interrupt(&waiter) < (ssize_t)LARGE);
+	OK(rx_close(client));
+	OK(rx_close(server));
+	server = server_new(&to, 5);
+	OK(rx_setsockopt(server, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)));
+	waiter = (struct sender){ .fd = server };
+	CHECK_INT(pthread_create(&waiter.thread, NULL, receive_in_thread, &waiter), 0);
+	CHECK_INT(interrupt(&waiter), -EINTR);
 	OK(rx_close(server));
 }
 
@@ -252,16 +289,6 @@ static void test_shut_down_without_channel(void **state)
 
 /* -- for a message ----------------------------------------------------------------------------- */
 
-static void *read_in_thread(void *arg)
-{
-	struct sender *reader = arg;
-	static struct got mine;
-
-	receive(reader->fd, &mine, 10, 0);
-	reader->result = mine.n;
-	return NULL;
-}
-
 /* The only call is aborted here, of which no message comes: nothing could come any more. */
 static void test_last_call_aborted(void **state)
 {
@@ -272,7 +299,7 @@ static void test_last_call_aborted(void **state)
 	(void)state;
 	call_begin(&to, &server, &reader.fd);
 	CHECK_INT(tag_send(reader.fd, 1, "x", 1, NULL, 0), 1);
-	CHECK_INT(pthread_create(&reader.thread, NULL, read_in_thread, &reader), 0);
+	CHECK_INT(pthread_create(&reader.thread, NULL, receive_in_thread, &reader), 0);
 	usleep(20000);
 	CHECK_INT(tag_abort(reader.fd, 1, 1), 0);
 	CHECK_INT(result_of(&reader), -EAGAIN);
@@ -411,7 +438,7 @@ static void test_cancelled_reader(void **state)
 	reader.fd = server;
 	for (i = 0; i < 4; i++) {
 		CHECK_INT(pthread_create(&reader.thread, NULL,
-					 i == 3 ? read_vector_in_thread : read_in_thread, &reader),
+					 i == 3 ? read_vector_in_thread : receive_in_thread, &reader),
 			  0);
 		cancel(&reader, times[i]);
 	}
@@ -466,7 +493,7 @@ static void test_cancelled_sender(void **state)
 static void *read_without_cancelling(void *arg)
 {
 	OK(-pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL));
-	read_in_thread(arg);
+	receive_in_thread(arg);
 	return NULL;
 }
 
@@ -494,6 +521,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		SUITE_TEST(test_signal_without_room),
 		SUITE_TEST(test_signal_that_restarts),
+		SUITE_TEST(test_signal_before_the_limit),
 		SUITE_TEST(test_closed_without_room),
 		SUITE_TEST(test_no_channel),
 		SUITE_TEST(test_channel_that_becomes_free),
