@@ -344,6 +344,7 @@ void aph_rx_conn_attach(struct aph_rx_conn *conn, unsigned channel, struct aph_r
 	call->conn = conn;
 	call->channel = (uint8_t)channel;
 	call->number = number;
+	call->serial_before = conn->serial;
 	call->epoch = conn->epoch;
 	call->cid = conn->cid | channel;
 	if (conn->n_calls++ == 0)

@@ -331,6 +331,7 @@ struct aph_rx_call {
 	enum aph_rx_state state;
 	struct aph_rx_end end;
 	uint32_t number;
+	uint32_t serial_before; /* the connection's last one, when it got its channel */
 	uint16_t service;
 	uint8_t flags; /* APH_RX_CALL_* */
 	uint8_t channel;

@@ -2,8 +2,10 @@
 /*
  * What the network says about datagrams of ours. Anybody can forge it: it counts if it quotes a
  * connection that there is, and then for all of that peer's; for its youngest, where it has very
- * many, as reports about its own cost a peer little.
+ * many, as reports about its own cost a peer little. What is quoted may have left long ago, before
+ * somebody was at the port: it says nothing about calls that began later.
  */
+#include "rx/call.h"
 #include "rx/engine.h"
 
 #include <errno.h>
@@ -71,6 +73,37 @@ static void fail(struct aph_rx_conn *conn, enum aph_rx_outcome outcome, int erro
 		aph_rx_conn_fail(conn, outcome, error);
 }
 
+/* Whether the call had begun when the quoted packet left, as far as it is shown. */
+static bool is_concerned(const struct aph_rx_call *call, const uint8_t *quote, size_t len)
+{
+	return len < 20 || (int32_t)(aph_get32(quote + 16) - call->serial_before) > 0;
+}
+
+/* Ends the calls of its connection that a report concerns. Returns how many. */
+static unsigned fail_quoted(struct aph_rx_conn *conn, int error, const uint8_t *quote, size_t len)
+{
+	struct aph_rx_call *concerned[4];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < 4; i++) {
+		struct aph_rx_call *call = conn->channels[i].call;
+
+		if (call && is_concerned(call, quote, len))
+			concerned[n++] = call;
+	}
+	if (n == conn->n_calls) {
+		fail(conn, APH_RX_NET_ERROR, error);
+		return n;
+	}
+	if (n)
+		aph_rx_conn_spend(conn);
+	for (unsigned i = 0; i < n; i++) {
+		concerned[i]->vague = true;
+		aph_rx_call_end(concerned[i], APH_RX_NET_ERROR, error);
+	}
+	return n;
+}
+
 static void peer_error(struct aph_rx_peer *peer, int error, uint32_t mtu, const void *quote,
 		       size_t quote_len, bool local)
 {
@@ -87,16 +120,19 @@ static void peer_error(struct aph_rx_peer *peer, int error, uint32_t mtu, const 
 		aph_rx_pmtu_too_large(&peer->pmtu, mtu);
 		return;
 	}
-	if (quoted) {
+	if (quoted)
 		note_bounce(quoted, quote, quote_len);
+	if (local && quoted)
 		fail(quoted, outcome, error);
-	}
+	else if (!local && !fail_quoted(quoted, error, quote, quote_len))
+		return;
 	pos = peer->conns.prev;
 	for (unsigned i = 0; pos != &peer->conns && i < CONNECTIONS_MAX; i++) {
 		struct aph_rx_conn *conn = aph_container(pos, struct aph_rx_conn, peer_link);
 
 		pos = pos->prev;
-		fail(conn, outcome, error);
+		if (local || conn != quoted)
+			fail(conn, outcome, error);
 	}
 }
 

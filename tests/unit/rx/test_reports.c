@@ -103,6 +103,73 @@ static void nor_are_wrong_ones(void **state)
 	end(&c);
 }
 
+/* The header of the next packet that leaves. */
+static void take(struct caller *c, uint8_t out[APH_RX_HEADER])
+{
+	struct aph_rx_message message;
+
+	assert_int_equal(aph_rx_send(c->rx, &message, 1, now_ns), 1);
+	assert_true(message.iov[0].iov_len >= APH_RX_HEADER);
+	memcpy(out, message.iov[0].iov_base, APH_RX_HEADER);
+}
+
+static void call_again(struct caller *c, struct aph_rx_client *client, struct aph_rx_call **call,
+		       uint8_t sent[APH_RX_HEADER])
+{
+	assert_int_equal(aph_rx_call_new(call, client, NULL), 0);
+	assert_int_equal(aph_rx_call_write(*call, "another", 7, 0), 7);
+	take(c, sent);
+}
+
+/* Somebody may be at the port since: what has left before a call does not end it. */
+static void those_of_earlier_packets_end_no_later_calls(void **state)
+{
+	uint8_t abort[APH_RX_HEADER], later[APH_RX_HEADER], elsewhere[APH_RX_HEADER];
+	struct aph_rx_client *other;
+	struct aph_rx_call *call, *third;
+	struct aph_rx_event event;
+	struct caller c;
+
+	(void)state;
+	begin(&c);
+	assert_int_equal(aph_rx_client_new(&other, c.rx, &c.path, SERVICE + 1, NULL), 0);
+	(void)aph_rx_call_free(c.call);
+	take(&c, abort);
+	assert_int_equal(abort[20], APH_RX_ABORT);
+	call_again(&c, c.client, &call, later);
+	assert_memory_equal(c.sent, later, 8); /* the same connection and channel */
+	c.call = call;
+	call_again(&c, other, &third, elsewhere);
+	assert_false(ends(&c, c.sent, APH_RX_HEADER, false));
+	assert_false(ends(&c, abort, APH_RX_HEADER, false));
+	/* Its own one does, and with it all that the peer has to answer. */
+	assert_true(ends(&c, later, APH_RX_HEADER, false));
+	assert_true(aph_rx_next(c.rx, &event));
+	assert_int_equal(event.end.outcome, APH_RX_NET_ERROR);
+	(void)aph_rx_call_free(third);
+	(void)aph_rx_client_free(other);
+	end(&c);
+}
+
+/* Two calls of one connection: the one that was there by then ends, the later one goes on. */
+static void earlier_calls_of_the_connection_end(void **state)
+{
+	uint8_t later[APH_RX_HEADER];
+	struct aph_rx_call *call;
+	struct caller c;
+
+	(void)state;
+	begin(&c);
+	call_again(&c, c.client, &call, later);
+	assert_memory_equal(c.sent, later, 7);
+	assert_int_not_equal(c.sent[7], later[7]);
+	assert_true(ends(&c, c.sent, APH_RX_HEADER, false));
+	assert_false(ends(&c, c.sent, APH_RX_HEADER, false));
+	assert_true(ends(&c, later, APH_RX_HEADER, false));
+	(void)aph_rx_call_free(call);
+	end(&c);
+}
+
 static void sizes_are_not_lowered_blindly(void **state)
 {
 	struct aph_rx_call *second;
@@ -138,6 +205,8 @@ int main(void)
 		cmocka_unit_test(true_ones_are_believed),
 		cmocka_unit_test(blind_ones_are_not),
 		cmocka_unit_test(nor_are_wrong_ones),
+		cmocka_unit_test(those_of_earlier_packets_end_no_later_calls),
+		cmocka_unit_test(earlier_calls_of_the_connection_end),
 		cmocka_unit_test(sizes_are_not_lowered_blindly),
 		cmocka_unit_test(our_own_kernel_needs_no_proof),
 	};
