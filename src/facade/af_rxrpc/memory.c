@@ -172,6 +172,9 @@ int aph_afrx_message_copy(struct msghdr *copy, struct aph_afrx_vector *v,
 {
 	int r = aph_afrx_copy_in(copy, message, sizeof(*copy));
 
+	/* It is an int to the kernel. */
+	if (r == 0 && copy->msg_name && copy->msg_namelen > INT_MAX)
+		r = -EINVAL;
 	return r == 0 ? vector_init(v, copy->msg_iov, copy->msg_iovlen) : r;
 }
 

@@ -6,6 +6,7 @@
 #include "fixture.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 
 static struct got got;
 
@@ -351,6 +353,51 @@ static void test_other_calls(void **state)
 	OK(close(pipes[1]));
 	OK(close(fd));
 }
+
+/* What the kernel sees to before it asks a socket. There is a message, and it stays. */
+static void test_odd_lengths(void **state)
+{
+	struct timespec no_time = { .tv_nsec = 1000000000 };
+	struct iovec many[IOV_MAX + 1] = { { NULL, 0 } };
+	struct mmsghdr messages[1] = { { .msg_len = 0 } };
+	struct sockaddr_rxrpc to, from;
+	struct msghdr message = { .msg_name = &from, .msg_namelen = UINT32_MAX };
+	socklen_t len = UINT32_MAX;
+	int server = server_new(&to, 5), client = client_new();
+	struct iovec *volatile nowhere = (void *)8;
+	volatile size_t huge = SIZE_MAX;
+	volatile int negative = -1;
+	char byte = 0, *volatile at = &byte; /* not to be checked by the compiler */
+
+	(void)state;
+	CHECK_INT(tag_send(client, 1, "x", 1, &to, 0), 1);
+	CHECK(polls(server, POLLIN, check_hang_ms(5000)));
+	CHECK_INT(readv(server, NULL, 0), 0);
+	CHECK_INT(readv(server, many, 1), 0);
+	CHECK_INT(readv(server, many, IOV_MAX), 0);
+	FAILS(readv(server, many, IOV_MAX + 1), EINVAL);
+	FAILS(readv(server, many, negative), EINVAL);
+	FAILS(readv(server, nowhere, 1), EFAULT);
+	CHECK_INT(writev(server, NULL, 0), 0);
+	CHECK_INT(writev(server, many, IOV_MAX), 0);
+	FAILS(writev(server, many, IOV_MAX + 1), EINVAL);
+	FAILS(read(server, at, huge), EFAULT);
+	FAILS(write(server, at, huge), EFAULT);
+	FAILS(recvfrom(server, at, 1, 0, (struct sockaddr *)&from, NULL), EFAULT);
+	FAILS(recvfrom(server, at, 1, 0, (struct sockaddr *)&from, &len), EINVAL);
+	FAILS(recvmsg(server, &message, 0), EINVAL);
+	FAILS(recvmmsg(server, messages, 1, 0, &no_time), EINVAL);
+	message = (struct msghdr){ .msg_iov = many, .msg_iovlen = IOV_MAX + 1 };
+	FAILS(recvmsg(server, &message, 0), EMSGSIZE);
+	FAILS(sendmsg(server, &message, 0), EMSGSIZE);
+	/* Too much is cut to what can be taken. */
+	CHECK_INT(recv(server, at, huge, MSG_PEEK), 0);
+	message.msg_iovlen = 0;
+	OK(recvmsg(server, &message, 0));
+	FAILS(recv(server, at, huge, MSG_DONTWAIT), EAGAIN);
+	OK(close(client));
+	OK(close(server));
+}
 #endif
 
 /* -- options ----------------------------------------------------------------------------------- */
@@ -547,6 +594,7 @@ int main(void)
 		SUITE_TEST(test_both_wildcards),
 #ifdef AFRX_PLAIN
 		SUITE_TEST(test_other_calls),
+		SUITE_TEST(test_odd_lengths),
 #endif
 	};
 

@@ -7,10 +7,39 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <sys/sendfile.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+/* -- what never comes to the socket ------------------------------------------------------------- */
+
+/* send() and recv() take of too much what they can; read() and write() say EFAULT. */
+static size_t clip(size_t len)
+{
+	return len < SSIZE_MAX ? len : SSIZE_MAX;
+}
+
+/* Nothing is wanted of any piece. Of a pointer that leads nowhere the library tells. */
+static bool is_empty(const struct iovec *iov, int n)
+{
+	for (int i = 0; i < n; i++) {
+		struct iovec piece, to = { &piece, sizeof(piece) };
+		struct iovec from = { (void *)(uintptr_t)&iov[i], sizeof(piece) };
+
+		if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) != sizeof(piece) ||
+		    piece.iov_len)
+			return false;
+	}
+	return true;
+}
+
+/* Whether the kernel does it without the socket: it is refused, or 0. */
+static bool is_idle(const struct iovec *iov, int n)
+{
+	return n < 0 || n > IOV_MAX || is_empty(iov, n);
+}
 
 /* -- sending ----------------------------------------------------------------------------------- */
 
@@ -44,6 +73,8 @@ APH_API int sendmmsg(int fd, struct mmsghdr *messages, unsigned n, int flags)
 
 	if (!aph_rxrpc_is_socket(fd))
 		return real(fd, messages, n, flags);
+	if (n > IOV_MAX)
+		n = IOV_MAX; /* as the kernel has it */
 	for (i = 0; i < n; i++) {
 		r = aph_rxrpc_sendmsg(fd, &messages[i].msg_hdr, flags);
 		if (r < 0)
@@ -57,7 +88,7 @@ APH_API ssize_t sendto(int fd, const void *data, size_t len, int flags, __CONST_
 		       socklen_t name_len)
 {
 	APH_AFRX_REAL(sendto);
-	struct iovec iov = { (void *)(uintptr_t)data, len };
+	struct iovec iov = { (void *)(uintptr_t)data, clip(len) };
 
 	return aph_rxrpc_is_socket(fd)
 		       ? send_vector(fd, &iov, 1, flags, name.__sockaddr__, name_len)
@@ -67,7 +98,7 @@ APH_API ssize_t sendto(int fd, const void *data, size_t len, int flags, __CONST_
 APH_API ssize_t send(int fd, const void *data, size_t len, int flags)
 {
 	APH_AFRX_REAL(send);
-	struct iovec iov = { (void *)(uintptr_t)data, len };
+	struct iovec iov = { (void *)(uintptr_t)data, clip(len) };
 
 	return aph_rxrpc_is_socket(fd) ? send_vector(fd, &iov, 1, flags, NULL, 0)
 				       : real(fd, data, len, flags);
@@ -78,14 +109,15 @@ APH_API ssize_t write(int fd, const void *data, size_t len)
 	APH_AFRX_REAL(write);
 	struct iovec iov = { (void *)(uintptr_t)data, len };
 
-	return aph_rxrpc_is_socket(fd) ? send_vector(fd, &iov, 1, 0, NULL, 0) : real(fd, data, len);
+	return len <= SSIZE_MAX && aph_rxrpc_is_socket(fd) ? send_vector(fd, &iov, 1, 0, NULL, 0)
+							   : real(fd, data, len);
 }
 
 APH_API ssize_t writev(int fd, const struct iovec *iov, int n)
 {
 	APH_AFRX_REAL(writev);
 
-	if (n < 0 || !aph_rxrpc_is_socket(fd))
+	if (!aph_rxrpc_is_socket(fd) || is_idle(iov, n))
 		return real(fd, iov, n);
 	return send_vector(fd, iov, (size_t)n, 0, NULL, 0);
 }
@@ -97,13 +129,19 @@ static ssize_t receive_vector(int fd, const struct iovec *iov, size_t n, int fla
 {
 	struct msghdr message = {
 		.msg_name = name,
-		.msg_namelen = name && name_len ? *name_len : 0,
 		.msg_iov = (struct iovec *)(uintptr_t)iov,
 		.msg_iovlen = n,
 	};
-	ssize_t r = aph_rxrpc_recvmsg(fd, &message, flags);
+	ssize_t r;
 
-	if (r >= 0 && name && name_len)
+	if (name && !name_len) {
+		errno = EFAULT;
+		return -1;
+	}
+	if (name)
+		message.msg_namelen = *name_len;
+	r = aph_rxrpc_recvmsg(fd, &message, flags);
+	if (r >= 0 && name)
 		*name_len = message.msg_namelen;
 	return r;
 }
@@ -133,6 +171,11 @@ APH_API int recvmmsg(int fd, struct mmsghdr *messages, unsigned n, int flags,
 
 	if (!aph_rxrpc_is_socket(fd))
 		return real(fd, messages, n, flags, timeout);
+	if (timeout &&
+	    (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec >= 1000000000)) {
+		errno = EINVAL;
+		return -1;
+	}
 	start_ns = aph_time_ns();
 	for (i = 0; i < n && !(i && is_over(timeout, start_ns)); i++) {
 		r = aph_rxrpc_recvmsg(fd, &messages[i].msg_hdr, flags & ~MSG_WAITFORONE);
@@ -149,7 +192,7 @@ APH_API ssize_t recvfrom(int fd, void *data, size_t len, int flags, __SOCKADDR_A
 			 socklen_t *name_len)
 {
 	APH_AFRX_REAL(recvfrom);
-	struct iovec iov = { data, len };
+	struct iovec iov = { data, clip(len) };
 
 	return aph_rxrpc_is_socket(fd)
 		       ? receive_vector(fd, &iov, 1, flags, name.__sockaddr__, name_len)
@@ -159,7 +202,7 @@ APH_API ssize_t recvfrom(int fd, void *data, size_t len, int flags, __SOCKADDR_A
 APH_API ssize_t recv(int fd, void *data, size_t len, int flags)
 {
 	APH_AFRX_REAL(recv);
-	struct iovec iov = { data, len };
+	struct iovec iov = { data, clip(len) };
 
 	return aph_rxrpc_is_socket(fd) ? receive_vector(fd, &iov, 1, flags, NULL, NULL)
 				       : real(fd, data, len, flags);
@@ -170,7 +213,7 @@ APH_API ssize_t read(int fd, void *data, size_t len)
 	APH_AFRX_REAL(read);
 	struct iovec iov = { data, len };
 
-	if (!aph_rxrpc_is_socket(fd))
+	if (len > SSIZE_MAX || !aph_rxrpc_is_socket(fd))
 		return real(fd, data, len);
 	return len ? receive_vector(fd, &iov, 1, 0, NULL, NULL) : 0;
 }
@@ -179,7 +222,7 @@ APH_API ssize_t readv(int fd, const struct iovec *iov, int n)
 {
 	APH_AFRX_REAL(readv);
 
-	if (n < 0 || !aph_rxrpc_is_socket(fd))
+	if (!aph_rxrpc_is_socket(fd) || is_idle(iov, n))
 		return real(fd, iov, n);
 	return receive_vector(fd, iov, (size_t)n, 0, NULL, NULL);
 }
