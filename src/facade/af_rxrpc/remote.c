@@ -141,8 +141,7 @@ static size_t limit_body(int fd, size_t len, int flags)
 /* Whether it may wait, but not for ever: the functions of the system are then not restarted. */
 static bool is_timed(int fd, int option, int flags, const struct aph_afrx_onward *onward)
 {
-	uint64_t deadline_ns =
-		onward ? onward->deadline_ns : aph_afrx_deadline(fd, option, flags);
+	uint64_t deadline_ns = onward ? onward->deadline_ns : aph_afrx_deadline(fd, option, flags);
 
 	return deadline_ns != APH_NOW && deadline_ns != APH_FOREVER;
 }

@@ -438,7 +438,8 @@ static void test_cancelled_reader(void **state)
 	reader.fd = server;
 	for (i = 0; i < 4; i++) {
 		CHECK_INT(pthread_create(&reader.thread, NULL,
-					 i == 3 ? read_vector_in_thread : receive_in_thread, &reader),
+					 i == 3 ? read_vector_in_thread : receive_in_thread,
+					 &reader),
 			  0);
 		cancel(&reader, times[i]);
 	}
