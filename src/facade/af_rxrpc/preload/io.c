@@ -13,7 +13,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* -- what never comes to the socket ------------------------------------------------------------- */
+/* -- what never comes to the socket ------------------------------------------------------------ */
 
 /* send() and recv() take of too much what they can; read() and write() say EFAULT. */
 static size_t clip(size_t len)
