@@ -396,6 +396,9 @@ void aph_rx_conn_release(struct aph_rx_conn *conn, struct aph_rx_call *call)
 					 : APH_RX_CALL_DEAD;
 		conn->unheard |= call->n_sent && !call->received;
 	}
+	/* Others of its packets, or copies, may still be on their way. */
+	if (call->n_sent > 1)
+		conn->stray_ns = conn->rx->now_ns;
 	ch->abort_due = ch->abort_due && !ch->done;
 	if (ch->done && conn->is_client)
 		owe_receipt(conn, ch, call);
@@ -411,8 +414,11 @@ void aph_rx_conn_release(struct aph_rx_conn *conn, struct aph_rx_call *call)
 /* Whether what is said of the connection may answer packets of more calls than one. */
 static bool is_vague(const struct aph_rx_conn *conn)
 {
+	const struct aph_rx *rx = conn->rx;
 	unsigned i, n = conn->unheard;
 
+	if (conn->stray_ns && rx->now_ns - conn->stray_ns < rx->config.dead_ms * APH_RX_MS)
+		n++;
 	for (i = 0; i < 4; i++)
 		n += conn->channels[i].call && conn->channels[i].call->n_sent;
 	return n > 1;

@@ -164,6 +164,7 @@ struct aph_rx_conn {
 	void *class_state;
 	uint64_t idle_since_ns;
 	uint64_t receipt_ns;
+	uint64_t stray_ns; /* when a call of several packets ended last; 0: none has */
 	uint32_t epoch, cid;
 	uint32_t serial;  /* last one used */
 	uint16_t service; /* as in packets */

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What the network says about packets of ours, and what those say who have not seen any. */
+/*
+ * What the network says about packets of ours, and what those say who have not seen any; and what
+ * a server says that does not tell of which packet.
+ */
 #include "rx/wire.h"
 
 #include "rig.h"
@@ -199,6 +202,71 @@ static void our_own_kernel_needs_no_proof(void **state)
 	end(&c);
 }
 
+/* -- a server that has no such service --------------------------------------------------------- */
+
+/* A packet of the server, on the connection of the caller's first one. */
+static void answer(struct caller *c, uint8_t type, uint32_t call_number, uint32_t word)
+{
+	uint8_t packet[APH_RX_HEADER + 4];
+	struct aph_rx_header header;
+
+	aph_rx_header_decode(&header, c->sent);
+	header.call_number = call_number;
+	header.seq = type == APH_RX_DATA;
+	header.type = type;
+	header.flags = type == APH_RX_DATA ? APH_RX_LAST_PACKET : 0;
+	aph_rx_header_encode(packet, &header);
+	aph_put32(packet + APH_RX_HEADER, word);
+	aph_rx_receive(c->rx, &c->path, packet, sizeof(packet), 0, NULL, now_ns);
+}
+
+static void pass(struct caller *c, uint64_t ns)
+{
+	for (uint64_t end_ns = now_ns + ns; now_ns < end_ns;) {
+		now_ns += S / 10;
+		aph_rx_tick(c->rx, now_ns);
+	}
+}
+
+/* The abort may answer a copy of an earlier call's request. Then nobody knows of this one. */
+static void an_abort_of_the_connection_after_copies(void **state)
+{
+	static const struct {
+		bool copy, late, vague;
+	} cases[] = { { false, false, false }, { true, false, true }, { true, true, false } };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		uint8_t sent[APH_RX_HEADER], reply[8];
+		struct aph_rx_call_info info;
+		struct aph_rx_message message;
+		struct aph_rx_call *call;
+		struct caller c;
+
+		begin(&c);
+		if (cases[i].copy) {
+			pass(&c, 2 * S);
+			take(&c, sent);
+			assert_int_equal(sent[20], APH_RX_DATA);
+		}
+		answer(&c, APH_RX_DATA, 1, 0);
+		assert_int_equal(aph_rx_call_read(c.call, reply, sizeof(reply), 0), 4);
+		assert_null(aph_rx_call_free(c.call));
+		if (cases[i].late)
+			pass(&c, 13 * S);
+		while (aph_rx_send(c.rx, &message, 1, now_ns) == 1)
+			;
+		call_again(&c, c.client, &call, sent);
+		assert_memory_equal(c.sent, sent, 8);
+		c.call = call;
+		answer(&c, APH_RX_ABORT, 0, (uint32_t)APH_RX_INVALID_OPERATION);
+		aph_rx_call_info(call, &info);
+		assert_int_equal(info.n_sent, 1);
+		assert_int_equal(info.vague, cases[i].vague);
+		end(&c);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -209,6 +277,7 @@ int main(void)
 		cmocka_unit_test(earlier_calls_of_the_connection_end),
 		cmocka_unit_test(sizes_are_not_lowered_blindly),
 		cmocka_unit_test(our_own_kernel_needs_no_proof),
+		cmocka_unit_test(an_abort_of_the_connection_after_copies),
 	};
 
 	return cmocka_run_group_tests_name("rx reports", tests, NULL, NULL);
