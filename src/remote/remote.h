@@ -151,8 +151,9 @@ int aph_remote_port_get(struct aph_remote_port **out, struct aph_endpoint *ep,
 void aph_remote_port_put(struct aph_remote_port *port);
 /* Something was written: it leaves now, or with what else the user does in this turn. */
 void aph_remote_flush(struct aph_remote_port *port);
+/* It leaves now, whatever else is to be done in this turn. */
 void aph_remote_flush_now(struct aph_remote_port *port);
-/* All leaves that was written, and what is there is received. */
+/* And what is in the socket is received, by us or by the thread that waits there. */
 void aph_remote_drain(struct aph_remote_port *port);
 /* Tells the core what the engine has to tell. True when there was something. */
 bool aph_remote_pump(struct aph_remote_port *port);
