@@ -69,6 +69,7 @@ struct aph_local_channel {
 	uint64_t last_ticks;	 /* service: when the last record came */
 	uint32_t burst;		 /* service: records taken in this turn */
 	uint32_t window_count;	 /* service: records taken in this window */
+	bool competes;		 /* service: called as fast as it could in the last window */
 
 	uint32_t rung_state;  /* client: the sleep of the service that was rung for */
 	bool rang;	      /* client: the last record had to wake the service */

@@ -17,7 +17,8 @@
 #define BURST_MAX    8u	      /* records of one channel before the next has its turn */
 #define WINDOW_TICKS 3600000u /* one or two milliseconds */
 #define QUOTA_LEAST  16u      /* fewer requests in a window say nothing */
-#define QUOTA_SPARE  14u      /* what a channel may have above the mean: a fourteenth of it */
+#define QUOTA_SPARE  20u      /* what a channel may have above the others: a twentieth */
+#define SLOWEST	     8u	      /* who gets less than an eighth is not slow but thinks */
 /* 1 to 4 ms: a channel without a record for so long has to ring. */
 #define STALE_TICKS	    4000000u
 #define LOOKS_WITHOUT_CLOCK 64 /* one to two microseconds */
@@ -82,18 +83,37 @@ static bool poll_clients(struct aph_local *local)
 /*
  * In a crowd the scheduler, not the ring, decides who calls how often: whoever shares a CPU with
  * nobody gets more turns. So every one or two milliseconds are a window, and nobody gets far more
- * requests through in it than those got on average who called about as fast in the last one.
+ * requests through in it than those got in the last one who call as fast as they can.
  */
 static bool is_crowded(const struct aph_local *local)
 {
 	return local->n_scan + 1 > local->wake.n_cpus;
 }
 
+/* Its client waits for an answer, or for a CPU to read one. */
+static bool is_waiting(const struct aph_local_channel *lc)
+{
+	return aph_ring_ready(&lc->in) || atomic_load(lc->out.shared_taken) != lc->out.next;
+}
+
+/*
+ * Whether it called as fast as it could, while the busiest channel got `most` requests through.
+ * Whoever got far less may have had something else to do; not so if it waits now, and for the CPU
+ * that we are using.
+ */
+static bool competes(const struct aph_local_channel *lc, uint32_t most, uint8_t cpu)
+{
+	if (lc->window_count >= most / 2)
+		return true;
+	return lc->window_count >= most / SLOWEST && lc->peer_cpu == cpu && is_waiting(lc);
+}
+
 static void open_window(struct aph_local *local)
 {
+	uint32_t most = 0, least = UINT32_MAX, n = 0;
+	uint8_t cpu = (uint8_t)aph_cpu();
 	struct aph_list *pos, *tmp;
-	uint32_t most = 0, n = 0;
-	uint64_t sum = 0;
+	uint64_t sum = 0, fair;
 
 	aph_list_for_each(pos, tmp, &local->scan) {
 		if (scanned(pos)->window_count > most)
@@ -102,22 +122,41 @@ static void open_window(struct aph_local *local)
 	aph_list_for_each(pos, tmp, &local->scan) {
 		struct aph_local_channel *lc = scanned(pos);
 
-		if (lc->window_count >= most / 2) {
+		lc->competes = competes(lc, most, cpu);
+		if (lc->competes) {
 			sum += lc->window_count;
+			if (lc->window_count < least)
+				least = lc->window_count;
 			n++;
 		}
 		lc->window_count = 0;
 	}
 	local->window_began = local->base.ep->ticks;
 	local->quota = UINT32_MAX;
-	if (most >= QUOTA_LEAST && n > 1 && is_crowded(local))
-		local->quota = (uint32_t)(sum / n + sum / n / QUOTA_SPARE);
+	if (most < QUOTA_LEAST || n < 2 || !is_crowded(local))
+		return;
+	fair = (sum / n + least) / 2;
+	local->quota = (uint32_t)(fair + fair / QUOTA_SPARE);
 }
 
 /* It has had its share of this window. */
 static bool has_had_enough(const struct aph_local *local, const struct aph_local_channel *lc)
 {
 	return lc->window_count >= local->quota;
+}
+
+/* The window is over early: those that wait wait for nobody. */
+static bool all_have_had_enough(struct aph_local *local)
+{
+	struct aph_list *pos, *tmp;
+
+	if (local->quota == UINT32_MAX)
+		return false;
+	aph_list_for_each(pos, tmp, &local->scan) {
+		if (scanned(pos)->competes && !has_had_enough(local, scanned(pos)))
+			return false;
+	}
+	return true;
 }
 
 /* Takes records of one channel until one of them is an event. */
@@ -197,6 +236,8 @@ static bool poll_services(struct aph_local *local, bool requests)
 			return true;
 		n--;
 	}
+	if (!any && all_have_had_enough(local))
+		open_window(local);
 	return any;
 }
 

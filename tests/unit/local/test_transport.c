@@ -42,18 +42,25 @@ static void turn(struct pair *pair)
 	}
 }
 
-static void open_pair(struct pair *pair)
+static struct aph_channel *open_channel(struct pair *pair)
 {
 	struct aph_channel_options options = { .size = sizeof(options),
 					       .flags = APH_CHANNEL_ASYNC };
+	struct aph_channel *channel;
 
+	assert_int_equal(aph_channel_open(&channel, pair->client, "pair", &options), 0);
+	turn(pair);
+	assert_true(aph_channel_is_open(channel));
+	return channel;
+}
+
+static void open_pair(struct pair *pair)
+{
 	memset(pair, 0, sizeof(*pair));
 	assert_int_equal(aph_endpoint_new(&pair->server, NULL), 0);
 	assert_int_equal(aph_service_open(NULL, pair->server, "pair", NULL), 0);
 	assert_int_equal(aph_endpoint_new(&pair->client, NULL), 0);
-	assert_int_equal(aph_channel_open(&pair->channel, pair->client, "pair", &options), 0);
-	turn(pair);
-	assert_true(aph_channel_is_open(pair->channel));
+	pair->channel = open_channel(pair);
 }
 
 static void close_pair(struct pair *pair)
@@ -186,6 +193,76 @@ static void a_service_that_has_yielded_goes_to_work(void **state)
 	close_pair(&pair);
 }
 
+struct caller {
+	struct aph_channel *channel;
+	unsigned at_once; /* calls that it keeps in flight */
+	unsigned in_flight, done;
+};
+
+static void call_and_collect(struct aph_endpoint *ep, struct caller *callers, unsigned n)
+{
+	struct aph_event event;
+	struct aph_call *call;
+
+	for (unsigned i = 0; i < n; i++) {
+		for (; callers[i].in_flight < callers[i].at_once; callers[i].in_flight++) {
+			assert_int_equal(aph_call_new(&call, callers[i].channel, APH_FOREVER,
+						      &callers[i]),
+					 0);
+			assert_int_equal(aph_call_send(call, "?", 1, 0), 1);
+		}
+	}
+	while (aph_endpoint_next(ep, &event, APH_NOW) == 0) {
+		struct caller *caller;
+
+		if (event.type != APH_EVENT_END)
+			continue;
+		caller = aph_call_data(event.call);
+		caller->in_flight--;
+		caller->done++;
+		aph_call_free(event.call);
+	}
+}
+
+static void answer_all(struct aph_endpoint *ep)
+{
+	struct aph_event event;
+
+	while (aph_endpoint_next(ep, &event, APH_NOW) == 0) {
+		if (event.type == APH_EVENT_REQUEST)
+			assert_int_equal(aph_call_reply(event.call, "!", 1), 0);
+	}
+}
+
+/* In a crowd: those who share the service's CPU, and so get less of it, are not left behind. */
+static void the_slow_are_not_left_behind(void **state)
+{
+	struct caller callers[] = { { .at_once = 6 }, { .at_once = 1 } };
+	unsigned quick, slow;
+	struct pair pair;
+	uint64_t end;
+
+	(void)state;
+	open_pair(&pair);
+	callers[0].channel = pair.channel;
+	callers[1].channel = open_channel(&pair);
+	aph_container(pair.server->local, struct aph_local, base)->wake.n_cpus = 1;
+	for (int round = 0; round < 2; round++) {
+		callers[0].done = callers[1].done = 0;
+		end = aph_time_ns() + UINT64_C(50000000);
+		while (aph_time_ns() < end) {
+			call_and_collect(pair.client, callers, 2);
+			answer_all(pair.server);
+		}
+		quick = callers[0].done;
+		slow = callers[1].done;
+		print_message("quick %u, slow %u calls\n", quick, slow);
+	}
+	/* It would be six times as many. */
+	assert_in_range(quick, slow, slow * 3 / 2);
+	close_pair(&pair);
+}
+
 static bool falls_asleep(struct aph_endpoint *ep)
 {
 	struct aph_transport *local = ep->local;
@@ -259,6 +336,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		SUITE_TEST(a_request_that_is_held_back_is_no_work),
 		SUITE_TEST(a_service_that_has_yielded_goes_to_work),
+		SUITE_TEST(the_slow_are_not_left_behind),
 		SUITE_TEST(who_falls_asleep_makes_the_fences),
 	};
 
