@@ -10,6 +10,7 @@
 
 #define STAGED_MAX 256	       /* larger packets leave from where they are */
 #define BURST_NS   (APH_RX_MS) /* packets of so long leave together where sending is paced */
+#define FEW_TAKEN  32	       /* a window of no more packets is a small one */
 
 /* How many new packets may leave now. */
 static uint32_t n_allowed(struct aph_rx_call *call, bool *limited)
@@ -81,7 +82,13 @@ static bool wants_ack(const struct aph_rx_call *call, const struct aph_rx_meta *
 	if (!call->peer->rtt.n_samples || call->peer->rtt.is_bound)
 		return run_end;
 	/* The reply acknowledges the end of a request. */
-	return run_end && (!meta->last || limited);
+	if (meta->last && !limited)
+		return false;
+	/*
+	 * OpenAFS's windows are so small, and to put off an acknowledgement costs it more than to
+	 * send one.
+	 */
+	return run_end || call->peer->rwind <= FEW_TAKEN;
 }
 
 /*
