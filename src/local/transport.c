@@ -17,7 +17,7 @@
 #define BURST_MAX    8u	      /* records of one channel before the next has its turn */
 #define WINDOW_TICKS 3600000u /* one or two milliseconds */
 #define QUOTA_LEAST  16u      /* fewer requests in a window say nothing */
-#define QUOTA_SPARE  20u      /* what a channel may have above the others: a twentieth */
+#define QUOTA_SPARE  40u      /* what a channel may have above the others: a fortieth */
 #define SLOWEST	     8u	      /* who gets less than an eighth is not slow but thinks */
 /* 1 to 4 ms: a channel without a record for so long has to ring. */
 #define STALE_TICKS	    4000000u
