@@ -77,6 +77,8 @@ void aph_remote_incoming_event(struct aph_remote_port *port, struct aph_remote_u
 bool aph_remote_incoming_deliver(struct aph_remote_port *port)
 {
 	while (!aph_list_empty(&port->incoming)) {
+		/* The analyzer does not see that forget() takes it off the list. */
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
 		struct aph_remote_incoming *incoming = incoming_at(port->incoming.next);
 		struct aph_remote_service *service = incoming->service;
 		struct aph_rx_call *rx = incoming->rx;
@@ -113,8 +115,10 @@ void aph_remote_incoming_end(const struct aph_remote_service *service)
 
 static void free_all(struct aph_list *list)
 {
-	while (!aph_list_empty(list)) {
-		struct aph_remote_incoming *incoming = incoming_at(list->next);
+	struct aph_list *pos, *tmp;
+
+	aph_list_for_each(pos, tmp, list) {
+		struct aph_remote_incoming *incoming = incoming_at(pos);
 
 		(void)aph_rx_call_free(incoming->rx);
 		forget(incoming);
