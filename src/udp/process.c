@@ -32,6 +32,8 @@ unsigned aph_rx_udp_descriptors(const struct aph_rx_udp *udp, int *fds, unsigned
 	gather(&all, udp->epoll_fd);
 	gather(&all, udp->timer_fd);
 	gather(&all, udp->member.fd);
+	gather(&all, udp->lines[0].fd);
+	gather(&all, udp->lines[1].fd);
 	if (!port)
 		return all.n;
 	gather(&all, port->listener);

@@ -533,9 +533,18 @@ static int send_single(struct aph_rx_udp *udp, const struct aph_rx_message *mess
 {
 	union aph_udp_name name;
 	socklen_t len;
+	int line;
 
 	if (message->n_iov != 1 || message->len != message->segment || message->probe ||
-	    message->fragment || aph_udp_needs_source(udp, message->path))
+	    message->fragment)
+		return LONG_WAY;
+	line = aph_udp_line_to(udp, message->path);
+	if (line >= 0) {
+		if (send(line, message->iov->iov_base, message->len, 0) >= 0)
+			return 0;
+		aph_udp_line_fail(udp, message->path);
+	}
+	if (aph_udp_needs_source(udp, message->path))
 		return LONG_WAY;
 	len = aph_udp_to_name(udp, &message->path->remote, &name);
 	if (!len)

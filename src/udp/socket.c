@@ -22,7 +22,6 @@
 #include <unistd.h>
 
 #define RECEIVE_BUFFER (4u << 20) /* bytes to ask for */
-#define SEND_BUFFER    (1 << 20)
 /* What the kernel charges for the most expensive packet of 1440 bytes. */
 #define BYTES_PER_PACKET 2304u
 #define BUDGET_MIN	 16u
@@ -32,16 +31,9 @@
  * poll.
  */
 #define RECEIVE_TIMEOUT_US 4000
-/* A full device queue may hold a sender up for so long; then datagrams are dropped. */
-#define SEND_TIMEOUT_US 20000
 
 #define SHRINK_EVERY_NS UINT64_C(10000000)
 #define GROW_EVERY_NS	UINT64_C(1000000000)
-
-static bool set_int(int fd, int level, int option, int value)
-{
-	return setsockopt(fd, level, option, &value, sizeof(value)) == 0;
-}
 
 static const char *text_of(const struct aph_rx_address *address, char *text, size_t size)
 {
@@ -72,9 +64,10 @@ static int bind_socket(struct aph_rx_udp *udp, const struct aph_rx_address *loca
 		return aph_err(r, "cannot make a UDP socket: %s%s", strerror(-r), aph_advice(-r));
 	}
 	if (udp->is_v6)
-		(void)set_int(udp->fd, IPPROTO_IPV6, IPV6_V6ONLY, (flags & APH_RX_UDP_V6ONLY) != 0);
+		(void)aph_udp_set(udp->fd, IPPROTO_IPV6, IPV6_V6ONLY,
+				  (flags & APH_RX_UDP_V6ONLY) != 0);
 	if (flags & APH_RX_UDP_REUSE)
-		(void)set_int(udp->fd, SOL_SOCKET, SO_REUSEADDR, 1);
+		(void)aph_udp_set(udp->fd, SOL_SOCKET, SO_REUSEADDR, 1);
 	len = aph_udp_to_name(udp, local, &name);
 	if (bind(udp->fd, &name.any, len) < 0) {
 		r = -errno;
@@ -134,7 +127,7 @@ int aph_udp_socket_learn(struct aph_rx_udp *udp, bool is_v6only)
 static int set_needed(struct aph_rx_udp *udp)
 {
 	struct timeval receive = { .tv_usec = RECEIVE_TIMEOUT_US };
-	struct timeval send = { .tv_usec = SEND_TIMEOUT_US };
+	struct timeval send = { .tv_usec = APH_UDP_SEND_TIMEOUT_US };
 	int discover = udp->keeps_whole ? IP_PMTUDISC_DO : IP_PMTUDISC_WANT;
 	int fd = udp->fd;
 	bool ok;
@@ -143,15 +136,15 @@ static int set_needed(struct aph_rx_udp *udp)
 	     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &send, sizeof(send)) == 0;
 	/* A socket of both families has the options of both. */
 	if (ok && (!udp->is_v6 || udp->is_wildcard))
-		ok = set_int(fd, IPPROTO_IP, IP_RECVERR, 1) &&
-		     set_int(fd, IPPROTO_IP, IP_MTU_DISCOVER, discover);
+		ok = aph_udp_set(fd, IPPROTO_IP, IP_RECVERR, 1) &&
+		     aph_udp_set(fd, IPPROTO_IP, IP_MTU_DISCOVER, discover);
 	if (ok && udp->is_v6)
-		ok = set_int(fd, IPPROTO_IPV6, IPV6_RECVERR, 1) &&
-		     set_int(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_WANT);
+		ok = aph_udp_set(fd, IPPROTO_IPV6, IPV6_RECVERR, 1) &&
+		     aph_udp_set(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_WANT);
 	/* To which of our addresses something came; it costs a little with each datagram. */
 	if (ok && udp->is_wildcard)
-		ok = udp->is_v6 ? set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
-				: set_int(fd, IPPROTO_IP, IP_PKTINFO, 1);
+		ok = udp->is_v6 ? aph_udp_set(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+				: aph_udp_set(fd, IPPROTO_IP, IP_PKTINFO, 1);
 	return ok ? 0 : aph_err(-errno, "cannot set up a UDP socket: %s", strerror(errno));
 }
 
@@ -162,10 +155,10 @@ static void size_buffers(struct aph_rx_udp *udp, uint32_t wanted)
 	int granted = 0;
 	socklen_t len = sizeof(granted);
 
-	if (!set_int(udp->fd, SOL_SOCKET, SO_RCVBUFFORCE, want))
-		(void)set_int(udp->fd, SOL_SOCKET, SO_RCVBUF, want);
-	(void)set_int(udp->fd, SOL_SOCKET, SO_SNDBUF, SEND_BUFFER);
-	(void)set_int(udp->fd, SOL_SOCKET, SO_RXQ_OVFL, 1);
+	if (!aph_udp_set(udp->fd, SOL_SOCKET, SO_RCVBUFFORCE, want))
+		(void)aph_udp_set(udp->fd, SOL_SOCKET, SO_RCVBUF, want);
+	(void)aph_udp_set(udp->fd, SOL_SOCKET, SO_SNDBUF, APH_UDP_SEND_BUFFER);
+	(void)aph_udp_set(udp->fd, SOL_SOCKET, SO_RXQ_OVFL, 1);
 	if (getsockopt(udp->fd, SOL_SOCKET, SO_RCVBUF, &granted, &len) < 0 || granted < 0)
 		granted = 0;
 	udp->budget_max = (uint32_t)granted / BYTES_PER_PACKET;
@@ -204,7 +197,7 @@ static void probe(struct aph_rx_udp *udp, uint32_t flags)
 
 void aph_udp_start_gro(struct aph_rx_udp *udp)
 {
-	bool is_on = set_int(udp->fd, IPPROTO_UDP, UDP_GRO, 1);
+	bool is_on = aph_udp_set(udp->fd, IPPROTO_UDP, UDP_GRO, 1);
 
 	udp->has_gro = udp->has_gro || is_on;
 	udp->is_bare = udp->is_bare && !is_on;
@@ -249,8 +242,8 @@ int aph_udp_socket_open(struct aph_rx_udp *udp, const struct aph_rx_udp_options 
 
 void aph_udp_socket_close(struct aph_rx_udp *udp)
 {
-	int *const fds[] = { &udp->fd, &udp->event_fd, &udp->timer_fd, &udp->epoll_fd,
-			     &udp->member.fd };
+	int *const fds[] = { &udp->fd,	      &udp->event_fd,	 &udp->timer_fd,   &udp->epoll_fd,
+			     &udp->member.fd, &udp->lines[0].fd, &udp->lines[1].fd };
 
 	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
 		/* A port's socket goes with the port. */

@@ -141,6 +141,7 @@ int aph_rx_udp_open(struct aph_rx_udp **out, const struct aph_rx_udp_options *op
 	udp->unlock = options->unlock;
 	udp->lock_arg = options->lock_arg;
 	udp->fd = udp->event_fd = udp->epoll_fd = udp->timer_fd = udp->member.fd = -1;
+	udp->lines[0].fd = udp->lines[1].fd = -1;
 	udp->keeps = options->flags & APH_RX_UDP_KEEP;
 	aph_udp_register(udp);
 	r = options->flags & APH_RX_UDP_SHARE ? aph_udp_port_join(udp, options)
@@ -155,6 +156,7 @@ int aph_rx_udp_open(struct aph_rx_udp **out, const struct aph_rx_udp_options *op
 		(void)aph_rx_udp_close(udp);
 		return r;
 	}
+	aph_udp_lines_open(udp);
 	*out = udp;
 	return 0;
 }

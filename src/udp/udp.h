@@ -25,6 +25,10 @@
 #define APH_UDP_RUN_MAX	  64	/* segments of one send; kernels before 6.2 take no more */
 #define APH_UDP_BYTES_MAX 65507 /* of one send */
 
+#define APH_UDP_SEND_BUFFER (1 << 20)
+/* A full device queue may hold a sender up for so long; then datagrams are dropped. */
+#define APH_UDP_SEND_TIMEOUT_US 20000
+
 /* A socket address of either family, as the system calls want it. */
 union aph_udp_name {
 	struct sockaddr any;
@@ -91,6 +95,15 @@ struct aph_udp_route {
 	uint64_t until_ns;	      /* then it is tried again */
 };
 
+/* A socket that only sends, to one peer, see line.c. */
+struct aph_udp_line {
+	int fd;		   /* -1: there is none */
+	unsigned n_in_row; /* datagrams that it would have been for, one after the other */
+	struct aph_rx_address remote; /* where it leads; family 0: nowhere */
+	struct aph_rx_address next;   /* to whom something was sent last that went without it */
+	struct aph_rx_path first;     /* where it led first; of a socket on every address only */
+};
+
 /* Where the waiting thread is: what it takes to wake it. */
 enum aph_udp_place {
 	APH_UDP_AWAKE,
@@ -106,6 +119,7 @@ struct aph_rx_udp {
 	struct aph_udp_port *port; /* whose socket `fd` is; NULL: ours alone */
 	struct aph_udp_member member;
 	int fd;
+	struct aph_udp_line lines[2]; /* IPv4, IPv6 */
 	int event_fd;
 	int epoll_fd; /* -1 until somebody asked for a descriptor */
 	int timer_fd;
@@ -171,7 +185,21 @@ size_t aph_udp_put_source(const struct aph_rx_udp *udp, const struct aph_rx_path
 /* The address of ours and the interface, if that is what the control message tells. */
 void aph_udp_read_pktinfo(const struct cmsghdr *cmsg, struct aph_rx_path *path);
 
+/* -- line.c ------------------------------------------------------------------------------------ */
+
+/* Where the system does not let us, there are none. */
+void aph_udp_lines_open(struct aph_rx_udp *udp);
+/* A socket that needs no address for a datagram on that path; -1: there is none. */
+int aph_udp_line_to(struct aph_rx_udp *udp, const struct aph_rx_path *path);
+/* It could not send. */
+void aph_udp_line_fail(struct aph_rx_udp *udp, const struct aph_rx_path *path);
+
 /* -- socket.c ---------------------------------------------------------------------------------- */
+
+static inline bool aph_udp_set(int fd, int level, int option, int value)
+{
+	return setsockopt(fd, level, option, &value, sizeof(value)) == 0;
+}
 
 /* Makes an eventfd unless there is one. 0, -errno. */
 int aph_udp_need_eventfd(int *fd);

@@ -14,14 +14,14 @@ static const struct {
 	int error;
 } faults[] = {
 	{ FAULT_ALLOCATION, ENOMEM },	   { FAULT_bind, EADDRINUSE },
-	{ FAULT_epoll_create1, EMFILE },   { FAULT_epoll_ctl, ENOSPC },
-	{ FAULT_eventfd, EMFILE },	   { FAULT_getsockopt, ENOPROTOOPT },
-	{ FAULT_getsockname, ENOBUFS },	   { FAULT_ppoll, ENOMEM },
-	{ FAULT_recvfrom, ENOMEM },	   { FAULT_recvmmsg, ENOMEM },
-	{ FAULT_recvmsg, ENOMEM },	   { FAULT_sendmmsg, ENOBUFS },
-	{ FAULT_sendmsg, ENOBUFS },	   { FAULT_sendto, ENOBUFS },
-	{ FAULT_setsockopt, ENOPROTOOPT }, { FAULT_socket, EMFILE },
-	{ FAULT_timerfd_create, EMFILE },
+	{ FAULT_connect, ENETUNREACH },	   { FAULT_epoll_create1, EMFILE },
+	{ FAULT_epoll_ctl, ENOSPC },	   { FAULT_eventfd, EMFILE },
+	{ FAULT_getsockopt, ENOPROTOOPT }, { FAULT_getsockname, ENOBUFS },
+	{ FAULT_ppoll, ENOMEM },	   { FAULT_recvfrom, ENOMEM },
+	{ FAULT_recvmmsg, ENOMEM },	   { FAULT_recvmsg, ENOMEM },
+	{ FAULT_sendmmsg, ENOBUFS },	   { FAULT_sendmsg, ENOBUFS },
+	{ FAULT_sendto, ENOBUFS },	   { FAULT_setsockopt, ENOPROTOOPT },
+	{ FAULT_socket, EMFILE },	   { FAULT_timerfd_create, EMFILE },
 };
 
 /* A driver that sends to itself: on every address, or on one. 0 or the first error. */
@@ -77,7 +77,7 @@ static void each_fault_is_clean(void **state)
 	for (size_t i = 0; i < SUITE_LEN(faults); i++) {
 		bool hit = true;
 
-		for (unsigned n = 1; hit && n < 40; n++) {
+		for (unsigned n = 1; hit && n < 80; n++) {
 			struct fds before;
 			long blocks = fault_blocks();
 

@@ -120,7 +120,7 @@ static void errors_that_no_call_tells_of(void **state)
 	open_with(0);
 	close(plain_socket(&nobody));
 	fd = aph_rx_udp_fd(udp);
-	assert_int_equal(aph_rx_udp_descriptors(udp, &sock, 1), 4);
+	assert_int_equal(aph_rx_udp_descriptors(udp, &sock, 1), 6);
 	assert_int_equal(aph_rx_udp_wait(udp, APH_NOW), -ETIMEDOUT);
 	nobody.in6 =
 		(struct sockaddr_in6){ .sin6_family = AF_INET6, .sin6_port = nobody.in.sin_port };
