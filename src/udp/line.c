@@ -22,8 +22,11 @@
 /* Datagrams in a row to one peer, before a line leads there. */
 #define ROW_NEEDED 64
 
-#define GROUP_V4 UINT32_C(0xe9fc0001)					    /* 233.252.0.1 */
-#define GROUP_V6 { .s6_addr = { 0xff, 0x0e, [11] = 0x0d, 0xb8, [15] = 1 } } /* ff0e::db8:0:1 */
+#define GROUP_V4 UINT32_C(0xe9fc0001) /* 233.252.0.1 */
+#define GROUP_V6                                                       \
+	{                                                              \
+		.s6_addr = { 0xff, 0x0e, [11] = 0x0d, 0xb8, [15] = 1 } \
+	} /* ff0e::db8:0:1 */
 
 static void set_port(union aph_udp_name *name, in_port_t port)
 {
@@ -51,8 +54,7 @@ static struct aph_rx_address group(sa_family_t family)
 	if (family == AF_INET)
 		return (struct aph_rx_address){ .in = { .sin_family = AF_INET,
 							.sin_addr.s_addr = htonl(GROUP_V4) } };
-	return (struct aph_rx_address){ .in6 = { .sin6_family = AF_INET6,
-						 .sin6_addr = GROUP_V6 } };
+	return (struct aph_rx_address){ .in6 = { .sin6_family = AF_INET6, .sin6_addr = GROUP_V6 } };
 }
 
 /* -- opening ----------------------------------------------------------------------------------- */

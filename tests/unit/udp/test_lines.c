@@ -88,11 +88,8 @@ static struct aph_rx_address v6(const struct in6_addr *host)
 static void leads_to_whom_we_talk_to(void **state)
 {
 	const struct aph_rx_address locals[] = {
-		v4(INADDR_LOOPBACK, 0),
-		v4(INADDR_ANY, 0),
-		v6(&in6addr_any),
-		{ .family = AF_UNSPEC },
-		v4(0x7f000102, 0),
+		v4(INADDR_LOOPBACK, 0),	 v4(INADDR_ANY, 0), v6(&in6addr_any),
+		{ .family = AF_UNSPEC }, v4(0x7f000102, 0),
 	};
 
 	(void)state;
@@ -262,14 +259,10 @@ static void the_port_stays_ours(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SUITE_TEST(leads_to_whom_we_talk_to),
-		SUITE_TEST(over_ipv6_too),
-		SUITE_TEST(others_are_not_forgotten),
-		SUITE_TEST(from_where_the_peer_met_us),
-		SUITE_TEST(errors_are_told),
-		SUITE_TEST(one_that_fails_is_done_without),
-		SUITE_TEST(at_a_shared_port),
-		SUITE_TEST(the_port_stays_ours),
+		SUITE_TEST(leads_to_whom_we_talk_to), SUITE_TEST(over_ipv6_too),
+		SUITE_TEST(others_are_not_forgotten), SUITE_TEST(from_where_the_peer_met_us),
+		SUITE_TEST(errors_are_told),	      SUITE_TEST(one_that_fails_is_done_without),
+		SUITE_TEST(at_a_shared_port),	      SUITE_TEST(the_port_stays_ours),
 	};
 
 	return suite_run("udp lines", tests, SUITE_LEN(tests), 60);
