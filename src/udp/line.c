@@ -25,28 +25,29 @@
 #define GROUP_V4 UINT32_C(0xe9fc0001) /* 233.252.0.1 */
 #define GROUP_V6                                                       \
 	{                                                              \
-		.s6_addr = { 0xff, 0x0e, [11] = 0x0d, 0xb8, [15] = 1 } \
+		.s6_addr = { 0xff, 0x0e, [10] = 0x0d, 0xb8, [15] = 1 } \
 	} /* ff0e::db8:0:1 */
 
-static void set_port(union aph_udp_name *name, in_port_t port)
+/* As a socket of that family takes it, with another port. */
+static socklen_t to_name(const struct aph_rx_address *address, in_port_t port,
+			 union aph_udp_name *name)
 {
-	if (name->any.sa_family == AF_INET)
+	if (address->family == AF_INET) {
+		name->in = address->in;
 		name->in.sin_port = port;
-	else
-		name->in6.sin6_port = port;
+		return sizeof(name->in);
+	}
+	name->in6 = address->in6;
+	name->in6.sin6_port = port;
+	return sizeof(name->in6);
 }
 
 static bool connect_to(int fd, const struct aph_rx_address *address, in_port_t port)
 {
 	union aph_udp_name name;
-	bool is_v4 = address->family == AF_INET;
+	socklen_t len = to_name(address, port, &name);
 
-	if (is_v4)
-		name.in = address->in;
-	else
-		name.in6 = address->in6;
-	set_port(&name, port);
-	return connect(fd, &name.any, is_v4 ? sizeof(name.in) : sizeof(name.in6)) == 0;
+	return connect(fd, &name.any, len) == 0;
 }
 
 static struct aph_rx_address group(sa_family_t family)
@@ -63,13 +64,9 @@ static bool bind_to_group(int fd, sa_family_t family, in_port_t port)
 {
 	struct aph_rx_address address = group(family);
 	union aph_udp_name name;
+	socklen_t len = to_name(&address, port, &name);
 
-	if (family == AF_INET)
-		name.in = address.in;
-	else
-		name.in6 = address.in6;
-	set_port(&name, port);
-	return bind(fd, &name.any, family == AF_INET ? sizeof(name.in) : sizeof(name.in6)) == 0;
+	return bind(fd, &name.any, len) == 0;
 }
 
 /*

@@ -9,6 +9,7 @@
 #include "driver.h"
 #include "rx/address.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -79,6 +80,21 @@ static void open_at(struct aph_rx_address local)
 	engine->receiving_is_event = true;
 }
 
+/* The line has the address that is kept for documentation, and so can be nobody's. */
+static void expect_bound_to(const char *host)
+{
+	union aph_udp_name name;
+	socklen_t len = sizeof(name);
+	char text[INET6_ADDRSTRLEN];
+
+	assert_int_equal(getsockname(line()->fd, &name.any, &len), 0);
+	assert_non_null(inet_ntop(name.any.sa_family,
+				  name.any.sa_family == AF_INET ? (void *)&name.in.sin_addr
+								: (void *)&name.in6.sin6_addr,
+				  text, sizeof(text)));
+	assert_string_equal(text, host);
+}
+
 static struct aph_rx_address v6(const struct in6_addr *host)
 {
 	return (struct aph_rx_address){ .in6 = { .sin6_family = AF_INET6, .sin6_addr = *host } };
@@ -99,6 +115,7 @@ static void leads_to_whom_we_talk_to(void **state)
 		assert_false(leads_to(&to_peer));
 		talk(10);
 		assert_true(leads_to(&to_peer));
+		expect_bound_to("233.252.0.1");
 		close_driver();
 	}
 }
@@ -121,6 +138,7 @@ static void over_ipv6_too(void **state)
 		to_peer.remote = at;
 		talk(ENOUGH + 10);
 		assert_true(leads_to(&to_peer));
+		expect_bound_to("ff0e::db8:0:1");
 		close_driver();
 	}
 }
