@@ -160,11 +160,15 @@ struct aph_rx_config {
 	 */
 	uint32_t crowd;
 	uint32_t crowd_idle_ms;
-	uint32_t idle_service_ms;    /* of a peer's; 0: 600,000 */
-	uint32_t soft_ack_delay_ms;  /* 0: 100 */
-	uint32_t final_ack_delay_ms; /* for the receipt of a reply, if no call follows; 0: 20 */
-	uint32_t receive_delay_ms;   /* for tests: before what arrives is looked at */
-	char version[65];	     /* text for VERSION packets; empty: the library's */
+	uint32_t idle_service_ms;   /* of a peer's; 0: 600,000 */
+	uint32_t soft_ack_delay_ms; /* 0: 100 */
+	/*
+	 * For the receipt of a reply, if no call follows; 0: 20. The oldest go earlier while more
+	 * than 1024 connections owe one.
+	 */
+	uint32_t final_ack_delay_ms;
+	uint32_t receive_delay_ms; /* for tests: before what arrives is looked at */
+	char version[65];	   /* text for VERSION packets; empty: the library's */
 };
 
 /* 0, -EINVAL (something has to be given), -ENOMEM. `now_ns` starts the engine's clock. */

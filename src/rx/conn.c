@@ -297,8 +297,8 @@ void aph_rx_conn_free(struct aph_rx_conn *conn)
 		conn->class->deinit(conn);
 	if (rx->last_conn == conn)
 		rx->last_conn = NULL;
+	aph_rx_conn_quits(conn);
 	aph_list_remove(&conn->idle_link);
-	aph_list_remove(&conn->receipt_link);
 	aph_list_remove(&conn->bundle_link);
 	aph_list_remove(&conn->peer_link);
 	if (conn->is_client) {
@@ -359,10 +359,19 @@ void aph_rx_conn_attach(struct aph_rx_conn *conn, unsigned channel, struct aph_r
 
 void aph_rx_conn_hurry(struct aph_rx_conn *conn)
 {
+	aph_rx_conn_quits(conn);
 	conn->receipt_ns = conn->rx->now_ns;
-	aph_list_remove(&conn->receipt_link);
 	/* To the front: the list is in order of time. */
 	aph_list_append(conn->rx->receipts.next, &conn->receipt_link);
+	conn->rx->n_receipts++;
+}
+
+void aph_rx_conn_quits(struct aph_rx_conn *conn)
+{
+	if (aph_list_empty(&conn->receipt_link))
+		return;
+	aph_list_remove(&conn->receipt_link);
+	conn->rx->n_receipts--;
 }
 
 static void owe_receipt(struct aph_rx_conn *conn, struct aph_rx_channel *ch,
@@ -381,6 +390,7 @@ static void owe_receipt(struct aph_rx_conn *conn, struct aph_rx_channel *ch,
 		return;
 	conn->receipt_ns = rx->now_ns + rx->config.final_ack_delay_ms * APH_RX_MS;
 	aph_list_append(&rx->receipts, &conn->receipt_link);
+	rx->n_receipts++;
 }
 
 void aph_rx_conn_release(struct aph_rx_conn *conn, struct aph_rx_call *call)

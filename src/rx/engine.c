@@ -233,7 +233,8 @@ static uint64_t next_due(const struct aph_rx *rx)
 
 uint64_t aph_rx_deadline(const struct aph_rx *rx)
 {
-	if (!aph_list_empty(&rx->sending) || !aph_list_empty(&rx->assigning) || rx->n_raw)
+	if (!aph_list_empty(&rx->sending) || !aph_list_empty(&rx->assigning) || rx->n_raw ||
+	    rx->n_receipts > APH_RX_RECEIPTS_MAX)
 		return 0;
 	return next_due(rx);
 }
@@ -264,7 +265,7 @@ static void settle_receipts(struct aph_rx *rx, uint64_t until_ns)
 
 		if (aph_rx_conn_owes(conn))
 			return;
-		aph_list_remove(&conn->receipt_link);
+		aph_rx_conn_quits(conn);
 	}
 }
 

@@ -43,10 +43,11 @@
 #define APH_RX_WINDOW_SMALL    255		    /* what the trailer can say */
 #define APH_RX_WINDOW_START    16		    /* of a peer that has not said */
 /* Memory for a packet that arrives: for those as small as the first, and up to the second. */
-#define APH_RX_SMALL_CELL  256
-#define APH_RX_CELL	   1536
-#define APH_RX_PACKET_COST 128 /* what a packet is charged for beside the memory it lies in */
-#define APH_RX_PEERS_HELD  16  /* all peers together may make us hold so many times what one may */
+#define APH_RX_SMALL_CELL   256
+#define APH_RX_CELL	    1536
+#define APH_RX_PACKET_COST  128	 /* what a packet is charged for beside the memory it lies in */
+#define APH_RX_RECEIPTS_MAX 1024 /* connections of ours that owe one, and wait */
+#define APH_RX_PEERS_HELD   16 /* all peers together may make us hold so many times what one may */
 
 /* -- hash tables ------------------------------------------------------------------------------- */
 
@@ -442,6 +443,7 @@ struct aph_rx {
 	struct aph_list orphans; /* ended calls that outlive their client or service */
 	struct aph_list idle_peers, idle_clients, idle_spent, idle_services, receipts;
 	uint32_t n_idle_peers;
+	uint32_t n_receipts; /* connections in `receipts` */
 	struct aph_list sending, ready, assigning;
 	struct aph_list fresh; /* calls whose times were set by a clock that may be old */
 	struct aph_rx_timers timers;
@@ -591,6 +593,8 @@ void aph_rx_conn_spend(struct aph_rx_conn *conn);
 void aph_rx_conn_leave(struct aph_rx_conn *conn);
 /* What is due on its channels leaves with the next send. */
 void aph_rx_conn_hurry(struct aph_rx_conn *conn);
+/* It owes nothing any more. */
+void aph_rx_conn_quits(struct aph_rx_conn *conn);
 static inline bool aph_rx_conn_owes(const struct aph_rx_conn *conn)
 {
 	for (unsigned i = 0; i < 4; i++) {

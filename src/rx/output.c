@@ -245,13 +245,13 @@ static bool send_receipts(struct aph_rx *rx)
 			aph_container(rx->receipts.next, struct aph_rx_conn, receipt_link);
 		unsigned i;
 
-		if (conn->receipt_ns > rx->now_ns)
+		if (conn->receipt_ns > rx->now_ns && rx->n_receipts <= APH_RX_RECEIPTS_MAX)
 			return true;
 		for (i = 0; i < 4; i++) {
 			if (!send_due(conn, i))
 				return false;
 		}
-		aph_list_remove(&conn->receipt_link);
+		aph_rx_conn_quits(conn);
 		if (conn->is_client && !conn->client)
 			aph_rx_conn_free(conn);
 	}

@@ -240,6 +240,69 @@ static void receipts_for_what_is_unread(void **state)
 	}
 }
 
+/* The service replies to what has come; returns the calls that have ended there. */
+static unsigned serve(struct two *t)
+{
+	struct aph_rx_event event;
+	unsigned n_ended = 0;
+
+	while (aph_rx_next(t->theirs, &event)) {
+		if (event.type == APH_RX_EVENT_CALL) {
+			assert_int_equal(aph_rx_call_write(event.call, "hello", 5, 0), 5);
+		} else if (event.type == APH_RX_EVENT_END) {
+			assert_int_equal(event.end.outcome, APH_RX_DONE);
+			(void)aph_rx_call_free(event.call);
+			n_ended++;
+		}
+	}
+	return n_ended;
+}
+
+/* A server has to hold no more calls for the sake of our receipts than it says in rx.h. */
+static void many_receipts(void **state)
+{
+	enum {
+		HELD = 1024,
+		MORE = 40,
+		N = HELD + MORE
+	};
+	static struct aph_rx_client *clients[N];
+	const struct aph_rx_config config = a_config(0);
+	struct aph_rx_event event;
+	unsigned n_ended = 0;
+	struct two t;
+
+	(void)state;
+	two_begin(&t, &config);
+	for (unsigned i = 0; i < N; i++) {
+		struct aph_rx_call *call;
+
+		assert_int_equal(aph_rx_client_new(&clients[i], t.ours, &t.there, SERVICE, NULL),
+				 0);
+		assert_int_equal(aph_rx_call_new(&call, clients[i], NULL), 0);
+		assert_int_equal(aph_rx_call_write(call, "hello", 5, 0), 5);
+		two_talk(&t);
+		n_ended += serve(&t);
+		two_talk(&t);
+		while (aph_rx_next(t.ours, &event))
+			assert_true(event.type != APH_RX_EVENT_END ||
+				    event.end.outcome == APH_RX_DONE);
+		(void)aph_rx_call_free(call);
+		assert_true(i < HELD ? aph_rx_deadline(t.ours) > now_ns
+				     : aph_rx_deadline(t.ours) == 0);
+		two_talk(&t);
+	}
+	/* The oldest have left, and no others. */
+	n_ended += serve(&t);
+	assert_int_equal(n_ended, MORE);
+	two_pass(&t, 30 * MS);
+	n_ended += serve(&t);
+	assert_int_equal(n_ended, N);
+	for (unsigned i = 0; i < N; i++)
+		(void)aph_rx_client_free(clients[i]);
+	two_end(&t);
+}
+
 /*
  * A server of another kind may reply as soon as it has read what it needs; who still waits to write
  * hears of it before the end.
@@ -475,6 +538,7 @@ int main(void)
 		cmocka_unit_test(a_loss_after_a_long_wait),
 		cmocka_unit_test(limits_after_the_reply),
 		cmocka_unit_test(receipts_for_what_is_unread),
+		cmocka_unit_test(many_receipts),
 		cmocka_unit_test(reply_to_a_writer),
 		cmocka_unit_test(upgrade_after_a_challenge),
 		cmocka_unit_test(channels_after_a_question),
