@@ -42,12 +42,12 @@
 #define APH_RX_CALL_NUMBER_MAX UINT32_C(0x7fffffff) /* then a channel is used up */
 #define APH_RX_WINDOW_SMALL    255		    /* what the trailer can say */
 #define APH_RX_WINDOW_START    16		    /* of a peer that has not said */
+#define APH_RX_RECEIPTS_MAX    1024		    /* connections of ours that owe one, and wait */
 /* Memory for a packet that arrives: for those as small as the first, and up to the second. */
-#define APH_RX_SMALL_CELL   256
-#define APH_RX_CELL	    1536
-#define APH_RX_PACKET_COST  128	 /* what a packet is charged for beside the memory it lies in */
-#define APH_RX_RECEIPTS_MAX 1024 /* connections of ours that owe one, and wait */
-#define APH_RX_PEERS_HELD   16 /* all peers together may make us hold so many times what one may */
+#define APH_RX_SMALL_CELL  256
+#define APH_RX_CELL	   1536
+#define APH_RX_PACKET_COST 128 /* what a packet is charged for beside the memory it lies in */
+#define APH_RX_PEERS_HELD  16  /* all peers together may make us hold so many times what one may */
 
 /* -- hash tables ------------------------------------------------------------------------------- */
 
