@@ -90,7 +90,7 @@ static bool send_from(int fd, const struct aph_rx_address *source, in_port_t por
 static bool send_from_v6(int fd, const struct aph_rx_address *source, in_port_t port)
 {
 	int probe = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	union aph_udp_name name;
+	union aph_udp_name name = { .in6.sin6_family = AF_INET6 };
 	socklen_t len = sizeof(name);
 	bool ok;
 
