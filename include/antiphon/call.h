@@ -55,7 +55,8 @@ APH_API struct aph_result aph_channel_result(const struct aph_channel *channel);
  * is no longer the caller's (but see APH_SERVICE_RECEIPTS); -ECANCELED when the client is gone, or
  * was told LOST because memory ran out in the middle, with the same effect; -ENOMEM, -EBUSY (a
  * reservation is open: commit it first), -EINVAL (a reply was finished before): nothing has
- * changed. May follow aph_call_send() with MORE, as the last piece.
+ * changed. May follow aph_call_send() with MORE, as the last piece. Over rx, what has not been read
+ * of a request that is not here as a whole is dropped: reads then answer -EPIPE.
  */
 APH_API int aph_call_reply(struct aph_call *call, const void *data, size_t len);
 

@@ -97,14 +97,20 @@ void aph_channel_end(struct aph_channel *channel, enum aph_reason reason)
 	aph_channel_unref(channel);
 }
 
-/* It is closed on this side: calls that go on end without an event. The caller has a reference. */
-static void close_here(struct aph_channel *channel)
+/* Its calls get no events any more, not even that of an end which they have had. */
+static void silence(const struct aph_channel *channel)
 {
 	struct aph_list *pos, *tmp;
 
-	aph_channel_end(channel, APH_REASON_CLOSED);
 	aph_list_for_each(pos, tmp, &channel->calls)
 		aph_pending_clear(&aph_container(pos, struct aph_call, link)->pending);
+}
+
+/* It is closed on this side: calls that go on end without an event. The caller has a reference. */
+static void close_here(struct aph_channel *channel)
+{
+	aph_channel_end(channel, APH_REASON_CLOSED);
+	silence(channel);
 }
 
 /* The user lets go, or a service throws a client out. */
@@ -223,8 +229,10 @@ void aph_service_end(struct aph_service *service)
 	aph_list_for_each(pos, tmp, &ep->channels) {
 		struct aph_channel *channel = aph_container(pos, struct aph_channel, link);
 
-		if (channel->service == service)
-			lose_service(channel);
+		if (channel->service != service)
+			continue;
+		silence(channel);
+		lose_service(channel);
 	}
 	aph_list_remove(&service->link);
 	aph_local_hide(service);

@@ -29,6 +29,7 @@ int aph_remote_call_init(struct aph_call *call)
 	rc->kept = NULL;
 	rc->kept_len = rc->kept_off = 0;
 	rc->reserved = 0;
+	rc->drops = false;
 	if (!call->is_client)
 		return 0;
 	if (call->channel->n_calls >= call->channel->calls_max)
@@ -130,12 +131,16 @@ ssize_t aph_remote_send(struct aph_call *call, const void *data, size_t len, con
 	return r < 0 ? not_taken((int)r) : r;
 }
 
-/* The rest of a request that was answered without it. */
+/*
+ * The rest of a request that was answered without it. What has come of it is gone as well: nobody
+ * could tell that from a whole one.
+ */
 static void drop_request(struct aph_remote_call *rc)
 {
 	const void *data;
 	size_t len;
 
+	rc->drops = true;
 	while (aph_rx_call_borrow(rc->rx, &data, &len) == 0 && len)
 		aph_rx_call_release(rc->rx, len);
 }
@@ -258,11 +263,19 @@ static void has_read(struct aph_remote_call *rc)
 	aph_remote_changed(port_of(&rc->base));
 }
 
+static int was_dropped(void)
+{
+	return aph_err(-EPIPE, "the call was answered before the request was here: over the "
+			       "network the rest of it is dropped then");
+}
+
 ssize_t aph_remote_read(struct aph_call *call, void *buf, size_t max, bool consume)
 {
 	struct aph_remote_call *rc = aph_remote_call(call);
 	ssize_t r;
 
+	if (rc->drops)
+		return was_dropped();
 	look_for_end(rc);
 	r = aph_rx_call_read(rc->rx, buf, max, consume ? 0 : APH_RX_PEEK);
 	if (consume)
@@ -277,13 +290,17 @@ size_t aph_remote_available(const struct aph_call *call)
 
 bool aph_remote_is_complete(const struct aph_call *call)
 {
-	return aph_rx_call_is_complete(aph_remote_call(call)->rx);
+	const struct aph_remote_call *rc = aph_remote_call(call);
+
+	return !rc->drops && aph_rx_call_is_complete(rc->rx);
 }
 
 int aph_remote_borrow(struct aph_call *call, const void **data, size_t *len)
 {
 	struct aph_remote_call *rc = aph_remote_call(call);
 
+	if (rc->drops)
+		return was_dropped();
 	look_for_end(rc);
 	if (aph_rx_call_borrow(rc->rx, data, len) < 0 || !*len)
 		return -EAGAIN;
@@ -397,27 +414,30 @@ static bool is_refusal_of_server(const struct aph_rx_call_info *info)
 	return info->n_sent == 1 && !info->received && !info->vague;
 }
 
-static void refuse(struct aph_call *call, bool proven, enum aph_reason reason)
+/*
+ * `refused`: what has ended it proves that the request did not run. Nor did it if nothing of it has
+ * left.
+ */
+static void end_unanswered(struct aph_call *call, const struct aph_rx_call_info *info, bool refused,
+			   enum aph_reason reason)
 {
-	aph_call_end(call, proven ? APH_REFUSED : APH_LOST, reason, 0);
+	aph_call_end(call, refused || !info->n_sent ? APH_REFUSED : APH_LOST, reason, 0);
 }
 
-static void end_aborted(struct aph_remote_call *rc, int32_t code,
-			const struct aph_rx_call_info *info)
+static void end_aborted(struct aph_call *call, int32_t code, const struct aph_rx_call_info *info)
 {
-	struct aph_call *call = &rc->base;
 	enum aph_reason reason = (enum aph_reason)(code & APH_REMOTE_REASON);
 
 	if (is_own_code(code, APH_REMOTE_REFUSED))
-		refuse(call, is_refusal_of_service(info), reason);
+		end_unanswered(call, info, is_refusal_of_service(info), reason);
 	else if (is_own_code(code, APH_REMOTE_LOST))
-		aph_call_end(call, APH_LOST, reason, 0);
+		end_unanswered(call, info, false, reason);
 	else if (code == APH_RX_RESTARTING)
-		refuse(call, is_refusal_of_server(info), APH_REASON_BUSY);
+		end_unanswered(call, info, is_refusal_of_server(info), APH_REASON_BUSY);
 	else if (code == APH_RX_INVALID_OPERATION)
-		refuse(call, is_refusal_of_server(info), APH_REASON_NO_SERVICE);
+		end_unanswered(call, info, is_refusal_of_server(info), APH_REASON_NO_SERVICE);
 	else if (code == APH_RX_CALL_DEAD)
-		aph_call_end(call, APH_LOST, APH_REASON_CLOSED, 0);
+		end_unanswered(call, info, false, APH_REASON_CLOSED);
 	else
 		aph_call_end(call, APH_ABORTED, APH_REASON_NONE, code);
 }
@@ -434,26 +454,24 @@ static void end_client(struct aph_remote_call *rc, const struct aph_rx_end *end)
 		aph_call_arrived(call, true);
 		return;
 	case APH_RX_ABORTED:
-		end_aborted(rc, end->code, &info);
+		end_aborted(call, end->code, &info);
 		return;
 	case APH_RX_BUSY:
-		refuse(call, is_refusal_of_server(&info), APH_REASON_BUSY);
+		end_unanswered(call, &info, is_refusal_of_server(&info), APH_REASON_BUSY);
 		return;
 	case APH_RX_NET_ERROR:
 	case APH_RX_LOCAL_ERROR:
 		/* Of another packet, it says nothing about this request: it may have run before. */
-		nobody = info.bounced || !info.n_sent;
-		aph_call_end(call, nobody ? APH_REFUSED : APH_LOST,
-			     end->code == ECONNREFUSED && nobody ? APH_REASON_NO_SERVICE
-								 : APH_REASON_CLOSED,
-			     0);
+		nobody = end->code == ECONNREFUSED && (info.bounced || !info.n_sent);
+		end_unanswered(call, &info, info.bounced,
+			       nobody ? APH_REASON_NO_SERVICE : APH_REASON_CLOSED);
 		return;
 	case APH_RX_ABORTED_HERE:
-		aph_call_end(call, APH_LOST, APH_REASON_PROTOCOL, 0);
+		end_unanswered(call, &info, false, APH_REASON_PROTOCOL);
 		return;
 	case APH_RX_TIMED_OUT:
 	case APH_RX_RESET:
-		aph_call_end(call, info.n_sent ? APH_LOST : APH_REFUSED, APH_REASON_CLOSED, 0);
+		end_unanswered(call, &info, false, APH_REASON_CLOSED);
 		return;
 	}
 }
@@ -480,7 +498,7 @@ void aph_remote_call_event(struct aph_remote_call *rc, const struct aph_rx_event
 	switch (event->type) {
 	case APH_RX_EVENT_READABLE:
 		/* A reply that is complete is told by END, which follows. */
-		if (rc->kept)
+		if (rc->drops)
 			drop_request(rc);
 		else if (!rc->base.is_client || !aph_rx_call_is_complete(rc->rx))
 			aph_call_arrived(&rc->base, aph_rx_call_is_complete(rc->rx));

@@ -89,6 +89,7 @@ struct aph_remote_call {
 	uint8_t *kept; /* of a reply that did not fit: sent as there is room */
 	size_t kept_len, kept_off;
 	size_t reserved; /* bytes of a piece that is not committed; 0: there is none */
+	bool drops;	 /* at a service: it was answered before all of the request was here */
 };
 
 static inline struct aph_remote_channel *aph_remote_channel(const struct aph_channel *channel)
