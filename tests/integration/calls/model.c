@@ -231,7 +231,7 @@ static void check_client_end(const struct job *job)
 		CHECK_CALL(may_be_lost(job), job, guest);
 		break;
 	default:
-		CHECK(!"an outcome for clients");
+		check_failed(__FILE__, __LINE__, "an outcome that no client gets", result->outcome);
 	}
 }
 
@@ -257,7 +257,8 @@ static void check_service_end(const struct guest *guest)
 		CHECK_CALL(guest->deed == REFUSED, job, guest);
 		break;
 	default:
-		CHECK(!"an outcome for services");
+		check_failed(__FILE__, __LINE__, "an outcome that no service gets",
+			     result->outcome);
 	}
 }
 
@@ -404,7 +405,7 @@ static void take_disconnect(struct place *place, const struct aph_event *ev)
 		visitor->left = true;
 		return;
 	}
-	CHECK(!"a channel that was announced");
+	check_failed(__FILE__, __LINE__, "a channel that was never announced", 0);
 }
 
 void model_event(struct place *place, const struct aph_event *ev)
@@ -447,6 +448,6 @@ void model_event(struct place *place, const struct aph_event *ev)
 		link->closed = true;
 		break;
 	default:
-		CHECK(!"an event that somebody asked for");
+		check_failed(__FILE__, __LINE__, "an event that nobody asked for", ev->type);
 	}
 }
