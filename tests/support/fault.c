@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -19,6 +20,9 @@
 #include <sys/stat.h>
 
 #define BLOCKS_MAX 65536 /* a power of two, far more than any test has */
+
+/* The library closes descriptors in threads of its own, which give memory back as well. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static enum fault_site armed_site = FAULT_SITE_COUNT;
 static unsigned armed_n;
@@ -35,45 +39,86 @@ static const char *const names[] = { "allocation",
 #undef FAULT_STRING
 };
 
+static void enter(void)
+{
+	(void)pthread_mutex_lock(&lock);
+}
+
+static void leave(void)
+{
+	(void)pthread_mutex_unlock(&lock);
+}
+
+/* A thread that does not come along must not leave the child with the lock. */
+__attribute__((constructor)) static void watch_fork(void)
+{
+	(void)pthread_atfork(enter, leave, leave);
+}
+
 const char *fault_name(enum fault_site site)
 {
 	return names[site];
 }
 
-void fault_arm(enum fault_site site, unsigned n, int error)
+static void arm(enum fault_site site, unsigned n, int error)
 {
 	memset(reached, 0, sizeof(reached));
 	armed_site = site;
 	armed_n = n;
 	armed_error = error;
+}
+
+void fault_arm(enum fault_site site, unsigned n, int error)
+{
+	enter();
+	arm(site, n, error);
 	happened = false;
+	leave();
 }
 
 bool fault_disarm(void)
 {
-	armed_site = FAULT_SITE_COUNT;
-	memset(reached, 0, sizeof(reached));
-	return happened;
+	bool hit;
+
+	enter();
+	arm(FAULT_SITE_COUNT, 0, 0);
+	hit = happened;
+	leave();
+	return hit;
 }
 
 unsigned fault_reached(enum fault_site site)
 {
-	return reached[site];
+	unsigned n;
+
+	enter();
+	n = reached[site];
+	leave();
+	return n;
 }
 
 long fault_blocks(void)
 {
-	return n_blocks;
+	long n;
+
+	enter();
+	n = n_blocks;
+	leave();
+	return n;
 }
 
 static bool should_fail(enum fault_site site)
 {
+	bool fails;
+
+	enter();
 	reached[site]++;
-	if (site != armed_site || reached[site] != armed_n)
-		return false;
-	happened = true;
-	errno = armed_error;
-	return true;
+	fails = site == armed_site && reached[site] == armed_n;
+	happened |= fails;
+	if (fails)
+		errno = armed_error;
+	leave();
+	return fails;
 }
 
 /* -- memory ------------------------------------------------------------------------------------ */
@@ -89,11 +134,13 @@ static void *remember(void *block)
 
 	if (!block)
 		return NULL;
+	enter();
 	CHECK(n_blocks < BLOCKS_MAX / 2);
 	while (blocks[i])
 		i = (i + 1) % BLOCKS_MAX;
 	blocks[i] = block;
 	n_blocks++;
+	leave();
 	return block;
 }
 
@@ -101,12 +148,10 @@ static void *remember(void *block)
  * Takes a block out of the table and closes the gap that it leaves. Unknown ones are the C
  * library's.
  */
-static void forget(const void *block)
+static void take_out(const void *block)
 {
 	size_t i = slot_of(block), k;
 
-	if (!block)
-		return;
 	while (blocks[i] && blocks[i] != block)
 		i = (i + 1) % BLOCKS_MAX;
 	if (!blocks[i])
@@ -121,6 +166,15 @@ static void forget(const void *block)
 		}
 	}
 	blocks[i] = NULL;
+}
+
+static void forget(const void *block)
+{
+	if (!block)
+		return;
+	enter();
+	take_out(block);
+	leave();
 }
 
 void *__real_malloc(size_t size);

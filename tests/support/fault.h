@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Failing on purpose: the n-th allocation, or the n-th call of one system call's wrapper, that the
- * program makes from here on. Works in programs that are linked with fault_dep, whose link
- * arguments (--wrap) put these functions between libantiphon's static form and the C library. Not
- * for several threads.
+ * program makes from here on, in whichever thread. Works in programs linked with fault_dep,
+ * whose link arguments (--wrap) put these functions between libantiphon's static form and the C
+ * library.
  */
 #ifndef TESTS_SUPPORT_FAULT_H
 #define TESTS_SUPPORT_FAULT_H

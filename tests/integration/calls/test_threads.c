@@ -5,9 +5,11 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define N_CALLS	  20
 #define N_AT_ONCE 12
@@ -21,6 +23,7 @@ static void doze(void)
 
 struct caller {
 	struct aph_channel *channel;
+	_Atomic pid_t tid;
 	_Atomic int n_answered;
 	_Atomic bool done;
 };
@@ -32,6 +35,7 @@ static void *call_for_long(void *arg)
 	char reply[8];
 	size_t len = sizeof(reply);
 
+	caller->tid = gettid();
 	(void)aph_call(caller->channel, "p", 1, reply, &len, aph_deadline_ms(20000));
 	caller->done = true;
 	return NULL;
@@ -146,12 +150,31 @@ static void on_hold(int number)
 	is_held = false;
 }
 
-/* Whoever sleeps does not wake up until it is let go. */
+static bool sleeps(pid_t tid)
+{
+	char path[64], line[256] = "";
+	FILE *file;
+
+	(void)snprintf(path, sizeof(path), "/proc/self/task/%d/stat", (int)tid);
+	file = fopen(path, "r");
+	assert_non_null(file);
+	assert_non_null(fgets(line, sizeof(line), file));
+	(void)fclose(file);
+	assert_non_null(strrchr(line, ')'));
+	return strncmp(strrchr(line, ')'), ") S", 3) == 0;
+}
+
+/*
+ * Whoever sleeps does not wake up until it is let go. It does sleep: held at its work it would have
+ * the endpoint's lock, which the others need.
+ */
 static void hold(struct beside *beside)
 {
 	struct sigaction action = { .sa_handler = on_hold };
 
 	assert_int_equal(sigaction(SIGUSR1, &action, NULL), 0);
+	while (!sleeps(beside->waits.tid))
+		doze();
 	holds = true;
 	assert_false(beside->waits.done);
 	assert_int_equal(pthread_kill(beside->thread, SIGUSR1), 0);
