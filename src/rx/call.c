@@ -331,6 +331,9 @@ void aph_rx_call_end(struct aph_rx_call *call, enum aph_rx_outcome outcome, int3
  */
 static void say_abort(struct aph_rx_call *call, int32_t code)
 {
+	/* Who has not heard of it need not hear that either. */
+	if (!call->conn || (call->is_client && !call->n_sent))
+		return;
 	if (aph_rx_send_abort(call->conn, call->cid, call->number, code))
 		return;
 	call->conn->channels[call->channel].abort_due = true;
@@ -339,8 +342,7 @@ static void say_abort(struct aph_rx_call *call, int32_t code)
 
 void aph_rx_call_abort_now(struct aph_rx_call *call, enum aph_rx_outcome outcome, int32_t code)
 {
-	if (call->conn && (call->n_sent || !call->is_client))
-		say_abort(call, code);
+	say_abort(call, code);
 	aph_rx_call_end(call, outcome, code);
 }
 

@@ -331,6 +331,15 @@ void aph_rx_conn_skip_serials(struct aph_rx_conn *conn)
 	conn->serial += n & SKIP_MASK;
 }
 
+void aph_rx_conn_begins(struct aph_rx_conn *conn, unsigned channel)
+{
+	struct aph_rx_channel *ch = &conn->channels[channel];
+
+	ch->abort_code = 0;
+	ch->done = false;
+	ch->receipt_due = ch->abort_due = false;
+}
+
 void aph_rx_conn_attach(struct aph_rx_conn *conn, unsigned channel, struct aph_rx_call *call,
 			uint32_t number)
 {
@@ -338,9 +347,8 @@ void aph_rx_conn_attach(struct aph_rx_conn *conn, unsigned channel, struct aph_r
 
 	ch->call = call;
 	ch->call_number = number;
-	ch->abort_code = 0;
-	ch->done = false;
-	ch->receipt_due = ch->abort_due = false; /* the next call says it */
+	if (!conn->is_client)
+		aph_rx_conn_begins(conn, channel);
 	call->conn = conn;
 	call->channel = (uint8_t)channel;
 	call->number = number;
@@ -393,11 +401,10 @@ static void owe_receipt(struct aph_rx_conn *conn, struct aph_rx_channel *ch,
 	rx->n_receipts++;
 }
 
-void aph_rx_conn_release(struct aph_rx_conn *conn, struct aph_rx_call *call)
+/* How its last call has ended, for whoever asks. */
+static void note_end(struct aph_rx_conn *conn, struct aph_rx_channel *ch,
+		     const struct aph_rx_call *call)
 {
-	struct aph_rx_channel *ch = &conn->channels[call->channel];
-
-	ch->call = NULL;
 	ch->done = call->end.outcome == APH_RX_DONE;
 	ch->abort_code = 0;
 	if (!ch->done) {
@@ -412,6 +419,18 @@ void aph_rx_conn_release(struct aph_rx_conn *conn, struct aph_rx_call *call)
 	ch->abort_due = ch->abort_due && !ch->done;
 	if (ch->done && conn->is_client)
 		owe_receipt(conn, ch, call);
+}
+
+void aph_rx_conn_release(struct aph_rx_conn *conn, struct aph_rx_call *call)
+{
+	struct aph_rx_channel *ch = &conn->channels[call->channel];
+
+	ch->call = NULL;
+	/* Nobody has heard of its number: the last call is the one before, with what it owes. */
+	if (conn->is_client && !call->n_sent)
+		ch->call_number--;
+	else
+		note_end(conn, ch, call);
 	call->conn = NULL;
 	if (--conn->n_calls == 0)
 		make_idle(conn);

@@ -186,7 +186,8 @@ static uint8_t *prepare(struct aph_rx_call *call, uint32_t seq, bool run_end, bo
 	} else {
 		call->peer->n_sent++;
 	}
-	call->n_sent++;
+	if (call->n_sent++ == 0 && call->is_client)
+		aph_rx_conn_begins(call->conn, call->channel);
 	rx->stats.packets_sent[APH_RX_DATA]++;
 	rx->stats.bytes_sent += meta->len;
 	call->peer->body_sent += meta->len;

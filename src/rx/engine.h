@@ -144,12 +144,13 @@ struct aph_rx_peer {
 struct aph_rx_channel {
 	struct aph_rx_call *call;
 	uint32_t call_number; /* of `call`, or of the one before */
-	uint32_t last_seq;    /* client: of the reply that was read, for its receipt */
-	int32_t abort_code;   /* of the last call; 0: it was not aborted */
+	/* Of the last call that was heard of: a client's `call` is not before its first packet. */
+	uint32_t last_seq;  /* client: of the reply that was read, for its receipt */
+	int32_t abort_code; /* 0: it was not aborted */
 	uint32_t receipt_serial;
-	bool done; /* the last call ended well */
+	bool done; /* it ended well */
 	bool receipt_due;
-	bool abort_due; /* the last call's ABORT has not left yet */
+	bool abort_due; /* its ABORT has not left yet */
 };
 
 struct aph_rx_conn {
@@ -580,13 +581,12 @@ struct aph_rx_conn *aph_rx_conn_new_client(struct aph_rx_client *client);
 struct aph_rx_conn *aph_rx_conn_new_service(struct aph_rx *rx, struct aph_rx_peer *peer,
 					    const struct aph_rx_header *header);
 void aph_rx_conn_free(struct aph_rx_conn *conn);
-/*
- * The channel is free; `receipt`: the client owes one for a reply whose last packet is
- * channel->last_seq.
- */
-void aph_rx_conn_release(struct aph_rx_conn *conn, struct aph_rx_call *call);
 void aph_rx_conn_attach(struct aph_rx_conn *conn, unsigned channel, struct aph_rx_call *call,
 			uint32_t number);
+/* The first packet of the channel's call: it says what was owed for the call before. */
+void aph_rx_conn_begins(struct aph_rx_conn *conn, unsigned channel);
+/* The channel is free; the client owes a receipt for a reply that it has read. */
+void aph_rx_conn_release(struct aph_rx_conn *conn, struct aph_rx_call *call);
 /* Client: it takes no new calls. */
 void aph_rx_conn_spend(struct aph_rx_conn *conn);
 /* Client: it has no calls and goes, as soon as it has said what is due. */
@@ -595,6 +595,11 @@ void aph_rx_conn_leave(struct aph_rx_conn *conn);
 void aph_rx_conn_hurry(struct aph_rx_conn *conn);
 /* It owes nothing any more. */
 void aph_rx_conn_quits(struct aph_rx_conn *conn);
+/* The number of the channel's last call that the peer may have heard of. */
+static inline uint32_t aph_rx_channel_heard(const struct aph_rx_channel *ch)
+{
+	return ch->call_number - (ch->call && ch->call->is_client && !ch->call->n_sent);
+}
 static inline bool aph_rx_conn_owes(const struct aph_rx_conn *conn)
 {
 	for (unsigned i = 0; i < 4; i++) {

@@ -521,7 +521,10 @@ static void input_conn(struct aph_rx_input *input, struct aph_rx_conn *conn)
 		return;
 	}
 	if (header->call_number < ch->call_number) {
-		input_older(input, conn);
+		if (header->call_number == aph_rx_channel_heard(ch))
+			input_over(input, conn, ch);
+		else
+			input_older(input, conn);
 	} else if (header->call_number == ch->call_number) {
 		if (ch->call)
 			aph_rx_input_call(input, ch->call);

@@ -187,7 +187,7 @@ static bool send_receipt(struct aph_rx_conn *conn, unsigned channel)
 {
 	struct aph_rx_channel *ch = &conn->channels[channel];
 	struct aph_rx_header header =
-		ack_header(conn, conn->cid | channel, ch->call_number, APH_RX_ACK_IDLE);
+		ack_header(conn, conn->cid | channel, aph_rx_channel_heard(ch), APH_RX_ACK_IDLE);
 	struct aph_rx_ack ack = {
 		.first = ch->last_seq + 1,
 		.previous = ch->last_seq,
@@ -209,8 +209,8 @@ static bool send_receipt(struct aph_rx_conn *conn, unsigned channel)
 static bool send_goodbye(struct aph_rx_conn *conn, unsigned channel)
 {
 	struct aph_rx_channel *ch = &conn->channels[channel];
-	struct aph_rx_header header =
-		aph_rx_conn_header(conn, conn->cid | channel, ch->call_number, APH_RX_ACKALL, 0);
+	struct aph_rx_header header = aph_rx_conn_header(
+		conn, conn->cid | channel, aph_rx_channel_heard(ch), APH_RX_ACKALL, 0);
 
 	ch->receipt_due = !send_last(conn, &header, NULL, 0);
 	return !ch->receipt_due;
@@ -219,8 +219,8 @@ static bool send_goodbye(struct aph_rx_conn *conn, unsigned channel)
 static bool send_abort(struct aph_rx_conn *conn, unsigned channel)
 {
 	struct aph_rx_channel *ch = &conn->channels[channel];
-	struct aph_rx_header header =
-		aph_rx_conn_header(conn, conn->cid | channel, ch->call_number, APH_RX_ABORT, 0);
+	struct aph_rx_header header = aph_rx_conn_header(conn, conn->cid | channel,
+							 aph_rx_channel_heard(ch), APH_RX_ABORT, 0);
 	uint8_t body[4];
 
 	aph_put32(body, (uint32_t)ch->abort_code);

@@ -240,6 +240,47 @@ static void receipts_for_what_is_unread(void **state)
 	}
 }
 
+/* The next call says that a reply was taken: when it leaves, which may be never. */
+static void receipts_beside_a_call_that_waits(void **state)
+{
+	enum {
+		WAITS,
+		CLOSES,
+		CHANGES_ITS_MIND,
+		N,
+	};
+
+	(void)state;
+	for (int what = 0; what < N; what++) {
+		struct aph_rx_call *call;
+		struct aph_rx_event event;
+		struct two t;
+
+		(void)aph_rx_call_free(an_unread_reply(&t, NULL));
+		assert_int_equal(aph_rx_call_new(&call, t.client, NULL), 0);
+		assert_int_equal(aph_rx_call_write(call, "x", 1, APH_RX_MORE), 1);
+		if (what == CLOSES)
+			t.client = aph_rx_client_free(t.client);
+		if (what == CHANGES_ITS_MIND)
+			call = aph_rx_call_free(call);
+		if (what != CLOSES)
+			two_pass(&t, 30 * MS);
+		two_talk(&t);
+		event = expect(t.theirs, APH_RX_EVENT_END);
+		assert_int_equal(event.end.outcome, APH_RX_DONE);
+		(void)aph_rx_call_free(event.call);
+		if (what == CHANGES_ITS_MIND)
+			assert_int_equal(aph_rx_call_new(&call, t.client, NULL), 0);
+		if (what != CLOSES) {
+			assert_int_equal(aph_rx_call_write(call, "y", 1, 0), 1);
+			two_talk(&t);
+			(void)expect(t.theirs, APH_RX_EVENT_CALL);
+		}
+		(void)aph_rx_call_free(call);
+		two_end(&t);
+	}
+}
+
 /* The service replies to what has come; returns the calls that have ended there. */
 static unsigned serve(struct two *t)
 {
@@ -538,6 +579,7 @@ int main(void)
 		cmocka_unit_test(a_loss_after_a_long_wait),
 		cmocka_unit_test(limits_after_the_reply),
 		cmocka_unit_test(receipts_for_what_is_unread),
+		cmocka_unit_test(receipts_beside_a_call_that_waits),
 		cmocka_unit_test(many_receipts),
 		cmocka_unit_test(reply_to_a_writer),
 		cmocka_unit_test(upgrade_after_a_challenge),
