@@ -79,7 +79,8 @@ void load_name(struct load_call *call)
 	if (call->number || !call->handle)
 		return;
 	aph_rx_call_info(call->handle, &info);
-	if (info.call_number == 0)
+	/* Until its first packet leaves the number may go to another one. */
+	if (info.n_sent == 0)
 		return;
 	call->epoch = info.epoch;
 	call->cid = info.cid;
